@@ -1,0 +1,347 @@
+"""YAML and overrides to validated, frozen settings. Knows every setting's meaning and bounds; runs nothing."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from charlm.errors import ConfigError
+from charlm.files import bundled_folder
+
+DEFAULT_CONFIG = "lstm"
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+DURATIONS = ("steps", "epochs", "time")
+DEFAULT_TIME = 60.0
+UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def parse_seconds(value: Any) -> Any:
+    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; anything else is left for the validator to refuse."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([\d.]+)\s*(s|m|min|h)?\s*", value)):
+        try:
+            return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
+        except ValueError:
+            return value
+    return value
+
+
+def _as_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
+Fraction = Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: they are frozen, strict, and refuse what they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Settings):
+    """What the model is made of."""
+
+    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="the recurrence: lstm, gru, or rnn (Elman, tanh)")
+    embedding_size: int = Field(64, ge=1, le=4096, description="numbers that stand for one character at the input")
+    hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
+    num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
+    dropout: float | Literal["auto"] = Field(
+        "auto",
+        description="share of each layer's outputs left out, one mask per block; auto: more the more often "
+        "training reads the same text",
+    )
+
+    @model_validator(mode="after")
+    def _dropout_is_a_share(self) -> ModelConfig:
+        if self.dropout != "auto" and not 0 <= self.dropout < 0.95:
+            raise ValueError("dropout must be `auto` or a number from 0 to 0.95")
+        return self
+
+
+class DataConfig(Settings):
+    """Which text is learned and which is held out."""
+
+    corpus: Annotated[list[str], BeforeValidator(_as_names)] = Field(
+        ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
+    )
+    encoding: str = Field("utf-8", description="how the bytes of the text spell characters")
+    validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
+    test_fraction: Fraction = Field(0.0, description="share after that, which training does not even look at")
+
+
+class TrainConfig(Settings):
+    """How it is learned. One of steps, epochs and time says how long."""
+
+    steps: int | None = Field(None, ge=1, le=10**9, description="blocks to train on")
+    epochs: float | None = Field(None, gt=0, le=10**6, description="how often to read the training part")
+    time: Seconds | None = Field(None, description="how long to train, in seconds or as `60s`, `15m`, `2h`")
+    batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
+    block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; or adamw for all"
+    )
+    learning_rate: float = Field(8e-3, gt=0, le=10, description="AdamW's learning rate")
+    matrix_learning_rate: float = Field(5e-2, gt=0, le=10, description="Muon's learning rate")
+    weight_decay: float = Field(0.1, ge=0, le=10, description="decay of the recurrent layers' matrices")
+    warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
+    decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
+    clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient")
+    reset_probability: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="chance that a stream forgets its state before a block, so that cold starts are learned",
+    )
+    evaluations: int = Field(10, ge=1, le=10**6, description="how often validation is measured, spread over the run")
+    evaluation_characters: int = Field(
+        20_000,
+        ge=1,
+        le=10**9,
+        description="how much of the validation part each of them reads; the last one reads it all",
+    )
+    patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as there are cores")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_duration(cls, data: Any) -> Any:
+        if isinstance(data, dict) and all(data.get(name) is None for name in DURATIONS):
+            return data | {"time": DEFAULT_TIME}
+        return data
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> TrainConfig:
+        given = [name for name in DURATIONS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
+        return self
+
+
+class Config(Settings):
+    """All settings of a run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    vocab: Literal["characters", "bytes"] = Field(
+        "characters", description="symbols of the model: the text's own characters, or the 256 byte values"
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="makes a run repeatable; drawn and written down if absent"
+    )
+
+    def to_yaml(self) -> str:
+        """Write the settings as YAML that `load` reads back."""
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """Read a settings file and lay overrides over it.
+
+    Args:
+        source: a path, or the name of a bundled file such as `gru`; None for the default.
+        overrides: `key=value` with a dotted key, the value as YAML; later ones win.
+        flags: values by dotted key, which win over both.
+
+    Raises:
+        ConfigError: all problems of the file or the overrides at once, each with its place.
+    """
+    path = _locate(source)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
+    tree, lines = parse_yaml(data, str(path))
+    return _overridden(tree, lines, overrides, flags or {}, str(path))
+
+
+def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
+    """Lay overrides and flags over the settings of an earlier run, given as plain values."""
+    return _overridden(copy.deepcopy(dict(tree)), {}, overrides, flags, "the run")
+
+
+def validate(tree: dict[str, Any], lines: dict[str, str], name: str) -> Config:
+    """Check a tree of plain values; `lines` says where each dotted key stands."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = [_describe(dict(problem), lines, name) for problem in error.errors()]
+        raise ConfigError(
+            "; ".join(dict.fromkeys(problems)), "`charlm train --help` and the files in `configs/` show every setting"
+        ) from error
+
+
+def parse_yaml(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read YAML strictly: no aliases, no key twice, only `true` and `false` are booleans, `3e-4` is a number.
+
+    Returns:
+        the tree, and for each dotted key the place `file:line` where it stands.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
+    try:
+        loader = _StrictLoader(data.decode("utf-8-sig"))
+        loader.name, loader.lines = name, {}
+        try:
+            tree = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`{name}` is not UTF-8: byte at offset {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{line}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{name}: settings are `key: value` lines, not a {type(tree).__name__}")
+    return tree or {}, loader.lines
+
+
+class _StrictLoader(yaml.SafeLoader):
+    name: str
+    lines: dict[str, str]
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()  # type: ignore[no-untyped-call]
+        if node is None:
+            return None
+        self._refuse_repeats(node, "")
+        return self.construct_document(node)  # type: ignore[no-untyped-call]
+
+    def _refuse_repeats(self, node: yaml.Node, prefix: str) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._refuse_repeats(item, prefix)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"`{prefix}{key.value}` is set twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+            self.lines[prefix + key.value] = f"{self.name}:{key.start_mark.line + 1}"
+            self._refuse_repeats(value, f"{prefix}{key.value}.")
+
+
+# YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in [
+    ("bool", r"true|false", "tf"),
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+]:
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+# The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+def _locate(source: str | Path | None) -> Path:
+    name = str(source or DEFAULT_CONFIG)
+    path = Path(name).expanduser()
+    bundled = bundled_folder("configs")
+    known = sorted(file.stem for file in bundled.glob("*.yaml"))
+    if path.suffix == "" and name in known and not path.is_file():
+        return bundled / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if path.parent == Path("configs") and path.stem in known:
+        return bundled / path.name
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise ConfigError(f"there is no settings file `{name}`", f"{hint}the bundled ones are {', '.join(known)}")
+
+
+def _overridden(
+    tree: dict[str, Any], lines: dict[str, str], overrides: Sequence[str], flags: Mapping[str, Any], name: str
+) -> Config:
+    for override in overrides:
+        _put(tree, lines, *_parse_override(override), f"--set {override.partition('=')[0]}")
+    for key, value in flags.items():
+        _put(tree, lines, key, value, f"--{key.rpartition('.')[2]}")
+    return validate(tree, lines, name)
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(
+            f"`--set {override}` is not of the form key=value", "for instance `--set model.hidden_size=256`"
+        )
+    try:
+        return key, parse_yaml(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")[0].get("value")
+    except ConfigError as error:
+        raise ConfigError(f"`{text}` in `--set {override}` is not a value") from error
+
+
+def _put(tree: dict[str, Any], lines: dict[str, str], key: str, value: Any, place: str) -> None:
+    *groups, last = key.split(".")
+    branch = tree
+    for group in groups:
+        branch = branch.setdefault(group, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{place}: `{group}` is not a group of settings")
+    branch[last] = value
+    lines[key] = place
+    # A duration replaces the one before it: `--set train.steps=500` over `time: 60s` means 500 steps.
+    if groups == ["train"] and last in DURATIONS and value is not None:
+        for other in set(DURATIONS) - {last}:
+            branch.pop(other, None)
+
+
+def _describe(problem: dict[str, Any], lines: dict[str, str], name: str) -> str:
+    parts = [str(part) for part in problem["loc"]]
+    while parts and ".".join(parts) not in lines and len(parts) > 1:
+        parts.pop()
+    key = ".".join(parts)
+    place = lines.get(key, name)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1) or _elsewhere(parts[-1])
+        return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {problem['input']!r})"
+    return f"{place}: `{key}`: {message[:1].lower() + message[1:]}{given}"
+
+
+def _known_keys(groups: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for group in groups:
+        field = model.model_fields.get(group)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, Settings)):
+            return []
+    return list(model.model_fields)
+
+
+def _elsewhere(key: str) -> list[str]:
+    dotted = {name: f"{group}.{name}" for group in ("model", "data", "train") for name in _known_keys([group])}
+    return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]

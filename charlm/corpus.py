@@ -1,0 +1,320 @@
+"""Text to memory-mapped ids: find it, decode it once, encode it into the cache, split it. Knows nothing of models."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import glob
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from charlm.catalog import Source, entries, source_of
+from charlm.downloads import Progress
+from charlm.errors import CorpusError, UnknownCharacterError, UsageError
+from charlm.files import CHUNK_BYTES, cache_folder, replacing, write_atomic
+from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
+
+CACHE_VERSION = 1
+BYTE_ORDER_MARK = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as ids.
+
+    Attributes:
+        name: what was asked for, for people.
+        ids: every character in order, shape `(N,)`, memory-mapped, in the vocabulary's smallest dtype.
+        vocabulary: the symbols behind the ids.
+        sha256: the fingerprint of the bytes that were read.
+        num_bytes: how many they were.
+        notes: what was done to the text that a person should know of.
+    """
+
+    name: str
+    ids: Ids
+    vocabulary: Vocabulary
+    sha256: str
+    num_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class Split(NamedTuple):
+    """Three contiguous parts of a corpus, in the order they stand in it."""
+
+    train: Ids
+    validation: Ids
+    test: Ids
+
+
+def load(
+    names: Sequence[str],
+    *,
+    encoding: str = "utf-8",
+    kind: Kind = "characters",
+    vocabulary: Vocabulary | None = None,
+    unknown: str = "error",
+    progress: Progress | None = None,
+) -> Corpus:
+    """Read texts, one after another, into one corpus.
+
+    The ids are kept in the user's cache under a key made of the content, the encoding and the vocabulary,
+    so the same text is encoded once and another text never takes its place.
+
+    Args:
+        names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
+        encoding: how the bytes spell characters; decoding is strict.
+        kind: which vocabulary to build, where none is given.
+        vocabulary: encode with this one instead of the text's own.
+        unknown: what to do about characters that a given vocabulary lacks.
+
+    Raises:
+        CorpusError: a text is missing, empty, undecodable, or changes while it is read.
+        UnknownCharacterError: under `unknown="error"`.
+    """
+    _check_encoding(encoding)
+    notes: list[str] = []
+    sources = [source for name in names for source in _find(name, notes, progress)]
+    kind = vocabulary.kind if vocabulary else kind
+    digest, lengths = _fingerprint(sources)
+    if not sum(lengths):
+        raise CorpusError(f"{_title(names)} is empty", "a corpus needs at least one character")
+    wanted = vocabulary.symbols if vocabulary else ""
+    key_parts = [CACHE_VERSION, digest, lengths, encoding, kind, wanted, unknown if vocabulary else ""]
+    key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:32]
+    folder = _writable_cache()
+    description = _cached(folder, key)
+    if description is None:
+        description = _encode_into(folder, key, sources, encoding, kind, vocabulary, unknown, digest)
+    symbols = Vocabulary(kind, description["symbols"])
+    if not description["characters"]:
+        raise CorpusError(f"{_title(names)} holds no character that could be used")
+    ids = np.memmap(folder / f"{key}.ids", dtype=symbols.dtype, mode="r")
+    return Corpus(_title(names), ids, symbols, digest, sum(lengths), (*notes, *description["notes"]))
+
+
+def split(ids: Ids, validation_fraction: float, test_fraction: float) -> Split:
+    """Cut ids into train, validation and test, contiguous and in this order; train keeps at least one character."""
+    train_end = max(1, int(len(ids) * (1 - validation_fraction - test_fraction)))
+    validation_end = max(train_end, int(len(ids) * (1 - test_fraction))) if test_fraction else len(ids)
+    if not validation_fraction:
+        train_end = validation_end
+    return Split(ids[:train_end], ids[train_end:validation_end], ids[validation_end:])
+
+
+def _title(names: Sequence[str]) -> str:
+    return " + ".join("standard input" if name == "-" else name for name in names)
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        info = codecs.lookup(encoding)
+    except (LookupError, ValueError):
+        info = None
+    # Codecs such as `hex` turn bytes into bytes; only text encodings have this mark.
+    if info is None or not getattr(info, "_is_text_encoding", True):
+        raise UsageError(
+            f"`{encoding}` is not a text encoding", "for instance `utf-8`, `utf-16`, `cp1252` or `gb18030`"
+        )
+
+
+def _find(name: str, notes: list[str], progress: Progress | None) -> list[Source]:
+    if name == "-":
+        return [_spool("standard input", sys.stdin.buffer)]
+    if entry := entries().get(name):
+        return entry.sources(progress)
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            return _in_folder(path, notes)
+        if path.exists():
+            return [_checked(path)]
+        matches = sorted(glob.glob(str(path), recursive=True))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"`{name}` cannot be read: {error}") from error
+    files = [_checked(Path(match)) for match in matches if not Path(match).is_dir()]
+    if files:
+        return files
+    close = difflib.get_close_matches(name, entries(), n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise CorpusError(
+        f"there is no corpus, file or folder `{name}`", f"{hint}`charlm corpora` lists the corpora by name"
+    )
+
+
+def _in_folder(folder: Path, notes: list[str]) -> list[Source]:
+    sources, num_binary = [], 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            source = _checked(path)
+            with source.open() as file:
+                is_binary = b"\0" in file.read(8192)
+            num_binary += is_binary
+            if not is_binary:
+                sources.append(source)
+    if num_binary:
+        notes.append(f"{num_binary} binary files in `{folder}` left out")
+    if not sources:
+        raise CorpusError(f"there is no text file in `{folder}`")
+    return sources
+
+
+def _checked(path: Path) -> Source:
+    try:
+        with path.open("rb") as file:
+            return source_of(path) if path.is_file() else _spool(str(path), file)
+    except OSError as error:
+        raise CorpusError(f"`{path}` cannot be read: {error.strerror or error}") from error
+
+
+def _spool(name: str, stream: BinaryIO) -> Source:
+    """Keep what comes through a pipe, so that it can be read twice."""
+    spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
+    while chunk := stream.read(CHUNK_BYTES):
+        spool.write(chunk)
+    spool.flush()
+
+    def reopen() -> BinaryIO:
+        return Path(spool.name).open("rb")
+
+    return Source(name, reopen)
+
+
+def _fingerprint(sources: Sequence[Source]) -> tuple[str, list[int]]:
+    digest, lengths = hashlib.sha256(), []
+    for source in sources:
+        length = 0
+        for chunk in _chunks(source):
+            digest.update(chunk)
+            length += len(chunk)
+        lengths.append(length)
+    return digest.hexdigest(), lengths
+
+
+def _chunks(source: Source) -> Iterator[bytes]:
+    try:
+        with source.open() as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
+
+
+def _texts(source: Source, encoding: str, notes: list[str]) -> Iterator[str]:
+    """Decode a source chunk by chunk, without its byte order mark."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset, is_first = 0, True
+    try:
+        for chunk in _with_end(_chunks(source)):
+            waiting = decoder.getstate()[0]
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                _refuse_bytes(source, encoding, offset - len(waiting) + error.start, error)
+            offset += len(chunk)
+            if is_first and text:
+                is_first = False
+                if text.startswith(BYTE_ORDER_MARK):
+                    text = text[1:]
+                    notes.append(f"byte order mark of `{source.name}` dropped")
+            if text:
+                yield text
+    except UnicodeError as error:
+        raise CorpusError(f"`{source.name}` is not {encoding}: {error}", "`--encoding NAME` reads another") from error
+
+
+def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield from chunks
+    yield b""
+
+
+def _refuse_bytes(source: Source, encoding: str, offset: int, error: UnicodeDecodeError) -> None:
+    byte = error.object[error.start]
+    starts_with_utf16_mark = offset == 0 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    other = "utf-16" if starts_with_utf16_mark else "cp1252"
+    raise CorpusError(
+        f"`{source.name}` is not {encoding}: byte 0x{byte:02x} at offset {offset:,} ({error.reason})",
+        f"`--encoding {other}` may be what it is written in; `--set vocab=bytes` takes any bytes as they are",
+    ) from error
+
+
+def _writable_cache() -> Path:
+    folder = cache_folder() / "encoded"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    # A read-only home must not stop anyone; the system sweeps this folder, and it is keyed by content too.
+    folder = Path(tempfile.gettempdir()) / "charlm-encoded"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _cached(folder: Path, key: str) -> dict | None:  # type: ignore[type-arg]
+    with suppress(OSError, ValueError, KeyError):
+        description: dict = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))  # type: ignore[type-arg]
+        if (folder / f"{key}.ids").stat().st_size == description["id_bytes"]:
+            return description
+    return None
+
+
+def _encode_into(
+    folder: Path,
+    key: str,
+    sources: Sequence[Source],
+    encoding: str,
+    kind: Kind,
+    vocabulary: Vocabulary | None,
+    unknown: str,
+    digest: str,
+) -> dict:  # type: ignore[type-arg]
+    notes: list[str] = []
+    if vocabulary is None:
+        vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding)
+    num_characters = 0
+    with replacing(folder / f"{key}.ids") as file:
+        for source in sources:
+            for ids in _encoded(source, encoding, vocabulary, unknown, notes):
+                num_characters += len(ids)
+                file.write(ids.tobytes())
+        if _fingerprint(sources)[0] != digest:
+            raise CorpusError("the corpus changed while it was read", "try again when nothing writes to it")
+    description = {
+        "symbols": vocabulary.symbols,
+        "characters": num_characters,
+        "id_bytes": num_characters * vocabulary.dtype.itemsize,
+        "notes": notes,
+    }
+    # The description comes last: without it the ids do not count.
+    write_atomic(folder / f"{key}.json", json.dumps(description).encode())
+    return description
+
+
+def _encoded(source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str]) -> Iterator[Ids]:
+    if vocabulary.kind == "bytes":
+        yield from (np.frombuffer(chunk, dtype=np.uint8) for chunk in _chunks(source))
+        return
+    position = 0
+    for text in _texts(source, encoding, notes):
+        try:
+            yield vocabulary.encode(text, unknown, position)
+        except UnknownCharacterError as error:
+            raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
+        position += len(text)
+
+
+def _collect(sources: Sequence[Source], encoding: str) -> Vocabulary:
+    seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
+    for source in sources:
+        for text in _texts(source, encoding, []):
+            seen[code_points_of(text)] = True
+    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(seen))))

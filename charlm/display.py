@@ -1,0 +1,68 @@
+"""What a person sees of a training run: a live line on a terminal, plain lines elsewhere. Writes to stderr only."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from charlm.train import RECORDS_PER_EVALUATION, Record, Training
+
+
+class TrainingDisplay:
+    """Shows records as they come; between them a bar moves, where there is a terminal."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._bar = Progress(
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._can_validate = len(training.parts.validation) > 0
+        self._num_shown = 0
+        self._task = self._bar.add_task("", total=1.0, completed=training.share)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def tick(self) -> None:
+        """Move the bar to where the run is."""
+        self._bar.update(self._task, completed=self._training.share)
+
+    def show(self, record: Record) -> None:
+        """Show a record; those with a validation stay on the screen."""
+        train = f"train {record.train_bits_per_character:.3f}"
+        self._bar.update(self._task, description=f"{train} bits/char, {record.characters_per_second:,.0f} chars/s")
+        self._num_shown += 1
+        validation = record.validation_bits_per_character
+        if validation is not None or (not self._can_validate and self._num_shown % RECORDS_PER_EVALUATION == 0):
+            measured = "" if validation is None else f", validation {validation:.3f}"
+            skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
+            self.say(
+                f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  {train}{measured} bits/char, "
+                f"{record.characters_per_second:,.0f} chars/s{skipped}"
+            )
+
+    def say(self, message: str) -> None:
+        """Write a line above the bar."""
+        if self._console.is_terminal:
+            self._console.print(message, soft_wrap=True)
+        else:
+            print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,112 @@
+"""Fetch a file by its address and believe it only when its hash is right. Knows nothing of corpora."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from charlm import __version__
+from charlm.errors import DownloadError
+from charlm.files import CHUNK_BYTES
+
+Progress = Callable[[int, int | None], None]
+
+
+def download(
+    address: str, target: Path, algorithm: str, digest: str, progress: Progress | None = None, timeout: float = 30
+) -> None:
+    """Download `address` to `target`, which appears only when it is whole and its hash is right.
+
+    What has arrived is kept beside it as `.part`; a later call asks the server for the rest and starts again
+    where the server will not.
+
+    Args:
+        algorithm: a name hashlib knows, such as `sha256`.
+        digest: the expected hash in hexadecimal.
+        progress: called with the bytes that are here and the bytes there will be (None where unknown).
+        timeout: seconds without any answer after which the server is given up.
+
+    Raises:
+        DownloadError: no connection, a cut transfer, a full disk, a redirect to another scheme, or another file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        _fetch(address, part, progress, timeout)
+    except urllib.error.HTTPError as error:
+        raise DownloadError(
+            f"the server of `{address}` answered {error.code} {error.reason}", _by_hand(target)
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(
+            f"`{address}` could not be downloaded: {reason}",
+            f"try again, what has arrived is kept; {_by_hand(target)}",
+        ) from error
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found != digest:
+        part.unlink()
+        raise DownloadError(
+            f"what `{address}` sent is not the expected file: its {algorithm} is {found}, not {digest}",
+            "it was removed; the file behind the address may have changed",
+        )
+    part.replace(target)
+
+
+def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) -> None:
+    here = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": f"charlm/{__version__}"} | ({"Range": f"bytes={here}-"} if here else {})
+    opener = urllib.request.build_opener(_SameScheme())
+    try:
+        response = opener.open(urllib.request.Request(address, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not here:
+            raise
+        # Either all of it is here already (the hash will tell) or the file behind the address shrank.
+        total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+        if total == str(here):
+            return
+        part.unlink()
+        return _fetch(address, part, progress, timeout)
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            here = 0
+        length = response.headers.get("Content-Length")
+        total_bytes = here + int(length) if length and length.isdigit() else None
+        with part.open("ab" if here else "wb") as file:
+            here = _copy(response, file, here, total_bytes, progress)
+    if total_bytes is not None and here < total_bytes:
+        raise ConnectionError(f"the connection broke after {here:,} of {total_bytes:,} bytes")
+
+
+def _copy(response: Any, file: BinaryIO, here: int, total: int | None, progress: Progress | None) -> int:
+    while chunk := response.read(CHUNK_BYTES):
+        file.write(chunk)
+        here += len(chunk)
+        if progress is not None:
+            progress(here, total)
+    return here
+
+
+def _by_hand(target: Path) -> str:
+    return f"without a network, put a copy of the file at `{target}` or pass its path to `--corpus`"
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follow redirects, but never to another kind of address: `https` must not end in `http` or `file`."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after != before and (before, after) != ("http", "https"):
+            with suppress(OSError):
+                fp.close()
+            raise DownloadError(f"`{req.full_url}` redirects from {before} to {after}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

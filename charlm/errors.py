@@ -1,0 +1,68 @@
+"""Every error a user can see.
+
+CharlmError                 exit 1, one line and a hint
+|- UsageError               exit 2, the command line does not fit together
+|- ConfigError              exit 2, a settings file or `--set` is wrong
+|- UnknownCharacterError    a text holds characters the vocabulary lacks
+|- CorpusError              a text is missing, empty, undecodable or changed
+|- DownloadError            a corpus could not be fetched, or is not what it should be
+|- ModelFileError           a model file is missing, damaged or from a newer charlm
+|- RunError                 a run folder cannot be used
+|- TrainingError            training cannot go on
+`- DeviceError              this machine lacks the device or precision that was asked for
+"""
+
+
+class CharlmError(Exception):
+    """An error that is told in one line, with a hint at what to do next.
+
+    Attributes:
+        hint: what the user can do about it; empty where nothing sensible can be said.
+        exit_code: what the command exits with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(CharlmError):
+    """The arguments of a command do not fit together."""
+
+    exit_code = 2
+
+
+class ConfigError(CharlmError):
+    """A settings file or an override is wrong."""
+
+    exit_code = 2
+
+
+class UnknownCharacterError(CharlmError):
+    """A text holds characters that the vocabulary does not have."""
+
+
+class CorpusError(CharlmError):
+    """A corpus cannot be read."""
+
+
+class DownloadError(CharlmError):
+    """A file could not be downloaded, or is not the file it should be."""
+
+
+class ModelFileError(CharlmError):
+    """A model file cannot be read."""
+
+
+class RunError(CharlmError):
+    """A run folder cannot be created, found or resumed."""
+
+
+class TrainingError(CharlmError):
+    """Training cannot go on."""
+
+
+class DeviceError(CharlmError):
+    """The machine lacks what the settings ask for."""

@@ -1,0 +1,132 @@
+"""How well a model predicts a text: nats and bits per character, perplexity, accuracy. Changes no model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm.errors import CorpusError
+from charlm.model import CharModel, State
+from charlm.vocab import Ids
+
+MAX_STREAMS = 64
+# Shorter texts are read in one stream; a part of a longer one is at least this long.
+MIN_CHARACTERS_PER_STREAM = 2048
+# What a stream reads, unscored, before its part: after it the state is what it would be had it read all before.
+WARM_UP = 256
+BLOCK_SIZE = 256
+MAX_LOGITS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well each character was predicted from those before it, averaged over all characters.
+
+    Attributes:
+        characters: how many were scored: every one, the first from the start of a text.
+        nats_per_character: mean of -ln p.
+        top1_accuracy: share of characters that were the likeliest.
+        top5_accuracy: share that were among the five likeliest.
+    """
+
+    characters: int
+    nats_per_character: float
+    top1_accuracy: float
+    top5_accuracy: float
+
+    @property
+    def bits_per_character(self) -> float:
+        """Mean of -log2 p."""
+        return self.nats_per_character / math.log(2)
+
+    @property
+    def perplexity_per_character(self) -> float:
+        """The number of equally likely characters this is as hard as; exp of the mean, taken once."""
+        return math.exp(min(self.nats_per_character, 700.0))
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return every figure by name."""
+        return {
+            "characters": self.characters,
+            "nats_per_character": self.nats_per_character,
+            "bits_per_character": self.bits_per_character,
+            "perplexity_per_character": self.perplexity_per_character,
+            "top1_accuracy": self.top1_accuracy,
+            "top5_accuracy": self.top5_accuracy,
+        }
+
+
+def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
+    """Score a text, in float32, without touching the model, its mode, or any random numbers.
+
+    Args:
+        ids: the text, shape (N,), N at least 1.
+        window: forget everything before each window of that many characters except the one character before it
+            (what fixed-context models are measured by); None carries the state through the whole text.
+
+    Raises:
+        CorpusError: the text is empty.
+    """
+    if not len(ids):
+        raise CorpusError("there is nothing to evaluate: the text is empty", "choose another part or corpus")
+    if window is not None:
+        return _score(model, ids, np.arange(0, len(ids), window), window, warm_up=0)
+    num_streams = max(1, min(MAX_STREAMS, len(ids) // MIN_CHARACTERS_PER_STREAM))
+    length = -(-len(ids) // num_streams)
+    return _score(model, ids, np.arange(0, len(ids), length), length, WARM_UP)
+
+
+@torch.inference_mode()
+def _score(model: CharModel, ids: Ids, first: np.ndarray, length: int, warm_up: int) -> Scores:  # type: ignore[type-arg]
+    """Score the parts that begin at `first`, each of `length` characters, many side by side."""
+    totals = np.zeros(3)
+    for group in np.array_split(first, -(-len(first) // MAX_STREAMS)):
+        totals += _score_group(model, ids, group, length, warm_up)
+    nats, top1, top5 = totals / len(ids)
+    return Scores(len(ids), float(nats), float(top1), float(top5))
+
+
+def _score_group(model: CharModel, ids: Ids, first_B: np.ndarray, length: int, warm_up: int) -> np.ndarray:  # type: ignore[type-arg]
+    num_symbols = model.output.out_features
+    block_size = max(1, min(BLOCK_SIZE, MAX_LOGITS // (len(first_B) * num_symbols)))
+    device = model.output.weight.device
+
+    def inputs(start: int, end: int) -> Tensor:
+        """Return the characters before the targets `start` to `end` of every part, the start symbol before the first."""
+        positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
+        tokens_TB = ids[np.clip(positions_TB, 0, len(ids) - 1)].astype(np.int64)
+        tokens_TB[positions_TB < 0] = num_symbols
+        return torch.from_numpy(tokens_TB).to(device)
+
+    state = model.zero_state(len(first_B))
+    start_1B = torch.full((1, len(first_B)), num_symbols, device=device)
+    _, state = model(start_1B, state)
+    for start in range(-warm_up, 0, block_size):
+        _, state = model(inputs(start, min(start + block_size, 0)), state)
+    state = _forgotten(state, first_B == 0)
+    sums = np.zeros(3)
+    for start in range(0, length, block_size):
+        end = min(start + block_size, length)
+        logits_TBV, state = model(inputs(start, end), state)
+        positions_TB = first_B + np.arange(start, end)[:, None]
+        inside_TB = positions_TB < len(ids)
+        targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, len(ids) - 1)].astype(np.int64)).to(device)
+        sums += _sums(logits_TBV, targets_TB, torch.from_numpy(inside_TB).to(device))
+    return sums
+
+
+def _forgotten(state: State, which_B: np.ndarray) -> State:  # type: ignore[type-arg]
+    keep_B1 = torch.from_numpy(~which_B).to(state[0])[:, None]
+    return tuple(part_LBH * keep_B1 for part_LBH in state)
+
+
+def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    log_p_TBV = torch.log_softmax(logits_TBV.float(), dim=-1)
+    log_p_TB1 = log_p_TBV.gather(-1, targets_TB[..., None])
+    rank_TB = (log_p_TBV > log_p_TB1).sum(-1)
+    nats = -(log_p_TB1[..., 0].double() * inside_TB).sum()
+    return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])

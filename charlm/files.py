@@ -1,0 +1,90 @@
+"""Files: atomic writes, hashes, and where bundled and cached files are. Knows nothing of models or texts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a sibling temporary file that takes the place of `path` when the block ends well.
+
+    The old file stays whole until the new one is on disk: write, flush, fsync, rename, and fsync of the
+    folder. If anything fails the temporary file is removed and `path` is untouched. The new file
+    has the permissions of any newly created file (`0o666` less the umask), not those of a temporary file.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the content of `path` as a whole: a reader sees the old bytes or the new, never a mixture."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove what a killed writer left behind in `folder`. Failing to is not an error."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file without reading it into memory at once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundled_folder(name: str) -> Path:
+    """Find `configs` or `corpora`: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def cache_folder() -> Path:
+    """Return charlm's folder in the user's cache, by the platform's custom (`CHARLM_CACHE` overrides it)."""
+    if chosen := os.environ.get("CHARLM_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "charlm"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "charlm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charlm"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    # A folder cannot be opened for this on every platform; the rename itself has already happened.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

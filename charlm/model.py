@@ -1,0 +1,105 @@
+"""Embedding -> RNN | LSTM | GRU -> Linear, in torch. State goes in and comes out; the module remembers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from charlm.cells import CELLS
+from charlm.checkpoint import Arrays
+
+LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+# One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
+State = tuple[Tensor, ...]
+
+
+class CharModel(nn.Module):
+    """A recurrent character model over blocks of T characters in B streams.
+
+    There is one embedding more than symbols: the last, id V, stands for the start of a text.
+    """
+
+    def __init__(self, cell: str, num_symbols: int, embedding_size: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.cell = CELLS[cell]
+        self.hidden_size = hidden_size
+        self.embedding = nn.Embedding(num_symbols + 1, embedding_size)
+        # One module per layer, so that dropout between them is ours: one mask per block, its random numbers known.
+        self.layers = nn.ModuleList(
+            LAYERS[cell](embedding_size if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
+        )
+        self.output = nn.Linear(hidden_size, num_symbols)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw fresh weights: orthogonal recurrent matrices for each gate, forget bias 1, the rest small."""
+        nn.init.normal_(self.embedding.weight, generator=generator)
+        bound = self.hidden_size**-0.5
+        for layer in self.layers:
+            for name, parameter in layer.named_parameters():
+                if name.startswith("weight_hh"):
+                    for gate in parameter.chunk(len(self.cell.gates)):
+                        nn.init.orthogonal_(gate, generator=generator)
+                elif name.startswith("weight_ih"):
+                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                else:
+                    nn.init.zeros_(parameter)
+            if "forget" in self.cell.gates:
+                # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
+                layer.bias_ih_l0.chunk(len(self.cell.gates))[self.cell.gates.index("forget")].fill_(1.0)
+        nn.init.uniform_(self.output.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.output.bias)
+
+    def zero_state(self, num_streams: int) -> State:
+        """Return the state before any character: zeros, one (L, B, H) tensor for each part of the cell's state."""
+        shape = (len(self.layers), num_streams, self.hidden_size)
+        return tuple(self.output.weight.new_zeros(shape) for _ in self.cell.state)
+
+    def forward(self, tokens_TB: Tensor, state: State, masks: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
+        """Read a block.
+
+        Args:
+            tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text.
+            state: one (L, B, H) tensor for each part of the cell's state.
+            masks: for each layer what to multiply its outputs with at every step, (B, H): dropout.
+
+        Returns:
+            logits_TBV, and the state after the block, not detached.
+        """
+        x_TBH = self.embedding(tokens_TB)
+        layer_states: list[tuple[Tensor, ...]] = []
+        for index, layer in enumerate(self.layers):
+            before = tuple(part_LBH[index : index + 1].to(x_TBH.dtype) for part_LBH in state)
+            x_TBH, after = layer(x_TBH, before if len(before) > 1 else before[0])
+            layer_states.append(after if isinstance(after, tuple) else (after,))
+            if masks is not None:
+                x_TBH = x_TBH * masks[index].to(x_TBH.dtype)
+        return self.output(x_TBH), tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
+
+    def arrays(self) -> Arrays:
+        """Return the weights by name, as NumPy copies on the CPU."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
+
+    def load_arrays(self, arrays: Arrays) -> None:
+        """Take over weights that `arrays` returned or a model file holds."""
+        self.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+
+
+def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
+    """Make the model that the `model` group of some settings describes, its weights not yet drawn."""
+    sizes = {name: settings[name] for name in ("embedding_size", "hidden_size", "num_layers")}
+    return CharModel(settings["cell"], num_symbols, **sizes)
+
+
+def dropout_masks(
+    num_layers: int, num_streams: int, hidden_size: int, dropout: float, generator: torch.Generator
+) -> list[Tensor] | None:
+    """Draw one mask per layer for a whole block (Gal & Ghahramani 2016): 0, or 1 / (1 - dropout). None without dropout."""
+    if not dropout:
+        return None
+    keep = torch.full((num_layers, num_streams, hidden_size), 1 - dropout)
+    return list(torch.bernoulli(keep, generator=generator) / (1 - dropout))

@@ -1,0 +1,145 @@
+"""Muon for the recurrent layers' matrices, each gate for itself, and AdamW for all else. Knows gradients, not losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.checkpoint import Arrays
+from charlm.config import TrainConfig
+from charlm.model import CharModel
+
+# The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+ADAMW_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
+    """Replace each matrix by one with the same singular vectors and singular values near 1.
+
+    Newton-Schulz iteration in bfloat16, which is precise enough for a direction to step in.
+
+    Args:
+        matrices_GOI: G matrices, each (O, I).
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers".
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices_GOI.bfloat16()
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
+    if is_tall:
+        x = x.mT
+    for _ in range(steps):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if is_tall else x).to(matrices_GOI.dtype)
+
+
+class GateMuon(torch.optim.Optimizer):
+    """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised for itself.
+
+    Momentum 0.95 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)).
+    """
+
+    def __init__(self, parameters: list[Tensor], num_gates: int, lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.95})
+        self._num_gates = num_gates
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        ahead = gradient.add(momentum, alpha=group["momentum"])
+        direction_GOI = orthogonalise(ahead.view(self._num_gates, -1, ahead.shape[-1]))
+        scale = max(1.0, direction_GOI.shape[-2] / direction_GOI.shape[-1]) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(direction_GOI.view_as(parameter), alpha=-group["lr"] * scale)
+
+
+class Optimizer:
+    """All the optimisers of a model behind one step, with a state that can be written down."""
+
+    def __init__(self, model: CharModel, settings: TrainConfig) -> None:
+        named = dict(model.named_parameters())
+        matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(name)}
+        rest = {name: parameter for name, parameter in named.items() if name not in matrices}
+        decay = settings.weight_decay
+        self._names = {parameter: name for name, parameter in named.items()}
+        self._optimizers: list[torch.optim.Optimizer]
+        if settings.optimizer == "muon":
+            muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate, decay)
+            self._optimizers = [muon, _adamw([{"params": list(rest.values()), "weight_decay": 0.0}], settings)]
+        else:
+            groups = [
+                {"params": list(matrices.values()), "weight_decay": decay},
+                {"params": list(rest.values()), "weight_decay": 0.0},
+            ]
+            self._optimizers = [_adamw(groups, settings)]
+        self._parameters = list(named.values())
+        self._clip_norm = settings.clip_norm
+        for group in self._groups():
+            group["full_lr"] = group["lr"]
+
+    def clip(self) -> float:
+        """Shorten the whole gradient to the largest norm allowed; return the norm it had."""
+        return float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
+
+    def step(self, rate: float) -> None:
+        """Update the weights at `rate`, a share of the full learning rates."""
+        for group in self._groups():
+            group["lr"] = group["full_lr"] * rate
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def arrays(self) -> Arrays:
+        """Return its state by name, `optimizer.<weight>.<slot>`, as NumPy copies."""
+        return {
+            f"optimizer.{self._names[parameter]}.{slot}": tensor.detach().cpu().numpy().copy()
+            for optimizer in self._optimizers
+            for parameter, state in optimizer.state.items()
+            for slot, tensor in state.items()
+        }
+
+    def load_arrays(self, arrays: Arrays) -> None:
+        """Take over what `arrays` returned."""
+        for optimizer in self._optimizers:
+            slots = ("momentum",) if isinstance(optimizer, GateMuon) else ADAMW_SLOTS
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    keys = {slot: f"optimizer.{self._names[parameter]}.{slot}" for slot in slots}
+                    if all(key in arrays for key in keys.values()):
+                        optimizer.state[parameter] = {
+                            # AdamW keeps its step count on the CPU whatever the device.
+                            slot: torch.tensor(arrays[key], device="cpu" if slot == "step" else parameter.device)
+                            for slot, key in keys.items()
+                        }
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+
+def _adamw(groups: list[dict[str, Any]], settings: TrainConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99))
+
+
+def _is_recurrent_matrix(name: str) -> bool:
+    return name.startswith("layers.") and ".weight_" in name

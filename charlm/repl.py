@@ -1,0 +1,211 @@
+"""The next-character instrument: what may come next after a text, at every keystroke. Reads and writes the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from charlm.sample import softmax
+from charlm.stepper import Floats, Stepper, StepperState
+
+BAR_WIDTH = 30
+GHOST_LENGTH = 40
+TOOLBAR_CANDIDATES = 8
+LEAVE = ("exit", "quit")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One character that may come next.
+
+    Attributes:
+        character: the character itself; for a vocabulary of bytes the character of that number.
+        name: how to show it.
+        probability: how likely it is.
+    """
+
+    character: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What may come after a text.
+
+    Attributes:
+        text: the text.
+        candidates: the likeliest characters, likeliest first.
+        remaining_probability: what is left for all others.
+        num_others: how many others there are.
+        entropy_bits: how uncertain the model is, in bits.
+    """
+
+    text: str
+    candidates: list[Candidate]
+    remaining_probability: float
+    num_others: int
+    entropy_bits: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "text": self.text,
+            "candidates": [
+                {"character": candidate.character, "name": candidate.name, "probability": candidate.probability}
+                for candidate in self.candidates
+            ],
+            "remaining_probability": self.remaining_probability,
+            "entropy_bits": self.entropy_bits,
+        }
+
+    def lines(self, bar: str) -> Iterator[str]:
+        """Draw it: a line per candidate with a bar of `bar`, and one for all the rest."""
+        width = max([len(candidate.name) for candidate in self.candidates] + [len("others")])
+        largest = max(candidate.probability for candidate in self.candidates)
+        for candidate in self.candidates:
+            length = round(BAR_WIDTH * candidate.probability / largest)
+            yield f"{candidate.name:<{width}} {candidate.probability:7.2%}  {bar * length}".rstrip()
+        if self.num_others:
+            yield f"{'others':<{width}} {self.remaining_probability:7.2%}  {self.num_others} characters"
+        yield f"entropy {self.entropy_bits:.2f} bits"
+
+
+class Reader:
+    """Follows a text that is being edited: a stack of states, one for each character read.
+
+    A keystroke at the end is one step of the model, a backspace none.
+    """
+
+    def __init__(self, stepper: Stepper, unknown: str = "skip") -> None:
+        self._stepper = stepper
+        self._unknown = unknown
+        self._text = ""
+        self._stack: list[tuple[Floats, StepperState]] = [stepper.start()]
+
+    def read(self, text: str) -> None:
+        """Move to another text, stepping only over what differs from the one before.
+
+        Raises:
+            UnknownCharacterError: under the policy `error`; the text before stays.
+        """
+        common = _common_length(self._text, text)
+        encoded = [
+            self._stepper.vocabulary.encode(character, self._unknown, common + index)
+            for index, character in enumerate(text[common:])
+        ]
+        del self._stack[common + 1 :]
+        for ids in encoded:
+            self._stack.append(self._stepper.read(ids, *self._stack[-1]))
+        self._text = text
+
+    @property
+    def unknown_characters(self) -> str:
+        """The characters of the text that the model does not know."""
+        return "".join(dict.fromkeys(c for c in self._text if c not in self._stepper.vocabulary))
+
+    def predict(self, top: int) -> Prediction:
+        """Rank what may come next."""
+        vocabulary = self._stepper.vocabulary
+        p_V = softmax(self._stack[-1][0][0])
+        order_V = np.argsort(-p_V, kind="stable")
+        ids = order_V[:top]
+        return Prediction(
+            text=self._text,
+            candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
+            remaining_probability=float(p_V[order_V[top:]].sum()),
+            num_others=max(0, len(vocabulary) - top),
+            entropy_bits=float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum()),
+        )
+
+    def continuation(self, length: int) -> str:
+        """Return the likeliest next characters, taken one by one, up to the end of the line."""
+        decoder = self._stepper.vocabulary.decoder()
+        logits_BV, state = self._stack[-1]
+        text = ""
+        for _ in range(length):
+            drawn = int(np.argmax(logits_BV[0]))
+            text += decoder.decode([drawn])
+            if "\n" in text:
+                break
+            logits_BV, state = self._stepper.step(np.array([drawn]), state)
+        return text.partition("\n")[0]
+
+
+def answer_lines(reader: Reader, top: int) -> Iterator[Prediction]:
+    """Predict after each line of standard input."""
+    for line in sys.stdin:
+        reader.read(line.rstrip("\r\n"))
+        yield reader.predict(top)
+
+
+def converse(reader: Reader, top: int) -> None:
+    """Run the prompt until `exit` or Ctrl-D: predictions and a grey continuation at every keystroke, a table at Enter."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
+    from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.history import InMemoryHistory
+
+    class Continuation(AutoSuggest):
+        def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:
+            reader.read(document.text)
+            return Suggestion(reader.continuation(GHOST_LENGTH)) if document.text else None
+
+    def toolbar() -> str:
+        reader.read(session.default_buffer.document.text_before_cursor)
+        return toolbar_text(reader)
+
+    session: PromptSession[str] = PromptSession(
+        history=InMemoryHistory(), auto_suggest=Continuation(), bottom_toolbar=toolbar
+    )
+    print(
+        "Type, and see what may come next. Right arrow takes the grey text, Enter shows a table, exit or Ctrl-D leaves."
+    )
+    while True:
+        try:
+            text = session.prompt("> ")
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if text.strip() in LEAVE:
+            return
+        reader.read(text)
+        show(reader, top)
+
+
+def show(reader: Reader, top: int) -> None:
+    """Print the table of what may come next."""
+    for line in reader.predict(top).lines(bar_character()):
+        print(line)
+
+
+def toolbar_text(reader: Reader) -> str:
+    """Return one line: the likeliest characters, or which of those typed the model does not know."""
+    parts = [f"{c.name} {c.probability:.0%}" for c in reader.predict(TOOLBAR_CANDIDATES).candidates]
+    unknown = reader.unknown_characters
+    return (f"unknown, left out: {unknown!a}   " if unknown else "") + "   ".join(parts)
+
+
+def bar_character() -> str:
+    """Return what to draw bars with on this terminal."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        "\u2588".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return "#"
+    return "\u2588"
+
+
+def _common_length(before: str, after: str) -> int:
+    length = 0
+    for one, other in zip(before, after, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length

@@ -1,0 +1,93 @@
+"""Where this process trains: device, precision, threads. Knows torch and the machine, nothing of models."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from charlm.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device and arithmetic of a run.
+
+    Attributes:
+        device: where tensors live.
+        precision: `bf16` or `fp32`: how training blocks are computed; weights are always float32.
+        threads: CPU threads.
+    """
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    @classmethod
+    def choose(cls, device: str, precision: str, threads: int | None) -> Runtime:
+        """Turn settings, `auto` among them, into what this machine can do.
+
+        Raises:
+            DeviceError: the machine lacks what was asked for by name.
+        """
+        torch.set_num_threads(threads or _usable_cores())
+        chosen = torch.device(_best_device() if device == "auto" else device)
+        if chosen.type not in _available_devices():
+            raise DeviceError(f"this machine has no device `{device}`", f"there is {', '.join(_available_devices())}")
+        if precision == "auto":
+            precision = "bf16" if _bf16_is_fast(chosen) and _bf16_works(chosen) else "fp32"
+        elif precision == "bf16" and not _bf16_works(chosen):
+            raise DeviceError(f"bf16 does not work on this machine's {chosen.type}", "use `precision: fp32` or `auto`")
+        return cls(chosen, precision, torch.get_num_threads())
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that training blocks are computed in."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        return f"{self.device.type}, {self.precision}{threads}"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _available_devices() -> list[str]:
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices.append("cuda")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _bf16_works(device: torch.device) -> bool:
+    """Run a tiny layer forward and backward: some machines announce bf16 and then have no kernel for it."""
+    try:
+        layer = torch.nn.LSTM(8, 16).to(device)
+        x_TBE = torch.ones(2, 2, 8, device=device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            y_TBH, _ = layer(x_TBE)
+        y_TBH.float().sum().backward()
+    except RuntimeError:
+        return False
+    return bool(torch.isfinite(y_TBH).all())

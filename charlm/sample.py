@@ -1,0 +1,167 @@
+"""From logits to characters: temperature, top-k, top-p, min-p, stop, streams. Works on a stepper; prints nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import UsageError
+from charlm.stepper import Floats, Stepper, StepperState
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the next character is drawn.
+
+    Attributes:
+        temperature: below 1 the likely becomes likelier, above 1 the rare less rare; 0 always takes the likeliest.
+        top_k: draw only from the k likeliest (exactly k, ties in id order); None for all.
+        top_p: draw only from the likeliest that together reach this probability; at least one.
+        min_p: draw only from those at least this share as probable as the likeliest.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks = [
+            (0 <= self.temperature < float("inf"), f"the temperature must be 0 or more, not {self.temperature}"),
+            (self.top_k is None or self.top_k >= 1, f"top-k must be at least 1, not {self.top_k}"),
+            (0 < self.top_p <= 1, f"top-p must be above 0 and at most 1, not {self.top_p}"),
+            (0 <= self.min_p <= 1, f"min-p must be from 0 to 1, not {self.min_p}"),
+        ]
+        for holds, message in checks:
+            if not holds:
+                raise UsageError(message)
+
+    def probabilities(self, logits_V: Floats) -> NDArray[np.float64]:
+        """Return the distribution to draw from, shape (V,), summing to 1.
+
+        Temperature comes first, then top-k, top-p and min-p, each on what the one before left.
+        """
+        if self.temperature == 0:
+            greedy = np.zeros(len(logits_V))
+            greedy[int(np.argmax(logits_V))] = 1.0
+            return greedy
+        p_V = softmax(logits_V, self.temperature)
+        if self.top_k is None and self.top_p >= 1 and self.min_p <= 0:
+            return p_V
+        # Likeliest first; a stable sort keeps ties in id order, so that k means k.
+        order_V = np.argsort(-p_V, kind="stable")
+        keep = len(p_V) if self.top_k is None else min(self.top_k, len(p_V))
+        sorted_p = p_V[order_V[:keep]] / p_V[order_V[:keep]].sum()
+        if self.top_p < 1:
+            # A character is kept while those before it have not reached top-p yet.
+            keep = int(np.searchsorted(np.cumsum(sorted_p), self.top_p, side="left")) + 1
+            sorted_p = sorted_p[: min(keep, len(sorted_p))]
+        sorted_p = sorted_p[sorted_p >= self.min_p * sorted_p[0]]
+        kept_V = np.zeros_like(p_V)
+        kept_V[order_V[: len(sorted_p)]] = sorted_p / sorted_p.sum()
+        return kept_V
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Turn logits into probabilities over the last axis, in float64, without overflow at any temperature above 0."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # a tiny temperature may reach -inf, whose exponential is rightly 0
+        exponentials: NDArray[np.float64] = np.exp(shifted / temperature)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def draw_seed() -> int:
+    """Return a seed short enough to be typed again."""
+    return secrets.randbelow(2**31)
+
+
+def start(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats, StepperState]:
+    """Read a prompt from the start of a text.
+
+    Without a prompt the text begins as a new line would, in a vocabulary that has one.
+
+    Raises:
+        UnknownCharacterError: the prompt holds characters the model lacks, under `unknown="error"`.
+    """
+    vocabulary = stepper.vocabulary
+    ids_T = vocabulary.encode(prompt, unknown)
+    if not prompt and "\n" in vocabulary:
+        ids_T = vocabulary.encode("\n")
+    return stepper.read(ids_T, *stepper.start())
+
+
+def stream(
+    stepper: Stepper,
+    logits_BV: Floats,
+    state: StepperState,
+    *,
+    length: int,
+    choice: Choice,
+    seeds: Sequence[int],
+    stop: Sequence[str] = (),
+    lines: int | None = None,
+) -> Iterator[tuple[int, str]]:
+    """Write texts side by side, one batch step for a character in each.
+
+    Every text has its own random numbers, so its seed gives the same text in any company.
+
+    Args:
+        logits_BV: what comes next after the prompt, shape (1, V); each text starts from it.
+        state: the state of one stream, from `start`.
+        length: characters to draw for each text, the prompt not counted.
+        stop: texts that end a sample; the one that was met is part of it.
+        lines: ends a sample after that many newlines.
+
+    Yields:
+        the number of the text and the characters it has grown by, as they are drawn.
+    """
+    random = [np.random.default_rng(seed) for seed in seeds]
+    decoders = [stepper.vocabulary.decoder() for _ in seeds]
+    endings = [_Ending(stop, lines) for _ in seeds]
+    logits_BV = np.repeat(logits_BV, len(seeds), axis=0)
+    state = tuple(tuple(np.repeat(part, len(seeds), axis=0) for part in layer) for layer in state)
+    drawn_B = np.zeros(len(seeds), dtype=np.intp)
+    for position in range(length):
+        is_last = position == length - 1
+        for index, ending in enumerate(endings):
+            if ending.reached:
+                continue
+            drawn_B[index] = _draw(choice.probabilities(logits_BV[index]), random[index])
+            grown = decoders[index].decode([int(drawn_B[index])], final=is_last)
+            ending.see(grown)
+            if grown:
+                yield index, grown
+        if is_last or all(ending.reached for ending in endings):
+            return
+        logits_BV, state = stepper.step(drawn_B, state)
+
+
+class _Ending:
+    """Watches one text for a stop text or its last line, remembering no more of it than a stop text is long."""
+
+    def __init__(self, stop: Sequence[str], lines: int | None) -> None:
+        self.reached = False
+        self._stop = stop
+        self._longest = max(map(len, stop), default=0)
+        self._tail = ""
+        self._lines_left = lines
+
+    def see(self, grown: str) -> None:
+        if self._lines_left is not None:
+            self._lines_left -= grown.count("\n")
+            self.reached |= self._lines_left <= 0
+        if self._longest:
+            self._tail = (self._tail + grown)[-self._longest :]
+            self.reached |= any(self._tail.endswith(stop) for stop in self._stop)
+
+
+def _draw(p_V: NDArray[np.float64], random: np.random.Generator) -> int:
+    # The last character with any probability takes what rounding leaves between the sum and 1.
+    cumulative_V = np.cumsum(p_V)
+    drawn = int(np.searchsorted(cumulative_V, random.random() * cumulative_V[-1], side="right"))
+    return min(drawn, int(np.flatnonzero(p_V)[-1]))

@@ -1,0 +1,79 @@
+"""B streams over one long text, T characters of each at a time; which come when depends on (seed, step) alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.vocab import Ids
+
+# A stream should carry its state over at least this many blocks, or long contexts are never seen.
+MIN_BLOCKS_PER_STREAM = 8
+
+
+class Block(NamedTuple):
+    """What one training step reads.
+
+    Attributes:
+        tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol where a stream begins.
+        targets_TB: the characters to predict.
+        begins_B: whether a stream begins with this block and has no state yet, shape (B,), bool.
+    """
+
+    tokens_TB: NDArray[np.int64]
+    targets_TB: NDArray[np.int64]
+    begins_B: NDArray[np.bool_]
+
+
+def fit(num_characters: int, batch_size: int, block_size: int) -> tuple[int, int]:
+    """Shrink batch and block to a short text: fewer streams first, then shorter blocks; 1 character is enough.
+
+    Returns:
+        (B, T), such that B streams of whole blocks fill the text but for less than a block each.
+    """
+    num_streams = max(1, min(batch_size, num_characters // (MIN_BLOCKS_PER_STREAM * block_size)))
+    per_stream = num_characters // num_streams
+    num_blocks = max(1, -(-per_stream // block_size)) if per_stream < 64 * block_size else per_stream // block_size
+    return num_streams, per_stream // num_blocks
+
+
+class Streams:
+    """Reads a text as B contiguous streams, each epoch from a slightly different offset.
+
+    Attributes:
+        blocks_per_epoch: blocks until every stream has met its end.
+    """
+
+    def __init__(
+        self, ids: Ids, num_symbols: int, num_streams: int, block_size: int, seed: int, reset_probability: float
+    ) -> None:
+        self._ids = ids
+        self._start_id = num_symbols
+        self._num_streams, self._block_size = num_streams, block_size
+        self._seed, self._reset_probability = seed, reset_probability
+        self.blocks_per_epoch = len(ids) // (num_streams * block_size)
+        self._stream_length = self.blocks_per_epoch * block_size
+
+    def epoch(self, step: int) -> float:
+        """Return how often the text has been read before this step."""
+        return step / self.blocks_per_epoch
+
+    def block(self, step: int) -> Block:
+        """Return the block of a step; stream b goes on where it stood in the block before."""
+        epoch, index = divmod(step, self.blocks_per_epoch)
+        slack = len(self._ids) - self._num_streams * self._stream_length
+        offset = int(self._random(epoch).integers(slack + 1))
+        first_B = offset + np.arange(self._num_streams) * self._stream_length + index * self._block_size
+        # One character more than the block, before its first target.
+        positions_BT = first_B[:, None] + np.arange(-1, self._block_size)
+        window_BT = self._ids[np.maximum(positions_BT, 0)].astype(np.int64)
+        begins_B = np.full(self._num_streams, index == 0)
+        if self._reset_probability:
+            begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
+        window_BT[begins_B, 0] = self._start_id
+        return Block(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B)
+
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, *key])

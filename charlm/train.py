@@ -1,0 +1,390 @@
+"""The training loop: truncated backpropagation through time, schedule, evaluation, early stop. Prints nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from charlm.checkpoint import Arrays, ModelFile, RunFolder, load
+from charlm.config import Config
+from charlm.corpus import Corpus, split
+from charlm.errors import RunError, TrainingError
+from charlm.evaluate import Scores, evaluate
+from charlm.model import CharModel, build, dropout_masks
+from charlm.optimizer import Optimizer
+from charlm.runtime import Runtime
+from charlm.streams import Block, Streams, fit
+
+BITS = 1 / math.log(2)
+RECORDS_PER_EVALUATION = 10
+SAVE_SECONDS = 60.0
+MAX_SKIPPED_IN_A_ROW = 5
+MAX_ROLLBACKS = 5
+# A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
+SHARE_TO_PROJECT_FROM = 0.02
+
+
+@dataclass
+class Progress:
+    """How far a run is: all of its state besides arrays, so that writing it down is enough to go on exactly.
+
+    Attributes:
+        step: blocks learned.
+        seconds: time spent learning, evaluations included.
+        best_bits: best validation so far, in bits per character.
+        evaluations_without_gain: how many came since.
+        nats: sum of the losses since the last record, over `num_losses` blocks.
+        num_losses: blocks since the last record.
+        skipped: blocks left out because their loss or gradient was not finite.
+        skipped_in_a_row: those of them that came last.
+        rollbacks: how often the run went back to its last good state with half the rate.
+        dropout: share of outputs left out; None until it is settled.
+        finished: why the run is over; empty while it is not.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_bits: float | None = None
+    evaluations_without_gain: int = 0
+    nats: float = 0.0
+    num_losses: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+    dropout: float | None = None
+    finished: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of `metrics.jsonl`."""
+
+    step: int
+    epoch: float
+    seconds: float
+    train_bits_per_character: float
+    learning_rate: float
+    characters_per_second: float
+    validation_bits_per_character: float | None = None
+    skipped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields, without those that were not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Training:
+    """A run in the making: model, optimiser, streams and progress.
+
+    Attributes:
+        config: the effective settings, seed included.
+        corpus: the text.
+        run: where it is written down.
+        notes: what a person should know before it starts.
+    """
+
+    def __init__(self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime) -> None:
+        assert config.seed is not None
+        self.config, self.corpus, self.run, self.runtime = config, corpus, run, runtime
+        self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
+        self.num_streams, self.block_size = fit(len(self.parts.train), config.train.batch_size, config.train.block_size)
+        self.notes = list(corpus.notes)
+        if (self.num_streams, self.block_size) != (config.train.batch_size, config.train.block_size):
+            self.notes.append(
+                f"the text has {len(self.parts.train):,} characters to train on: "
+                f"{self.num_streams} streams of {self.block_size} characters are read at a time"
+            )
+        if not len(self.parts.validation):
+            self.notes.append("no text is held out for validation: the last model is kept as the best")
+        num_symbols = len(corpus.vocabulary)
+        self.model: CharModel = build(config.model.model_dump(), num_symbols)
+        self.model.initialise(torch.Generator().manual_seed(config.seed))
+        self.model.to(runtime.device)
+        self.optimizer = Optimizer(self.model, config.train)
+        self.streams = Streams(
+            self.parts.train,
+            num_symbols,
+            self.num_streams,
+            self.block_size,
+            config.seed,
+            config.train.reset_probability,
+        )
+        self.state = self.model.zero_state(self.num_streams)
+        self.progress = Progress()
+        self._last_good: ModelFile | None = None
+        self._saved_at = 0.0
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model learns."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def epoch(self) -> float:
+        """How often the training part has been read."""
+        return self.streams.epoch(self.progress.step)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        settings = self.config.train
+        if settings.steps is not None:
+            done = self.progress.step / settings.steps
+        elif settings.epochs is not None:
+            done = self.progress.step / max(1, round(settings.epochs * self.streams.blocks_per_epoch))
+        else:
+            done = self.progress.seconds / (settings.time or math.inf)
+        return min(done, 1.0)
+
+    def learn(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
+
+        Args:
+            should_stop: asked after every block; once it is true the run is saved and this returns.
+
+        Yields:
+            a record per report, as it was written to `metrics.jsonl`.
+
+        Raises:
+            TrainingError: the numbers do not stay finite, even at lower rates.
+        """
+        settings = self.config.train
+        clock = Clock(self.progress.seconds)
+        pace = Pace(clock)
+        self._last_good = self.snapshot()
+        while not self.progress.finished and not should_stop():
+            share_before = self.share
+            rate = rate_share(share_before, settings.warmup_fraction, settings.decay_fraction)
+            rate *= 0.5**self.progress.rollbacks
+            self._settle_dropout()
+            self._learn_block(self.streams.block(self.progress.step), rate)
+            self.progress.step += 1
+            self.progress.seconds = clock.seconds
+            if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                self._roll_back()
+                continue
+
+            is_evaluation = due(share_before, self.share, settings.evaluations)
+            if is_evaluation or due(share_before, self.share, RECORDS_PER_EVALUATION * settings.evaluations):
+                characters_per_second = pace.measure(self.progress.step * self.num_streams * self.block_size)
+                validation = self._validate() if is_evaluation else None
+                self.progress.seconds = clock.seconds
+                record = self._take_record(rate, characters_per_second, validation)
+                self.run.append_metrics(record.to_json())
+                if is_evaluation:
+                    self._keep_if_best(validation)
+                    self._finish_if_over()
+                    self.save()
+                yield record
+            if self.progress.seconds - self._saved_at > SAVE_SECONDS:
+                self.save()
+        if not self.progress.finished:
+            self.save()
+
+    def save(self) -> None:
+        """Write the whole state to `last.safetensors`, unless it holds numbers that are not finite."""
+        snapshot = self.snapshot()
+        if not all(np.isfinite(array).all() for array in snapshot.arrays.values()):
+            self._roll_back()
+            return
+        snapshot.save(self.run.last)
+        self._last_good, self._saved_at = snapshot, self.progress.seconds
+
+    def snapshot(self) -> ModelFile:
+        """Return the state of the run: all that going on exactly needs."""
+        carried = {f"carried.{index}": part.cpu().numpy().copy() for index, part in enumerate(self.state)}
+        return self._model_file(self.model.arrays() | self.optimizer.arrays() | carried, asdict(self.progress))
+
+    def restore(self, snapshot: ModelFile) -> None:
+        """Go back to, or on from, a snapshot.
+
+        Raises:
+            RunError: it is the state of another text or another model.
+        """
+        if snapshot.corpus["sha256"] != self.corpus.sha256:
+            raise RunError(
+                f"the text has changed since `{self.run.path}` was begun",
+                "resume with the same text, or begin a new run on this one",
+            )
+        self.model.load_arrays(snapshot.weights)
+        self.optimizer.load_arrays(snapshot.arrays)
+        self.state = tuple(
+            torch.tensor(snapshot.arrays[f"carried.{index}"], device=self.runtime.device)
+            for index in range(len(self.state))
+        )
+        self.progress = Progress(**snapshot.metrics)
+
+    def reopen(self) -> None:
+        """Let a finished run go on, if its settings now say that it is longer."""
+        if self.share < 1:
+            self.progress.finished = ""
+
+    def measure_best(self) -> Scores | None:
+        """Score the best model on all of the validation part and write that into its file; None without one."""
+        best = load(self.run.best)
+        if not len(self.parts.validation):
+            return None
+        self.model.load_arrays(best.weights)
+        scores = evaluate(self.model, self.parts.validation)
+        measured = {"validation_bits_per_character": scores.bits_per_character}
+        self._model_file(best.weights, best.metrics | measured).save(self.run.best)
+        return scores
+
+    def _learn_block(self, block: Block, rate: float) -> None:
+        """Go forward and back through one block and update the weights, unless a number is not finite."""
+        device, progress = self.runtime.device, self.progress
+        tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
+        targets_TB = torch.from_numpy(block.targets_TB).to(device)
+        keep_B1 = torch.from_numpy(~block.begins_B).to(self.state[0])[:, None]
+        state = tuple(part_LBH * keep_B1 for part_LBH in self.state)
+        with self.runtime.autocast():
+            logits_TBV, after = self.model(tokens_TB, state, self._masks())
+        loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
+        nats = loss.item()
+        if math.isfinite(nats) and math.isfinite(self.optimizer.clip()):
+            self.optimizer.step(rate)
+            self.state = tuple(part_LBH.detach().float() for part_LBH in after)
+            progress.nats += nats
+            progress.num_losses += 1
+            progress.skipped_in_a_row = 0
+        else:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+        self.optimizer.clear()
+
+    def _masks(self) -> list[Tensor] | None:
+        # Drawn from (seed, step) alone: there is no state of a generator to save.
+        entropy = np.random.SeedSequence([self.config.seed or 0, self.progress.step]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(entropy[0]))
+        sizes = (len(self.model.layers), self.num_streams, self.model.hidden_size)
+        masks = dropout_masks(*sizes, self.progress.dropout or 0.0, generator)
+        return None if masks is None else [mask_BH.to(self.runtime.device) for mask_BH in masks]
+
+    def _settle_dropout(self) -> None:
+        if self.progress.dropout is not None:
+            return
+        dropout = self.config.model.dropout
+        if dropout != "auto":
+            self.progress.dropout = dropout
+        elif self.config.train.time is None or self.share >= SHARE_TO_PROJECT_FROM:
+            num_epochs = self.epoch / self.share if self.share else self._epochs_planned()
+            self.progress.dropout = dropout_for(num_epochs)
+
+    def _epochs_planned(self) -> float:
+        settings = self.config.train
+        return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
+
+    def _validate(self) -> float | None:
+        part = self.parts.validation[: self.config.train.evaluation_characters]
+        return evaluate(self.model, part).bits_per_character if len(part) else None
+
+    def _take_record(self, rate: float, characters_per_second: float, validation: float | None) -> Record:
+        progress = self.progress
+        record = Record(
+            step=progress.step,
+            epoch=self.epoch,
+            seconds=progress.seconds,
+            train_bits_per_character=progress.nats / max(1, progress.num_losses) * BITS,
+            learning_rate=self.config.train.learning_rate * rate,
+            characters_per_second=characters_per_second,
+            validation_bits_per_character=validation,
+            skipped=progress.skipped,
+        )
+        progress.nats, progress.num_losses = 0.0, 0
+        return record
+
+    def _keep_if_best(self, validation: float | None) -> None:
+        progress = self.progress
+        # Asked this way round, a NaN is never better than anything.
+        best = math.inf if progress.best_bits is None else progress.best_bits
+        if validation is None or (math.isfinite(validation) and validation < best):
+            progress.best_bits = validation
+            progress.evaluations_without_gain = 0
+            metrics = {"step": progress.step, "epoch": self.epoch, "seconds": progress.seconds}
+            self._model_file(self.model.arrays(), metrics).save(self.run.best)
+        else:
+            progress.evaluations_without_gain += 1
+
+    def _finish_if_over(self) -> None:
+        patience = self.config.train.patience
+        if self.share >= 1:
+            self.progress.finished = "done"
+        elif patience is not None and self.progress.evaluations_without_gain >= patience:
+            self.progress.finished = f"no better validation in {patience} evaluations"
+
+    def _roll_back(self) -> None:
+        """Return to the last good state with half the rate."""
+        assert self._last_good is not None
+        before = self.progress
+        if before.rollbacks >= MAX_ROLLBACKS:
+            raise TrainingError(
+                f"the loss does not stay finite, even at 1/{2**MAX_ROLLBACKS} of the learning rate",
+                f"`{self.run.path}` holds the last good state; a lower `train.learning_rate` may help",
+            )
+        self.restore(self._last_good)
+        self.progress.rollbacks = before.rollbacks + 1
+        self.progress.skipped = before.skipped
+        self.progress.seconds = before.seconds
+        self.run.truncate_metrics(self.progress.step)
+
+    def _model_file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
+        corpus = {
+            "name": self.corpus.name,
+            "sha256": self.corpus.sha256,
+            "characters": len(self.corpus.ids),
+            "bytes": self.corpus.num_bytes,
+        }
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus)
+
+
+class Clock:
+    """Seconds of a run that goes on, unmoved by changes of the system's time."""
+
+    def __init__(self, seconds_before: float) -> None:
+        self._began = time.monotonic() - seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken."""
+        return time.monotonic() - self._began
+
+
+class Pace:
+    """Characters per second between one measurement and the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seconds, self._characters = clock.seconds, 0
+
+    def measure(self, characters: int) -> float:
+        """Return the pace since the last call, given all characters so far."""
+        seconds = self._clock.seconds
+        pace = (characters - self._characters) / max(seconds - self._seconds, 1e-9)
+        self._seconds, self._characters = seconds, characters
+        return pace
+
+
+def rate_share(share: float, warmup_fraction: float, decay_fraction: float) -> float:
+    """Return the share of the full learning rate at a share of the run: up, level, and in a line down to 0."""
+    rise = (share + 1e-3) / warmup_fraction if warmup_fraction else 1.0
+    fall = (1 - share) / decay_fraction if decay_fraction else 1.0
+    return max(0.0, min(rise, fall, 1.0))
+
+
+def due(share_before: float, share: float, times: int) -> bool:
+    """Tell whether something that happens so many times in a run happens between two shares of it."""
+    return int(share * times) > int(share_before * times)
+
+
+def dropout_for(num_epochs: float) -> float:
+    """Return how much to leave out for a text that is read so often: nothing up to 4 times, 0.5 at most."""
+    return round(min(0.5, 0.1 * math.log2(max(1.0, num_epochs / 4))), 2)

@@ -1,0 +1,211 @@
+"""Characters to ids and back. Knows text and arrays; knows nothing of corpora or models."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import UnknownCharacterError, UsageError
+
+Ids = NDArray[np.unsignedinteger]
+Kind = Literal["characters", "bytes"]
+
+NUM_CODE_POINTS = 0x110000
+# What typewriters and word processors disagree about: the look-alikes to suggest for an unknown character.
+LOOK_ALIKES = [set("'`\u2018\u2019\u02bc"), set('"\u201c\u201d\u00ab\u00bb'), set("-\u2010\u2011\u2012\u2013\u2014")]
+
+
+class Decoder(Protocol):
+    """Turns ids into text as they come; bytes of an unfinished character wait for the rest."""
+
+    def decode(self, ids: Sequence[int], final: bool = False) -> str:
+        """Return the text that these ids complete."""
+        ...
+
+
+class Vocabulary:
+    """The symbols of a model, in id order.
+
+    Attributes:
+        kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
+            256 byte values of the UTF-8 form, so that nothing is unknown.
+        symbols: each symbol as text, by id; for bytes the character of the same number.
+    """
+
+    def __init__(self, kind: Kind, symbols: str) -> None:
+        if kind not in ("characters", "bytes") or len(set(symbols)) != len(symbols):
+            raise ValueError(f"no vocabulary: kind {kind!r}, {len(symbols)} symbols, {len(set(symbols))} distinct")
+        self.kind: Kind = kind
+        self.symbols = symbols
+        self._code_points = np.array([ord(symbol) for symbol in symbols], dtype=np.uint32)
+        self._ids = {symbol: index for index, symbol in enumerate(symbols)}
+        # A dense table makes encoding one gather; it ends at the largest code point in use.
+        self._table = np.full(int(self._code_points.max(initial=0)) + 2, len(symbols), dtype=np.uint32)
+        self._table[self._code_points] = np.arange(len(symbols), dtype=np.uint32)
+
+    @classmethod
+    def of_characters(cls, text: str) -> Self:
+        """Collect the distinct characters of a text, sorted by code point."""
+        return cls("characters", "".join(sorted(set(text))))
+
+    @classmethod
+    def of_bytes(cls) -> Self:
+        """Return the 256 byte values."""
+        return cls("bytes", "".join(map(chr, range(256))))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, character: str) -> bool:
+        return self.kind == "bytes" or character in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and (self.kind, self.symbols) == (other.kind, other.symbols)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.symbols))
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        """The smallest unsigned integer type that holds every id."""
+        if len(self) <= 1 << 8:
+            return np.dtype(np.uint8)
+        return np.dtype(np.uint16 if len(self) <= 1 << 16 else np.uint32)
+
+    def encode(self, text: str, unknown: str = "error", position: int = 0) -> Ids:
+        """Turn text into ids, shape `(T,)`, in the smallest dtype that fits.
+
+        Args:
+            text: any text, lone surrogates and NUL included.
+            unknown: what to do about a character the vocabulary lacks: `error`, `skip`, or `replace=C`.
+            position: where this text begins in a longer one, for the message.
+
+        Raises:
+            UnknownCharacterError: under `error`, naming each character, its code point, where it first
+                stands, and its nearest relative in the vocabulary.
+            UsageError: `unknown` is none of the three, or its C is not in the vocabulary.
+        """
+        replacement = self._replacement(unknown)
+        if self.kind == "bytes":
+            return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+        ids, known = self.encode_code_points(code_points_of(text))
+        if known.all():
+            return ids
+        if unknown == "error":
+            raise UnknownCharacterError(*self._describe_unknown(text, np.flatnonzero(~known), position))
+        if replacement is None:
+            return ids[known]
+        ids[~known] = replacement
+        return ids
+
+    def encode_code_points(self, code_points: NDArray[np.uint32]) -> tuple[Ids, NDArray[np.bool_]]:
+        """Turn code points into ids and a mask of those that are known; unknown ones get id 0."""
+        indices = self._table[np.minimum(code_points, len(self._table) - 1)]
+        known = indices < len(self)
+        return np.where(known, indices, 0).astype(self.dtype), known
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """Turn ids back into text: the exact inverse of `encode`.
+
+        With a vocabulary of bytes, bytes that are not UTF-8 become U+FFFD.
+        """
+        return self.decoder().decode([int(index) for index in ids], final=True)
+
+    def decoder(self) -> Decoder:
+        """Return a decoder that can be fed a few ids at a time."""
+        return _ByteDecoder() if self.kind == "bytes" else _CharacterDecoder(self.symbols)
+
+    def name(self, index: int) -> str:
+        """Name a symbol so that it can be seen."""
+        symbol = self.symbols[index]
+        if self.kind == "bytes" and index >= 0x80:
+            return f"byte 0x{index:02x}"
+        return name_character(symbol)
+
+    def nearest(self, character: str) -> str | None:
+        """Return the known character that most resembles an unknown one; None where none does."""
+        candidates = [character.swapcase(), unicodedata.normalize("NFKD", character)[:1]]
+        candidates += [candidates[1].swapcase()]
+        candidates += [other for group in LOOK_ALIKES if character in group for other in sorted(group)]
+        if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc"):
+            candidates += [" ", "\n"]
+        found = next((other for other in candidates if other in self._ids), None)
+        if found is not None:
+            return found
+        category = unicodedata.category(character)
+        alike = [symbol for symbol in self.symbols if unicodedata.category(symbol) == category]
+        # Neighbours in the code chart are relatives (the next ideograph, the next arrow) only when they are close.
+        closest = min(alike, key=lambda symbol: abs(ord(symbol) - ord(character)), default=None)
+        return closest if closest is not None and abs(ord(closest) - ord(character)) < 0x100 else None
+
+    def _replacement(self, unknown: str) -> int | None:
+        if unknown in ("error", "skip"):
+            return None
+        policy, _, character = unknown.partition("=")
+        if policy != "replace" or len(character) != 1:
+            raise UsageError(
+                f"`{unknown}` is not a policy for unknown characters",
+                "use `error`, `skip`, or `replace=C` with one character C",
+            )
+        if character not in self:
+            raise UsageError(
+                f"the replacement {name_character(character)} is itself not in the vocabulary",
+                "choose a character the model knows",
+            )
+        return self._ids[character] if self.kind == "characters" else ord(character)
+
+    def _describe_unknown(self, text: str, positions: NDArray[np.intp], offset: int) -> tuple[str, str]:
+        first: dict[str, int] = {}
+        for position in positions:
+            first.setdefault(text[position], offset + int(position))
+            if len(first) > 5:
+                break
+        parts = []
+        for character, position in list(first.items())[:5]:
+            part = f"{name_character(character)} (U+{ord(character):04X}) at position {position}"
+            relative = self.nearest(character)
+            parts.append(part if relative is None else f"{part}, nearest {name_character(relative)}")
+        more = "; and more" if len(first) > 5 else ""
+        return (
+            f"not in the model's vocabulary of {len(self)} characters: {'; '.join(parts)}{more}",
+            "`--unknown skip` leaves such characters out, `--unknown replace=C` puts C in their place",
+        )
+
+
+class _CharacterDecoder:
+    def __init__(self, symbols: str) -> None:
+        self._symbols = symbols
+
+    def decode(self, ids: Sequence[int], final: bool = False) -> str:
+        return "".join([self._symbols[index] for index in ids])
+
+
+class _ByteDecoder:
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def decode(self, ids: Sequence[int], final: bool = False) -> str:
+        return self._decoder.decode(bytes(ids), final)
+
+
+def code_points_of(text: str) -> NDArray[np.uint32]:
+    """Return the code point of each character, shape `(T,)`."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def name_character(character: str) -> str:
+    """Name a character so that it can be seen: `'a'`, `space`, `newline`, `U+0301 COMBINING ACUTE ACCENT`.
+
+    White space, control characters and combining marks have no picture of their own and are called by name.
+    """
+    familiar = {" ": "space", "\n": "newline", "\t": "tab", "\r": "carriage return", "\0": "NUL"}
+    if character in familiar:
+        return familiar[character]
+    if unicodedata.category(character)[0] in "CMZ":
+        return f"U+{ord(character):04X} {unicodedata.name(character, 'unnamed')}"
+    return f"'{character}'"
