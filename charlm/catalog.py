@@ -1,4 +1,4 @@
-"""The corpora known by name: bundled, from the running interpreter, or downloadable. Knows where texts are, not what is in them."""
+"""The corpora known by name: bundled, of the running interpreter, or downloadable. Knows nothing of characters."""
 
 from __future__ import annotations
 

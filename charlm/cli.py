@@ -231,7 +231,7 @@ def evaluate(
     print(f"{scores.bits_per_character:8.4f} bits per character ({scores.nats_per_character:.4f} nats)")
     print(f"{scores.perplexity_per_character:8.3f} perplexity per character")
     print(
-        f"{scores.top1_accuracy:8.1%} of characters were the likeliest, {scores.top5_accuracy:.1%} among the likeliest 5"
+        f"{scores.top1_accuracy:8.1%} of characters were the likeliest, {scores.top5_accuracy:.1%} among the first five"
     )
 
 

@@ -215,23 +215,23 @@ class _StrictLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def get_single_data(self) -> Any:
-        node = self.get_single_node()  # type: ignore[no-untyped-call]
+        node = self.get_single_node()
         if node is None:
             return None
         self._refuse_repeats(node, "")
-        return self.construct_document(node)  # type: ignore[no-untyped-call]
+        return self.construct_document(node)
 
     def _refuse_repeats(self, node: yaml.Node, prefix: str) -> None:
         if isinstance(node, yaml.SequenceNode):

@@ -76,6 +76,7 @@ def load(
         kind: which vocabulary to build, where none is given.
         vocabulary: encode with this one instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
+        progress: told how a download goes.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.

@@ -31,7 +31,7 @@ class TrainingDisplay:
         )
         self._can_validate = len(training.parts.validation) > 0
         self._num_shown = 0
-        self._task = self._bar.add_task("", total=1.0, completed=training.share)
+        self._task = self._bar.add_task("", total=1.0)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -56,7 +56,8 @@ class TrainingDisplay:
             measured = "" if validation is None else f", validation {validation:.3f}"
             skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
             self.say(
-                f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  {train}{measured} bits/char, "
+                f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
+                f"{train}{measured} bits/char, "
                 f"{record.characters_per_second:,.0f} chars/s{skipped}"
             )
 

@@ -28,6 +28,8 @@ def download(
     where the server will not.
 
     Args:
+        address: http or https.
+        target: where to; its folder is made.
         algorithm: a name hashlib knows, such as `sha256`.
         digest: the expected hash in hexadecimal.
         progress: called with the bytes that are here and the bytes there will be (None where unknown).
@@ -75,7 +77,8 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) 
         if total == str(here):
             return
         part.unlink()
-        return _fetch(address, part, progress, timeout)
+        _fetch(address, part, progress, timeout)
+        return
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
             here = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.errors import CorpusError
@@ -64,6 +65,7 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
     """Score a text, in float32, without touching the model, its mode, or any random numbers.
 
     Args:
+        model: in whatever mode; it comes out as it went in.
         ids: the text, shape (N,), N at least 1.
         window: forget everything before each window of that many characters except the one character before it
             (what fixed-context models are measured by); None carries the state through the whole text.
@@ -81,7 +83,7 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
 
 
 @torch.inference_mode()
-def _score(model: CharModel, ids: Ids, first: np.ndarray, length: int, warm_up: int) -> Scores:  # type: ignore[type-arg]
+def _score(model: CharModel, ids: Ids, first: NDArray[np.int64], length: int, warm_up: int) -> Scores:
     """Score the parts that begin at `first`, each of `length` characters, many side by side."""
     totals = np.zeros(3)
     for group in np.array_split(first, -(-len(first) // MAX_STREAMS)):
@@ -90,13 +92,15 @@ def _score(model: CharModel, ids: Ids, first: np.ndarray, length: int, warm_up: 
     return Scores(len(ids), float(nats), float(top1), float(top5))
 
 
-def _score_group(model: CharModel, ids: Ids, first_B: np.ndarray, length: int, warm_up: int) -> np.ndarray:  # type: ignore[type-arg]
+def _score_group(
+    model: CharModel, ids: Ids, first_B: NDArray[np.int64], length: int, warm_up: int
+) -> NDArray[np.float64]:
     num_symbols = model.output.out_features
     block_size = max(1, min(BLOCK_SIZE, MAX_LOGITS // (len(first_B) * num_symbols)))
     device = model.output.weight.device
 
     def inputs(start: int, end: int) -> Tensor:
-        """Return the characters before the targets `start` to `end` of every part, the start symbol before the first."""
+        """Return what stands before the targets `start` to `end` of each part: the start symbol before the first."""
         positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
         tokens_TB = ids[np.clip(positions_TB, 0, len(ids) - 1)].astype(np.int64)
         tokens_TB[positions_TB < 0] = num_symbols
@@ -119,12 +123,12 @@ def _score_group(model: CharModel, ids: Ids, first_B: np.ndarray, length: int, w
     return sums
 
 
-def _forgotten(state: State, which_B: np.ndarray) -> State:  # type: ignore[type-arg]
+def _forgotten(state: State, which_B: NDArray[np.bool_]) -> State:
     keep_B1 = torch.from_numpy(~which_B).to(state[0])[:, None]
     return tuple(part_LBH * keep_B1 for part_LBH in state)
 
 
-def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
     log_p_TBV = torch.log_softmax(logits_TBV.float(), dim=-1)
     log_p_TB1 = log_p_TBV.gather(-1, targets_TB[..., None])
     rank_TB = (log_p_TBV > log_p_TB1).sum(-1)

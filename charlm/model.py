@@ -57,7 +57,8 @@ class CharModel(nn.Module):
     def zero_state(self, num_streams: int) -> State:
         """Return the state before any character: zeros, one (L, B, H) tensor for each part of the cell's state."""
         shape = (len(self.layers), num_streams, self.hidden_size)
-        return tuple(self.output.weight.new_zeros(shape) for _ in self.cell.state)
+        device = self.output.weight.device
+        return tuple(torch.zeros(shape, device=device) for _ in self.cell.state)
 
     def forward(self, tokens_TB: Tensor, state: State, masks: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Read a block.
@@ -98,7 +99,7 @@ def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
 def dropout_masks(
     num_layers: int, num_streams: int, hidden_size: int, dropout: float, generator: torch.Generator
 ) -> list[Tensor] | None:
-    """Draw one mask per layer for a whole block (Gal & Ghahramani 2016): 0, or 1 / (1 - dropout). None without dropout."""
+    """Draw one mask per layer for a whole block, of 0 or 1 / (1 - dropout) (Gal & Ghahramani 2016); None without."""
     if not dropout:
         return None
     keep = torch.full((num_layers, num_streams, hidden_size), 1 - dropout)

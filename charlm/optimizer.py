@@ -1,4 +1,4 @@
-"""Muon for the recurrent layers' matrices, each gate for itself, and AdamW for all else. Knows gradients, not losses."""
+"""Muon for the recurrent layers' matrices, each gate for itself, and AdamW for all else. Knows no data."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrices_GOI: G matrices, each (O, I).
+        steps: iterations; five bring every singular value to between 0.7 and 1.2.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers".
     """
@@ -50,7 +51,7 @@ class GateMuon(torch.optim.Optimizer):
         self._num_gates = num_gates
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -63,10 +64,10 @@ class GateMuon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         ahead = gradient.add(momentum, alpha=group["momentum"])
-        direction_GOI = orthogonalise(ahead.view(self._num_gates, -1, ahead.shape[-1]))
+        direction_GOI = orthogonalise(ahead.reshape(self._num_gates, -1, ahead.shape[-1]))
         scale = max(1.0, direction_GOI.shape[-2] / direction_GOI.shape[-1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction_GOI.view_as(parameter), alpha=-group["lr"] * scale)
+        parameter.add_(direction_GOI.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
 class Optimizer:
@@ -77,7 +78,7 @@ class Optimizer:
         matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(name)}
         rest = {name: parameter for name, parameter in named.items() if name not in matrices}
         decay = settings.weight_decay
-        self._names = {parameter: name for name, parameter in named.items()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._optimizers: list[torch.optim.Optimizer]
         if settings.optimizer == "muon":
             muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate, decay)

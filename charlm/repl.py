@@ -144,7 +144,7 @@ def answer_lines(reader: Reader, top: int) -> Iterator[Prediction]:
 
 
 def converse(reader: Reader, top: int) -> None:
-    """Run the prompt until `exit` or Ctrl-D: predictions and a grey continuation at every keystroke, a table at Enter."""
+    """Run the prompt until `exit` or Ctrl-D: predictions and a continuation at every keystroke, a table at Enter."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
     from prompt_toolkit.buffer import Buffer

@@ -61,7 +61,7 @@ class Choice:
             keep = int(np.searchsorted(np.cumsum(sorted_p), self.top_p, side="left")) + 1
             sorted_p = sorted_p[: min(keep, len(sorted_p))]
         sorted_p = sorted_p[sorted_p >= self.min_p * sorted_p[0]]
-        kept_V = np.zeros_like(p_V)
+        kept_V: NDArray[np.float64] = np.zeros_like(p_V)
         kept_V[order_V[: len(sorted_p)]] = sorted_p / sorted_p.sum()
         return kept_V
 
@@ -111,9 +111,12 @@ def stream(
     Every text has its own random numbers, so its seed gives the same text in any company.
 
     Args:
+        stepper: the model.
         logits_BV: what comes next after the prompt, shape (1, V); each text starts from it.
         state: the state of one stream, from `start`.
         length: characters to draw for each text, the prompt not counted.
+        choice: how each is drawn.
+        seeds: one for each text.
         stop: texts that end a sample; the one that was met is part of it.
         lines: ends a sample after that many newlines.
 

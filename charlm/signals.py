@@ -1,4 +1,4 @@
-"""The first Ctrl-C or SIGTERM asks a loop to end well, the second ends the process. Knows nothing of what the loop does."""
+"""The first Ctrl-C or SIGTERM asks a loop to end well, the second ends the process. Knows nothing of the loop."""
 
 from __future__ import annotations
 

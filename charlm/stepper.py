@@ -63,7 +63,7 @@ class Stepper:
             logits_BV: what comes next, shape (B, V), float32; and the new state.
         """
         x_BG = self._table_VG[ids_B]
-        new_state = []
+        new_state: list[tuple[Floats, ...]] = []
         for layer, ((weight_hh, bias_hh), layer_state) in enumerate(zip(self._recurrences, state, strict=True)):
             if layer:
                 x_BG = _linear(new_state[-1][0], *self._inputs[layer - 1])
@@ -86,7 +86,8 @@ def _linear(x_BI: Floats, weight_OI: Floats, bias_O: Floats) -> Floats:
     product of matrices, which would round differently and let a text depend on its company.
     """
     if len(x_BI) == 1:
-        return (weight_OI @ x_BI[0] + bias_O)[None]
+        y_O: Floats = weight_OI @ x_BI[0] + bias_O
+        return y_O[None]
     num_outputs = len(weight_OI)
     y_BO1 = np.empty((len(x_BI), num_outputs, 1), dtype=x_BI.dtype)
     starts = range(0, max(1, num_outputs - ROWS_PER_BLOCK + 1), ROWS_PER_BLOCK)

@@ -31,12 +31,14 @@ def fit(num_characters: int, batch_size: int, block_size: int) -> tuple[int, int
     """Shrink batch and block to a short text: fewer streams first, then shorter blocks; 1 character is enough.
 
     Returns:
-        (B, T), such that B streams of whole blocks fill the text but for less than a block each.
+        (B, T), such that B streams of whole blocks of T fill the text, or all of it but a small remainder.
     """
     num_streams = max(1, min(batch_size, num_characters // (MIN_BLOCKS_PER_STREAM * block_size)))
     per_stream = num_characters // num_streams
-    num_blocks = max(1, -(-per_stream // block_size)) if per_stream < 64 * block_size else per_stream // block_size
-    return num_streams, per_stream // num_blocks
+    if per_stream < MIN_BLOCKS_PER_STREAM * block_size:
+        # So few blocks that a remainder would be a good part of the text: divide it evenly.
+        block_size = per_stream // max(1, -(-per_stream // block_size))
+    return num_streams, block_size
 
 
 class Streams:

@@ -133,6 +133,10 @@ class Training:
         return self.streams.epoch(self.progress.step)
 
     @property
+    def _characters_learned(self) -> int:
+        return self.progress.step * self.num_streams * self.block_size
+
+    @property
     def share(self) -> float:
         """How much of the run is done, from 0 to 1."""
         settings = self.config.train
@@ -158,7 +162,7 @@ class Training:
         """
         settings = self.config.train
         clock = Clock(self.progress.seconds)
-        pace = Pace(clock)
+        pace = Pace(clock, self._characters_learned)
         self._last_good = self.snapshot()
         while not self.progress.finished and not should_stop():
             share_before = self.share
@@ -174,8 +178,9 @@ class Training:
 
             is_evaluation = due(share_before, self.share, settings.evaluations)
             if is_evaluation or due(share_before, self.share, RECORDS_PER_EVALUATION * settings.evaluations):
-                characters_per_second = pace.measure(self.progress.step * self.num_streams * self.block_size)
+                characters_per_second = pace.measure(self._characters_learned)
                 validation = self._validate() if is_evaluation else None
+                pace.resume()
                 self.progress.seconds = clock.seconds
                 record = self._take_record(rate, characters_per_second, validation)
                 self.run.append_metrics(record.to_json())
@@ -359,11 +364,11 @@ class Clock:
 
 
 class Pace:
-    """Characters per second between one measurement and the next."""
+    """Characters per second of learning, from one measurement to the next."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, characters: int) -> None:
         self._clock = clock
-        self._seconds, self._characters = clock.seconds, 0
+        self._seconds, self._characters = clock.seconds, characters
 
     def measure(self, characters: int) -> float:
         """Return the pace since the last call, given all characters so far."""
@@ -371,6 +376,10 @@ class Pace:
         pace = (characters - self._characters) / max(seconds - self._seconds, 1e-9)
         self._seconds, self._characters = seconds, characters
         return pace
+
+    def resume(self) -> None:
+        """Leave out the time since the last measurement."""
+        self._seconds = self._clock.seconds
 
 
 def rate_share(share: float, warmup_fraction: float, decay_fraction: float) -> float:
