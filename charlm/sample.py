@@ -72,7 +72,8 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     shifted -= shifted.max(axis=-1, keepdims=True)
     with np.errstate(over="ignore"):  # a tiny temperature may reach -inf, whose exponential is rightly 0
         exponentials: NDArray[np.float64] = np.exp(shifted / temperature)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def draw_seed() -> int:

@@ -1,0 +1,79 @@
+"""The NumPy stepper against the torch module: two programs that read one model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.model import build
+from charlm.stepper import Stepper
+
+SYMBOLS = {3: "\nab", 70: "".join(map(chr, range(48, 118))), 300: "".join(map(chr, range(0x4E00, 0x4E00 + 300)))}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("num_symbols", SYMBOLS)
+def test_steps_equal_one_block_of_the_module(
+    make_model: Callable[..., ModelFile], cell: str, num_layers: int, num_symbols: int
+) -> None:
+    """T steps in NumPy give the logits of one block in torch, to 1e-5, from the start of the text on."""
+    file = make_model(cell, num_layers, SYMBOLS[num_symbols], hidden_size=24)
+    ids_T = np.random.default_rng(4).integers(num_symbols, size=40)
+    module = build(file.config["model"], num_symbols)
+    module.load_arrays(file.weights)
+    tokens_TB = torch.tensor([num_symbols, *ids_T])[:, None]
+    with torch.inference_mode():
+        expected_TBV, expected_state = module(tokens_TB, module.zero_state(1))
+
+    stepper = Stepper(file)
+    logits_BV, state = stepper.start()
+    found = [logits_BV]
+    for index in ids_T:
+        logits_BV, state = stepper.step(np.array([index]), state)
+        found.append(logits_BV)
+    np.testing.assert_allclose(np.concatenate(found), expected_TBV[:, 0].numpy(), atol=1e-5)
+    for layer in range(num_layers):
+        for part, expected_LBH in zip(state[layer], expected_state, strict=True):
+            np.testing.assert_allclose(part, expected_LBH[layer].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden_size", [12, 100, 160])
+def test_a_stream_does_not_depend_on_its_company(
+    make_model: Callable[..., ModelFile], cell: str, hidden_size: int
+) -> None:
+    """Alone or among others, bit for bit the same logits: sizes on both sides of the block of rows."""
+    stepper = Stepper(make_model(cell, 2, SYMBOLS[300], hidden_size))
+    ids_BT = np.random.default_rng(5).integers(300, size=(9, 12))
+    together = []
+    _, state = stepper.start(9)
+    for ids_B in ids_BT.T:
+        logits_BV, state = stepper.step(ids_B, state)
+        together.append(logits_BV)
+    for stream in (0, 4, 8):
+        _, state = stepper.start()
+        for step, index in enumerate(ids_BT[stream]):
+            logits_BV, state = stepper.step(np.array([index]), state)
+            np.testing.assert_array_equal(logits_BV[0], together[step][stream])
+
+
+def test_a_state_that_was_kept_is_not_changed_by_later_steps(make_model: Callable[..., ModelFile]) -> None:
+    """Going on from a remembered state twice gives the same twice."""
+    stepper = Stepper(make_model("lstm", 2))
+    _, kept = stepper.start()
+    once, _ = stepper.step(np.array([3]), kept)
+    stepper.step(np.array([5]), kept)
+    again, _ = stepper.step(np.array([3]), kept)
+    np.testing.assert_array_equal(once, again)
+
+
+def test_everything_stays_in_float32(make_model: Callable[..., ModelFile]) -> None:
+    """No step doubles the width of a number, which would double what has to be read from memory."""
+    logits_BV, state = Stepper(make_model("gru", 2)).start()
+    assert {logits_BV.dtype, *(part.dtype for layer in state for part in layer)} == {np.dtype(np.float32)}
