@@ -49,7 +49,9 @@ def test_muon_takes_the_recurrent_matrices_and_adamw_all_else() -> None:
     slots = {name.rpartition(".")[2] for name in optimizer.arrays()}
     momenta = {name for name in optimizer.arrays() if name.endswith(".momentum")}
     assert slots == {"momentum", "step", "exp_avg", "exp_avg_sq"}
-    assert momenta == {f"optimizer.layers.{layer}.weight_{side}_l0.momentum" for layer in (0, 1) for side in ("ih", "hh")}
+    assert momenta == {
+        f"optimizer.layers.{layer}.weight_{side}_l0.momentum" for layer in (0, 1) for side in ("ih", "hh")
+    }
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])

@@ -1,0 +1,127 @@
+"""Bits per character against sums written another way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from charlm import evaluate as evaluation
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.errors import CorpusError
+from charlm.evaluate import evaluate
+from charlm.model import CharModel, build
+from charlm.sample import softmax
+from charlm.stepper import Stepper
+
+NUM_SYMBOLS = 10
+
+
+def module_of(file: ModelFile) -> CharModel:
+    """Load a model file into torch."""
+    module = build(file.config["model"], len(file.vocabulary))
+    module.load_arrays(file.weights)
+    return module
+
+
+def text(length: int) -> np.ndarray:
+    """Return random ids."""
+    return np.random.default_rng(6).integers(NUM_SYMBOLS, size=length).astype(np.uint8)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("length", [1, 2, 300])
+def test_a_text_scores_what_the_stepper_says_of_it_character_by_character(
+    make_model: Callable[..., ModelFile], cell: str, length: int
+) -> None:
+    """The mean of -ln p over every character, the first included, and how often it was the likeliest."""
+    file, ids = make_model(cell, 2), text(length)
+    logits_BV, state = Stepper(file).start()
+    nats, top1, top5 = [], 0, 0
+    for index in ids:
+        p_V = softmax(logits_BV[0])
+        nats.append(-math.log(p_V[index]))
+        ranking = list(np.argsort(-p_V))
+        top1 += ranking[0] == index
+        top5 += index in ranking[:5]
+        logits_BV, state = Stepper(file).step(np.array([index]), state)
+    scores = evaluate(module_of(file), ids)
+    assert scores.characters == length
+    assert scores.nats_per_character == pytest.approx(sum(nats) / length, abs=1e-5)
+    assert scores.bits_per_character == pytest.approx(sum(nats) / length / math.log(2), abs=1e-5)
+    assert scores.perplexity_per_character == pytest.approx(math.exp(sum(nats) / length), abs=1e-3)
+    assert (scores.top1_accuracy, scores.top5_accuracy) == pytest.approx((top1 / length, top5 / length))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_windows_start_from_nothing_but_the_character_before(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Each window of three equals a text of its own that begins with the character before it, unscored."""
+    file, ids = make_model(cell), text(8)
+    module = module_of(file)
+    total = 0.0
+    for begin in (0, 3, 6):
+        end = min(begin + 3, 8)
+        before = ids[max(begin - 1, 0) : begin]
+        whole = evaluate(module, ids[max(begin - 1, 0) : end])
+        alone = evaluate(module, before).nats_per_character if len(before) else 0.0
+        total += whole.nats_per_character * whole.characters - alone
+    assert evaluate(module, ids, window=3).nats_per_character == pytest.approx(total / 8, abs=1e-5)
+
+
+def test_many_streams_that_warm_up_score_as_one(
+    make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a long text in several parts, each after 256 characters of warm-up, changes no digit that is shown."""
+    module, ids = module_of(make_model("lstm", 2)), text(9000)
+    in_parts = evaluate(module, ids)
+    monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 10**9)
+    in_one = evaluate(module, ids)
+    assert in_parts.characters == in_one.characters == 9000
+    assert in_parts.nats_per_character == pytest.approx(in_one.nats_per_character, abs=1e-5)
+
+
+def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary(make_model: Callable[..., ModelFile]) -> None:
+    """Uniform probabilities cost exactly log2 V bits for each character."""
+    file = make_model()
+    weights = {name: np.zeros_like(array) for name, array in file.weights.items()}
+    module = module_of(ModelFile(weights, file.vocabulary, file.config, {}, {}))
+    assert evaluate(module, text(100)).bits_per_character == pytest.approx(math.log2(NUM_SYMBOLS), abs=1e-6)
+
+
+def test_evaluating_twice_gives_the_same_and_changes_nothing(make_model: Callable[..., ModelFile]) -> None:
+    """Weights, mode and torch's random numbers are as before."""
+    module = module_of(make_model("gru"))
+    before, mode = module.arrays(), module.training
+    generator = torch.get_rng_state()
+    assert evaluate(module, text(500)) == evaluate(module, text(500))
+    assert module.training == mode
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all((before[name] == array).all() for name, array in module.arrays().items())
+
+
+def test_what_comes_later_does_not_change_what_came_before(make_model: Callable[..., ModelFile]) -> None:
+    """A prefix costs the same in two texts that go on differently: nothing leaks from the future."""
+    module, ids = module_of(make_model("lstm")), text(60)
+    other = ids.copy()
+    other[30:] = ids[30:][::-1]
+    logits = []
+    for variant in (ids, other):
+        tokens_TB = torch.from_numpy(variant.astype(np.int64))[:, None]
+        with torch.inference_mode():
+            logits.append(module(tokens_TB, module.zero_state(1))[0][:30])
+    assert torch.equal(*logits)
+
+
+def test_nothing_to_evaluate_is_said_so(make_model: Callable[..., ModelFile]) -> None:
+    """An empty part is an error in words, not a division by zero."""
+    with pytest.raises(CorpusError, match="empty"):
+        evaluate(module_of(make_model()), text(0))
+
+
+def test_a_hopeless_model_has_a_finite_perplexity() -> None:
+    """The exponential of a huge mean does not overflow."""
+    assert math.isfinite(evaluation.Scores(1, 5000.0, 0, 0).perplexity_per_character)

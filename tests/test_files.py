@@ -1,0 +1,252 @@
+"""Atomic writes leave the old file or the new one, and the folders are where the platform wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from charlm import files
+from charlm.files import bundled_folder, cache_folder, replacing, sha256_of, sweep_temporary, write_atomic
+
+
+@pytest.fixture
+def restored_umask() -> Iterator[None]:
+    """The umask of the test process survives a test that changes it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def refuse(*arguments: Any, **options: Any) -> NoReturn:
+    """Stand in for a system call that fails."""
+    raise OSError(28, "No space left on device")
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", bytes(range(256)) * 5000], ids=["empty", "binary", "large"])
+def test_bytes_are_written_as_they_are(own_folders: Path, data: bytes) -> None:
+    """What is written is what is there afterwards, whether or not something was there before."""
+    path = own_folders / "model"
+    for _ in range(2):
+        write_atomic(path, data)
+        assert data == path.read_bytes()
+    assert ["model"] == names_in(own_folders)
+
+
+def test_a_relative_path_in_the_working_folder_can_be_written(own_folders: Path) -> None:
+    """A bare file name is written into the working folder."""
+    write_atomic(Path("model"), b"new")
+    assert b"new" == (own_folders / "model").read_bytes()
+
+
+def test_the_old_file_is_whole_until_the_block_ends(own_folders: Path) -> None:
+    """A reader sees the old bytes while the new ones are being written."""
+    path = own_folders / "model"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert b"old" == path.read_bytes()
+    assert b"new" == path.read_bytes()
+
+
+def test_the_temporary_file_is_a_sibling(own_folders: Path) -> None:
+    """The temporary file lies in the same folder, hence on the same file system, and is hidden."""
+    path = own_folders / "model"
+    with replacing(path):
+        (name,) = names_in(own_folders)
+        assert name.startswith(".model.")
+        assert name.endswith(".tmp")
+    assert ["model"] == names_in(own_folders)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(5, "I/O"), KeyboardInterrupt(), SystemExit(1)])
+def test_a_failing_writer_changes_nothing(own_folders: Path, error: BaseException) -> None:
+    """The old content stays and no temporary file is left when the writer raises, whatever it raises."""
+    path = own_folders / "model"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)) as raised, replacing(path) as file:
+        file.write(b"half of the n")
+        raise error
+    assert error is raised.value
+    assert b"old" == path.read_bytes()
+    assert ["model"] == names_in(own_folders)
+
+
+@pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
+def test_a_failing_system_call_changes_nothing(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str
+) -> None:
+    """The old content stays and no temporary file is left when the disk is full or the rename is refused."""
+    path = own_folders / "model"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(owner, call, refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    assert b"old" == path.read_bytes()
+    assert ["model"] == names_in(own_folders)
+
+
+def test_no_file_appears_when_the_first_write_fails(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file that could not be put on disk does not exist."""
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(own_folders / "model", b"new")
+    assert [] == names_in(own_folders)
+
+
+def test_a_missing_folder_is_an_os_error(own_folders: Path) -> None:
+    """Writing into a folder that does not exist raises and makes nothing."""
+    with pytest.raises(FileNotFoundError):
+        write_atomic(own_folders / "absent" / "model", b"new")
+    assert [] == names_in(own_folders)
+
+
+def test_the_bytes_are_on_disk_before_the_rename(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is: fsync of the whole file, rename, fsync of the folder."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watched_fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        calls.append("folder" if stat.S_ISDIR(found.st_mode) else f"file of {found.st_size} bytes")
+        fsync(descriptor)
+
+    def watched_replace(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    write_atomic(own_folders / "model", b"12345")
+    assert ["file of 5 bytes", "rename", "folder"] == calls
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.usefixtures("restored_umask")
+def test_permissions_follow_the_umask(own_folders: Path, mask: int, mode: int) -> None:
+    """A written file has the permissions of any new file, the umask is as before, and `open` agrees."""
+    os.umask(mask)
+    write_atomic(own_folders / "ours", b"")
+    (own_folders / "plain").open("w").close()
+    assert mask == os.umask(mask)
+    assert mode == stat.S_IMODE((own_folders / "ours").stat().st_mode)
+    assert mode == stat.S_IMODE((own_folders / "plain").stat().st_mode)
+
+
+@pytest.mark.usefixtures("restored_umask")
+def test_an_unfinished_file_is_private(own_folders: Path) -> None:
+    """Nobody else reads the temporary file, whatever the umask."""
+    os.umask(0)
+    with replacing(own_folders / "model"):
+        (temporary,) = own_folders.iterdir()
+        assert 0o600 == stat.S_IMODE(temporary.stat().st_mode)
+
+
+def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
+    """What a killed writer left goes; visible files, other hidden ones, folders and what is in them stay."""
+    kept = [".hidden", "a.tmp", "best.safetensors", "sub"]
+    for name in kept[:3]:
+        (own_folders / name).write_bytes(b"kept")
+    (own_folders / "sub").mkdir()
+    (own_folders / "sub" / ".x.1.tmp").write_bytes(b"kept")
+    (own_folders / ".folder.tmp").mkdir()
+    writer = replacing(own_folders / "best.safetensors")
+    writer.__enter__().write(b"half")  # a writer that is killed does not come to its end
+    assert 6 == len(names_in(own_folders))
+    sweep_temporary(own_folders)
+    assert sorted([*kept, ".folder.tmp"]) == names_in(own_folders)
+    assert [".x.1.tmp"] == names_in(own_folders / "sub")
+    assert b"kept" == (own_folders / "best.safetensors").read_bytes()
+    with pytest.raises(StopIteration):
+        writer.gen.throw(StopIteration)  # type: ignore[attr-defined]
+
+
+def test_sweeping_a_missing_folder_does_nothing(own_folders: Path) -> None:
+    """There is nothing to sweep where there is no folder."""
+    sweep_temporary(own_folders / "absent")
+    assert [] == names_in(own_folders)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_the_hash_is_that_of_the_content(own_folders: Path, size: int) -> None:
+    """A file's hash equals the hash of its bytes in memory."""
+    data = bytes(index * 7 % 256 for index in range(256)) * (size // 256) + b"x" * (size % 256)
+    (own_folders / "file").write_bytes(data)
+    assert hashlib.sha256(data).hexdigest() == sha256_of(own_folders / "file")
+
+
+def test_an_empty_file_has_the_known_hash(own_folders: Path) -> None:
+    """The hash of nothing is the one in every textbook."""
+    (own_folders / "file").touch()
+    assert sha256_of(own_folders / "file") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_bundled_folders_are_beside_the_package_in_a_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a source tree `configs` and `charlm` are siblings."""
+    (tmp_path / "charlm").mkdir()
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "charlm" / "files.py"))
+    assert tmp_path / "configs" == bundled_folder("configs")
+
+
+def test_bundled_folders_are_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an installed package `configs` is inside it, whatever lies beside it."""
+    (tmp_path / "charlm" / "configs").mkdir(parents=True)
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "charlm" / "files.py"))
+    assert tmp_path / "charlm" / "configs" == bundled_folder("configs")
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("configs", "*.yaml"), ("corpora", "*")])
+def test_what_is_bundled_is_there(name: str, pattern: str) -> None:
+    """The folders that are shipped are found and hold something."""
+    assert list(bundled_folder(name).glob(pattern))
+
+
+def test_charlm_cache_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CHARLM_CACHE` names the folder itself, before every custom of the platform."""
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert tmp_path / "mine" == cache_folder()
+
+
+def test_charlm_cache_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder, as in a shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CHARLM_CACHE", "~/mine")
+    assert tmp_path / "mine" == cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/xdg"}, "/xdg/charlm"),
+        ("linux", {}, "/home/ada/.cache/charlm"),
+        ("linux", {"XDG_CACHE_HOME": ""}, "/home/ada/.cache/charlm"),
+        ("linux", {"CHARLM_CACHE": ""}, "/home/ada/.cache/charlm"),
+        ("darwin", {"XDG_CACHE_HOME": "/xdg"}, "/home/ada/Library/Caches/charlm"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/charlm"),
+        ("win32", {}, "/home/ada/AppData/Local/charlm"),
+    ],
+)
+def test_the_cache_follows_the_platform(
+    monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], expected: str
+) -> None:
+    """Without `CHARLM_CACHE` the cache is where the platform keeps caches; an empty variable is none."""
+    for name in ("CHARLM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr(files.sys, "platform", platform)
+    assert expected == cache_folder().as_posix()
