@@ -230,11 +230,9 @@ class RunFolder:
             os.close(descriptor)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add one line to `metrics.jsonl` and put it on disk."""
+        """Add one line to `metrics.jsonl`."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
     def truncate_metrics(self, last_step: int) -> None:
         """Drop the records after `last_step`: training resumes there and will write them again."""

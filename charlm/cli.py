@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,11 +12,10 @@ from typer.core import TyperGroup
 
 from charlm import __version__
 from charlm.errors import CharlmError, UsageError
+from charlm.output import print_corpora, print_json, report_error, say, show_download, write_texts
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.corpus import Corpus
-    from charlm.train import Training
 
 
 class _Commands(TyperGroup):
@@ -33,16 +29,17 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CharlmError as error:
-            raise typer.Exit(_report(str(error), error.hint, error.exit_code)) from None
+            raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
         except BrokenPipeError:
             # Whoever read the output has enough. Python must not find out again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except OSError as error:
             place = f"`{error.filename}`: " if error.filename else ""
-            raise typer.Exit(_report(f"{place}{error.strerror or error}", "", 1)) from None
+            raise typer.Exit(report_error(f"{place}{error.strerror or error}", "", 1)) from None
 
 
+# A little below 1: what is improbable is mostly a mistake of the model's.
 SAMPLE_TEMPERATURE = 0.8
 
 app = typer.Typer(
@@ -101,16 +98,18 @@ def train(
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
     """
+    from charlm import runs
+
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume is None:
-        training = _begun(config, overrides or [], flags, out)
+        training = runs.begin(config, overrides or [], flags, out)
     elif config or out or encoding or seed is not None:
         raise UsageError("`--resume` goes on with a run as it was begun", "of its settings only `train` can be changed")
     else:
-        training = _resumed(resume, overrides or [], flags)
-    _learn(training)
-    _conclude(training, sample_length, as_json)
+        training = runs.resume(resume, overrides or [], flags)
+    runs.learn(training)
+    runs.conclude(training, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
 @app.command()
@@ -148,7 +147,7 @@ def sample(
     logits_BV, state = sampling.start(stepper, text, unknown)
     first_seed = sampling.draw_seed() if seed is None else seed
     if seed is None:
-        _say(f"seed {first_seed}")
+        say(f"seed {first_seed}")
     seeds = [first_seed + index for index in range(num)]
     pieces = sampling.stream(
         stepper, logits_BV, state, length=length, choice=choice, seeds=seeds, stop=stop or (), lines=lines
@@ -158,9 +157,9 @@ def sample(
         texts = [[shown] for _ in seeds]
         for index, grown in pieces:
             texts[index].append(grown)
-        _print_json([{"seed": seed, "text": "".join(text)} for seed, text in zip(seeds, texts, strict=True)])
+        print_json([{"seed": seed, "text": "".join(text)} for seed, text in zip(seeds, texts, strict=True)])
     else:
-        _write_texts(pieces, shown, seeds)
+        write_texts(pieces, shown, seeds)
 
 
 @app.command()
@@ -188,7 +187,7 @@ def predict_next(
         reader.read(sys.stdin.read() if text == "-" else text)
     for prediction in repl.answer_lines(reader, top) if text is None else [reader.predict(top)]:
         if as_json:
-            _print_json(prediction.to_json())
+            print_json(prediction.to_json())
         else:
             print("\n".join(prediction.lines(repl.bar_character())), flush=True)
 
@@ -225,7 +224,7 @@ def evaluate(
     scores = evaluation.evaluate(net, ids, window)
     context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
     if as_json:
-        _print_json({"corpus": name, "window": window, **scores.to_json()})
+        print_json({"corpus": name, "window": window, **scores.to_json()})
         return
     print(f"{name}, {scores.characters:,} characters, {context}")
     print(f"{scores.bits_per_character:8.4f} bits per character ({scores.nats_per_character:.4f} nats)")
@@ -252,7 +251,7 @@ def corpora(
     for name in fetch or []:
         if name not in entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(entries())}")
-        entries()[name].sources(_progress)
+        entries()[name].sources(show_download)
     rows = []
     for name, entry in entries().items():
         row: dict[str, Any] = {"name": name, "language": entry.language, "licence": entry.licence, "about": entry.about}
@@ -263,113 +262,9 @@ def corpora(
             row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}
         rows.append(row)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_corpora(rows)
-
-
-def _begun(config: str | None, overrides: list[str], flags: dict[str, Any], out: Path | None) -> Training:
-    """Set up a new run and write down its settings."""
-    from charlm import config as settings
-    from charlm.checkpoint import RunFolder
-    from charlm.files import write_atomic
-    from charlm.sample import draw_seed
-
-    effective = settings.load(config, overrides, flags)
-    if effective.seed is None:
-        effective = effective.model_copy(update={"seed": draw_seed()})
-    text = _text_of(effective.data.model_dump(), effective.vocab)
-    first = effective.data.corpus[0]
-    name = "stdin" if first == "-" else Path(first).stem or "text"
-    run = RunFolder.create(out, f"{name}-{effective.model.cell}")
-    write_atomic(run.config, effective.to_yaml().encode())
-    return _training(effective, text, run)
-
-
-def _resumed(path: Path, overrides: list[str], flags: dict[str, Any]) -> Training:
-    """Take up a run where it was left."""
-    from charlm import config as settings
-    from charlm.checkpoint import RunFolder, load
-    from charlm.files import write_atomic
-
-    run = RunFolder.open(path)
-    last = load(run.last)
-    begun = settings.validate(last.config, {}, str(run.last))
-    corpus = flags.pop("data.corpus", begun.data.corpus)
-    effective = settings.override(last.config, overrides, flags)
-    if effective.model_dump(exclude={"train"}) != begun.model_dump(exclude={"train"}):
-        raise UsageError("`--resume` goes on with a run as it was begun", "of its settings only `train` can be changed")
-    text = _text_of(effective.data.model_dump() | {"corpus": corpus}, effective.vocab)
-    training = _training(effective, text, run)
-    training.restore(last)
-    training.reopen()
-    run.truncate_metrics(training.progress.step)
-    write_atomic(run.config, effective.to_yaml().encode())
-    return training
-
-
-def _training(effective: Any, text: Corpus, run: Any) -> Training:
-    from charlm.runtime import Runtime
-    from charlm.train import Training
-
-    runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
-    training = Training(effective, text, run, runtime)
-    settings = effective.model
-    _say(f"run {run.path}, seed {effective.seed}, {runtime}")
-    _say(f"text {text.name}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")
-    _say(f"model {settings.num_layers}x{settings.hidden_size} {settings.cell}, {training.num_parameters:,} parameters")
-    for note in training.notes:
-        _say(f"note: {note}")
-    return training
-
-
-def _learn(training: Training) -> None:
-    """Train to the end, or to the first Ctrl-C or SIGTERM, after which the process exits as those ask for."""
-    from charlm.display import TrainingDisplay
-    from charlm.signals import Interrupt
-
-    with training.run.locked(), TrainingDisplay(training) as display:
-        farewell = "finishing this block and saving; again to quit at once"
-        with Interrupt(lambda: display.say(farewell)) as interrupt:
-
-            def should_stop() -> bool:
-                display.tick()
-                return interrupt.signal is not None
-
-            for record in training.learn(should_stop):
-                display.show(record)
-    if interrupt.signal is not None and not training.progress.finished:
-        _say(f"saved at step {training.progress.step:,}; `charlm train --resume {training.run.path}` goes on")
-        raise typer.Exit(interrupt.exit_code)
-
-
-def _conclude(training: Training, sample_length: int, as_json: bool) -> None:
-    """Measure the best model, show what it writes, and say where it is."""
-    from charlm import sample as sampling
-    from charlm.checkpoint import load
-    from charlm.stepper import Stepper
-
-    scores = training.measure_best()
-    best = training.run.best
-    file = load(best)
-    measured = "" if scores is None else f": {scores.bits_per_character:.3f} bits per character on validation text"
-    _say(f"best model, of step {file.metrics['step']:,}, in {best}{measured}")
-    stepper = Stepper(file)
-    choice = sampling.Choice(temperature=SAMPLE_TEMPERATURE)
-    seed = training.config.seed or 0
-    pieces = sampling.stream(stepper, *sampling.start(stepper, ""), length=sample_length, choice=choice, seeds=[seed])
-    if as_json:
-        text = "".join(grown for _, grown in pieces)
-        _print_json({"run": str(training.run.path), "model": str(best), **file.metrics, "sample": text, "seed": seed})
-        return
-    _say(f"it writes, at temperature {SAMPLE_TEMPERATURE}:\n")
-    _write_texts(pieces, "", [seed])
-
-
-def _text_of(data: dict[str, Any], kind: Any) -> Corpus:
-    from charlm import corpus
-
-    return corpus.load(data["corpus"], encoding=data["encoding"], kind=kind, progress=_progress)
+        print_corpora(rows)
 
 
 def _text_to_score(
@@ -381,9 +276,9 @@ def _text_to_score(
     data = file.config["data"]
     if names:
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
-        text = corpus.load(names, progress=_progress, **options)  # type: ignore[arg-type]
+        text = corpus.load(names, progress=show_download, **options)  # type: ignore[arg-type]
         return text.name, text.ids
-    text = _text_of(data, file.vocabulary.kind)
+    text = corpus.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
     if text.sha256 != file.corpus["sha256"]:
         raise UsageError(
             f"the text `{text.name}` is not, or no longer, what this model learned",
@@ -400,7 +295,7 @@ def _model_file(path: Path | None) -> ModelFile:
 
     found = find_model(path)
     if path is None:
-        _say(f"model {found}")
+        say(f"model {found}")
     return load(found)
 
 
@@ -408,63 +303,3 @@ def _stepper(path: Path | None) -> Any:
     from charlm.stepper import Stepper
 
     return Stepper(_model_file(path))
-
-
-def _write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int]) -> None:
-    """Write the first text as it grows and the others, which grow beside it, when it is done."""
-    others: list[list[str]] = [[] for _ in seeds]
-
-    def write(index: int, texts: Iterable[str]) -> None:
-        if len(seeds) > 1:
-            _say(f"--- seed {seeds[index]}")
-        last = "\n"
-        for text in itertools.chain([shown], texts):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            last = text[-1:] or last
-        # A text goes into a pipe as it is; on a terminal and between texts it ends its line.
-        if last != "\n" and (len(seeds) > 1 or sys.stdout.isatty()):
-            print(flush=True)
-
-    def first() -> Iterator[str]:
-        for index, grown in pieces:
-            if index == 0:
-                yield grown
-            else:
-                others[index].append(grown)
-
-    write(0, first())
-    for index in range(1, len(seeds)):
-        write(index, others[index])
-
-
-def _progress(here: int, total: int | None) -> None:
-    """Show a download on a terminal, in place."""
-    if sys.stderr.isatty():
-        share = f" of {total / 1e6:,.1f}" if total else ""
-        print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)
-
-
-def _print_corpora(rows: list[dict[str, Any]]) -> None:
-    print(f"{'name':<15} {'bytes':>11} {'characters':>11} {'different':>9}  about")
-    for row in rows:
-        bytes_, characters, different = (
-            f"{row[key]:,}" if row.get(key) else "-" for key in ("bytes", "characters", "vocabulary")
-        )
-        print(f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']})")
-    print("\nWhere the characters are missing the text is not here yet: it is downloaded when it is first used.")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _report(message: str, hint: str, exit_code: int) -> int:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    if hint:
-        typer.echo(f"hint: {hint}", err=True)
-    return exit_code

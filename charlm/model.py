@@ -50,7 +50,9 @@ class CharModel(nn.Module):
                     nn.init.zeros_(parameter)
             if "forget" in self.cell.gates:
                 # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
-                layer.get_parameter("bias_ih_l0").chunk(len(self.cell.gates))[self.cell.gates.index("forget")].fill_(1.0)
+                layer.get_parameter("bias_ih_l0").chunk(len(self.cell.gates))[self.cell.gates.index("forget")].fill_(
+                    1.0
+                )
         nn.init.uniform_(self.output.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.output.bias)
 

@@ -35,7 +35,7 @@ def make_model() -> Callable[..., ModelFile]:
         cell: str = "lstm", num_layers: int = 1, symbols: str = "\n abcdefgh", hidden_size: int = 12, seed: int = 0
     ) -> ModelFile:
         sizes = {"embedding_size": 5, "hidden_size": hidden_size, "num_layers": num_layers, "dropout": 0.0}
-        config = Config(model=ModelConfig(cell=cell, **sizes), seed=seed).model_dump()
+        config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes), seed=seed).model_dump()
         random = np.random.default_rng(seed)
         shapes = expected_shapes(config, len(symbols))
         # The recurrence stays short of chaos, or rounding would decide what comes after some steps.

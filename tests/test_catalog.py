@@ -22,14 +22,14 @@ def test_each_entry_is_complete(name: str) -> None:
     """An entry says what it is, its licence, one origin, and a hash of the right length where it is downloaded."""
     entry = entries()[name]
     assert name == entry.name
-    assert 1 == sum(bool(origin) for origin in (entry.file, entry.interpreter, entry.address))
+    assert sum(bool(origin) for origin in (entry.file, entry.interpreter, entry.address)) == 1
     assert all((entry.licence, entry.language, entry.about))
     if entry.address:
         assert re.match("https?://", entry.address)
         assert re.fullmatch("[0-9a-f]+", entry.digest)
         assert 2 * hashlib.new(entry.algorithm).digest_size == len(entry.digest)
     else:
-        assert "" == entry.digest
+        assert entry.digest == ""
     assert bool(entry.member) == (entry.member_bytes is not None)
     assert entry.interpreter in ("", "topics", "sources")
 
@@ -123,7 +123,7 @@ def target(tmp_path: Path) -> Path:
 def test_a_member_is_unpacked_whole(archive: Path, target: Path) -> None:
     """The announced member arrives byte by byte, alone."""
     unpack(archive, "text", len(TEXT), target)
-    assert TEXT == target.read_bytes()
+    assert target.read_bytes() == TEXT
     assert [target] == list(target.parent.iterdir())
 
 
@@ -131,7 +131,7 @@ def test_a_member_larger_than_announced_is_refused(archive: Path, target: Path) 
     """A zip bomb is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match=f"larger than the {len(TEXT) - 1:,} bytes"):
         unpack(archive, "text", len(TEXT) - 1, target)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_bomb_is_not_written_beyond_what_was_announced(
@@ -153,14 +153,14 @@ def test_a_bomb_is_not_written_beyond_what_was_announced(
     with pytest.raises(DownloadError, match="larger than the 1,000 bytes"):
         unpack(path, "text", 1000, target)
     assert sum(sizes) <= 2 << 20
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_member_shorter_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A member that ends early is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match="7 bytes shorter"):
         unpack(archive, "text", len(TEXT) + 7, target)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def _cut(data: bytes) -> bytes:
@@ -195,14 +195,14 @@ def test_a_damaged_archive_is_refused(archive: Path, target: Path, damage: objec
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DownloadError, match=r"text\.zip"):
         unpack(archive, "text", len(TEXT), target)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_an_archive_without_the_member_is_refused(archive: Path, target: Path) -> None:
     """The error names the member that is not there."""
     with pytest.raises(DownloadError, match="missing"):
         unpack(archive, "missing", 5, target)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_refused_archive_leaves_an_earlier_file_alone(archive: Path, target: Path) -> None:
@@ -210,4 +210,4 @@ def test_a_refused_archive_leaves_an_earlier_file_alone(archive: Path, target: P
     target.write_bytes(b"before")
     with pytest.raises(DownloadError):
         unpack(archive, "text", 10, target)
-    assert b"before" == target.read_bytes()
+    assert target.read_bytes() == b"before"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from charlm.cells import CELLS, sigmoid
+from charlm.model import LAYERS
 
 
 def logistic(x: float) -> float:
@@ -35,7 +37,7 @@ def rnn_by_hand(x: list[float], r: list[float], h: float) -> tuple[float]:
     return (math.tanh(x[0] + r[0]),)
 
 
-BY_HAND = {"lstm": lstm_by_hand, "gru": gru_by_hand, "rnn": rnn_by_hand}
+BY_HAND: dict[str, Any] = {"lstm": lstm_by_hand, "gru": gru_by_hand, "rnn": rnn_by_hand}
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -67,7 +69,7 @@ def test_numpy_and_torch_agree(cell: str) -> None:
 def test_the_cells_equal_torch_forward_and_backward(cell: str) -> None:
     """T steps of the equations and one call of torch's layer give the same outputs and gradients, in float64."""
     torch.manual_seed(3)
-    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell](5, 4).double()
+    layer = LAYERS[cell](5, 4).double()
     x_TBE = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
     expected_TBH, _ = layer(x_TBE)
     parameters = [x_TBE, *layer.parameters()]

@@ -127,9 +127,9 @@ def put_part(target: Path, data: bytes) -> None:
 def test_a_file_is_downloaded_whole(server: Server, target: Path) -> None:
     """The file appears under its name with every byte, its folder is made, and no part is left."""
     download(server.address(), target, "sha256", DIGEST)
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
     assert [target] == list(target.parent.iterdir())
-    assert [("/text.txt", None)] == server.requests
+    assert server.requests == [("/text.txt", None)]
 
 
 def test_the_server_is_told_who_asks(server: Server, target: Path) -> None:
@@ -154,7 +154,7 @@ def test_progress_without_a_length_has_no_total(server: Server, target: Path) ->
     calls: list[tuple[int, int | None]] = []
     download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
     assert (len(BODY), None) == calls[-1]
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
 
 
 def test_another_file_is_removed(server: Server, target: Path) -> None:
@@ -164,13 +164,13 @@ def test_another_file_is_removed(server: Server, target: Path) -> None:
         download(server.address(), target, "sha256", wrong)
     assert DIGEST in str(caught.value)
     assert wrong in str(caught.value)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_the_algorithm_is_the_one_given(server: Server, target: Path) -> None:
     """An entry with a published SHA-1 is checked by SHA-1."""
     download(server.address(), target, "sha1", hashlib.sha1(BODY).hexdigest())
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
 
 
 def test_a_target_appears_only_after_its_hash_is_right(
@@ -192,8 +192,8 @@ def test_a_cut_connection_is_resumed(server: Server, target: Path) -> None:
     assert not target.exists()
     calls: list[tuple[int, int | None]] = []
     download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
-    assert [None, "bytes=1500000-"] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert server.asked_ranges == [None, "bytes=1500000-"]
+    assert target.read_bytes() == BODY
     assert [target] == list(target.parent.iterdir())
     assert calls[0][0] > 1_500_000
     assert (len(BODY), len(BODY)) == calls[-1]
@@ -206,8 +206,8 @@ def test_a_download_cut_twice_still_arrives(server: Server, target: Path) -> Non
         with pytest.raises(DownloadError):
             download(server.address(), target, "sha256", DIGEST)
     download(server.address(), target, "sha256", DIGEST)
-    assert [None, "bytes=1000-", "bytes=1500-"] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert server.asked_ranges == [None, "bytes=1000-", "bytes=1500-"]
+    assert target.read_bytes() == BODY
 
 
 def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> N
     server.ranges = False
     put_part(target, BODY[:1000])
     download(server.address(), target, "sha256", DIGEST)
-    assert ["bytes=1000-"] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert server.asked_ranges == ["bytes=1000-"]
+    assert target.read_bytes() == BODY
 
 
 def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
     put_part(target, BODY)
     download(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY)}-"] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
     assert not part_of(target).exists()
 
 
@@ -234,7 +234,7 @@ def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, ta
     put_part(target, BODY)
     download(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY)}-", None] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(server: Server, target: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server: Server, target: Path
     put_part(target, BODY + b"more")
     download(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY) + 4}-", None] == server.asked_ranges
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
 
 
 def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
     with pytest.raises(DownloadError, match="not the expected file"):
         download(server.address(), target, "sha256", DIGEST)
     download(server.address(), target, "sha256", DIGEST)
-    assert BODY == target.read_bytes()
+    assert target.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
@@ -263,7 +263,7 @@ def test_an_answer_of_failure_is_told(server: Server, target: Path, status: int)
     assert f"{status} {http.client.responses[status]}" in str(caught.value)
     assert server.address() in str(caught.value)
     assert str(target) in caught.value.hint
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_failing_answer_keeps_the_part(server: Server, target: Path) -> None:
@@ -280,8 +280,8 @@ def test_a_redirect_is_followed(server: Server, target: Path) -> None:
     server.redirect = "/moved"
     put_part(target, BODY[:1000])
     download(server.address(), target, "sha256", DIGEST)
-    assert [("/text.txt", "bytes=1000-"), ("/moved", "bytes=1000-")] == server.requests
-    assert BODY == target.read_bytes()
+    assert server.requests == [("/text.txt", "bytes=1000-"), ("/moved", "bytes=1000-")]
+    assert target.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("scheme", ["file", "ftp", "data"])
@@ -292,7 +292,7 @@ def test_a_redirect_to_another_scheme_is_refused(server: Server, target: Path, t
     server.redirect = f"{scheme}://127.0.0.1:1{secret}"
     with pytest.raises(DownloadError, match=scheme):
         download(server.address(), target, "sha256", DIGEST)
-    assert [] == list(target.parent.iterdir())
+    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(("before", "after", "is_followed"), [("https", "http", False), ("http", "https", True)])
@@ -302,7 +302,7 @@ def test_a_redirect_never_gives_up_encryption(before: str, after: str, is_follow
     arguments = (io.BytesIO(), 302, "Found", Message(), f"{after}://example.org/b")
     request = urllib.request.Request(f"{before}://example.org/a")
     if is_followed:
-        assert "https://example.org/b" == handler.redirect_request(request, *arguments).full_url
+        assert handler.redirect_request(request, *arguments).full_url == "https://example.org/b"
     else:
         with pytest.raises(DownloadError, match="from https to http"):
             handler.redirect_request(request, *arguments)
@@ -375,10 +375,10 @@ def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatc
     calls: list[tuple[int, int | None]] = []
     for _ in range(2):
         loaded = load(["small"], progress=lambda here, total: calls.append((here, total)))
-        assert "to be or not to be" == loaded.vocabulary.decode(loaded.ids)
+        assert loaded.vocabulary.decode(loaded.ids) == "to be or not to be"
         assert hashlib.sha256(server.body).hexdigest() == loaded.sha256
-    assert [("/text.txt", None)] == server.requests
-    assert [(18, 18)] == calls
+    assert server.requests == [("/text.txt", None)]
+    assert calls == [(18, 18)]
     assert entry.is_here
 
 
@@ -389,10 +389,10 @@ def test_a_zipped_corpus_is_unpacked(server: Server, monkeypatch: pytest.MonkeyP
         monkeypatch, server.address("/small.zip"), server.body, member="small", member_bytes=len(b"to be")
     )
     loaded = load(["small"])
-    assert "to be" == loaded.vocabulary.decode(loaded.ids)
+    assert loaded.vocabulary.decode(loaded.ids) == "to be"
     assert [entry.path] == list(entry.path.parent.iterdir())
     load(["small"])
-    assert 1 == len(server.requests)
+    assert len(server.requests) == 1
 
 
 def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +406,7 @@ def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pyt
     assert place is not None
     Path(place[1]).write_bytes(packed)
     loaded = load(["small"])
-    assert "to be" == loaded.vocabulary.decode(loaded.ids)
+    assert loaded.vocabulary.decode(loaded.ids) == "to be"
 
 
 def test_a_wrong_file_never_becomes_a_corpus(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +30,7 @@ def refuse(*arguments: Any, **options: Any) -> NoReturn:
 
 
 def names_in(folder: Path) -> list[str]:
+    """List a folder, hidden files included."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -39,13 +41,13 @@ def test_bytes_are_written_as_they_are(own_folders: Path, data: bytes) -> None:
     for _ in range(2):
         write_atomic(path, data)
         assert data == path.read_bytes()
-    assert ["model"] == names_in(own_folders)
+    assert names_in(own_folders) == ["model"]
 
 
 def test_a_relative_path_in_the_working_folder_can_be_written(own_folders: Path) -> None:
     """A bare file name is written into the working folder."""
     write_atomic(Path("model"), b"new")
-    assert b"new" == (own_folders / "model").read_bytes()
+    assert (own_folders / "model").read_bytes() == b"new"
 
 
 def test_the_old_file_is_whole_until_the_block_ends(own_folders: Path) -> None:
@@ -55,8 +57,8 @@ def test_the_old_file_is_whole_until_the_block_ends(own_folders: Path) -> None:
     with replacing(path) as file:
         file.write(b"new")
         file.flush()
-        assert b"old" == path.read_bytes()
-    assert b"new" == path.read_bytes()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
 
 
 def test_the_temporary_file_is_a_sibling(own_folders: Path) -> None:
@@ -66,7 +68,7 @@ def test_the_temporary_file_is_a_sibling(own_folders: Path) -> None:
         (name,) = names_in(own_folders)
         assert name.startswith(".model.")
         assert name.endswith(".tmp")
-    assert ["model"] == names_in(own_folders)
+    assert names_in(own_folders) == ["model"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError(5, "I/O"), KeyboardInterrupt(), SystemExit(1)])
@@ -74,12 +76,17 @@ def test_a_failing_writer_changes_nothing(own_folders: Path, error: BaseExceptio
     """The old content stays and no temporary file is left when the writer raises, whatever it raises."""
     path = own_folders / "model"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)) as raised, replacing(path) as file:
-        file.write(b"half of the n")
-        raise error
+
+    def write_and_fail() -> None:
+        with replacing(path) as file:
+            file.write(b"half of the n")
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        write_and_fail()
     assert error is raised.value
-    assert b"old" == path.read_bytes()
-    assert ["model"] == names_in(own_folders)
+    assert path.read_bytes() == b"old"
+    assert names_in(own_folders) == ["model"]
 
 
 @pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
@@ -92,8 +99,8 @@ def test_a_failing_system_call_changes_nothing(
     monkeypatch.setattr(owner, call, refuse)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, b"new")
-    assert b"old" == path.read_bytes()
-    assert ["model"] == names_in(own_folders)
+    assert path.read_bytes() == b"old"
+    assert names_in(own_folders) == ["model"]
 
 
 def test_no_file_appears_when_the_first_write_fails(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,14 +108,14 @@ def test_no_file_appears_when_the_first_write_fails(own_folders: Path, monkeypat
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(own_folders / "model", b"new")
-    assert [] == names_in(own_folders)
+    assert names_in(own_folders) == []
 
 
 def test_a_missing_folder_is_an_os_error(own_folders: Path) -> None:
     """Writing into a folder that does not exist raises and makes nothing."""
     with pytest.raises(FileNotFoundError):
         write_atomic(own_folders / "absent" / "model", b"new")
-    assert [] == names_in(own_folders)
+    assert names_in(own_folders) == []
 
 
 def test_the_bytes_are_on_disk_before_the_rename(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +135,7 @@ def test_the_bytes_are_on_disk_before_the_rename(own_folders: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(Path, "replace", watched_replace)
     write_atomic(own_folders / "model", b"12345")
-    assert ["file of 5 bytes", "rename", "folder"] == calls
+    assert calls == ["file of 5 bytes", "rename", "folder"]
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -149,7 +156,7 @@ def test_an_unfinished_file_is_private(own_folders: Path) -> None:
     os.umask(0)
     with replacing(own_folders / "model"):
         (temporary,) = own_folders.iterdir()
-        assert 0o600 == stat.S_IMODE(temporary.stat().st_mode)
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
 
 
 def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
@@ -161,20 +168,20 @@ def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
     (own_folders / "sub" / ".x.1.tmp").write_bytes(b"kept")
     (own_folders / ".folder.tmp").mkdir()
     writer = replacing(own_folders / "best.safetensors")
-    writer.__enter__().write(b"half")  # a writer that is killed does not come to its end
-    assert 6 == len(names_in(own_folders))
+    writer.__enter__().write(b"half")  # a writer that is killed does not come to its end; nor does this one yet
+    assert len(names_in(own_folders)) == 6
     sweep_temporary(own_folders)
     assert sorted([*kept, ".folder.tmp"]) == names_in(own_folders)
-    assert [".x.1.tmp"] == names_in(own_folders / "sub")
-    assert b"kept" == (own_folders / "best.safetensors").read_bytes()
-    with pytest.raises(StopIteration):
-        writer.gen.throw(StopIteration)  # type: ignore[attr-defined]
+    assert names_in(own_folders / "sub") == [".x.1.tmp"]
+    assert (own_folders / "best.safetensors").read_bytes() == b"kept"
+    with pytest.raises(FileNotFoundError):
+        writer.__exit__(None, None, None)
 
 
 def test_sweeping_a_missing_folder_does_nothing(own_folders: Path) -> None:
     """There is nothing to sweep where there is no folder."""
     sweep_temporary(own_folders / "absent")
-    assert [] == names_in(own_folders)
+    assert names_in(own_folders) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
@@ -191,7 +198,9 @@ def test_an_empty_file_has_the_known_hash(own_folders: Path) -> None:
     assert sha256_of(own_folders / "file") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def test_bundled_folders_are_beside_the_package_in_a_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_folders_are_beside_the_package_in_a_source_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a source tree `configs` and `charlm` are siblings."""
     (tmp_path / "charlm").mkdir()
     (tmp_path / "configs").mkdir()
@@ -248,5 +257,5 @@ def test_the_cache_follows_the_platform(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", "/home/ada")
-    monkeypatch.setattr(files.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert expected == cache_folder().as_posix()

@@ -33,12 +33,12 @@ def test_fresh_weights_are_orthogonal_for_each_gate_and_remember(cell: str) -> N
     model = fresh(cell)
     num_gates = len(model.cell.gates)
     for layer in model.layers:
-        for gate in layer.weight_hh_l0.chunk(num_gates):
+        for gate in layer.get_parameter("weight_hh_l0").chunk(num_gates):
             torch.testing.assert_close(gate @ gate.T, torch.eye(8), rtol=0, atol=1e-5)
-        biases = dict(zip(model.cell.gates, layer.bias_ih_l0.chunk(num_gates), strict=True))
+        biases = dict(zip(model.cell.gates, layer.get_parameter("bias_ih_l0").chunk(num_gates), strict=True))
         for name, bias in biases.items():
             assert bias.tolist() == [1.0 if name == "forget" else 0.0] * 8
-        assert layer.bias_hh_l0.abs().sum() == 0
+        assert layer.get_parameter("bias_hh_l0").abs().sum() == 0
 
 
 def test_fresh_weights_depend_on_the_seed_alone() -> None:

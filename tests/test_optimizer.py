@@ -60,7 +60,7 @@ def test_a_state_that_was_written_down_goes_on_exactly(name: str) -> None:
     _, straight = stepped(name, 3)
     optimizer, model = stepped(name, 2)
     arrays = optimizer.arrays()
-    resumed = Optimizer(model, TrainConfig(optimizer=name, steps=3))
+    resumed = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "steps": 3}))
     resumed.load_arrays(arrays)
     learn(model, resumed, 2)
     for key, array in straight.arrays().items():
@@ -84,7 +84,7 @@ def stepped(name: str, steps: int = 1) -> tuple[Optimizer, CharModel]:
     """Train a small model for a few steps."""
     model = CharModel("gru", 5, embedding_size=4, hidden_size=6, num_layers=2)
     model.initialise(torch.Generator().manual_seed(0))
-    optimizer = Optimizer(model, TrainConfig(optimizer=name, steps=3))  # type: ignore[arg-type]
+    optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "steps": 3}))
     for step in range(steps):
         learn(model, optimizer, step)
     return optimizer, model

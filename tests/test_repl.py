@@ -25,7 +25,7 @@ class CountingStepper(Stepper):
 
     steps = 0
 
-    def step(self, ids_B, state):  # type: ignore[no-untyped-def]
+    def step(self, ids_B, state):
         """Step and count."""
         self.steps += 1
         return super().step(ids_B, state)

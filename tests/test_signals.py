@@ -56,11 +56,14 @@ def ordinary_handlers() -> Iterator[None]:
 
 
 def handlers() -> list[Any]:
+    """Return what is done about each signal now."""
     return [signal.getsignal(number) for number in HANDLED]
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda value: str(value)
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=lambda value: str(value),
 )
 def test_the_first_signal_is_remembered_and_announced_once(number: signal.Signals, code: int) -> None:
     """A signal interrupts nothing: it is there to be asked for, with the exit code that belongs to it."""
@@ -68,11 +71,11 @@ def test_the_first_signal_is_remembered_and_announced_once(number: signal.Signal
     reached = False
     with Interrupt(lambda: announced.append(True)) as interrupt:
         assert interrupt.signal is None
-        assert 0 == interrupt.exit_code
+        assert interrupt.exit_code == 0
         signal.raise_signal(number)
         reached = True
     assert reached
-    assert [True] == announced
+    assert announced == [True]
     assert number == interrupt.signal
     assert code == interrupt.exit_code
 
@@ -83,14 +86,14 @@ def test_the_signal_is_known_when_it_is_announced() -> None:
     interrupt = Interrupt(lambda: seen.append(interrupt.signal))
     with interrupt:
         signal.raise_signal(signal.SIGTERM)
-    assert [signal.SIGTERM] == seen
+    assert seen == [signal.SIGTERM]
 
 
 def test_without_a_signal_nothing_is_announced() -> None:
     """A loop that ends by itself exits with 0."""
     with Interrupt(lambda: pytest.fail("announced")) as interrupt:
         pass
-    assert (None, 0) == (interrupt.signal, interrupt.exit_code)
+    assert (interrupt.signal, interrupt.exit_code) == (None, 0)
 
 
 def test_the_previous_handlers_come_back() -> None:
@@ -132,7 +135,7 @@ def test_an_announcement_that_cannot_be_written_stops_nothing() -> None:
 
     with Interrupt(say) as interrupt:
         signal.raise_signal(signal.SIGHUP)
-    assert signal.SIGHUP == interrupt.signal
+    assert interrupt.signal == signal.SIGHUP
 
 
 def test_it_is_harmless_outside_the_main_thread() -> None:
@@ -170,11 +173,11 @@ def test_the_second_signal_ends_the_process_at_once(first: signal.Signals, secon
     ) as process:
         try:
             assert process.stdout is not None
-            assert "ready\n" == process.stdout.readline()
+            assert process.stdout.readline() == "ready\n"
             process.send_signal(first)
-            assert "announced\n" == process.stdout.readline()
+            assert process.stdout.readline() == "announced\n"
             process.send_signal(second)
-            assert ("", "") == process.communicate(timeout=60)
+            assert process.communicate(timeout=60) == ("", "")
             assert code == process.returncode
         finally:
             process.kill()

@@ -28,9 +28,9 @@ WELL_FORMED = st.text(st.characters(exclude_categories=["Cs"]))
 def test_symbols_are_sorted_by_code_point() -> None:
     """Ids follow the code points, whatever order the characters come in."""
     vocabulary = Vocabulary.of_characters("b\u00e9a\U0001f600 \nZb")
-    assert "\n Zab\u00e9\U0001f600" == vocabulary.symbols
-    assert "characters" == vocabulary.kind
-    assert [3, 4, 6] == vocabulary.encode("ab\U0001f600").tolist()
+    assert vocabulary.symbols == "\n Zab\u00e9\U0001f600"
+    assert vocabulary.kind == "characters"
+    assert vocabulary.encode("ab\U0001f600").tolist() == [3, 4, 6]
 
 
 @settings(max_examples=50, deadline=None)
@@ -99,13 +99,13 @@ def test_code_points_beyond_the_vocabulary_are_marked_unknown(known_text: str, o
 def test_a_prompt_is_cut_by_characters_like_the_vocabulary() -> None:
     """A prompt of four characters beyond ASCII is four ids, not its UTF-8 bytes."""
     vocabulary = Vocabulary.of_characters("\u00e9\u4e2d\U0001f600a")
-    assert [1, 2, 3, 0] == vocabulary.encode("\u00e9\u4e2d\U0001f600a").tolist()
+    assert vocabulary.encode("\u00e9\u4e2d\U0001f600a").tolist() == [1, 2, 3, 0]
 
 
 def test_an_empty_text_is_no_ids() -> None:
     """Nothing in, nothing out, with and without symbols."""
-    assert [] == Vocabulary.of_characters("").encode("").tolist()
-    assert "" == Vocabulary.of_characters("ab").decode([])
+    assert Vocabulary.of_characters("").encode("").tolist() == []
+    assert Vocabulary.of_characters("ab").decode([]) == ""
     with pytest.raises(UnknownCharacterError, match="'a'"):
         Vocabulary.of_characters("").encode("a")
 
@@ -151,9 +151,9 @@ def test_every_unknown_character_is_named_with_its_place() -> None:
     assert "'\u4e2d' (U+4E2D) at position 2" in message
     assert "U+0301 COMBINING ACUTE ACCENT (U+0301) at position 4" in message
     assert "(U+D800) at position 6" in message
-    assert 1 == message.count("U+4E2D")
+    assert message.count("U+4E2D") == 1
     assert "--unknown skip" in caught.value.hint
-    assert 1 == caught.value.exit_code
+    assert caught.value.exit_code == 1
 
 
 def test_the_message_about_a_lone_surrogate_can_be_printed() -> None:
@@ -233,16 +233,16 @@ def test_any_unknown_character_can_be_described(symbols: str, character: str) ->
 def test_skip_leaves_unknown_characters_out() -> None:
     """Under `skip` the known ones stay in order, even when none is left."""
     vocabulary = Vocabulary.of_characters("abc")
-    assert "abca" == vocabulary.decode(vocabulary.encode("xa\u4e2dbc\U0001f600a", "skip"))
-    assert [] == vocabulary.encode("xyz", "skip").tolist()
+    assert vocabulary.decode(vocabulary.encode("xa\u4e2dbc\U0001f600a", "skip")) == "abca"
+    assert vocabulary.encode("xyz", "skip").tolist() == []
     assert vocabulary.dtype == vocabulary.encode("xyz", "skip").dtype
 
 
 def test_replace_puts_one_character_in_place_of_each_unknown_one() -> None:
     """Under `replace=C` the length stays; C may be any character, `=` and the space included."""
     vocabulary = Vocabulary.of_characters("abc= ")
-    assert "a==b" == vocabulary.decode(vocabulary.encode("a\u4e2d\U0001f600b", "replace=="))
-    assert "a b" == vocabulary.decode(vocabulary.encode("axb", "replace= "))
+    assert vocabulary.decode(vocabulary.encode("a\u4e2d\U0001f600b", "replace==")) == "a==b"
+    assert vocabulary.decode(vocabulary.encode("axb", "replace= ")) == "a b"
 
 
 @pytest.mark.parametrize("policy", ["", "ignore", "Skip", "replace", "replace=", "replace=ab", "skip=a", "error=a"])
@@ -253,7 +253,7 @@ def test_a_policy_that_does_not_exist_is_a_usage_error(vocabulary: Vocabulary, p
         vocabulary.encode("ab", policy)
     assert f"`{policy}`" in str(caught.value)
     assert all(word in caught.value.hint for word in ("error", "skip", "replace=C"))
-    assert 2 == caught.value.exit_code
+    assert caught.value.exit_code == 2
 
 
 def test_a_replacement_must_be_known_itself() -> None:
@@ -265,11 +265,11 @@ def test_a_replacement_must_be_known_itself() -> None:
 def test_bytes_have_256_symbols_and_know_everything() -> None:
     """A vocabulary of bytes encodes any character by its UTF-8 form."""
     vocabulary = Vocabulary.of_bytes()
-    assert 256 == len(vocabulary)
+    assert len(vocabulary) == 256
     assert np.dtype(np.uint8) == vocabulary.dtype
     assert all(character in vocabulary for character in "\0a\u00e9\u4e2d\U0001f600")
-    assert [0xF0, 0x9F, 0x98, 0x80, 0x0D, 0x0A, 0x00] == vocabulary.encode("\U0001f600\r\n\0").tolist()
-    assert [0xED, 0xA0, 0x80] == vocabulary.encode("\ud800").tolist()
+    assert vocabulary.encode("\U0001f600\r\n\0").tolist() == [0xF0, 0x9F, 0x98, 0x80, 0x0D, 0x0A, 0x00]
+    assert vocabulary.encode("\ud800").tolist() == [0xED, 0xA0, 0x80]
 
 
 @settings(max_examples=50, deadline=None)
@@ -285,8 +285,8 @@ def test_bytes_come_back_exactly(text: str) -> None:
 def test_bytes_that_are_not_utf8_become_replacement_characters() -> None:
     """A model may say anything: a stray byte and an unfinished character show as U+FFFD."""
     vocabulary = Vocabulary.of_bytes()
-    assert "a\ufffdb" == vocabulary.decode([0x61, 0xFF, 0x62])
-    assert "a\ufffd" == vocabulary.decode([0x61, 0xF0, 0x9F, 0x98])
+    assert vocabulary.decode([0x61, 0xFF, 0x62]) == "a\ufffdb"
+    assert vocabulary.decode([0x61, 0xF0, 0x9F, 0x98]) == "a\ufffd"
 
 
 @settings(max_examples=50, deadline=None)
@@ -302,21 +302,21 @@ def test_feeding_bytes_in_pieces_gives_the_same_text(ids: list[int], cuts: list[
 def test_an_unfinished_character_waits_for_its_rest() -> None:
     """Of an emoji's four bytes the first three say nothing; the fourth says it all."""
     decoder = Vocabulary.of_bytes().decoder()
-    assert ["a", "", "", "\U0001f600"] == [decoder.decode(ids) for ids in ([0x61, 0xF0], [0x9F], [0x98], [0x80])]
-    assert "" == decoder.decode([], final=True)
+    assert [decoder.decode(ids) for ids in ([0x61, 0xF0], [0x9F], [0x98], [0x80])] == ["a", "", "", "\U0001f600"]
+    assert decoder.decode([], final=True) == ""
 
 
 def test_decoders_are_independent() -> None:
     """What waits in one decoder does not leak into the next."""
     vocabulary = Vocabulary.of_bytes()
-    assert "" == vocabulary.decoder().decode([0xC3])
-    assert "a" == vocabulary.decoder().decode([0x61], final=True)
+    assert vocabulary.decoder().decode([0xC3]) == ""
+    assert vocabulary.decoder().decode([0x61], final=True) == "a"
 
 
 def test_a_decoder_of_characters_speaks_at_once() -> None:
     """Every id of a character vocabulary is a whole character."""
     decoder = Vocabulary.of_characters("a\u00e9\U0001f600").decoder()
-    assert ["\U0001f600", "a\u00e9"] == [decoder.decode([2]), decoder.decode([0, 1])]
+    assert [decoder.decode([2]), decoder.decode([0, 1])] == ["\U0001f600", "a\u00e9"]
 
 
 @pytest.mark.parametrize(
@@ -343,5 +343,5 @@ def test_a_character_without_a_picture_is_called_by_name(character: str, name: s
 
 def test_symbols_are_named_by_id() -> None:
     """Upper bytes are numbers, for they are no characters; in a character vocabulary the same id is one."""
-    assert ["newline", "'a'", "byte 0xe9"] == [Vocabulary.of_bytes().name(index) for index in (0x0A, 0x61, 0xE9)]
-    assert "'\u00e9'" == Vocabulary.of_characters("a\u00e9").name(1)
+    assert [Vocabulary.of_bytes().name(index) for index in (0x0A, 0x61, 0xE9)] == ["newline", "'a'", "byte 0xe9"]
+    assert Vocabulary.of_characters("a\u00e9").name(1) == "'\u00e9'"

@@ -1,0 +1,75 @@
+"""What commands print: results on stdout, everything else on stderr. Light: imports nothing heavy."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import typer
+
+
+def say(message: str) -> None:
+    """Tell a person something that is not the result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def report_error(message: str, hint: str, exit_code: int) -> int:
+    """Tell an error in one line, with what to do about it; return the exit code."""
+    typer.secho(f"error: {message}", fg="red", err=True)
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)
+    return exit_code
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs, in one line."""
+    print(json.dumps(value), flush=True)
+
+
+def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int]) -> None:
+    """Write the first text as it grows and the others, which grow beside it, when it is done."""
+    others: list[list[str]] = [[] for _ in seeds]
+
+    def write(index: int, texts: Iterable[str]) -> None:
+        if len(seeds) > 1:
+            say(f"--- seed {seeds[index]}")
+        last = "\n"
+        for text in itertools.chain([shown], texts):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            last = text[-1:] or last
+        # A text goes into a pipe as it is; on a terminal and between texts it ends its line.
+        if last != "\n" and (len(seeds) > 1 or sys.stdout.isatty()):
+            print(flush=True)
+
+    def first() -> Iterator[str]:
+        for index, grown in pieces:
+            if index == 0:
+                yield grown
+            else:
+                others[index].append(grown)
+
+    write(0, first())
+    for index in range(1, len(seeds)):
+        write(index, others[index])
+
+
+def show_download(here: int, total: int | None) -> None:
+    """Show a download on a terminal, in place."""
+    if sys.stderr.isatty():
+        share = f" of {total / 1e6:,.1f}" if total else ""
+        print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)
+
+
+def print_corpora(rows: list[dict[str, Any]]) -> None:
+    """Print the catalogue as a table."""
+    print(f"{'name':<15} {'bytes':>11} {'characters':>11} {'different':>9}  about")
+    for row in rows:
+        bytes_, characters, different = (
+            f"{row[key]:,}" if row.get(key) else "-" for key in ("bytes", "characters", "vocabulary")
+        )
+        print(f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']})")
+    print("\nWhere the characters are missing the text is not here yet: it is downloaded when it is first used.")

@@ -1,0 +1,814 @@
+"""Model files come back bit by bit or are refused, and run folders survive crashes and other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from charlm import checkpoint
+from charlm.checkpoint import Arrays, ModelFile, RunFolder, expected_shapes, find_model, load
+from charlm.errors import ModelFileError, RunError
+from charlm.vocab import Vocabulary
+
+SYMBOLS = "\0aé\u2028😀"
+
+
+def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, **extra: Any) -> ModelFile:
+    """Return the smallest model that is one: two units, every weight different."""
+    config = {"model": {"cell": cell, "embedding_size": 2, "hidden_size": 2, "num_layers": layers, "dropout": 0.0}}
+    arrays: Arrays = {}
+    for name, shape in expected_shapes(config, len(symbols)).items():
+        count = int(np.prod(shape))
+        arrays[name] = (np.arange(count, dtype=np.float32) / 7 + len(arrays)).reshape(shape)
+    metrics = {"step": 3, "validation": 2.25}
+    corpus = {"name": "fables", "sha256": "ab" * 32, "characters": 1000}
+    return ModelFile(arrays | extra, Vocabulary("characters", symbols), config, metrics, corpus)
+
+
+def saved(model: ModelFile, path: Path) -> bytes:
+    """Save a model and return the bytes of its file."""
+    model.save(path)
+    return path.read_bytes()
+
+
+def refusal(path: Path) -> str:
+    """Load what must be refused, and return what is said: one line that names the file."""
+    with pytest.raises(ModelFileError) as raised:
+        load(path)
+    message = str(raised.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def assert_same(expected: ModelFile, actual: ModelFile) -> None:
+    """Compare two models, the arrays by their bits."""
+    assert {name: bits(array) for name, array in expected.arrays.items()} == {
+        name: bits(array) for name, array in actual.arrays.items()
+    }
+    assert expected.vocabulary == actual.vocabulary
+    assert (expected.config, expected.metrics, expected.corpus) == (actual.config, actual.metrics, actual.corpus)
+
+
+def bits(array: np.ndarray[Any, Any]) -> tuple[str, tuple[int, ...], bytes]:
+    """Return all there is to an array."""
+    return str(array.dtype), array.shape, array.tobytes()
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_model_comes_back_as_it_was(own_folders: Path, cell: str, layers: int) -> None:
+    """Arrays, vocabulary, settings, metrics and corpus are the same after save and load."""
+    model = tiny(cell, layers=layers)
+    model.save(own_folders / "m.safetensors")
+    assert_same(model, load(own_folders / "m.safetensors"))
+
+
+@given(
+    weights=st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4),
+    symbols=st.text(st.characters(), min_size=1, max_size=20).map(lambda text: "".join(sorted(set(text)))),
+    metrics=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_bits_and_any_symbols_come_back(
+    tmp_path_factory: pytest.TempPathFactory, weights: list[int], symbols: str, metrics: dict[str, Any]
+) -> None:
+    """Negative zero, NaN with a payload, subnormals, lone surrogates: nothing is normalised."""
+    path = tmp_path_factory.mktemp("any") / "m.safetensors"
+    odd = np.array(weights, dtype=np.uint32).view(np.float32).reshape(2, 2)
+    model = tiny(symbols=symbols)
+    model = replace(model, arrays=model.arrays | {"layers.0.weight_hh_l0": odd}, metrics=metrics)
+    model.save(path)
+    assert_same(model, load(path))
+
+
+def test_a_vocabulary_of_bytes_comes_back(own_folders: Path) -> None:
+    """A model of bytes is one of bytes after loading."""
+    vocabulary = Vocabulary.of_bytes()
+    model = replace(tiny(symbols=vocabulary.symbols), vocabulary=vocabulary)
+    model.save(own_folders / "m.safetensors")
+    assert_same(model, load(own_folders / "m.safetensors"))
+
+
+def test_arrays_that_lie_strangely_in_memory_come_back(own_folders: Path) -> None:
+    """A transposed or strided array is saved by its values, not by its place in memory."""
+    base = np.arange(16, dtype=np.float32).reshape(4, 4)
+    strange = {"layers.0.weight_hh_l0": base[::2, 3:0:-2], "layers.0.weight_ih_l0": base[:2, :2].T}
+    model = replace(tiny(), arrays=tiny().arrays | strange)
+    model.save(own_folders / "m.safetensors")
+    back = load(own_folders / "m.safetensors").arrays
+    assert back["layers.0.weight_hh_l0"].tolist() == [[3.0, 1.0], [11.0, 9.0]]
+    assert back["layers.0.weight_ih_l0"].tolist() == [[0.0, 4.0], [1.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(3, dtype=np.int64),
+        np.array([True, False]),
+        np.arange(5, dtype=np.uint8),
+        np.array([0.1], dtype=np.float64),
+        np.array(7.5, dtype=np.float32),
+        np.zeros((0, 3), dtype=np.float32),
+    ],
+    ids=["int64", "bool", "uint8", "float64", "scalar", "empty"],
+)
+def test_what_resuming_needs_may_be_any_array(own_folders: Path, array: np.ndarray[Any, Any]) -> None:
+    """Arrays of the optimiser and the carried state come back in their own dtype and shape."""
+    model = tiny(**{"optimizer.layers.0.bias_ih_l0.step": array, "carried.0": array})
+    model.save(own_folders / "last.safetensors")
+    assert_same(model, load(own_folders / "last.safetensors"))
+
+
+def test_what_resuming_needs_is_not_among_the_weights(own_folders: Path) -> None:
+    """`weights` has the arrays that make the model and no others."""
+    extra = np.ones(2, dtype=np.float32)
+    model = tiny(**{"optimizer.output.bias.exp_avg": extra, "carried.0": extra})
+    model.save(own_folders / "last.safetensors")
+    back = load(own_folders / "last.safetensors")
+    assert set(tiny().arrays) == set(back.weights)
+    assert {"optimizer.output.bias.exp_avg", "carried.0"} == set(back.arrays) - set(back.weights)
+
+
+def test_equal_models_are_equal_files(own_folders: Path) -> None:
+    """Saving the same model twice gives the same bytes."""
+    assert saved(tiny(), own_folders / "a") == saved(tiny(), own_folders / "b")
+
+
+def test_a_model_file_can_be_moved(own_folders: Path) -> None:
+    """The file holds no path of its own and loads wherever it is put."""
+    here = own_folders / "a-folder-of-its-own"
+    here.mkdir()
+    data = saved(tiny(), here / "m.safetensors")
+    assert b"a-folder-of-its-own" not in data
+    assert str(Path.home()).encode() + b"/" not in data
+    (here / "m.safetensors").rename(own_folders / "renamed")
+    assert_same(tiny(), load(own_folders / "renamed"))
+
+
+def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
+    """A loaded model stays as it was when its file is replaced by another."""
+    path = own_folders / "m.safetensors"
+    tiny().save(path)
+    model = load(path)
+    replace(tiny(), arrays={name: array * 0 for name, array in tiny().arrays.items()}).save(path)
+    assert_same(tiny(), model)
+
+
+def test_expected_shapes_are_those_of_pytorch() -> None:
+    """Names and shapes are the ones the layers of PyTorch have, and the embedding has a row for the start."""
+    torch = pytest.importorskip("torch")
+    kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+    for cell, kind in kinds.items():
+        config = {"model": {"cell": cell, "embedding_size": 3, "hidden_size": 5, "num_layers": 2}}
+        shapes = {"embedding.weight": (8, 3), "output.weight": (7, 5), "output.bias": (7,)}
+        for layer, size in enumerate((3, 5)):
+            for name, parameter in kind(size, 5).named_parameters():
+                shapes[f"layers.{layer}.{name}"] = tuple(parameter.shape)
+        assert shapes == expected_shapes(config, 7)
+
+
+# Refusing
+
+
+class Trap:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.canary), "w")
+
+
+def test_a_pickle_is_refused_unopened(own_folders: Path) -> None:
+    """A pickle is no model file, and nothing in it is run."""
+    canary, path = own_folders / "canary", own_folders / "evil.safetensors"
+    path.write_bytes(pickle.dumps(Trap(canary)))
+    refusal(path)
+    assert not canary.exists()
+    pickle.loads(path.read_bytes()).close()
+    assert canary.exists()  # the trap was a good one
+
+
+def test_a_missing_file_is_refused(own_folders: Path) -> None:
+    """A file that is not there is named, with the reason."""
+    assert "No such file" in refusal(own_folders / "absent.safetensors")
+
+
+def test_a_folder_is_refused(own_folders: Path) -> None:
+    """A folder in place of a file is named, with the reason."""
+    assert "directory" in refusal(own_folders)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 7,
+        b"\0" * 8,
+        b"\0" * 100,
+        b"\xff" * 100,
+        b"Once upon a time there was a text.\n" * 10,
+        b"PK\x03\x04" + b"\0" * 60,
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"null",
+        (19).to_bytes(8, "little") + b'{"__metadata__": 5}',
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+        (100_006).to_bytes(8, "little") + b'{"a": ' + b"[" * 100_000,
+        (1 << 63).to_bytes(8, "little") + b"{}",
+    ],
+    ids=lambda data: f"{data[:14]!r}",
+)
+def test_what_is_no_model_file_is_refused(own_folders: Path, data: bytes) -> None:
+    """Text, archives, headers of nonsense: each is refused in one line that names the file."""
+    path = own_folders / "m.safetensors"
+    path.write_bytes(data)
+    refusal(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+TENSOR = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "F64", "I64", "BOOL", "F8_E4M3", "C64", "F4", "x"]),
+        "shape": st.lists(st.integers(-1, 3) | st.just(2**63), max_size=3),
+        "data_offsets": st.just([0, 4]) | st.lists(st.integers(-1, 9), max_size=3),
+    }
+)
+METADATA = st.fixed_dictionaries(
+    {},
+    optional={
+        "format": st.just("charlm") | st.just("pt"),
+        "format_version": st.sampled_from(["1", "0", "x", "", "1e3", "9" * 5000]),
+        "sha256": st.just("ab" * 32),
+        "vocabulary": JSON.map(json.dumps),
+        "config": JSON.map(json.dumps),
+    },
+)
+
+
+@given(data=st.binary(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """No bytes make anything but a `ModelFileError`."""
+    path = tmp_path_factory.mktemp("any") / "m"
+    path.write_bytes(data)
+    refusal(path)
+
+
+@given(header=JSON | st.fixed_dictionaries({"__metadata__": METADATA | JSON, "a": TENSOR}), body=st.binary(max_size=9))
+@settings(max_examples=100, deadline=None)
+def test_any_header_is_refused(tmp_path_factory: pytest.TempPathFactory, header: Any, body: bytes) -> None:
+    """No header makes anything but a `ModelFileError`, however close it comes to a good one."""
+    path = tmp_path_factory.mktemp("any") / "m"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    refusal(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "charlm"}], ids=str)
+def test_a_safetensors_file_of_another_program_is_refused(own_folders: Path, metadata: dict[str, str] | None) -> None:
+    """The arrays may be right: without charlm's metadata it is no charlm model file, and that is what is said."""
+    path = own_folders / "other.safetensors"
+    save_file(tiny().arrays, path, metadata)
+    assert "not a charlm model file" in refusal(path)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E5M2"])
+def test_arrays_that_numpy_does_not_know_are_refused(own_folders: Path, dtype: str) -> None:
+    """A dtype without a NumPy counterpart is refused like any other."""
+    size = 2 if dtype == "BF16" else 1
+    tensor = {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": {"format": "charlm", "format_version": "1"}, "a": tensor}).encode()
+    (own_folders / "m").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * size)
+    refusal(own_folders / "m")
+
+
+def test_a_file_cut_short_anywhere_is_refused(own_folders: Path) -> None:
+    """Truncation is noticed at every offset, and so is a byte too many."""
+    path = own_folders / "m.safetensors"
+    data = saved(tiny("rnn", "ab"), path)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        refusal(path)
+    path.write_bytes(data + b"\0")
+    refusal(path)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(own_folders: Path) -> None:
+    """A single wrong bit in any byte of the file is noticed."""
+    path = own_folders / "m.safetensors"
+    data = bytearray(saved(tiny("rnn", "ab"), path))
+    for index in range(len(data)):
+        for bit in {index % 8, 0}:
+            data[index] ^= 1 << bit
+            path.write_bytes(data)
+            refusal(path)
+            data[index] ^= 1 << bit
+    path.write_bytes(data)
+    assert_same(tiny("rnn", "ab"), load(path))
+
+
+def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
+    """A wrong bit in the weights, which no format could notice, is told as damage."""
+    path = own_folders / "m.safetensors"
+    data = bytearray(saved(tiny(), path))
+    data[-1] ^= 0x40
+    path.write_bytes(data)
+    assert "damaged" in refusal(path)
+
+
+def test_a_wrong_shape_is_refused(own_folders: Path) -> None:
+    """An array of another shape is named with both shapes."""
+    model = replace(tiny(), arrays=tiny().arrays | {"layers.0.weight_hh_l0": np.zeros((2, 3), dtype=np.float32)})
+    model.save(own_folders / "m")
+    message = refusal(own_folders / "m")
+    assert "layers.0.weight_hh_l0" in message
+    assert "(2, 3)" in message
+    assert "(2, 2)" in message
+
+
+def test_a_transposed_array_is_refused(own_folders: Path) -> None:
+    """The number of elements being right is not enough."""
+    wrong = tiny().arrays["embedding.weight"].T
+    replace(tiny(), arrays=tiny().arrays | {"embedding.weight": wrong}).save(own_folders / "m")
+    assert "embedding.weight" in refusal(own_folders / "m")
+
+
+@pytest.mark.parametrize("name", sorted(tiny().arrays))
+def test_a_missing_array_is_refused(own_folders: Path, name: str) -> None:
+    """Every weight must be there, and the one that is not is named."""
+    replace(tiny(), arrays={key: array for key, array in tiny().arrays.items() if key != name}).save(own_folders / "m")
+    assert f"lacks array `{name}`" in refusal(own_folders / "m")
+
+
+@pytest.mark.parametrize("name", ["layers.1.weight_hh_l0", "head", "optimizers.x", "optimizer"])
+def test_an_extra_array_is_refused(own_folders: Path, name: str) -> None:
+    """An array no model has is named; only what resuming needs may be there besides."""
+    tiny(**{name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
+    assert f"unknown array `{name}`" in refusal(own_folders / "m")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "uint8"])
+def test_a_wrong_dtype_is_refused(own_folders: Path, dtype: str) -> None:
+    """Weights are float32 and nothing is converted silently."""
+    arrays = tiny().arrays | {"output.bias": tiny().arrays["output.bias"].astype(dtype)}
+    replace(tiny(), arrays=arrays).save(own_folders / "m")
+    message = refusal(own_folders / "m")
+    assert "output.bias" in message
+    assert dtype in message
+
+
+def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a later charlm is told from a damaged one, with both versions."""
+    path = own_folders / "m.safetensors"
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 7)
+    tiny().save(path)
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError) as raised:
+        load(path)
+    assert "format 7" in str(raised.value)
+    assert "up to 1" in str(raised.value)
+    assert "newer" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"model": None}, {"model": []}, {"model": {}}, [], None, "model", {"model": {"cell": "transformer"}}],
+    ids=str,
+)
+def test_settings_that_make_no_model_are_refused(own_folders: Path, model: Any) -> None:
+    """A file whose hash is right and whose settings are nonsense is refused."""
+    replace(tiny(), config=model).save(own_folders / "m")
+    refusal(own_folders / "m")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cell", "transformer"),
+        ("cell", ["rnn"]),
+        ("cell", None),
+        ("num_layers", -1),
+        ("num_layers", 1.0),
+        ("num_layers", "1"),
+        ("hidden_size", 2.0),
+        ("hidden_size", -2),
+        ("hidden_size", "2"),
+        ("embedding_size", None),
+        ("embedding_size", 2.0),
+        ("embedding_size", 10**30),
+    ],
+)
+def test_a_setting_that_makes_no_model_is_refused(own_folders: Path, key: str, value: Any) -> None:
+    """Each setting that decides a shape must be one, of the right type."""
+    config = {"model": tiny().config["model"] | {key: value}}
+    replace(tiny(), config=config).save(own_folders / "m")
+    refusal(own_folders / "m")
+
+
+def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
+    """A file that claims a million million layers costs neither time nor memory."""
+    resource = pytest.importorskip("resource")
+    replace(tiny(), config={"model": tiny().config["model"] | {"num_layers": 10**12}}).save(own_folders / "m")
+    script = (
+        "import resource, sys; from pathlib import Path; from charlm.checkpoint import load\n"
+        "from charlm.errors import ModelFileError\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "try: load(Path(sys.argv[1]))\n"
+        "except ModelFileError: print('refused')\n"
+    )
+    command = [sys.executable, "-c", script, str(own_folders / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert resource is not None
+    assert done.stdout == "refused\n", done.stderr[-300:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "symbols"),
+    [
+        ("words", SYMBOLS),
+        (None, SYMBOLS),
+        ("characters", "aabcd"),
+        ("characters", None),
+        ("characters", 5),
+        ("characters", ["ab", "c", "d", "e", "f"]),
+        ("characters", list(SYMBOLS)),
+        ("bytes", SYMBOLS),
+    ],
+)
+def test_a_vocabulary_that_is_none_is_refused(own_folders: Path, kind: Any, symbols: Any) -> None:
+    """Unknown kinds, repeated symbols, symbols of the wrong type, and bytes that are not all 256 are refused."""
+    vocabulary: Any = SimpleNamespace(kind=kind, symbols=symbols)
+    replace(tiny(), vocabulary=vocabulary).save(own_folders / "m")
+    refusal(own_folders / "m")
+
+
+# Run folders
+
+
+def test_a_new_run_takes_the_first_free_number(own_folders: Path) -> None:
+    """Without a folder runs are numbered from one, and no number is used twice."""
+    made = [RunFolder.create(None, "fables-lstm").path for _ in range(3)]
+    other = RunFolder.create(None, "fables-gru").path
+    assert [Path(f"runs/fables-lstm-{number}") for number in (1, 2, 3)] == made
+    assert Path("runs/fables-gru-1") == other
+    assert all((own_folders / path).is_dir() for path in [*made, other])
+
+
+def test_a_number_that_is_taken_by_a_file_is_left_out(own_folders: Path) -> None:
+    """Whatever has the name of a run, the run gets another."""
+    (own_folders / "runs").mkdir()
+    (own_folders / "runs" / "x-1").touch()
+    assert Path("runs/x-2") == RunFolder.create(None, "x").path
+
+
+def test_a_chosen_folder_is_made_with_its_parents(own_folders: Path) -> None:
+    """`--out` names the folder itself; it may exist if it is empty."""
+    path = own_folders / "deep" / "er"
+    for _ in range(2):
+        assert path == RunFolder.create(path, "ignored").path
+        assert list(path.iterdir()) == []
+
+
+def test_a_chosen_folder_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder, as in a shell."""
+    monkeypatch.setenv("HOME", str(own_folders))
+    assert own_folders / "run" == RunFolder.create(Path("~/run"), "ignored").path
+
+
+@pytest.mark.parametrize("name", ["config.yaml", ".hidden"])
+def test_a_folder_with_something_in_it_is_refused(own_folders: Path, name: str) -> None:
+    """No run is overwritten, and the way to go on with it is told."""
+    (own_folders / name).write_bytes(b"kept")
+    with pytest.raises(RunError) as raised:
+        RunFolder.create(own_folders, "x")
+    assert "not empty" in str(raised.value)
+    assert f"--resume {own_folders}" in raised.value.hint
+    assert (own_folders / name).read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("path", ["file", "file/run"])
+def test_a_file_in_place_of_a_folder_is_refused(own_folders: Path, path: str) -> None:
+    """A file where the folder, or one above it, should be is told and left alone."""
+    (own_folders / "file").write_bytes(b"kept")
+    with pytest.raises(RunError, match=path):
+        RunFolder.create(own_folders / path, "x")
+    assert (own_folders / "file").read_bytes() == b"kept"
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_refused(own_folders: Path) -> None:
+    """A file called `runs` is told."""
+    (own_folders / "runs").touch()
+    with pytest.raises(RunError, match="runs"):
+        RunFolder.create(None, "x")
+
+
+def test_a_broken_link_in_place_of_the_folder_of_runs_is_refused(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link called `runs` to a disk that is not there is told, not tried again for ever."""
+    (own_folders / "runs").symlink_to(own_folders / "absent" / "disk")
+    mkdir, calls = Path.mkdir, []
+
+    def counted(self: Path, *arguments: Any, **options: Any) -> None:
+        calls.append(self)
+        if len(calls) > 50:
+            raise AssertionError("tried again and again")
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", counted)
+    with pytest.raises(RunError, match="runs"):
+        RunFolder.create(None, "x")
+
+
+def test_the_files_of_a_run_have_their_names(own_folders: Path) -> None:
+    """The four files of a run are where the documentation says."""
+    run = RunFolder(own_folders)
+    names = ["config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors"]
+    assert [own_folders / name for name in names] == [run.config, run.metrics, run.best, run.last]
+
+
+def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
+    """A missing folder, an empty one, a file and a run that has not saved yet hold nothing to go on with."""
+    (own_folders / "file").touch()
+    (own_folders / "unsaved").mkdir()
+    (own_folders / "unsaved" / "config.yaml").touch()
+    (own_folders / "unsaved" / "last.safetensors").mkdir()
+    for name in ("absent", "file", "unsaved", "."):
+        with pytest.raises(RunError, match="no run to resume") as raised:
+            RunFolder.open(own_folders / name)
+        assert "last.safetensors" in raised.value.hint
+
+
+def test_opening_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> None:
+    """The leftovers go and the files of the run stay."""
+    for name in ("config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", ".last.safetensors.x1.tmp"):
+        (own_folders / name).write_bytes(b"kept")
+    assert own_folders == RunFolder.open(own_folders).path
+    names = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl"]
+    assert names == sorted(path.name for path in own_folders.iterdir())
+
+
+def test_a_run_is_locked_once(own_folders: Path) -> None:
+    """While one holds the folder nobody else does; afterwards it is free."""
+    pytest.importorskip("fcntl")
+    with (
+        RunFolder(own_folders).locked(),
+        pytest.raises(RunError, match="another process"),
+        RunFolder(own_folders).locked(),
+    ):
+        pytest.fail("locked twice")
+    with RunFolder(own_folders).locked():
+        pass
+    assert list(own_folders.iterdir()) == []
+
+
+def test_a_lock_ends_with_an_error(own_folders: Path) -> None:
+    """A training that fails leaves the folder free."""
+    with pytest.raises(ValueError, match="in training"), RunFolder(own_folders).locked():
+        raise ValueError("in training")
+    with RunFolder(own_folders).locked():
+        pass
+
+
+def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None:
+    """A second process is refused, and a killed one leaves no lock behind."""
+    pytest.importorskip("fcntl")
+    script = (
+        "import signal, sys; from pathlib import Path; from charlm.checkpoint import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True); signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(own_folders)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"locked\n"
+            with pytest.raises(RunError, match="another process"), RunFolder(own_folders).locked():
+                pytest.fail("locked twice")
+        finally:
+            process.kill()
+    with RunFolder(own_folders).locked():
+        pass
+
+
+# Metrics
+
+
+def steps(run: RunFolder) -> list[int]:
+    """Read the steps of all records, each line being one."""
+    return [json.loads(line)["step"] for line in run.metrics.read_bytes().decode("ascii").split("\n")[:-1]]
+
+
+def test_metrics_are_lines_of_json(own_folders: Path) -> None:
+    """Each record is one line, whatever is in it."""
+    run = RunFolder(own_folders)
+    records = [{"step": 1, "text": "a\nb\u2028c😀\x85"}, {"step": 2, "loss": 1.5, "best": None}]
+    for record in records:
+        run.append_metrics(record)
+    lines = run.metrics.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    assert records == [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0, []), (1, [1]), (5, [1, 2, 3]), (2, [1, 2]), (-1, [])])
+def test_truncating_drops_what_comes_after_a_step(own_folders: Path, last: int, kept: list[int]) -> None:
+    """Records up to and with the step stay, in order and byte by byte."""
+    run = RunFolder(own_folders)
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step, "loss": 0.1 * step})
+    before = run.metrics.read_bytes().splitlines(keepends=True)
+    run.truncate_metrics(last)
+    assert kept == steps(run)
+    assert b"".join(before[: len(kept)]) == run.metrics.read_bytes()
+
+
+def test_half_a_line_is_dropped_wherever_it_ends(own_folders: Path) -> None:
+    """After a crash in the middle of a line no earlier line is lost, and the next one stands on its own."""
+    run = RunFolder(own_folders)
+    for step in (1, 2):
+        run.append_metrics({"step": step})
+    whole = run.metrics.read_bytes()
+    line = json.dumps({"step": 3, "loss": 1.25, "text": "é"}).encode()
+    for length in range(len(line)):
+        run.metrics.write_bytes(whole + line[:length])
+        run.truncate_metrics(3)
+        assert whole == run.metrics.read_bytes()
+    run.metrics.write_bytes(whole + line)  # only the end of the line is missing
+    run.truncate_metrics(3)
+    run.append_metrics({"step": 4})
+    assert steps(run) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\0" * 50, b"\xff\xfe\x80", b"[1]", b"5", b'{"step": null}', b"{}", b'{"step": "x"}']
+)
+def test_a_damaged_line_is_dropped(own_folders: Path, rubbish: bytes) -> None:
+    """What a crash of the machine left in a line costs that line alone."""
+    run = RunFolder(own_folders)
+    run.metrics.write_bytes(b'{"step": 1}\n' + rubbish + b'\n{"step": 2}\n')
+    run.truncate_metrics(9)
+    assert steps(run) == [1, 2]
+
+
+def test_a_run_without_metrics_can_be_truncated(own_folders: Path) -> None:
+    """A run that had not reported yet has no records afterwards either."""
+    run = RunFolder(own_folders)
+    run.truncate_metrics(5)
+    run.append_metrics({"step": 6})
+    assert steps(run) == [6]
+
+
+# Finding
+
+
+def make_run(name: str, age: int, *files: str) -> Path:
+    """Make a run folder whose files were written some seconds after a day long ago."""
+    folder = Path("runs") / name
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).touch()
+        os.utime(folder / file, (1_000_000 + age, 1_000_000 + age))
+    return folder
+
+
+def test_a_model_file_is_meant_by_its_path(own_folders: Path) -> None:
+    """A path that is no folder is the model file, there or not: loading it says what is wrong."""
+    assert own_folders / "m.safetensors" == find_model(own_folders / "m.safetensors")
+
+
+def test_a_run_folder_means_its_best_model() -> None:
+    """A run's best model is meant, or its last where there is no best."""
+    both = make_run("a", 0, "best.safetensors", "last.safetensors")
+    last = make_run("b", 0, "last.safetensors", "config.yaml")
+    assert both / "best.safetensors" == find_model(both)
+    assert last / "last.safetensors" == find_model(last)
+
+
+def test_a_folder_without_a_model_is_refused(own_folders: Path) -> None:
+    """A folder that is no run is named."""
+    with pytest.raises(ModelFileError, match=str(own_folders)) as raised:
+        find_model(own_folders)
+    assert "best.safetensors" in raised.value.hint
+
+
+def test_without_a_path_the_newest_run_is_meant() -> None:
+    """The run that saved last is meant, not the one that is last by name; what is no run does not count."""
+    make_run("a-1", 10, "best.safetensors")
+    newest = make_run("a-10", 30, "best.safetensors", "last.safetensors")
+    make_run("a-9", 20, "best.safetensors")
+    make_run("z", 99, "config.yaml")
+    (Path("runs") / "notes.txt").touch()
+    assert newest / "best.safetensors" == find_model(None)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_without_any_run_nothing_is_found(own_folders: Path, there: bool) -> None:
+    """No folder of runs, or an empty one, is told together with what makes a run."""
+    if there:
+        (own_folders / "runs").mkdir()
+    with pytest.raises(ModelFileError, match="runs") as raised:
+        find_model(None)
+    assert "charlm train" in raised.value.hint
+
+
+def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder, as in a shell."""
+    monkeypatch.setenv("HOME", str(own_folders))
+    assert own_folders / "m" == find_model(Path("~/m"))
+
+
+# Dying
+
+# Saves models over and over, each filled with its number; tells of each stage of a save and, at the one that is
+# asked for, waits to be killed.
+SAVES = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.vocab import Vocabulary
+
+path, wanted, patience = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+config = {"model": {"cell": "rnn", "embedding_size": 64, "hidden_size": 256, "num_layers": 1}}
+
+def stage(name):
+    if number >= patience and name == wanted:
+        print(name, flush=True)
+        sys.stdin.read()
+
+def told(owner, name):
+    function = getattr(owner, name)
+    def wrapper(*arguments):
+        stage("before " + name)
+        result = function(*arguments)
+        stage("after " + name)
+        return result
+    setattr(owner, name, wrapper)
+
+told(os, "fsync")
+told(Path, "replace")
+for number in range(10**9):
+    arrays = {name: np.full(shape, number, dtype=np.float32) for name, shape in expected_shapes(config, 2).items()}
+    ModelFile(arrays, Vocabulary("characters", "ab"), config, {"step": number}, {}).save(path)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_a_process_that_is_killed_while_saving_leaves_a_whole_model(own_folders: Path) -> None:
+    """Whenever the process dies, the file is the last model it told of, or the one after it, and nothing between."""
+    stages = [f"{when} {call}" for call in ("fsync", "replace") for when in ("before", "after")]
+    moments = [(stage, patience) for stage in stages for patience in (1, 3)] + [("never", count) for count in range(4)]
+    processes = []
+    for index, (stage, patience) in enumerate(moments):
+        folder = own_folders / str(index)
+        folder.mkdir()
+        command = [sys.executable, "-c", SAVES, str(folder / "last.safetensors"), stage, str(patience)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    for index, ((stage, patience), process) in enumerate(zip(moments, processes, strict=True)):
+        with process:
+            try:
+                assert process.stdout is not None
+                told = -1
+                for line in process.stdout:
+                    if line.strip() == stage:
+                        break
+                    told = int(line)
+                    if stage == "never" and told == patience:
+                        break
+            finally:
+                process.kill()
+            rest = [int(line) for line in process.stdout]
+        assert process.returncode == -signal.SIGKILL
+        told = max([told, *rest])
+        model = load(own_folders / str(index) / "last.safetensors")
+        step = model.metrics["step"]
+        assert step in (told, told + 1)
+        assert all((array == step).all() for array in model.arrays.values())
+        if stage != "never":
+            assert told + (stage == "after replace") == step
+        run = RunFolder.open(own_folders / str(index))
+        assert [path.name for path in run.path.iterdir()] == ["last.safetensors"]

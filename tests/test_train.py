@@ -1,0 +1,400 @@
+"""The loop: exact resume, evaluation that disturbs nothing, numbers that stay finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from charlm import config as settings
+from charlm import corpus as corpora
+from charlm.checkpoint import RunFolder, load
+from charlm.config import Config
+from charlm.errors import RunError, TrainingError
+from charlm.runtime import Runtime
+from charlm.train import MAX_SKIPPED_IN_A_ROW, Training, dropout_for, due, rate_share
+
+TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 12
+
+
+def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
+    """Set up a small run."""
+    Path("text.txt").write_text(text, encoding="utf-8")
+    flags = {
+        "model.hidden_size": 16,
+        "model.embedding_size": 8,
+        "model.dropout": 0.0,
+        "train.steps": 20,
+        "train.batch_size": 4,
+        "train.block_size": 10,
+        "train.evaluations": 4,
+        "train.precision": "fp32",
+        "train.threads": 1,
+        "seed": 3,
+        "data.corpus": "text.txt",
+    }
+    flags |= {key.replace("__", "."): value for key, value in changes.items()}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""))
+
+
+def training_of(config: Config, run: RunFolder) -> Training:
+    """Set up a run with these settings."""
+    text = corpora.load(config.data.corpus)
+    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
+    return Training(config, text, run, runtime)
+
+
+def resume(run: RunFolder, **changes: Any) -> Training:
+    """Take up a run, perhaps with other settings of `train`."""
+    last = load(run.last)
+    flags = {key.replace("__", "."): value for key, value in changes.items()}
+    training = training_of(settings.override(last.config, (), flags), run)
+    training.restore(last)
+    training.reopen()
+    run.truncate_metrics(training.progress.step)
+    return training
+
+
+def stop_after(steps: int) -> Iterator[bool]:
+    """Say no so often, then yes for ever."""
+    for _ in range(steps):
+        yield False
+    while True:
+        yield True
+
+
+def interrupt(training: Training, steps: int) -> None:
+    """Learn so many blocks and stop."""
+    answers = stop_after(steps)
+    for _ in training.learn(lambda: next(answers)):
+        pass
+
+
+def metrics(training: Training) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl` without what depends on the clock."""
+    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
+
+
+def assert_same_run(one: Training, other: Training) -> None:
+    """Compare everything two runs have written, bit for bit."""
+    for file in ("best", "last"):
+        mine, yours = (load(getattr(training.run, file)) for training in (one, other))
+        assert mine.arrays.keys() == yours.arrays.keys()
+        for name, array in mine.arrays.items():
+            np.testing.assert_array_equal(array, yours.arrays[name], err_msg=f"{file} {name}")
+        times = ("seconds",)
+        assert {k: v for k, v in mine.metrics.items() if k not in times} == {
+            k: v for k, v in yours.metrics.items() if k not in times
+        }
+    assert metrics(one) == metrics(other)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
+    cell: str, num_layers: int, dropout: float, optimizer: str
+) -> None:
+    """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
+    changes: dict[str, Any] = {
+        "model__cell": cell,
+        "model__num_layers": num_layers,
+        "model__dropout": dropout,
+        "train__optimizer": optimizer,
+        "train__reset_probability": 0.2,
+        "train__evaluations": 2,
+    }
+    straight = begin("straight", **changes)
+    interrupt(straight, 100)
+    broken = begin("broken", **changes)
+    interrupt(broken, 7)
+    interrupt(resume(broken.run), 6)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+    assert last.progress.finished == "done"
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_run_in_bf16_resumes_exactly_too(cell: str) -> None:
+    """The carried state is kept as it was rounded."""
+    straight = begin("straight", model__cell=cell, train__precision="bf16")
+    interrupt(straight, 100)
+    broken = begin("broken", model__cell=cell, train__precision="bf16")
+    interrupt(broken, 9)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+
+
+def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
+    """Two runs side by side differ only where their seeds do."""
+    runs = [begin(name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    for training in runs:
+        interrupt(training, 100)
+    assert_same_run(runs[0], runs[1])
+    assert any((load(runs[0].run.best).arrays[k] != v).any() for k, v in load(runs[2].run.best).arrays.items())
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
+    """Nothing is learned, nothing is lost."""
+    training = begin()
+    interrupt(training, 100)
+    before = training.run.metrics.read_text(), training.run.best.read_bytes()
+    again = resume(training.run)
+    assert list(again.learn()) == []
+    assert (again.run.metrics.read_text(), again.run.best.read_bytes()) == before
+
+
+def test_a_finished_run_can_be_made_longer() -> None:
+    """With more steps it goes on from where it ended."""
+    training = begin()
+    interrupt(training, 100)
+    longer = resume(training.run, train__steps=30)
+    interrupt(longer, 100)
+    assert (longer.progress.step, longer.progress.finished) == (30, "done")
+    steps = [record["step"] for record in metrics(longer)]
+    assert steps == sorted(set(steps))
+
+
+def test_another_text_is_refused() -> None:
+    """A run goes on with the text it was begun on, by its fingerprint."""
+    training = begin()
+    interrupt(training, 5)
+    Path("text.txt").write_text(TEXT + "more", encoding="utf-8")
+    with pytest.raises(RunError, match="changed"):
+        resume(training.run)
+
+
+def test_evaluations_do_not_change_what_is_learned() -> None:
+    """A run that validates often and one that does once learn the same weights from the same losses."""
+    often, seldom = begin("often", train__evaluations=20), begin("seldom", train__evaluations=1)
+    interrupt(often, 100)
+    interrupt(seldom, 100)
+    for name, array in seldom.model.arrays().items():
+        np.testing.assert_array_equal(array, often.model.arrays()[name])
+
+
+def test_validation_text_is_never_trained_on() -> None:
+    """Every target of every block lies in the training part, whose characters the validation part does not share."""
+    text = "abc" * 150 + "xyz" * 17
+    training = begin(text=text, data__validation_fraction=0.1)
+    seen = set()
+    for step in range(3 * training.streams.blocks_per_epoch):
+        block = training.streams.block(step)
+        seen |= set(np.unique(block.targets_TB)) | set(np.unique(block.tokens_TB))
+    vocabulary = training.corpus.vocabulary
+    assert {vocabulary.symbols[i] for i in seen if i < len(vocabulary)} == set("abc")
+    assert "xyz" in vocabulary.decode(training.parts.validation)
+
+
+def test_thirty_characters_train() -> None:
+    """A text far too short for the block and the batch shrinks them and says so."""
+    training = begin(text="to be or not to be, that is it", train__batch_size=64, train__block_size=64)
+    interrupt(training, 100)
+    assert training.progress.finished == "done"
+    assert any("27 characters" in note for note in training.notes)
+    assert load(training.run.best).metrics["step"] >= 1
+
+
+@pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
+def test_a_character_or_two_train(text: str) -> None:
+    """Nothing divides by zero where there is nothing, or a single character, to validate."""
+    training = begin(text=text, train__steps=3)
+    interrupt(training, 100)
+    scores = training.measure_best()
+    assert (scores.characters if scores else 0) == len(text) - 1
+    assert load(training.run.best).metrics["step"] >= 1
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_each_cell_learns_a_short_text_by_heart(cell: str) -> None:
+    """Two hundred characters are known to under 0.05 nats each."""
+    text = "".join(np.random.default_rng(8).choice(list("abcdefgh \n"), size=200))
+    training = begin(
+        text=text,
+        model__cell=cell,
+        model__hidden_size=64,
+        data__validation_fraction=0.0,
+        train__batch_size=1,
+        train__block_size=50,
+        train__steps=300,
+        train__reset_probability=0.0,
+    )
+    interrupt(training, 1000)
+    assert metrics(training)[-1]["train_bits_per_character"] * math.log(2) < 0.05
+
+
+def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of validations 3, 2, NaN, 4 the second is kept, and patience ends the run."""
+    training = begin(train__patience=2, train__evaluations=10)
+    answers = iter([3.0, 2.0, math.nan, 4.0, 1.0])
+    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    interrupt(training, 100)
+    best = load(training.run.best)
+    assert (best.metrics["step"], training.progress.step) == (4, 8)
+    assert "2 evaluations" in training.progress.finished
+
+
+def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a resume a worse model does not take the place of the better one before."""
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    training = begin()
+    interrupt(training, 6)
+    best = training.run.best.read_bytes()
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.5)
+    interrupt(resume(training.run), 100)
+    assert training.run.best.read_bytes() == best
+
+
+def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bad gradient changes no weight and no state; the run goes on."""
+    training = begin(train__steps=8)
+    poison(training, monkeypatch, {3})
+    interrupt(training, 100)
+    assert (training.progress.skipped, training.progress.rollbacks, training.progress.step) == (1, 0, 8)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After several in a row the run returns to its last good state, at half the rate, and finishes."""
+    training = begin(train__steps=12)
+    poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+    interrupt(training, 100)
+    assert (training.progress.rollbacks, training.progress.finished) == (1, "done")
+    steps = [record["step"] for record in metrics(training)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12
+
+
+def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do, and what is on disk is finite."""
+    training = begin()
+    interrupt(training, 5)
+    poison(training, monkeypatch, set(range(10_000)))
+    with pytest.raises(TrainingError, match="finite"):
+        interrupt(training, 10_000)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """Make some calls of the model return NaN."""
+    forward, count = training.model.forward, iter(range(10**9))
+
+    def poisoned(*arguments: Any) -> Any:
+        logits_TBV, state = forward(*arguments)
+        return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
+
+    monkeypatch.setattr(training.model, "forward", poisoned)
+    # Evaluation would use up calls of its own.
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+
+
+def test_records_carry_what_a_plot_needs() -> None:
+    """Each line of metrics.jsonl has the same keys; validation stands where it was measured."""
+    training = begin()
+    interrupt(training, 100)
+    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    always = {"step", "epoch", "seconds", "train_bits_per_character", "learning_rate", "characters_per_second"}
+    assert all(always <= line.keys() for line in lines)
+    assert sum("validation_bits_per_character" in line for line in lines) == 4
+    assert [line["step"] for line in lines] == list(range(1, 21))
+
+
+def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
+    """The model file alone, moved elsewhere, after text and run are gone, still writes."""
+    from charlm import sample
+    from charlm.stepper import Stepper
+
+    training = begin()
+    interrupt(training, 100)
+    moved = training.run.best.rename(tmp_path / "moved.safetensors")
+    Path("text.txt").unlink()
+    stepper = Stepper(load(moved))
+    pieces = sample.stream(stepper, *sample.start(stepper, "the "), length=20, choice=sample.Choice(), seeds=[1])
+    assert len("".join(grown for _, grown in pieces)) == 20
+
+
+def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
+    """The figure that is written into its file is that of the whole part, not of the glance taken while training."""
+    from charlm.evaluate import evaluate
+
+    training = begin(train__evaluation_characters=5)
+    interrupt(training, 100)
+    scores = training.measure_best()
+    assert scores is not None
+    assert scores.characters == len(training.parts.validation) > 5
+    stored = load(training.run.best)
+    assert stored.metrics["validation_bits_per_character"] == scores.bits_per_character
+    training.model.load_arrays(stored.weights)
+    assert evaluate(training.model, training.parts.validation) == scores
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    """Warm-up over the first tenth, level, and down in a line over the second half."""
+    shares = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75, 1.0]
+    expected = [0.01, 0.51, 1.0, 1.0, 1.0, 0.5, 0.0]
+    assert [rate_share(share, 0.1, 0.5) for share in shares] == pytest.approx(expected)
+    assert rate_share(0.0, 0.0, 0.0) == rate_share(0.9, 0.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 100, 12345])
+@pytest.mark.parametrize("times", [1, 4, 10])
+def test_what_is_due_so_often_happens_so_often(steps: int, times: int) -> None:
+    """Spread over the run, the last time at its end, and never more than once a step."""
+    happened = [due(step / steps, (step + 1) / steps, times) for step in range(steps)]
+    assert sum(happened) == min(steps, times)
+    assert happened[-1]
+
+
+def test_dropout_grows_with_the_epochs() -> None:
+    """A text read a few times needs none; one read over and over needs much, but never all."""
+    values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
+    assert values == sorted(values)
+    assert values[:3] == [0.0, 0.0, 0.0]
+    assert 0.2 < values[3] <= values[5] < 0.9
+
+
+def test_auto_dropout_is_settled_once_and_written_down() -> None:
+    """For a run of so many epochs it is known from the start; a resume keeps it."""
+    training = begin(model__dropout="auto", train__steps=None, train__epochs=30)
+    interrupt(training, 5)
+    assert training.progress.dropout == dropout_for(30)
+    assert resume(training.run).progress.dropout == dropout_for(30)
+
+
+def test_a_timed_run_takes_about_as_long_as_it_was_given() -> None:
+    """It ends after the first block at which the time is up, with the rate at nothing."""
+    training = begin(train__steps=None, train__time=0.5)
+    interrupt(training, 10**9)
+    assert training.progress.finished == "done"
+    assert training.progress.seconds >= 0.5
+    assert metrics(training)[-1]["learning_rate"] < 1e-3
+
+
+def test_training_changes_every_weight() -> None:
+    """No parameter is left out of the optimiser or the graph."""
+    training = begin(model__num_layers=2)
+    before = training.model.arrays()
+    interrupt(training, 5)
+    unchanged = [name for name, array in training.model.arrays().items() if (array == before[name]).all()]
+    assert unchanged == []
+
+
+def test_the_first_loss_is_that_of_knowing_nothing() -> None:
+    """Fresh weights predict all characters about equally."""
+    training = begin()
+    tokens_TB = torch.from_numpy(training.streams.block(0).tokens_TB)
+    logits_TBV, _ = training.model(tokens_TB, training.model.zero_state(tokens_TB.shape[1]))
+    assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
+        -math.log(len(training.corpus.vocabulary)), rel=0.1
+    )
