@@ -18,18 +18,29 @@ if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
 
 
+def _prepare_streams() -> None:
+    """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
+    for stream, settings in (
+        (sys.stdin, {"encoding": "utf-8", "newline": ""}),
+        (sys.stdout, {"errors": "backslashreplace"}),
+        (sys.stderr, {"errors": "backslashreplace"}),
+    ):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(**settings)
+
+
 class _Commands(TyperGroup):
     """Tells every known error in one line with a hint, and ends quietly when nobody reads on."""
 
     def invoke(self, ctx: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            # A console that cannot print a character shows its escape instead of failing.
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+        _prepare_streams()
         try:
             return super().invoke(ctx)
         except CharlmError as error:
             raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
+            raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
         except BrokenPipeError:
             # Whoever read the output has enough. Python must not find out again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,6 +61,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train, sample and probe character-level recurrent language models.",
 )
+
+
+def _as_given(text: str) -> str:
+    """Undo a locale that could not read an argument: the bytes a shell passes are UTF-8 today."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
+
 
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
@@ -91,6 +111,7 @@ def train(
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
     as_json: Json = False,
+    help_settings: Annotated[bool, typer.Option("--help-settings", help="List every setting and exit.")] = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
 
@@ -98,6 +119,11 @@ def train(
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
     """
+    if help_settings:
+        from charlm.config import describe
+
+        print(describe())
+        return
     from charlm import runs
 
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
@@ -142,7 +168,7 @@ def sample(
     from charlm import sample as sampling
 
     stepper = _stepper(model)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else _as_given(prompt)
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
     logits_BV, state = sampling.start(stepper, text, unknown)
     first_seed = sampling.draw_seed() if seed is None else seed
@@ -184,7 +210,7 @@ def predict_next(
         return
     reader = repl.Reader(stepper, unknown)
     if text is not None:
-        reader.read(sys.stdin.read() if text == "-" else text)
+        reader.read(sys.stdin.read() if text == "-" else _as_given(text))
     for prediction in repl.answer_lines(reader, top) if text is None else [reader.predict(top)]:
         if as_json:
             print_json(prediction.to_json())

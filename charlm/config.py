@@ -83,7 +83,9 @@ class TrainConfig(Settings):
 
     steps: int | None = Field(None, ge=1, le=10**9, description="blocks to train on")
     epochs: float | None = Field(None, gt=0, le=10**6, description="how often to read the training part")
-    time: Seconds | None = Field(None, description="how long to train, in seconds or as `60s`, `15m`, `2h`")
+    time: Seconds | None = Field(
+        None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s where none of the three is set"
+    )
     batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
     block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
     optimizer: Literal["muon", "adamw"] = Field(
@@ -171,6 +173,17 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[s
     return _overridden(copy.deepcopy(dict(tree)), {}, overrides, flags, "the run")
 
 
+def describe() -> str:
+    """List every setting with its default and what it means."""
+    lines = []
+    for group, model in [("", Config), *((f"{name}.", _group(name)) for name in ("model", "data", "train"))]:
+        for name, field in model.model_fields.items():
+            if field.description:
+                default = "none" if field.default is None else field.default
+                lines.append(f"{group}{name} (default {default}): {field.description}")
+    return "\n".join(lines)
+
+
 def validate(tree: dict[str, Any], lines: dict[str, str], name: str) -> Config:
     """Check a tree of plain values; `lines` says where each dotted key stands."""
     try:
@@ -178,7 +191,7 @@ def validate(tree: dict[str, Any], lines: dict[str, str], name: str) -> Config:
     except ValidationError as error:
         problems = [_describe(dict(problem), lines, name) for problem in error.errors()]
         raise ConfigError(
-            "; ".join(dict.fromkeys(problems)), "`charlm train --help` and the files in `configs/` show every setting"
+            "; ".join(dict.fromkeys(problems)), "`charlm train --help-settings` lists them all"
         ) from error
 
 
@@ -325,11 +338,18 @@ def _describe(problem: dict[str, Any], lines: dict[str, str], name: str) -> str:
     key = ".".join(parts)
     place = lines.get(key, name)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1) or _elsewhere(parts[-1])
+        near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
+        close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
         return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {problem['input']!r})"
     return f"{place}: `{key}`: {message[:1].lower() + message[1:]}{given}"
+
+
+def _group(name: str) -> type[Settings]:
+    annotation: Any = Config.model_fields[name].annotation
+    assert issubclass(annotation, Settings)
+    return annotation
 
 
 def _known_keys(groups: Sequence[str]) -> list[str]:

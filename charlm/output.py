@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,9 +19,10 @@ def say(message: str) -> None:
 
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Tell an error in one line, with what to do about it; return the exit code."""
-    typer.secho(f"error: {message}", fg="red", err=True)
+    may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    say(f"{typer.style('error:', fg='red') if may_colour else 'error:'} {message}")
     if hint:
-        typer.echo(f"hint: {hint}", err=True)
+        say(f"hint: {hint}")
     return exit_code
 
 

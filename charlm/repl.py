@@ -189,7 +189,7 @@ def toolbar_text(reader: Reader) -> str:
     """Return one line: the likeliest characters, or which of those typed the model does not know."""
     parts = [f"{c.name} {c.probability:.0%}" for c in reader.predict(TOOLBAR_CANDIDATES).candidates]
     unknown = reader.unknown_characters
-    return (f"unknown, left out: {unknown!a}   " if unknown else "") + "   ".join(parts)
+    return (f"unknown, left out: {unknown!r}   " if unknown else "") + "   ".join(parts)
 
 
 def bar_character() -> str:

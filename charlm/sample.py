@@ -84,16 +84,18 @@ def draw_seed() -> int:
 def start(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats, StepperState]:
     """Read a prompt from the start of a text.
 
-    Without a prompt the text begins as a new line would, in a vocabulary that has one.
+    Without a prompt the text begins as a new line does that is not empty, in a vocabulary that has newlines.
 
     Raises:
         UnknownCharacterError: the prompt holds characters the model lacks, under `unknown="error"`.
     """
     vocabulary = stepper.vocabulary
-    ids_T = vocabulary.encode(prompt, unknown)
-    if not prompt and "\n" in vocabulary:
-        ids_T = vocabulary.encode("\n")
-    return stepper.read(ids_T, *stepper.start())
+    if prompt or "\n" not in vocabulary or len(vocabulary) == 1:
+        return stepper.read(vocabulary.encode(prompt, unknown), *stepper.start())
+    newline = vocabulary.encode("\n")
+    logits_BV, state = stepper.read(newline, *stepper.start())
+    logits_BV[:, newline] = -np.inf
+    return logits_BV, state
 
 
 def stream(

@@ -27,7 +27,7 @@ from charlm.vocab import Vocabulary
 SYMBOLS = "\0aé\u2028😀"
 
 
-def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, **extra: Any) -> ModelFile:
+def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:
     """Return the smallest model that is one: two units, every weight different."""
     config = {"model": {"cell": cell, "embedding_size": 2, "hidden_size": 2, "num_layers": layers, "dropout": 0.0}}
     arrays: Arrays = {}
@@ -36,7 +36,7 @@ def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, **extra: An
         arrays[name] = (np.arange(count, dtype=np.float32) / 7 + len(arrays)).reshape(shape)
     metrics = {"step": 3, "validation": 2.25}
     corpus = {"name": "fables", "sha256": "ab" * 32, "characters": 1000}
-    return ModelFile(arrays | extra, Vocabulary("characters", symbols), config, metrics, corpus)
+    return ModelFile(arrays | (extra or {}), Vocabulary("characters", symbols), config, metrics, corpus)
 
 
 def saved(model: ModelFile, path: Path) -> bytes:
@@ -132,7 +132,7 @@ def test_arrays_that_lie_strangely_in_memory_come_back(own_folders: Path) -> Non
 )
 def test_what_resuming_needs_may_be_any_array(own_folders: Path, array: np.ndarray[Any, Any]) -> None:
     """Arrays of the optimiser and the carried state come back in their own dtype and shape."""
-    model = tiny(**{"optimizer.layers.0.bias_ih_l0.step": array, "carried.0": array})
+    model = tiny(extra={"optimizer.layers.0.bias_ih_l0.step": array, "carried.0": array})
     model.save(own_folders / "last.safetensors")
     assert_same(model, load(own_folders / "last.safetensors"))
 
@@ -140,16 +140,11 @@ def test_what_resuming_needs_may_be_any_array(own_folders: Path, array: np.ndarr
 def test_what_resuming_needs_is_not_among_the_weights(own_folders: Path) -> None:
     """`weights` has the arrays that make the model and no others."""
     extra = np.ones(2, dtype=np.float32)
-    model = tiny(**{"optimizer.output.bias.exp_avg": extra, "carried.0": extra})
+    model = tiny(extra={"optimizer.output.bias.exp_avg": extra, "carried.0": extra})
     model.save(own_folders / "last.safetensors")
     back = load(own_folders / "last.safetensors")
     assert set(tiny().arrays) == set(back.weights)
     assert {"optimizer.output.bias.exp_avg", "carried.0"} == set(back.arrays) - set(back.weights)
-
-
-def test_equal_models_are_equal_files(own_folders: Path) -> None:
-    """Saving the same model twice gives the same bytes."""
-    assert saved(tiny(), own_folders / "a") == saved(tiny(), own_folders / "b")
 
 
 def test_a_model_file_can_be_moved(own_folders: Path) -> None:
@@ -367,7 +362,7 @@ def test_a_missing_array_is_refused(own_folders: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["layers.1.weight_hh_l0", "head", "optimizers.x", "optimizer"])
 def test_an_extra_array_is_refused(own_folders: Path, name: str) -> None:
     """An array no model has is named; only what resuming needs may be there besides."""
-    tiny(**{name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
+    tiny(extra={name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
     assert f"unknown array `{name}`" in refusal(own_folders / "m")
 
 
@@ -625,7 +620,7 @@ def steps(run: RunFolder) -> list[int]:
 def test_metrics_are_lines_of_json(own_folders: Path) -> None:
     """Each record is one line, whatever is in it."""
     run = RunFolder(own_folders)
-    records = [{"step": 1, "text": "a\nb\u2028c😀\x85"}, {"step": 2, "loss": 1.5, "best": None}]
+    records: list[dict[str, Any]] = [{"step": 1, "text": "a\nb\u2028c😀\x85"}, {"step": 2, "loss": 1.5, "best": None}]
     for record in records:
         run.append_metrics(record)
     lines = run.metrics.read_bytes().split(b"\n")

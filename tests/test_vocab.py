@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_symbols_are_each_distinct_character_once(text: str) -> None:
     """The vocabulary of any text is its distinct characters, each larger than the one before."""
     symbols = Vocabulary.of_characters(text).symbols
     assert set(text) == set(symbols)
-    assert all(ord(left) < ord(right) for left, right in zip(symbols, symbols[1:], strict=False))
+    assert all(ord(left) < ord(right) for left, right in pairwise(symbols))
 
 
 def test_symbol_order_is_the_same_in_every_process() -> None:
@@ -295,7 +296,7 @@ def test_feeding_bytes_in_pieces_gives_the_same_text(ids: list[int], cuts: list[
     """Whatever bytes come and wherever they are cut, the pieces add up to what `bytes.decode` says."""
     decoder = Vocabulary.of_bytes().decoder()
     borders = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
-    text = "".join(decoder.decode(ids[a:b]) for a, b in zip(borders, borders[1:], strict=False))
+    text = "".join(decoder.decode(ids[a:b]) for a, b in pairwise(borders))
     assert bytes(ids).decode(errors="replace") == text + decoder.decode([], final=True)
 
 
