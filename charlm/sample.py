@@ -68,12 +68,14 @@ class Choice:
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     """Turn logits into probabilities over the last axis, in float64, without overflow at any temperature above 0."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # a tiny temperature may reach -inf, whose exponential is rightly 0
-        exponentials: NDArray[np.float64] = np.exp(shifted / temperature)
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return probabilities
+    p: NDArray[np.float64] = logits.astype(np.float64)
+    p -= p.max(axis=-1, keepdims=True)
+    if temperature != 1:
+        # Below this a difference of any two float32 numbers could divide to infinity; the result is the same.
+        p /= max(temperature, 1e-260)
+    np.exp(p, out=p)
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
 
 
 def draw_seed() -> int:
@@ -167,7 +169,7 @@ class _Ending:
 
 
 def _draw(p_V: NDArray[np.float64], random: np.random.Generator) -> int:
-    # The last character with any probability takes what rounding leaves between the sum and 1.
-    cumulative_V = np.cumsum(p_V)
-    drawn = int(np.searchsorted(cumulative_V, random.random() * cumulative_V[-1], side="right"))
-    return min(drawn, int(np.flatnonzero(p_V)[-1]))
+    cumulative_V = p_V.cumsum()
+    drawn = int(cumulative_V.searchsorted(random.random() * cumulative_V[-1], side="right"))
+    # The last character with any probability takes what rounding may leave below the sum.
+    return drawn if drawn < len(p_V) else int(np.flatnonzero(p_V)[-1])

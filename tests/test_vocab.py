@@ -212,9 +212,10 @@ def test_the_nearest_character_is_a_relative(symbols: str, character: str, neare
 
 
 def test_a_character_without_relatives_has_no_nearest() -> None:
-    """An emoji among letters gets no far-fetched suggestion."""
+    """An emoji among letters, or a letter of another script, gets no far-fetched suggestion."""
     vocabulary = Vocabulary.of_characters("abc")
     assert vocabulary.nearest("\U0001f600") is None
+    assert vocabulary.nearest("\u0431") is None
     with pytest.raises(UnknownCharacterError) as caught:
         vocabulary.encode("\U0001f600")
     assert "nearest" not in str(caught.value)
