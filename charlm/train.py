@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from charlm.evaluate import Scores, evaluate
 from charlm.model import CharModel, build, dropout_masks
 from charlm.optimizer import Optimizer
 from charlm.runtime import Runtime
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share
 from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
@@ -349,51 +349,3 @@ class Training:
             "bytes": self.corpus.num_bytes,
         }
         return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus)
-
-
-class Clock:
-    """Seconds of a run that goes on, unmoved by changes of the system's time."""
-
-    def __init__(self, seconds_before: float) -> None:
-        self._began = time.monotonic() - seconds_before
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has taken."""
-        return time.monotonic() - self._began
-
-
-class Pace:
-    """Characters per second of learning, from one measurement to the next."""
-
-    def __init__(self, clock: Clock, characters: int) -> None:
-        self._clock = clock
-        self._seconds, self._characters = clock.seconds, characters
-
-    def measure(self, characters: int) -> float:
-        """Return the pace since the last call, given all characters so far."""
-        seconds = self._clock.seconds
-        pace = (characters - self._characters) / max(seconds - self._seconds, 1e-9)
-        self._seconds, self._characters = seconds, characters
-        return pace
-
-    def resume(self) -> None:
-        """Leave out the time since the last measurement."""
-        self._seconds = self._clock.seconds
-
-
-def rate_share(share: float, warmup_fraction: float, decay_fraction: float) -> float:
-    """Return the share of the full learning rate at a share of the run: up, level, and in a line down to 0."""
-    rise = (share + 1e-3) / warmup_fraction if warmup_fraction else 1.0
-    fall = (1 - share) / decay_fraction if decay_fraction else 1.0
-    return max(0.0, min(rise, fall, 1.0))
-
-
-def due(share_before: float, share: float, times: int) -> bool:
-    """Tell whether something that happens so many times in a run happens between two shares of it."""
-    return int(share * times) > int(share_before * times)
-
-
-def dropout_for(num_epochs: float) -> float:
-    """Return how much to leave out for a text that is read so often: nothing up to 3 times, 0.5 from 10 times on."""
-    return round(min(0.5, 0.3 * math.log2(max(1.0, num_epochs / 3))), 2)

@@ -496,6 +496,15 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> 
     assert text_of(load([name])) == "text"
 
 
+def test_lone_surrogates_survive_the_cache() -> None:
+    """Two halves that stand side by side in the vocabulary are not joined to one character by the cache."""
+    name = write("a.txt", rb"\udbff \udc00")
+    for _ in range(2):
+        loaded = load([name], encoding="unicode_escape")
+        assert list(loaded.vocabulary.symbols) == [" ", "\udbff", "\udc00"]
+        assert text_of(loaded) == "\udbff \udc00"
+
+
 def test_cut_ids_are_made_again(tmp_path: Path) -> None:
     """Ids of the wrong length are not believed."""
     name = write("a.txt", "text")

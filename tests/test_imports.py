@@ -22,6 +22,7 @@ LEVELS = {
     "config": 1,
     "downloads": 1,
     "runtime": 1,
+    "schedule": 1,
     "vocab": 1,
     "catalog": 2,
     "checkpoint": 2,

@@ -18,9 +18,10 @@ from charlm.checkpoint import RunFolder, load
 from charlm.config import Config
 from charlm.errors import RunError, TrainingError
 from charlm.runtime import Runtime
-from charlm.train import MAX_SKIPPED_IN_A_ROW, Training, dropout_for, due, rate_share
+from charlm.schedule import dropout_for
+from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
 
-TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 12
+TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 
 
 def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
@@ -337,31 +338,6 @@ def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
     assert stored.metrics["validation_bits_per_character"] == scores.bits_per_character
     training.model.load_arrays(stored.weights)
     assert evaluate(training.model, training.parts.validation) == scores
-
-
-def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    """Warm-up over the first tenth, level, and down in a line over the second half."""
-    shares = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75, 1.0]
-    expected = [0.01, 0.51, 1.0, 1.0, 1.0, 0.5, 0.0]
-    assert [rate_share(share, 0.1, 0.5) for share in shares] == pytest.approx(expected)
-    assert rate_share(0.0, 0.0, 0.0) == rate_share(0.9, 0.0, 0.0) == 1.0
-
-
-@pytest.mark.parametrize("steps", [1, 3, 7, 100, 12345])
-@pytest.mark.parametrize("times", [1, 4, 10])
-def test_what_is_due_so_often_happens_so_often(steps: int, times: int) -> None:
-    """Spread over the run, the last time at its end, and never more than once a step."""
-    happened = [due(step / steps, (step + 1) / steps, times) for step in range(steps)]
-    assert sum(happened) == min(steps, times)
-    assert happened[-1]
-
-
-def test_dropout_grows_with_the_epochs() -> None:
-    """A text read a few times needs none; one read over and over needs much, but never all."""
-    values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
-    assert values == sorted(values)
-    assert values[:3] == [0.0, 0.0, 0.0]
-    assert 0.2 < values[3] <= values[5] < 0.9
 
 
 def test_auto_dropout_is_settled_once_and_written_down() -> None:

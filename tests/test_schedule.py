@@ -1,0 +1,47 @@
+"""Shares of a run: when things are due, how high the rate is, how much is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    """Warm-up over the first tenth, level, and down in a line over the second half."""
+    shares = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75, 1.0]
+    expected = [0.01, 0.51, 1.0, 1.0, 1.0, 0.5, 0.0]
+    assert [rate_share(share, 0.1, 0.5) for share in shares] == pytest.approx(expected)
+    assert rate_share(0.0, 0.0, 0.0) == rate_share(0.9, 0.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 100, 12345])
+@pytest.mark.parametrize("times", [1, 4, 10])
+def test_what_is_due_so_often_happens_so_often(steps: int, times: int) -> None:
+    """Spread over the run, the last time at its end, and never more than once a step."""
+    happened = [due(step / steps, (step + 1) / steps, times) for step in range(steps)]
+    assert sum(happened) == min(steps, times)
+    assert happened[-1]
+
+
+def test_dropout_grows_with_the_epochs() -> None:
+    """A text read a few times needs none; one read over and over needs much, but never all."""
+    values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
+    assert values == sorted(values)
+    assert values[:3] == [0.0, 0.0, 0.0]
+    assert 0.2 < values[3] <= values[5] < 0.9
+
+
+def test_the_pace_leaves_out_the_time_that_was_not_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters over seconds since the last measurement, or since learning went on after a pause."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = Clock(50.0)
+    pace = Pace(clock, 1000)
+    now[0] += 10
+    assert clock.seconds == 60
+    assert pace.measure(3000) == 200
+    now[0] += 7
+    pace.resume()
+    now[0] += 2
+    assert pace.measure(3100) == 50
