@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import io
 import sysconfig
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +87,19 @@ class Entry:
 
     def _fetch(self, progress: Progress | None) -> None:
         file = self.path.with_name(self._file_name)
-        download(self.address, file, self.algorithm, self.digest, progress)
+        # An archive that was put here by hand, or not yet unpacked when a run was killed, need not be fetched.
+        if not _has_digest(file, self.algorithm, self.digest):
+            download(self.address, file, self.algorithm, self.digest, progress)
         if self.member:
             unpack(file, self.member, self.member_bytes or 0, self.path)
             file.unlink()
+
+
+def _has_digest(path: Path, algorithm: str, digest: str) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == digest
 
 
 def source_of(path: Path) -> Source:
@@ -121,7 +132,7 @@ def unpack(archive: Path, member: str, expected_bytes: int, target: Path) -> Non
                 file.write(chunk)
             if left:
                 raise DownloadError(f"`{member}` in `{archive}` is {left:,} bytes shorter than announced")
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError, OSError) as error:
         raise DownloadError(f"`{archive}` could not be unpacked: {error}", "remove it and try again") from error
 
 

@@ -56,13 +56,14 @@ class ModelFile:
     def save(self, path: Path) -> None:
         """Write it in one piece: either the whole new file is there afterwards or the old one."""
         fields = {
-            "vocabulary": {"kind": self.vocabulary.kind, "symbols": self.vocabulary.symbols},
+            # One by one: JSON would join two lone surrogates that stand side by side to one character.
+            "vocabulary": {"kind": self.vocabulary.kind, "symbols": list(self.vocabulary.symbols)},
             "config": self.config,
             "metrics": self.metrics,
             "corpus": self.corpus,
         }
         metadata = {name: json.dumps(value) for name, value in fields.items()}
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
         metadata |= {"format": "charlm", "format_version": str(FORMAT_VERSION)}
         write_atomic(path, save_safetensors(arrays, metadata | {"sha256": _content_hash(arrays, metadata)}))
 
@@ -90,7 +91,10 @@ def load(path: Path) -> ModelFile:
         if metadata.pop("sha256") != _content_hash(arrays, metadata):
             raise ModelFileError(f"`{path}` is damaged: its content does not match its hash", "use another copy of it")
         fields = {name: json.loads(metadata[name]) for name in ("vocabulary", "config", "metrics", "corpus")}
-        vocabulary = Vocabulary(fields["vocabulary"]["kind"], fields["vocabulary"]["symbols"])
+        symbols = fields["vocabulary"]["symbols"]
+        if not isinstance(symbols, list) or any(len(symbol) != 1 for symbol in symbols):
+            raise ModelFileError(f"`{path}`: its vocabulary is not a list of characters")
+        vocabulary = Vocabulary(fields["vocabulary"]["kind"], "".join(symbols))
         model = ModelFile(arrays, vocabulary, fields["config"], fields["metrics"], fields["corpus"])
         _check_shapes(model, path)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -133,6 +137,10 @@ def _content_hash(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
 
 
 def _check_shapes(model: ModelFile, path: Path) -> None:
+    sizes = [model.config["model"][name] for name in ("embedding_size", "hidden_size", "num_layers")]
+    # Before they are used: a million million layers must not be enumerated.
+    if not all(type(size) is int and 1 <= size <= 1 << 20 for size in sizes) or sizes[2] > len(model.arrays):
+        raise ModelFileError(f"`{path}`: there is no model with the sizes {sizes}")
     expected = expected_shapes(model.config, len(model.vocabulary))
     weights = model.weights
     for name in sorted(expected.keys() ^ weights.keys()):
@@ -223,7 +231,7 @@ class RunFolder:
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
             yield
         finally:
@@ -237,11 +245,11 @@ class RunFolder:
     def truncate_metrics(self, last_step: int) -> None:
         """Drop the records after `last_step`: training resumes there and will write them again."""
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
+        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []:
             with suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
                 if json.loads(line)["step"] <= last_step:
-                    kept.append(line + "\n")
-        write_atomic(self.metrics, "".join(kept).encode())
+                    kept.append(line + b"\n")
+        write_atomic(self.metrics, b"".join(kept))
 
 
 def find_model(path: Path | None) -> Path:
@@ -277,6 +285,8 @@ def _first_free(parent: Path, name: str) -> Path:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
+            if not parent.is_dir():
+                raise
             number += 1
         else:
             return path

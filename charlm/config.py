@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +18,7 @@ from charlm.errors import ConfigError
 from charlm.files import bundled_folder
 
 DEFAULT_CONFIG = "lstm"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16
 MAX_DEPTH = 32
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
@@ -25,7 +27,7 @@ UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 def parse_seconds(value: Any) -> Any:
     """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; anything else is left for the validator to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([\d.]+)\s*(s|m|min|h)?\s*", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
         try:
             return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
         except ValueError:
@@ -35,6 +37,21 @@ def parse_seconds(value: Any) -> Any:
 
 def _as_names(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _share(value: Any) -> Any:
+    if value == "auto" or (type(value) in (int, float) and 0 <= value < 0.95):
+        return value
+    raise ValueError("should be `auto` or a number from 0 to 0.95")
+
+
+def _group_or_defaults(value: Any) -> Any:
+    # A group all of whose lines are remarks is None.
+    if value is None:
+        return {}
+    if not isinstance(value, dict | Settings):
+        raise ValueError("should be a group of settings")
+    return value
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
@@ -54,17 +71,11 @@ class ModelConfig(Settings):
     embedding_size: int = Field(64, ge=1, le=4096, description="numbers that stand for one character at the input")
     hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
-    dropout: float | Literal["auto"] = Field(
+    dropout: Annotated[float | Literal["auto"], BeforeValidator(_share)] = Field(
         "auto",
         description="share of each layer's outputs left out, one mask per block; auto: more the more often "
         "training reads the same text",
     )
-
-    @model_validator(mode="after")
-    def _dropout_is_a_share(self) -> ModelConfig:
-        if self.dropout != "auto" and not 0 <= self.dropout < 0.95:
-            raise ValueError("dropout must be `auto` or a number from 0 to 0.95")
-        return self
 
 
 class DataConfig(Settings):
@@ -133,9 +144,9 @@ class TrainConfig(Settings):
 class Config(Settings):
     """All settings of a run."""
 
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    model: Annotated[ModelConfig, BeforeValidator(_group_or_defaults)] = ModelConfig()
+    data: Annotated[DataConfig, BeforeValidator(_group_or_defaults)] = DataConfig()
+    train: Annotated[TrainConfig, BeforeValidator(_group_or_defaults)] = TrainConfig()
     vocab: Literal["characters", "bytes"] = Field(
         "characters", description="symbols of the model: the text's own characters, or the 256 byte values"
     )
@@ -145,7 +156,13 @@ class Config(Settings):
 
     def to_yaml(self) -> str:
         """Write the settings as YAML that `load` reads back."""
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(exclude_none=True)
+        # PyYAML writes a next-line character bare and then reads it as the end of a line.
+        is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
+        return yaml.dump(values, Dumper=_StrictDumper, sort_keys=False, allow_unicode=is_plain)
+
+
+GROUPS: dict[str, type[Settings]] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
 
 
 def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
@@ -176,7 +193,8 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[s
 def describe() -> str:
     """List every setting with its default and what it means."""
     lines = []
-    for group, model in [("", Config), *((f"{name}.", _group(name)) for name in ("model", "data", "train"))]:
+    groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
+    for group, model in groups.items():
         for name, field in model.model_fields.items():
             if field.description:
                 default = "none" if field.default is None else field.default
@@ -215,7 +233,7 @@ def parse_yaml(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{name}{line}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError(f"{name}: settings are `key: value` lines, not a {type(tree).__name__}")
@@ -277,16 +295,20 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 
+class _StrictDumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers
+
+
 def _locate(source: str | Path | None) -> Path:
     name = str(source or DEFAULT_CONFIG)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (unlike Path.expanduser it leaves ~nobody alone)
     bundled = bundled_folder("configs")
     known = sorted(file.stem for file in bundled.glob("*.yaml"))
     if path.suffix == "" and name in known and not path.is_file():
         return bundled / f"{name}.yaml"
     if path.is_file():
         return path
-    if path.parent == Path("configs") and path.stem in known:
+    if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
         return bundled / path.name
     close = difflib.get_close_matches(path.stem, known, n=1)
     hint = f"did you mean `{close[0]}`? " if close else ""
@@ -319,11 +341,16 @@ def _parse_override(override: str) -> tuple[str, Any]:
 def _put(tree: dict[str, Any], lines: dict[str, str], key: str, value: Any, place: str) -> None:
     *groups, last = key.split(".")
     branch = tree
-    for group in groups:
-        branch = branch.setdefault(group, {})
+    for depth, group in enumerate(groups):
+        if branch.get(group) is None:
+            branch[group] = {}
+            lines[".".join(groups[: depth + 1])] = place
+        branch = branch[group]
         if not isinstance(branch, dict):
             raise ConfigError(f"{place}: `{group}` is not a group of settings")
     branch[last] = value
+    for below in [name for name in lines if name.startswith(f"{key}.")]:
+        del lines[below]
     lines[key] = place
     # A duration replaces the one before it: `--set train.steps=500` over `time: 60s` means 500 steps.
     if groups == ["train"] and last in DURATIONS and value is not None:
@@ -333,23 +360,20 @@ def _put(tree: dict[str, Any], lines: dict[str, str], key: str, value: Any, plac
 
 def _describe(problem: dict[str, Any], lines: dict[str, str], name: str) -> str:
     parts = [str(part) for part in problem["loc"]]
-    while parts and ".".join(parts) not in lines and len(parts) > 1:
-        parts.pop()
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    place = next((lines[prefix] for prefix in prefixes if prefix in lines), name)
+    if problem["type"] != "extra_forbidden":
+        # Below a setting pydantic names items and members of a union.
+        while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):
+            parts.pop()
     key = ".".join(parts)
-    place = lines.get(key, name)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
         close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
         return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
     return f"{place}: `{key}`: {message[:1].lower() + message[1:]}{given}"
-
-
-def _group(name: str) -> type[Settings]:
-    annotation: Any = Config.model_fields[name].annotation
-    assert issubclass(annotation, Settings)
-    return annotation
 
 
 def _known_keys(groups: Sequence[str]) -> list[str]:
@@ -363,5 +387,5 @@ def _known_keys(groups: Sequence[str]) -> list[str]:
 
 
 def _elsewhere(key: str) -> list[str]:
-    dotted = {name: f"{group}.{name}" for group in ("model", "data", "train") for name in _known_keys([group])}
+    dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
     return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import difflib
 import glob
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,8 +26,9 @@ from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.files import CHUNK_BYTES, cache_folder, replacing, write_atomic
 from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 BYTE_ORDER_MARK = "\ufeff"
+CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def load(
     """
     _check_encoding(encoding)
     notes: list[str] = []
-    sources = [source for name in names for source in _find(name, notes, progress)]
+    sources = [source for name in names for source in _find(name, encoding, notes, progress)]
     kind = vocabulary.kind if vocabulary else kind
     digest, lengths = _fingerprint(sources)
     if not sum(lengths):
@@ -96,19 +100,21 @@ def load(
     description = _cached(folder, key)
     if description is None:
         description = _encode_into(folder, key, sources, encoding, kind, vocabulary, unknown, digest)
-    symbols = Vocabulary(kind, description["symbols"])
+    symbols = Vocabulary(kind, "".join(map(chr, description["symbols"])))
     if not description["characters"]:
         raise CorpusError(f"{_title(names)} holds no character that could be used")
+    # Kept by number, for the same texts may come under other names.
+    notes += [f"byte order mark of `{sources[index].name}` dropped" for index in description["marked"]]
     ids = np.memmap(folder / f"{key}.ids", dtype=symbols.dtype, mode="r")
-    return Corpus(_title(names), ids, symbols, digest, sum(lengths), (*notes, *description["notes"]))
+    return Corpus(_title(names), ids, symbols, digest, sum(lengths), tuple(notes))
 
 
 def split(ids: Ids, validation_fraction: float, test_fraction: float) -> Split:
     """Cut ids into train, validation and test, contiguous and in this order; train keeps at least one character."""
-    train_end = max(1, int(len(ids) * (1 - validation_fraction - test_fraction)))
-    validation_end = max(train_end, int(len(ids) * (1 - test_fraction))) if test_fraction else len(ids)
-    if not validation_fraction:
-        train_end = validation_end
+    # In decimals as written: in binary 1 - 0.05 - 0.05 is less than 0.9, and a character would change sides.
+    validation, test = Fraction(str(validation_fraction)), Fraction(str(test_fraction))
+    train_end = max(1, int(len(ids) * (1 - validation - test)))
+    validation_end = max(train_end, int(len(ids) * (1 - test)))
     return Split(ids[:train_end], ids[train_end:validation_end], ids[validation_end:])
 
 
@@ -128,19 +134,21 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-def _find(name: str, notes: list[str], progress: Progress | None) -> list[Source]:
+def _find(name: str, encoding: str, notes: list[str], progress: Progress | None) -> list[Source]:
     if name == "-":
         return [_spool("standard input", sys.stdin.buffer)]
+    if not name:
+        raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
     if entry := entries().get(name):
         return entry.sources(progress)
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         if path.is_dir():
-            return _in_folder(path, notes)
+            return _in_folder(path, encoding, notes)
         if path.exists():
             return [_checked(path)]
         matches = sorted(glob.glob(str(path), recursive=True))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
     files = [_checked(Path(match)) for match in matches if not Path(match).is_dir()]
     if files:
@@ -152,13 +160,13 @@ def _find(name: str, notes: list[str], progress: Progress | None) -> list[Source
     )
 
 
-def _in_folder(folder: Path, notes: list[str]) -> list[Source]:
+def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
     sources, num_binary = [], 0
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             source = _checked(path)
             with source.open() as file:
-                is_binary = b"\0" in file.read(8192)
+                is_binary = "\0" in file.read(8192).decode(encoding, "replace")
             num_binary += is_binary
             if not is_binary:
                 sources.append(source)
@@ -220,7 +228,9 @@ def _texts(source: Source, encoding: str, notes: list[str]) -> Iterator[str]:
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                _refuse_bytes(source, encoding, offset - len(waiting) + error.start, error)
+                # The codec may have cut something from the front, such as the mark of `utf-8-sig`.
+                start = len(waiting) + len(chunk) - len(error.object) + error.start
+                _refuse_bytes(source, encoding, offset - len(waiting) + start, error)
             offset += len(chunk)
             if is_first and text:
                 is_first = False
@@ -241,7 +251,8 @@ def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _refuse_bytes(source: Source, encoding: str, offset: int, error: UnicodeDecodeError) -> None:
     byte = error.object[error.start]
     starts_with_utf16_mark = offset == 0 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    other = "utf-16" if starts_with_utf16_mark else "cp1252"
+    tried = codecs.lookup(encoding).name
+    other = "utf-16" if starts_with_utf16_mark else "cp1252" if tried != "cp1252" else "latin-1"
     raise CorpusError(
         f"`{source.name}` is not {encoding}: byte 0x{byte:02x} at offset {offset:,} ({error.reason})",
         f"`--encoding {other}` may be what it is written in; `--set vocab=bytes` takes any bytes as they are",
@@ -254,14 +265,14 @@ def _writable_cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    # A read-only home must not stop anyone; the system sweeps this folder, and it is keyed by content too.
-    folder = Path(tempfile.gettempdir()) / "charlm-encoded"
-    folder.mkdir(exist_ok=True)
+    # A read-only home must not stop anyone: the ids then last as long as the process.
+    folder = Path(tempfile.mkdtemp(prefix="charlm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _cached(folder: Path, key: str) -> dict | None:  # type: ignore[type-arg]
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         description: dict = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))  # type: ignore[type-arg]
         if (folder / f"{key}.ids").stat().st_size == description["id_bytes"]:
             return description
@@ -278,29 +289,36 @@ def _encode_into(
     unknown: str,
     digest: str,
 ) -> dict:  # type: ignore[type-arg]
-    notes: list[str] = []
+    marked: list[int] = []
+    is_own = vocabulary is None
     if vocabulary is None:
         vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding)
     num_characters = 0
     with replacing(folder / f"{key}.ids") as file:
-        for source in sources:
-            for ids in _encoded(source, encoding, vocabulary, unknown, notes):
+        for index, source in enumerate(sources):
+            found: list[str] = []
+            for ids in _encoded(source, encoding, vocabulary, unknown, found, is_own):
                 num_characters += len(ids)
                 file.write(ids.tobytes())
+            if found:
+                marked.append(index)
         if _fingerprint(sources)[0] != digest:
-            raise CorpusError("the corpus changed while it was read", "try again when nothing writes to it")
+            raise CorpusError(*CHANGED)
     description = {
-        "symbols": vocabulary.symbols,
+        # As numbers: JSON would join two lone surrogates that stand side by side to one character.
+        "symbols": [ord(symbol) for symbol in vocabulary.symbols],
         "characters": num_characters,
         "id_bytes": num_characters * vocabulary.dtype.itemsize,
-        "notes": notes,
+        "marked": marked,
     }
     # The description comes last: without it the ids do not count.
     write_atomic(folder / f"{key}.json", json.dumps(description).encode())
     return description
 
 
-def _encoded(source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str]) -> Iterator[Ids]:
+def _encoded(
+    source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str], is_own: bool
+) -> Iterator[Ids]:
     if vocabulary.kind == "bytes":
         yield from (np.frombuffer(chunk, dtype=np.uint8) for chunk in _chunks(source))
         return
@@ -309,6 +327,8 @@ def _encoded(source: Source, encoding: str, vocabulary: Vocabulary, unknown: str
         try:
             yield vocabulary.encode(text, unknown, position)
         except UnknownCharacterError as error:
+            if is_own:
+                raise CorpusError(*CHANGED) from error
             raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
         position += len(text)
 

@@ -43,6 +43,7 @@ def download(
     try:
         _fetch(address, part, progress, timeout)
     except urllib.error.HTTPError as error:
+        error.close()
         raise DownloadError(
             f"the server of `{address}` answered {error.code} {error.reason}", _by_hand(target)
         ) from error
@@ -72,6 +73,7 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) 
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not here:
             raise
+        error.close()
         # Either all of it is here already (the hash will tell) or the file behind the address shrank.
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
         if total == str(here):

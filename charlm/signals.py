@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -26,7 +27,9 @@ class Interrupt:
         # Python delivers signals to the main thread only; elsewhere there is nothing to set.
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                if number := getattr(signal, name, None):
+                number = getattr(signal, name, None)
+                # Ignored (`nohup`, a job in the background) stays ignored; None is a handler that Python did not set.
+                if number and signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._remember)
         return self
 
@@ -45,4 +48,6 @@ class Interrupt:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
-        self._announce()
+        # The terminal may be gone, or be in the middle of a write: then it stays unsaid.
+        with suppress(OSError, RuntimeError):
+            self._announce()

@@ -26,6 +26,8 @@ from charlm.streams import Block, Streams, fit
 BITS = 1 / math.log(2)
 RECORDS_PER_EVALUATION = 10
 SAVE_SECONDS = 60.0
+# Fewer characters than these do not tell which of two models is better.
+MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
 MAX_ROLLBACKS = 5
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
@@ -100,10 +102,13 @@ class Training:
         if (self.num_streams, self.block_size) != (config.train.batch_size, config.train.block_size):
             self.notes.append(
                 f"the text has {len(self.parts.train):,} characters to train on: "
-                f"{self.num_streams} streams of {self.block_size} characters are read at a time"
+                f"{self.num_streams} x {self.block_size} of them are read at a time"
             )
-        if not len(self.parts.validation):
-            self.notes.append("no text is held out for validation: the last model is kept as the best")
+        if len(self.parts.validation) < MIN_VALIDATION_CHARACTERS:
+            self.notes.append(
+                f"{len(self.parts.validation)} characters are held out, too few to tell which model is best: "
+                "the last one is kept"
+            )
         num_symbols = len(corpus.vocabulary)
         self.model: CharModel = build(config.model.model_dump(), num_symbols)
         self.model.initialise(torch.Generator().manual_seed(config.seed))
@@ -309,9 +314,10 @@ class Training:
 
     def _keep_if_best(self, validation: float | None) -> None:
         progress = self.progress
-        # Asked this way round, a NaN is never better than anything.
         best = math.inf if progress.best_bits is None else progress.best_bits
-        if validation is None or (math.isfinite(validation) and validation < best):
+        is_telling = len(self.parts.validation) >= MIN_VALIDATION_CHARACTERS
+        # Asked this way round, a NaN is never better than anything.
+        if validation is None or not is_telling or validation < best:
             progress.best_bits = validation
             progress.evaluations_without_gain = 0
             metrics = {"step": progress.step, "epoch": self.epoch, "seconds": progress.seconds}

@@ -38,7 +38,12 @@ class Vocabulary:
     """
 
     def __init__(self, kind: Kind, symbols: str) -> None:
-        if kind not in ("characters", "bytes") or len(set(symbols)) != len(symbols):
+        if (
+            not isinstance(symbols, str)
+            or kind not in ("characters", "bytes")
+            or len(set(symbols)) != len(symbols)
+            or (kind == "bytes" and symbols != "".join(map(chr, range(256))))
+        ):
             raise ValueError(f"no vocabulary: kind {kind!r}, {len(symbols)} symbols, {len(set(symbols))} distinct")
         self.kind: Kind = kind
         self.symbols = symbols

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -463,14 +462,23 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
         ("characters", None),
         ("characters", 5),
         ("characters", ["ab", "c", "d", "e", "f"]),
-        ("characters", list(SYMBOLS)),
+        ("characters", ["a", 1, "c", "d", "e", "f"]),
         ("bytes", SYMBOLS),
     ],
 )
-def test_a_vocabulary_that_is_none_is_refused(own_folders: Path, kind: Any, symbols: Any) -> None:
+def test_a_vocabulary_that_is_none_is_refused(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, symbols: Any
+) -> None:
     """Unknown kinds, repeated symbols, symbols of the wrong type, and bytes that are not all 256 are refused."""
-    vocabulary: Any = SimpleNamespace(kind=kind, symbols=symbols)
-    replace(tiny(), vocabulary=vocabulary).save(own_folders / "m")
+    whole = json.dumps
+    written = {"kind": kind, "symbols": list(symbols) if isinstance(symbols, str) else symbols}
+
+    def forged(value: Any, **options: Any) -> str:
+        return whole(written if isinstance(value, dict) and "symbols" in value else value, **options)
+
+    monkeypatch.setattr(json, "dumps", forged)
+    tiny().save(own_folders / "m")
+    monkeypatch.undo()
     refusal(own_folders / "m")
 
 
