@@ -53,6 +53,8 @@ class Entry:
     bytes: int | None = None
     member: str = ""
     member_bytes: int | None = None
+    characters: int | None = None
+    vocabulary: int | None = None
 
     @property
     def path(self) -> Path:

@@ -51,7 +51,7 @@ class _Commands(TyperGroup):
 
 
 # A little below 1: what is improbable is mostly a mistake of the model's.
-SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TEMPERATURE = 0.7
 
 app = typer.Typer(
     cls=_Commands,
@@ -286,6 +286,7 @@ def corpora(
             row |= {"bytes": text.num_bytes, "characters": len(text.ids), "vocabulary": len(text.vocabulary)}
         else:
             row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}
+            row |= {"characters": entry.characters, "vocabulary": entry.vocabulary}
         rows.append(row)
     if as_json:
         print_json(rows)

@@ -73,5 +73,7 @@ def print_corpora(rows: list[dict[str, Any]]) -> None:
         bytes_, characters, different = (
             f"{row[key]:,}" if row.get(key) else "-" for key in ("bytes", "characters", "vocabulary")
         )
-        print(f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']})")
-    print("\nWhere the characters are missing the text is not here yet: it is downloaded when it is first used.")
+        where = ", to be downloaded when first used" if "address" in row else ""
+        print(
+            f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']}{where})"
+        )

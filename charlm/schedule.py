@@ -50,5 +50,5 @@ def due(share_before: float, share: float, times: int) -> bool:
 
 
 def dropout_for(num_epochs: float) -> float:
-    """Return how much to leave out for a text that is read so often: nothing up to 3 times, 0.5 from 10 times on."""
-    return round(min(0.5, 0.3 * math.log2(max(1.0, num_epochs / 3))), 2)
+    """Return how much to leave out for a text that is read so often: nothing up to 3 times, 0.6 from 12 times on."""
+    return round(min(0.6, 0.3 * math.log2(max(1.0, num_epochs / 3))), 2)
