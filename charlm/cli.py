@@ -16,6 +16,7 @@ from charlm.output import print_corpora, print_json, report_error, say, show_dow
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
+    from charlm.vocab import Ids
 
 
 def _prepare_streams() -> None:
@@ -230,6 +231,10 @@ def evaluate(
     ] = None,
     encoding: Encoding = None,
     unknown: Unknown = "error",
+    with_baselines: Annotated[
+        bool,
+        typer.Option("--baselines/--no-baselines", help="Beside a held-out part: what counting and compressing cost."),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Measure how well a model predicts a text it has not learned, in bits per character.
@@ -241,23 +246,31 @@ def evaluate(
     if part and corpus:
         raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
     from charlm import evaluate as evaluation
+    from charlm.baselines import baselines
     from charlm.model import build
 
     file = _model_file(model)
-    name, ids = _text_to_score(file, part, corpus, encoding, unknown)
+    name, ids, train_ids = _text_to_score(file, part, corpus, encoding, unknown)
     net = build(file.config["model"], len(file.vocabulary))
     net.load_arrays(file.weights)
     scores = evaluation.evaluate(net, ids, window)
-    context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
+    rows = list(baselines(train_ids, ids, file.vocabulary)) if with_baselines and train_ids is not None else []
     if as_json:
-        print_json({"corpus": name, "window": window, **scores.to_json()})
+        beside = [row.to_json() for row in rows]
+        print_json({"corpus": name, "window": window, **scores.to_json(), "baselines": beside})
         return
+    context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
     print(f"{name}, {scores.characters:,} characters, {context}")
     print(f"{scores.bits_per_character:8.4f} bits per character ({scores.nats_per_character:.4f} nats)")
     print(f"{scores.perplexity_per_character:8.3f} perplexity per character")
     print(
         f"{scores.top1_accuracy:8.1%} of characters were the likeliest, {scores.top5_accuracy:.1%} among the first five"
     )
+    if rows:
+        print("beside it, in bits per character of the same text:")
+    for row in sorted(rows, key=lambda row: row.bits_per_character):
+        seen = f", given {row.characters_seen:,} characters of the training part" if row.characters_seen else ""
+        print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
 
 
 @app.command()
@@ -296,15 +309,15 @@ def corpora(
 
 def _text_to_score(
     file: ModelFile, part: str | None, names: list[str] | None, encoding: str | None, unknown: str
-) -> tuple[str, Any]:
-    """Return name and ids of what `eval` is asked to score."""
+) -> tuple[str, Ids, Ids | None]:
+    """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
     from charlm import corpus
 
     data = file.config["data"]
     if names:
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
         text = corpus.load(names, progress=show_download, **options)  # type: ignore[arg-type]
-        return text.name, text.ids
+        return text.name, text.ids, None
     text = corpus.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
     if text.sha256 != file.corpus["sha256"]:
         raise UsageError(
@@ -313,7 +326,8 @@ def _text_to_score(
         )
     chosen = part or "validation"
     parts = corpus.split(text.ids, data["validation_fraction"], data["test_fraction"])
-    return f"{chosen} part of {text.name}", getattr(parts, chosen)
+    name = f"{chosen} part of {text.name}"
+    return name, getattr(parts, chosen), None if chosen == "train" else parts.train
 
 
 def _model_file(path: Path | None) -> ModelFile:

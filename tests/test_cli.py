@@ -74,7 +74,13 @@ def test_a_run_from_text_to_sample(text: str) -> None:
     assert scores["characters"] == len(TEXT) - int(0.9 * len(TEXT))
     best = load(Path("run/best.safetensors")).metrics["validation_bits_per_character"]
     assert scores["bits_per_character"] == pytest.approx(best, abs=1e-6)
-    assert answer("eval", "-m", "run", "--part", "train", "--json")["characters"] == int(0.9 * len(TEXT))
+    assert [row["name"] for row in scores["baselines"]][:2] == ["uniform", "unigram"]
+    assert answer("eval", "-m", "run", "--no-baselines", "--json")["baselines"] == []
+    training = answer("eval", "-m", "run", "--part", "train", "--json")
+    assert (training["characters"], training["baselines"]) == (int(0.9 * len(TEXT)), [])
+    listing = call("eval", "-m", "run").stdout
+    assert "Kneser-Ney" in listing
+    assert f"{scores['bits_per_character']:.4f} bits per character" in listing
     assert answer("eval", "-m", "run", "--corpus", "-", "--json", stdin="a")["characters"] == 1
     assert answer("eval", "-m", "run", "--window", "8", "--json")["window"] == 8
     assert len(answer("sample", "the", "-m", "run", "--length", "9", "--json")[0]["text"]) == 12

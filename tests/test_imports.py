@@ -30,6 +30,7 @@ LEVELS = {
     "corpus": 3,
     "model": 3,
     "stepper": 3,
+    "baselines": 2,
     "evaluate": 4,
     "optimizer": 4,
     "sample": 4,

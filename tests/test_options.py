@@ -169,7 +169,7 @@ def test_every_flag_changes_what_a_command_prints(
 def test_the_table_of_flags_has_every_flag_of_the_commands_that_answer() -> None:
     """Those of `train`, `--part` and `--fetch` have their tests in test_cli.py and test_catalog.py."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
-    elsewhere = {("eval", "--part"), ("eval", "--corpus"), ("corpora", "--fetch")}
+    elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
