@@ -337,5 +337,8 @@ def _collect(sources: Sequence[Source], encoding: str) -> Vocabulary:
     seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
     for source in sources:
         for text in _texts(source, encoding, []):
-            seen[code_points_of(text)] = True
+            if text.isascii():
+                seen[:256] |= np.bincount(np.frombuffer(text.encode("ascii"), dtype=np.uint8), minlength=256) > 0
+            else:
+                seen[code_points_of(text)] = True
     return Vocabulary("characters", "".join(map(chr, np.flatnonzero(seen))))

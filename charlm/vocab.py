@@ -52,6 +52,9 @@ class Vocabulary:
         # A dense table makes encoding one gather; it ends at the largest code point in use.
         self._table = np.full(int(self._code_points.max(initial=0)) + 2, len(symbols), dtype=np.uint32)
         self._table[self._code_points] = np.arange(len(symbols), dtype=np.uint32)
+        # The same for plain ASCII, where bytes.translate is many times faster than a gather.
+        self._ascii_symbols = bytes(code for code in map(ord, symbols) if code < 0x80)
+        self._ascii_ids = bytes(self._ids.get(chr(code), 0) & 0xFF for code in range(256))
 
     @classmethod
     def of_characters(cls, text: str) -> Self:
@@ -98,6 +101,10 @@ class Vocabulary:
         replacement = self._replacement(unknown)
         if self.kind == "bytes":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+        if self.dtype == np.uint8 and text.isascii():
+            ascii_text = text.encode("ascii")
+            if not ascii_text.translate(None, self._ascii_symbols):
+                return np.frombuffer(ascii_text.translate(self._ascii_ids), dtype=np.uint8)
         ids, known = self.encode_code_points(code_points_of(text))
         if known.all():
             return ids
