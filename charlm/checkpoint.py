@@ -204,7 +204,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run to go on with it, and clear away what a killed writer left.
+        """Open an existing run to go on with it.
 
         Raises:
             RunError: there is no run that could go on.
@@ -212,12 +212,11 @@ class RunFolder:
         run = cls(path.expanduser())
         if not run.last.is_file():
             raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
-        sweep_temporary(run.path)
         return run
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process, so that two trainings never write to one run.
+        """Hold the folder for this process, so that two trainings never write to one run, and clear leftovers away.
 
         Raises:
             RunError: another process holds it.
@@ -233,6 +232,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
+            sweep_temporary(self.path)
             yield
         finally:
             os.close(descriptor)

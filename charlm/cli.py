@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from charlm import __version__
-from charlm.errors import CharlmError, UsageError
+from charlm.errors import CharlmError, CorpusError, UsageError
 from charlm.output import print_corpora, print_json, report_error, say, show_download, write_texts
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def _prepare_streams() -> None:
     """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- for as long as the process
     for stream, settings in (
         (sys.stdin, {"encoding": "utf-8", "newline": ""}),
         (sys.stdout, {"errors": "backslashreplace"}),
@@ -125,18 +127,22 @@ def train(
 
         print(describe())
         return
-    from charlm import runs
+    from charlm import config as settings
 
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
-    if resume is None:
-        training = runs.begin(config, overrides or [], flags, out)
-    elif config or out or encoding or seed is not None:
-        raise UsageError("`--resume` goes on with a run as it was begun", "of its settings only `train` can be changed")
-    else:
-        training = runs.resume(resume, overrides or [], flags)
-    runs.learn(training)
-    runs.conclude(training, sample_length, SAMPLE_TEMPERATURE, as_json)
+    if resume and (config or out or encoding or seed is not None):
+        raise UsageError(
+            "`--resume` goes on with a run as it was begun", "no settings file, --out, --encoding or --seed"
+        )
+    # Read before torch is loaded, so that a mistake is told at once.
+    effective = None if resume else settings.load(config, overrides or [], flags)
+    from charlm import runs
+
+    run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags)
+    with run as training:
+        runs.learn(training)
+        runs.conclude(training, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
 @app.command()
@@ -209,10 +215,12 @@ def predict_next(
     if text is None and sys.stdin.isatty() and not as_json:
         repl.converse(repl.Reader(stepper), top)
         return
-    reader = repl.Reader(stepper, unknown)
-    if text is not None:
-        reader.read(sys.stdin.read() if text == "-" else _as_given(text))
-    for prediction in repl.answer_lines(reader, top) if text is None else [reader.predict(top)]:
+    if text is None:
+        predictions = repl.answer_lines(stepper, top, unknown)
+    else:
+        given = sys.stdin.read() if text == "-" else _as_given(text)
+        predictions = iter([repl.predict(stepper, given, top, unknown)])
+    for prediction in predictions:
         if as_json:
             print_json(prediction.to_json())
         else:
@@ -245,6 +253,8 @@ def evaluate(
     """
     if part and corpus:
         raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
+    if encoding and not corpus:
+        raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
     from charlm import evaluate as evaluation
     from charlm.baselines import baselines
     from charlm.model import build
@@ -318,7 +328,12 @@ def _text_to_score(
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
         text = corpus.load(names, progress=show_download, **options)  # type: ignore[arg-type]
         return text.name, text.ids, None
-    text = corpus.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
+    if data["corpus"] == ["-"]:
+        raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
+    try:
+        text = corpus.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
+    except CorpusError as error:
+        raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
     if text.sha256 != file.corpus["sha256"]:
         raise UsageError(
             f"the text `{text.name}` is not, or no longer, what this model learned",
@@ -327,6 +342,9 @@ def _text_to_score(
     chosen = part or "validation"
     parts = corpus.split(text.ids, data["validation_fraction"], data["test_fraction"])
     name = f"{chosen} part of {text.name}"
+    if not len(getattr(parts, chosen)):
+        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` of its run says how much is held out"
+        raise CorpusError(f"the {name} is empty", hint)
     return name, getattr(parts, chosen), None if chosen == "train" else parts.train
 
 

@@ -119,7 +119,7 @@ class TrainConfig(Settings):
         20_000,
         ge=1,
         le=10**9,
-        description="how much of the validation part each of them reads; the last one reads it all",
+        description="how much of the validation part each of them reads; the best model is measured on all of it",
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")
@@ -236,7 +236,10 @@ def parse_yaml(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(f"{name}: settings are `key: value` lines, not a {type(tree).__name__}")
+        raise ConfigError(
+            f"{name}: settings are `key: value` lines, which these are not",
+            f"a text to learn is given with `--corpus {name}`",
+        )
     return tree or {}, loader.lines
 
 
@@ -304,7 +307,7 @@ def _locate(source: str | Path | None) -> Path:
     path = Path(os.path.expanduser(name))  # noqa: PTH111 (unlike Path.expanduser it leaves ~nobody alone)
     bundled = bundled_folder("configs")
     known = sorted(file.stem for file in bundled.glob("*.yaml"))
-    if path.suffix == "" and name in known and not path.is_file():
+    if name in known:
         return bundled / f"{name}.yaml"
     if path.is_file():
         return path

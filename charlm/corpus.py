@@ -87,6 +87,8 @@ def load(
         UnknownCharacterError: under `unknown="error"`.
     """
     _check_encoding(encoding)
+    if vocabulary:
+        vocabulary.encode("", unknown)  # refuses a policy that is none, whether or not it will be needed
     notes: list[str] = []
     sources = [source for name in names for source in _find(name, encoding, notes, progress)]
     kind = vocabulary.kind if vocabulary else kind
@@ -162,8 +164,10 @@ def _find(name: str, encoding: str, notes: list[str], progress: Progress | None)
 
 def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
     sources, num_binary = [], 0
+    # What charlm itself writes below a folder is not the text there.
+    runs = {path.parent for path in folder.rglob("last.safetensors")}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if path.is_file() and path.parent not in runs and not _is_hidden(path.relative_to(folder)):
             source = _checked(path)
             with source.open() as file:
                 is_binary = "\0" in file.read(8192).decode(encoding, "replace")
@@ -175,6 +179,10 @@ def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
     if not sources:
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _checked(path: Path) -> Source:

@@ -19,7 +19,7 @@ class TrainingDisplay:
         self._training = training
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
-            BarColumn(),
+            BarColumn(bar_width=12),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -48,7 +48,8 @@ class TrainingDisplay:
 
     def show(self, record: Record) -> None:
         """Show a record; those with a validation stay on the screen."""
-        train = f"train {record.train_bits_per_character:.3f}"
+        bits = record.train_bits_per_character
+        train = "train -" if bits is None else f"train {bits:.3f}"
         self._bar.update(self._task, description=f"{train} bits/char, {record.characters_per_second:,.0f} chars/s")
         self._num_shown += 1
         validation = record.validation_bits_per_character

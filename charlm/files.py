@@ -1,8 +1,7 @@
-"""Files: atomic writes, hashes, and where bundled and cached files are. Knows nothing of models or texts."""
+"""Files: atomic writes, and where bundled and cached files are. Knows nothing of models or texts."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -48,12 +47,6 @@ def sweep_temporary(folder: Path) -> None:
     for leftover in folder.glob(".*.tmp"):
         with suppress(OSError):
             leftover.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file without reading it into memory at once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bundled_folder(name: str) -> Path:

@@ -23,7 +23,7 @@ def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrices_GOI: G matrices, each (O, I).
-        steps: iterations; five bring every singular value to between 0.7 and 1.2.
+        steps: iterations; five bring all but the smallest singular values to between 0.7 and 1.2.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers".
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.sample import softmax
+from charlm.sample import softmax, start
 from charlm.stepper import Floats, Stepper, StepperState
 
 BAR_WIDTH = 30
@@ -75,31 +75,48 @@ class Prediction:
         yield f"entropy {self.entropy_bits:.2f} bits"
 
 
-class Reader:
-    """Follows a text that is being edited: a stack of states, one for each character read.
+def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Prediction:
+    """Rank what may come after a text.
 
-    A keystroke at the end is one step of the model, a backspace none.
+    Raises:
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
+    """
+    return _rank(stepper, text, start(stepper, text, unknown)[0], top)
+
+
+def _rank(stepper: Stepper, text: str, logits_BV: Floats, top: int) -> Prediction:
+    vocabulary = stepper.vocabulary
+    p_V = softmax(logits_BV[0])
+    order_V = np.argsort(-p_V, kind="stable")
+    ids = order_V[:top]
+    return Prediction(
+        text=text,
+        candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
+        remaining_probability=float(p_V[order_V[top:]].sum()),
+        num_others=max(0, len(vocabulary) - top),
+        entropy_bits=float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum()),
+    )
+
+
+class Reader:
+    """Follows a line that is being edited: a stack of states, one for each character read.
+
+    A keystroke at the end is one step of the model, a backspace none. What the model does not know is left out.
     """
 
-    def __init__(self, stepper: Stepper, unknown: str = "skip") -> None:
+    def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
-        self._unknown = unknown
         self._text = ""
         self._stack: list[tuple[Floats, StepperState]] = [stepper.start()]
+        # Before the first character a new line is expected, though none has been read.
+        self._empty = start(stepper, "")
 
     def read(self, text: str) -> None:
-        """Move to another text, stepping only over what differs from the one before.
-
-        Raises:
-            UnknownCharacterError: under the policy `error`; the text before stays.
-        """
+        """Move to another text, stepping only over what differs from the one before."""
         common = _common_length(self._text, text)
-        encoded = [
-            self._stepper.vocabulary.encode(character, self._unknown, common + index)
-            for index, character in enumerate(text[common:])
-        ]
         del self._stack[common + 1 :]
-        for ids in encoded:
+        for character in text[common:]:
+            ids = self._stepper.vocabulary.encode(character, "skip")
             self._stack.append(self._stepper.read(ids, *self._stack[-1]))
         self._text = text
 
@@ -108,24 +125,18 @@ class Reader:
         """The characters of the text that the model does not know."""
         return "".join(dict.fromkeys(c for c in self._text if c not in self._stepper.vocabulary))
 
+    @property
+    def _now(self) -> tuple[Floats, StepperState]:
+        return self._stack[-1] if self._text else self._empty
+
     def predict(self, top: int) -> Prediction:
         """Rank what may come next."""
-        vocabulary = self._stepper.vocabulary
-        p_V = softmax(self._stack[-1][0][0])
-        order_V = np.argsort(-p_V, kind="stable")
-        ids = order_V[:top]
-        return Prediction(
-            text=self._text,
-            candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
-            remaining_probability=float(p_V[order_V[top:]].sum()),
-            num_others=max(0, len(vocabulary) - top),
-            entropy_bits=float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum()),
-        )
+        return _rank(self._stepper, self._text, self._now[0], top)
 
     def continuation(self, length: int) -> str:
         """Return the likeliest next characters, taken one by one, up to the end of the line."""
         decoder = self._stepper.vocabulary.decoder()
-        logits_BV, state = self._stack[-1]
+        logits_BV, state = self._now
         text = ""
         for _ in range(length):
             drawn = int(np.argmax(logits_BV[0]))
@@ -136,11 +147,10 @@ class Reader:
         return text.partition("\n")[0]
 
 
-def answer_lines(reader: Reader, top: int) -> Iterator[Prediction]:
+def answer_lines(stepper: Stepper, top: int, unknown: str) -> Iterator[Prediction]:
     """Predict after each line of standard input."""
     for line in sys.stdin:
-        reader.read(line.rstrip("\r\n"))
-        yield reader.predict(top)
+        yield predict(stepper, line.rstrip("\r\n"), top, unknown)
 
 
 def converse(reader: Reader, top: int) -> None:
@@ -155,6 +165,10 @@ def converse(reader: Reader, top: int) -> None:
         def get_suggestion(self, buffer: Buffer, document: Document) -> Suggestion | None:
             reader.read(document.text)
             return Suggestion(reader.continuation(GHOST_LENGTH)) if document.text else None
+
+    def suggest(buffer: Buffer) -> None:
+        # Asked only when something is inserted, the suggestion would be gone after a backspace.
+        buffer.suggestion = Continuation().get_suggestion(buffer, buffer.document)
 
     def toolbar() -> str:
         reader.read(session.default_buffer.document.text_before_cursor)

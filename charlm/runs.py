@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
 from charlm.checkpoint import RunFolder, load
-from charlm.config import Config
+from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
 from charlm.errors import UsageError
@@ -22,44 +26,74 @@ from charlm.signals import Interrupt
 from charlm.stepper import Stepper
 from charlm.train import Training
 
+# What a run is made of besides its model and text: with another of these its state would mean something else.
+FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer"}
 
-def begin(config: str | None, overrides: list[str], flags: dict[str, Any], out: Path | None) -> Training:
-    """Set up a new run and write down its settings."""
-    effective = settings.load(config, overrides, flags)
+
+@contextmanager
+def begin(effective: Config, out: Path | None) -> Iterator[Training]:
+    """Set up a new run, write down its settings, and hold its folder."""
     if effective.seed is None:
         effective = effective.model_copy(update={"seed": sampling.draw_seed()})
-    text = _load_text(effective, effective.data.corpus)
-    first = effective.data.corpus[0]
-    name = "stdin" if first == "-" else Path(first).stem or "text"
-    run = RunFolder.create(out, f"{name}-{effective.model.cell}")
-    write_atomic(run.config, effective.to_yaml().encode())
-    return _set_up(effective, text, run)
-
-
-def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Training:
-    """Take up a run where it was left."""
-    run = RunFolder.open(path)
-    last = load(run.last)
-    begun = settings.validate(last.config, {}, str(run.last))
-    corpus = flags.pop("data.corpus", begun.data.corpus)
-    effective = settings.override(last.config, overrides, flags)
-    if effective.model_dump(exclude={"train"}) != begun.model_dump(exclude={"train"}):
-        raise UsageError("`--resume` goes on with a run as it was begun", "of its settings only `train` can be changed")
-    text = _load_text(effective, corpus)
-    training = _set_up(effective, text, run)
-    training.restore(last)
-    training.reopen()
-    run.truncate_metrics(training.progress.step)
-    write_atomic(run.config, effective.to_yaml().encode())
-    return training
-
-
-def _load_text(effective: Config, names: list[str]) -> Corpus:
-    return corpora.load(names, encoding=effective.data.encoding, kind=effective.vocab, progress=show_download)
-
-
-def _set_up(effective: Config, text: Corpus, run: RunFolder) -> Training:
     runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+    text = _load_text(effective)
+    run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
+    with run.locked():
+        write_atomic(run.config, effective.to_yaml().encode())
+        yield _set_up(effective, text, run, runtime)
+
+
+@contextmanager
+def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Iterator[Training]:
+    """Take up a run where it was left, and hold its folder."""
+    run = RunFolder.open(path)
+    with run.locked():
+        last = load(run.last)
+        begun = settings.validate(last.config, {}, str(run.last))
+        corpus = flags.pop("data.corpus", begun.data.corpus)
+        effective = settings.override(last.config, overrides, flags)
+        if _fixed(effective) != _fixed(begun):
+            raise UsageError(
+                "`--resume` goes on with a run as it was begun",
+                f"only settings of `train` can be changed, except {', '.join(sorted(FIXED_OF_TRAIN))}",
+            )
+        effective = effective.model_copy(update={"data": effective.data.model_copy(update={"corpus": corpus})})
+        if corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
+            raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
+        runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+        training = _set_up(effective, _load_text(effective), run, runtime)
+        training.restore(last)
+        if effective.train != begun.train:
+            training.reopen()
+        if training.share >= 1 and not training.progress.finished:
+            raise UsageError(
+                f"`{path}` is past that already: step {training.progress.step:,}, {training.progress.seconds:.0f} s",
+                "a duration counts from the beginning of the run",
+            )
+        run.truncate_metrics(training.progress.step)
+        write_atomic(run.config, effective.to_yaml().encode())
+        yield training
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    changeable = set(TrainConfig.model_fields) - FIXED_OF_TRAIN
+    return config.model_dump(exclude={"train": changeable, "data": {"corpus"}})
+
+
+def _name_of(corpus: str) -> str:
+    """Return what to call a run on this corpus, as a folder can be called."""
+    if corpus == "-":
+        return "stdin"
+    path = Path(corpus).expanduser().resolve()
+    return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-") or "text"
+
+
+def _load_text(effective: Config) -> Corpus:
+    data = effective.data
+    return corpora.load(data.corpus, encoding=data.encoding, kind=effective.vocab, progress=show_download)
+
+
+def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
     training = Training(effective, text, run, runtime)
     model = effective.model
     say(f"run {run.path}, seed {effective.seed}, {runtime}")
@@ -72,7 +106,7 @@ def _set_up(effective: Config, text: Corpus, run: RunFolder) -> Training:
 
 def learn(training: Training) -> None:
     """Train to the end, or to the first Ctrl-C or SIGTERM, after which the process exits as those ask for."""
-    with training.run.locked(), TrainingDisplay(training) as display:
+    with TrainingDisplay(training) as display:
         farewell = "finishing this block and saving; again to quit at once"
         with Interrupt(lambda: display.say(farewell)) as interrupt:
 
@@ -92,7 +126,11 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     scores = training.measure_best()
     best = training.run.best
     file = load(best)
-    measured = "" if scores is None else f": {scores.bits_per_character:.3f} bits per character on validation text"
+    measured = ""
+    if scores is not None:
+        measured = f": {scores.bits_per_character:.3f} bits per character on all {scores.characters:,} held out"
+    if training.progress.finished not in ("", "done"):
+        say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.metrics['step']:,}, in {best}{measured}")
     stepper = Stepper(file)
     choice = sampling.Choice(temperature)

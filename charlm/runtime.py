@@ -33,7 +33,8 @@ class Runtime:
         Raises:
             DeviceError: the machine lacks what was asked for by name.
         """
-        torch.set_num_threads(threads or _usable_cores())
+        if threads or "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(threads or _usable_cores())
         chosen = torch.device(_best_device() if device == "auto" else device)
         if chosen.type not in _available_devices():
             raise DeviceError(f"this machine has no device `{device}`", f"there is {', '.join(_available_devices())}")
@@ -50,8 +51,8 @@ class Runtime:
         return nullcontext()
 
     def __str__(self) -> str:
-        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
-        return f"{self.device.type}, {self.precision}{threads}"
+        threads = f" x {self.threads}" if self.device.type == "cpu" else ""
+        return f"{self.device.type}{threads}, {self.precision}"
 
 
 def _usable_cores() -> int:

@@ -92,8 +92,9 @@ def start(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats
         UnknownCharacterError: the prompt holds characters the model lacks, under `unknown="error"`.
     """
     vocabulary = stepper.vocabulary
+    ids_T = vocabulary.encode(prompt, unknown)
     if prompt or "\n" not in vocabulary or len(vocabulary) == 1:
-        return stepper.read(vocabulary.encode(prompt, unknown), *stepper.start())
+        return stepper.read(ids_T, *stepper.start())
     newline = vocabulary.encode("\n")
     logits_BV, state = stepper.read(newline, *stepper.start())
     logits_BV[:, newline] = -np.inf
@@ -128,6 +129,8 @@ def stream(
     Yields:
         the number of the text and the characters it has grown by, as they are drawn.
     """
+    if "" in stop:
+        raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
     random = [np.random.default_rng(seed) for seed in seeds]
     decoders = [stepper.vocabulary.decoder() for _ in seeds]
     endings = [_Ending(stop, lines) for _ in seeds]

@@ -46,7 +46,8 @@ def rate_share(share: float, warmup_fraction: float, decay_fraction: float) -> f
 
 def due(share_before: float, share: float, times: int) -> bool:
     """Tell whether something that happens so many times in a run happens between two shares of it."""
-    return int(share * times) > int(share_before * times)
+    # A share such as 29/100 times 100 may come out a hair below 29.
+    return int(share * times + 1e-9) > int(share_before * times + 1e-9)
 
 
 def dropout_for(num_epochs: float) -> float:

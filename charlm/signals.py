@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -46,7 +45,8 @@ class Interrupt:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            os._exit(128 + number)
+            # Not os._exit: on the way out the terminal is put in order and half-written files are removed.
+            raise SystemExit(128 + number)
         self.signal = signal.Signals(number)
         # The terminal may be gone, or be in the middle of a write: then it stays unsaid.
         with suppress(OSError, RuntimeError):

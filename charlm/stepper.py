@@ -16,9 +16,11 @@ Floats = NDArray[np.floating[Any]]
 # For each layer the parts of its state, each (B, H). Nothing writes into a state: keeping one is remembering it.
 StepperState = tuple[tuple[Floats, ...], ...]
 
-# 128 rows of 512 floats are 256 KiB, a share of every second-level cache. A multiple of the rows that BLAS
-# takes at once, so that no row is summed in another order at the seams.
+# 128 rows of 512 floats are 256 KiB, a share of every second-level cache.
 ROWS_PER_BLOCK = 128
+# BLAS takes several rows at once and sums what is left over in another order. Where there is nothing left over,
+# neither the number of its threads nor the blocks above change a bit.
+ROWS_TOGETHER = 64
 
 
 class Stepper:
@@ -41,9 +43,9 @@ class Stepper:
         # The first layer's input is one of V + 1 embeddings: what each adds to the gates is known beforehand.
         first_weight_ih, _, first_bias_ih, _ = layers[0]
         self._table_VG = weights["embedding.weight"] @ first_weight_ih.T + first_bias_ih
-        self._inputs = [(weight_ih, bias_ih) for weight_ih, _, bias_ih, _ in layers[1:]]
-        self._recurrences = [(weight_hh, bias_hh) for _, weight_hh, _, bias_hh in layers]
-        self._output = (weights["output.weight"], weights["output.bias"])
+        self._inputs = [(_padded(weight_ih), bias_ih) for weight_ih, _, bias_ih, _ in layers[1:]]
+        self._recurrences = [(_padded(weight_hh), bias_hh) for _, weight_hh, _, bias_hh in layers]
+        self._output = (_padded(weights["output.weight"]), weights["output.bias"])
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
         """Begin texts: return what the model expects first and its state, before any character."""
@@ -78,19 +80,32 @@ class Stepper:
         return logits_BV, state
 
 
-def _linear(x_BI: Floats, weight_OI: Floats, bias_O: Floats) -> Floats:
+def _padded(weight_OI: Floats) -> Floats:
+    """Add rows of zeros up to a multiple of `ROWS_TOGETHER`."""
+    missing = -len(weight_OI) % ROWS_TOGETHER
+    return (
+        np.concatenate([weight_OI, np.zeros((missing, weight_OI.shape[1]), weight_OI.dtype)]) if missing else weight_OI
+    )
+
+
+def _linear(x_BI: Floats, weight_PI: Floats, bias_O: Floats) -> Floats:
     """Compute W x + b for each stream, bit for bit the same whatever the number of streams.
 
     One stream is a matrix times a vector, which reads the weights once. Many streams are done as that
     many such products, over rows few enough to stay in the cache: up to some 16 streams this is also faster than one
     product of matrices, which would round differently and let a text depend on its company.
+
+    Args:
+        x_BI: shape (B, I).
+        weight_PI: `_padded`, its first O rows meant.
+        bias_O: shape (O,).
     """
+    num_rows, num_outputs = len(weight_PI), len(bias_O)
     if len(x_BI) == 1:
-        y_O: Floats = weight_OI @ x_BI[0] + bias_O
-        return y_O[None]
-    num_outputs = len(weight_OI)
-    y_BO1 = np.empty((len(x_BI), num_outputs, 1), dtype=x_BI.dtype)
-    starts = range(0, max(1, num_outputs - ROWS_PER_BLOCK + 1), ROWS_PER_BLOCK)
-    for start, end in zip(starts, [*starts[1:], num_outputs], strict=True):
-        np.matmul(weight_OI[start:end], x_BI[:, :, None], out=y_BO1[:, start:end])
-    return y_BO1[:, :, 0] + bias_O
+        y_P: Floats = weight_PI @ x_BI[0]
+        return (y_P[:num_outputs] + bias_O)[None]
+    y_BP1 = np.empty((len(x_BI), num_rows, 1), dtype=x_BI.dtype)
+    for start in range(0, num_rows, ROWS_PER_BLOCK):
+        end = start + ROWS_PER_BLOCK
+        np.matmul(weight_PI[start:end], x_BI[:, :, None], out=y_BP1[:, start:end])
+    return y_BP1[:, :num_outputs, 0] + bias_O

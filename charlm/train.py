@@ -72,7 +72,7 @@ class Record:
     step: int
     epoch: float
     seconds: float
-    train_bits_per_character: float
+    train_bits_per_character: float | None
     learning_rate: float
     characters_per_second: float
     validation_bits_per_character: float | None = None
@@ -133,6 +133,11 @@ class Training:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all weights and the carried state are numbers that can be gone on with."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in (*self.model.parameters(), *self.state))
+
+    @property
     def epoch(self) -> float:
         """How often the training part has been read."""
         return self.streams.epoch(self.progress.step)
@@ -168,7 +173,10 @@ class Training:
         settings = self.config.train
         clock = Clock(self.progress.seconds)
         pace = Pace(clock, self._characters_learned)
-        self._last_good = self.snapshot()
+        if self.run.last.exists():
+            self._last_good = self.snapshot()
+        else:
+            self.save()
         while not self.progress.finished and not should_stop():
             share_before = self.share
             rate = rate_share(share_before, settings.warmup_fraction, settings.decay_fraction)
@@ -181,7 +189,10 @@ class Training:
                 self._roll_back()
                 continue
 
-            is_evaluation = due(share_before, self.share, settings.evaluations)
+            is_evaluation = self.share >= 1 or due(share_before, self.share, settings.evaluations)
+            if is_evaluation and not self.is_finite:
+                self._roll_back()
+                continue
             if is_evaluation or due(share_before, self.share, RECORDS_PER_EVALUATION * settings.evaluations):
                 characters_per_second = pace.measure(self._characters_learned)
                 validation = self._validate() if is_evaluation else None
@@ -201,10 +212,10 @@ class Training:
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`, unless it holds numbers that are not finite."""
-        snapshot = self.snapshot()
-        if not all(np.isfinite(array).all() for array in snapshot.arrays.values()):
+        if not self.is_finite:
             self._roll_back()
             return
+        snapshot = self.snapshot()
         snapshot.save(self.run.last)
         self._last_good, self._saved_at = snapshot, self.progress.seconds
 
@@ -233,7 +244,7 @@ class Training:
         self.progress = Progress(**snapshot.metrics)
 
     def reopen(self) -> None:
-        """Let a finished run go on, if its settings now say that it is longer."""
+        """Let a finished run go on whose settings have changed, if by these it is not over."""
         if self.share < 1:
             self.progress.finished = ""
 
@@ -303,7 +314,7 @@ class Training:
             step=progress.step,
             epoch=self.epoch,
             seconds=progress.seconds,
-            train_bits_per_character=progress.nats / max(1, progress.num_losses) * BITS,
+            train_bits_per_character=progress.nats / progress.num_losses * BITS if progress.num_losses else None,
             learning_rate=self.config.train.learning_rate * rate,
             characters_per_second=characters_per_second,
             validation_bits_per_character=validation,

@@ -75,9 +75,6 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and (self.kind, self.symbols) == (other.kind, other.symbols)
 
-    def __hash__(self) -> int:
-        return hash((self.kind, self.symbols))
-
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
         """The smallest unsigned integer type that holds every id."""
@@ -105,7 +102,7 @@ class Vocabulary:
             ascii_text = text.encode("ascii")
             if not ascii_text.translate(None, self._ascii_symbols):
                 return np.frombuffer(ascii_text.translate(self._ascii_ids), dtype=np.uint8)
-        ids, known = self.encode_code_points(code_points_of(text))
+        ids, known = self._encode_code_points(code_points_of(text))
         if known.all():
             return ids
         if unknown == "error":
@@ -115,7 +112,7 @@ class Vocabulary:
         ids[~known] = replacement
         return ids
 
-    def encode_code_points(self, code_points: NDArray[np.uint32]) -> tuple[Ids, NDArray[np.bool_]]:
+    def _encode_code_points(self, code_points: NDArray[np.uint32]) -> tuple[Ids, NDArray[np.bool_]]:
         """Turn code points into ids and a mask of those that are known; unknown ones get id 0."""
         indices = self._table[np.minimum(code_points, len(self._table) - 1)]
         known = indices < len(self)

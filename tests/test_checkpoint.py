@@ -579,11 +579,14 @@ def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
         assert "last.safetensors" in raised.value.hint
 
 
-def test_opening_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> None:
+def test_holding_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> None:
     """The leftovers go and the files of the run stay."""
     for name in ("config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", ".last.safetensors.x1.tmp"):
         (own_folders / name).write_bytes(b"kept")
     assert own_folders == RunFolder.open(own_folders).path
+    assert (own_folders / ".last.safetensors.x1.tmp").exists()
+    with RunFolder.open(own_folders).locked():
+        pass
     names = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl"]
     assert names == sorted(path.name for path in own_folders.iterdir())
 
@@ -829,4 +832,6 @@ def test_a_process_that_is_killed_while_saving_leaves_a_whole_model(own_folders:
         if stage != "never":
             assert told + (stage == "after replace") == step
         run = RunFolder.open(own_folders / str(index))
+        with run.locked():
+            pass
         assert [path.name for path in run.path.iterdir()] == ["last.safetensors"]

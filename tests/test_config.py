@@ -149,12 +149,13 @@ def test_a_bundled_file_is_found_by_name_and_by_its_place() -> None:
     assert load("gru") == load("configs/gru.yaml") == load(Path("configs/gru.yaml"))
 
 
-def test_a_file_of_the_user_comes_before_a_bundled_one(own_folders: Path) -> None:
-    """A file that is there is the one that is meant, whether or not it is called like a bundled one."""
+def test_the_name_of_a_bundled_file_means_that_file_and_a_path_the_users_own(own_folders: Path) -> None:
+    """As with corpora: `gru` is charlm's, `./gru` and `configs/gru.yaml` are what lies there."""
     (own_folders / "configs").mkdir()
     for name in ("gru", "configs/gru.yaml"):
         (own_folders / name).write_text("seed: 77\n")
-        assert load(name).seed == 77
+    assert load("gru").seed is None
+    assert load("./gru").seed == load("configs/gru.yaml").seed == 77
 
 
 def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,21 +285,20 @@ def test_nesting_within_reason_is_no_syntax_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    "text",
     [
-        (b"- a\n- b\n", "list"),
-        (b"hello\n", "str"),
-        (b"5\n", "int"),
-        (b"true\n", "bool"),
-        (b"!!set {a}\n", "set"),
+        b"- a\n- b\n",
+        b"hello\n",
+        b"5\n",
+        b"true\n",
+        b"!!set {a}\n",
     ],
 )
-def test_only_a_mapping_holds_settings(text: bytes, what: str) -> None:
-    """A file whose top level is anything else is told what it is."""
+def test_only_a_mapping_holds_settings(text: bytes) -> None:
+    """A file whose top level is anything else is told what settings look like."""
     message = refusal(text)
     assert "s.yaml" in message
     assert "key: value" in message
-    assert what in message
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from charlm import files
-from charlm.files import bundled_folder, cache_folder, replacing, sha256_of, sweep_temporary, write_atomic
+from charlm.files import bundled_folder, cache_folder, replacing, sweep_temporary, write_atomic
 
 
 @pytest.fixture
@@ -182,20 +181,6 @@ def test_sweeping_a_missing_folder_does_nothing(own_folders: Path) -> None:
     """There is nothing to sweep where there is no folder."""
     sweep_temporary(own_folders / "absent")
     assert names_in(own_folders) == []
-
-
-@pytest.mark.parametrize("size", [0, 1, 3_000_000])
-def test_the_hash_is_that_of_the_content(own_folders: Path, size: int) -> None:
-    """A file's hash equals the hash of its bytes in memory."""
-    data = bytes(index * 7 % 256 for index in range(256)) * (size // 256) + b"x" * (size % 256)
-    (own_folders / "file").write_bytes(data)
-    assert hashlib.sha256(data).hexdigest() == sha256_of(own_folders / "file")
-
-
-def test_an_empty_file_has_the_known_hash(own_folders: Path) -> None:
-    """The hash of nothing is the one in every textbook."""
-    (own_folders / "file").touch()
-    assert sha256_of(own_folders / "file") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def test_bundled_folders_are_beside_the_package_in_a_source_tree(

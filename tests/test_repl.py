@@ -80,24 +80,28 @@ def test_after_any_editing_the_prediction_is_that_of_the_text(make_model: Callab
 
 
 def test_a_character_the_model_does_not_know_is_marked_not_fatal(make_model: Callable[..., ModelFile]) -> None:
-    """While typing it is left out; under the policy `error` it is an error and the text before stays."""
-    reader = Reader(Stepper(make_model()))
+    """While typing it is left out and shown; elsewhere it is an error that names it."""
+    stepper = Stepper(make_model())
+    reader = Reader(stepper)
     reader.read("ba\U0001f600d")
     assert reader.unknown_characters == "\U0001f600"
     assert "\U0001f600" in repl.toolbar_text(reader)
-    strict = Reader(Stepper(make_model()), "error")
-    strict.read("ba")
+    assert reader.predict(3).candidates == repl.predict(stepper, "bad", 3).candidates
     with pytest.raises(UnknownCharacterError, match="position 3"):
-        strict.read("bad\U0001f600")
-    assert strict.predict(3).text == "ba"
-    strict.read("bad")
-    assert strict.predict(3).candidates == _after(make_model, "bad")
+        repl.predict(stepper, "bad\U0001f600", 3)
 
 
-def _after(make_model: Callable[..., ModelFile], text: str) -> list[repl.Candidate]:
-    reader = Reader(Stepper(make_model()))
-    reader.read(text)
-    return reader.predict(3).candidates
+def test_before_the_first_character_the_prompt_expects_what_a_sample_begins_with(
+    make_model: Callable[..., ModelFile],
+) -> None:
+    """Typed and deleted, or never typed: the empty line is the same, and so is the empty prompt of `sample`."""
+    stepper = Stepper(make_model())
+    reader = Reader(stepper)
+    p_V = softmax(start(stepper, "")[0][0])
+    assert [c.probability for c in reader.predict(10).candidates] == sorted(p_V, reverse=True)
+    reader.read("a")
+    reader.read("")
+    assert reader.predict(10) == repl.predict(stepper, "", 10)
 
 
 def test_the_grey_text_is_what_greedy_sampling_would_write(make_model: Callable[..., ModelFile]) -> None:
@@ -127,7 +131,7 @@ def test_without_a_terminal_each_line_is_answered(
 ) -> None:
     """Line ends are not part of the text, whatever system wrote them."""
     monkeypatch.setattr("sys.stdin", io.StringIO("ab\r\n\nba\n"))
-    predictions = list(repl.answer_lines(Reader(Stepper(make_model())), 3))
+    predictions = list(repl.answer_lines(Stepper(make_model()), 3, "error"))
     assert [prediction.text for prediction in predictions] == ["ab", "", "ba"]
 
 

@@ -49,7 +49,20 @@ def test_a_stream_does_not_depend_on_its_company(
     make_model: Callable[..., ModelFile], cell: str, hidden_size: int
 ) -> None:
     """Alone or among others, bit for bit the same logits: sizes on both sides of the block of rows."""
-    stepper = Stepper(make_model(cell, 2, SYMBOLS[300], hidden_size))
+    assert_company_does_not_matter(Stepper(make_model(cell, 2, SYMBOLS[300], hidden_size)))
+
+
+@pytest.mark.parametrize("num_symbols", [917, 1378])
+def test_nor_where_the_products_are_shared_among_threads(
+    make_model: Callable[..., ModelFile], num_symbols: int
+) -> None:
+    """At full size BLAS uses several threads, and the number of symbols fits no number of rows."""
+    symbols = "".join(map(chr, range(0x4E00, 0x4E00 + num_symbols)))
+    assert_company_does_not_matter(Stepper(make_model("lstm", 1, symbols, hidden_size=512)))
+
+
+def assert_company_does_not_matter(stepper: Stepper) -> None:
+    """Step nine streams together and three of them alone, and compare every bit."""
     ids_BT = np.random.default_rng(5).integers(300, size=(9, 12))
     together = []
     _, state = stepper.start(9)
