@@ -178,6 +178,8 @@ def sample(
     text = sys.stdin.read() if prompt == "-" else _as_given(prompt)
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
     logits_BV, state = sampling.start(stepper, text, unknown)
+    if "" in (stop or ()):
+        raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
     first_seed = sampling.draw_seed() if seed is None else seed
     if seed is None:
         say(f"seed {first_seed}")

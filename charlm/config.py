@@ -181,7 +181,12 @@ def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mappin
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
-    tree, lines = parse_yaml(data, str(path))
+    try:
+        tree, lines = parse_yaml(data, str(path))
+    except ConfigError as error:
+        if path.suffix not in (".yaml", ".yml"):
+            error.hint = f"a text to learn is given with `--corpus {path}`"
+        raise
     return _overridden(tree, lines, overrides, flags or {}, str(path))
 
 
@@ -236,10 +241,7 @@ def parse_yaml(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(
-            f"{name}: settings are `key: value` lines, which these are not",
-            f"a text to learn is given with `--corpus {name}`",
-        )
+        raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
     return tree or {}, loader.lines
 
 

@@ -177,6 +177,7 @@ def converse(reader: Reader, top: int) -> None:
     session: PromptSession[str] = PromptSession(
         history=InMemoryHistory(), auto_suggest=Continuation(), bottom_toolbar=toolbar
     )
+    session.default_buffer.on_text_changed += suggest
     print(
         "Type, and see what may come next. Right arrow takes the grey text, Enter shows a table, exit or Ctrl-D leaves."
     )

@@ -129,8 +129,6 @@ def stream(
     Yields:
         the number of the text and the characters it has grown by, as they are drawn.
     """
-    if "" in stop:
-        raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
     random = [np.random.default_rng(seed) for seed in seeds]
     decoders = [stepper.vocabulary.decoder() for _ in seeds]
     endings = [_Ending(stop, lines) for _ in seeds]

@@ -146,3 +146,19 @@ def test_the_prompt_answers_enter_and_leaves_by_word_or_key(
     reader = Reader(Stepper(make_model()))
     reader.read("bad")
     assert list(reader.predict(3).lines(repl.bar_character())) == capsys.readouterr().out.splitlines()[1:]
+
+
+def test_the_grey_text_comes_back_after_a_backspace_and_can_be_taken(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Backspace, right arrow, Enter: the table is that of what is left plus the continuation."""
+    stepper = Stepper(make_model())
+    reader = Reader(stepper)
+    reader.read("ba")
+    continuation = reader.continuation(repl.GHOST_LENGTH)
+    assert continuation
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("bad\x7f\x1b[C\rexit\r")
+        repl.converse(Reader(stepper), 3)
+    expected = repl.predict(stepper, "ba" + continuation, 3).lines(repl.bar_character())
+    assert capsys.readouterr().out.splitlines()[1:] == list(expected)

@@ -15,8 +15,8 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     assert rate_share(0.0, 0.0, 0.0) == rate_share(0.9, 0.0, 0.0) == 1.0
 
 
-@pytest.mark.parametrize("steps", [1, 3, 7, 100, 12345])
-@pytest.mark.parametrize("times", [1, 4, 10])
+@pytest.mark.parametrize("steps", [1, 3, 7, 50, 100, 12345])
+@pytest.mark.parametrize("times", [1, 4, 10, 50, 100])
 def test_what_is_due_so_often_happens_so_often(steps: int, times: int) -> None:
     """Spread over the run, the last time at its end, and never more than once a step."""
     happened = [due(step / steps, (step + 1) / steps, times) for step in range(steps)]

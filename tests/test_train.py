@@ -374,3 +374,112 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
         -math.log(len(training.corpus.vocabulary)), rel=0.1
     )
+
+
+def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was carried so far, the model gets zeros for it, and for the other streams what was carried."""
+    training = begin(train__reset_probability=0.5, train__steps=12)
+    forward, seen = training.model.forward, []
+
+    def spy(tokens_TB: Any, state: Any, masks: Any) -> Any:
+        seen.append([part.clone() for part in state])
+        return forward(tokens_TB, state, masks)
+
+    monkeypatch.setattr(training.model, "forward", spy)
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    training.state = tuple(torch.ones_like(part) for part in training.state)
+    carried = []
+    for step in range(12):
+        carried.append(training.state)
+        training._learn_block(training.streams.block(step), 0.1)
+        training.progress.step += 1
+    assert any(training.streams.block(step).begins_B.any() for step in range(1, 12))
+    for step in range(12):
+        begins_B = training.streams.block(step).begins_B
+        for given, before in zip(seen[step], carried[step], strict=True):
+            assert (given[:, begins_B] == 0).all()
+            assert torch.equal(given[:, ~begins_B], before[:, ~begins_B])
+
+
+def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time has come, after any block, `last.safetensors` has it."""
+    monkeypatch.setattr("charlm.train.SAVE_SECONDS", -1.0)
+    training = begin(train__evaluations=1)
+    steps = []
+
+    def look() -> bool:
+        steps.append((load(training.run.last).metrics["step"], training.progress.step))
+        return training.progress.step >= 6
+
+    list(training.learn(look))
+    assert steps == [(step, step) for step in range(7)]
+
+
+def test_a_run_can_be_resumed_from_its_first_moment() -> None:
+    """The state before the first block is on disk, even if that block fails."""
+    training = begin()
+    interrupt(training, 0)
+    assert load(training.run.last).metrics["step"] == 0
+    interrupt(resume(training.run), 100)
+    assert_same_run(training, training)
+
+
+def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hint of the error promises is there."""
+    training = begin()
+    poison(training, monkeypatch, set(range(10_000)))
+    with pytest.raises(TrainingError, match="finite"):
+        interrupt(training, 10_000)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records after it show half the rate there would have been; what was skipped stays counted."""
+    training = begin(train__steps=12, train__warmup_fraction=0.0, train__decay_fraction=0.0)
+    poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+    interrupt(training, 100)
+    assert metrics(training)[-1]["learning_rate"] == pytest.approx(training.config.train.learning_rate / 2)
+    assert training.progress.skipped == MAX_SKIPPED_IN_A_ROW
+
+
+def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `best` nor `last` takes them, however the validation came out."""
+    training = begin(text="ab" * 30)
+    answers = iter(range(100))
+
+    def validate(self: Training) -> float:
+        if next(answers) == 1:
+            training.model.output.bias.data[0] = math.nan
+        return 1.0
+
+    monkeypatch.setattr(Training, "_validate", validate)
+    interrupt(training, 100)
+    for file in (training.run.best, training.run.last):
+        assert all(np.isfinite(array).all() for array in load(file).arrays.values())
+
+
+def test_a_run_past_its_new_end_ends() -> None:
+    """Resumed with fewer steps than it has, it does not learn for ever."""
+    training = begin()
+    interrupt(training, 9)
+    shorter = resume(training.run, train__steps=5)
+    interrupt(shorter, 50)
+    assert shorter.progress.step <= 10
+    assert shorter.progress.finished == "done"
+
+
+def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole part is read once, at the end."""
+    lengths = []
+
+    def spy(model: Any, ids: Any) -> Any:
+        lengths.append(len(ids))
+        return evaluate(model, ids)
+
+    from charlm.evaluate import evaluate
+
+    monkeypatch.setattr("charlm.train.evaluate", spy)
+    training = begin(train__evaluation_characters=70)
+    interrupt(training, 100)
+    training.measure_best()
+    assert lengths == [70, 70, 70, 70, len(training.parts.validation)]
