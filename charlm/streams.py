@@ -58,7 +58,7 @@ class Streams:
         self.blocks_per_epoch = len(ids) // (num_streams * block_size)
         self._stream_length = self.blocks_per_epoch * block_size
 
-    def epoch(self, step: int) -> float:
+    def epoch(self, step: float) -> float:
         """Return how often the text has been read before this step."""
         return step / self.blocks_per_epoch
 

@@ -31,7 +31,7 @@ MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
 MAX_ROLLBACKS = 5
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
-SHARE_TO_PROJECT_FROM = 0.02
+SHARE_TO_PROJECT_FROM = 0.06
 
 
 @dataclass
@@ -126,6 +126,7 @@ class Training:
         self.progress = Progress()
         self._last_good: ModelFile | None = None
         self._saved_at = 0.0
+        self._marked: tuple[int, float] | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -294,15 +295,25 @@ class Training:
         if self.progress.dropout is not None:
             return
         dropout = self.config.model.dropout
+        num_epochs = self._epochs_planned()
         if dropout != "auto":
             self.progress.dropout = dropout
-        elif self.config.train.time is None or self.share >= SHARE_TO_PROJECT_FROM:
-            num_epochs = self.epoch / self.share if self.share else self._epochs_planned()
+        elif num_epochs is not None:
             self.progress.dropout = dropout_for(num_epochs)
 
-    def _epochs_planned(self) -> float:
-        settings = self.config.train
-        return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
+    def _epochs_planned(self) -> float | None:
+        """Return how often the text will have been read; None while a timed run does not know its pace yet."""
+        settings, progress = self.config.train, self.progress
+        if settings.time is None:
+            return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
+        if self._marked is None and self.share >= SHARE_TO_PROJECT_FROM / 2:
+            self._marked = (progress.step, progress.seconds)
+        if self._marked is None or self.share < SHARE_TO_PROJECT_FROM or progress.step == self._marked[0]:
+            return None
+        # From here to there, for the first blocks of a process take far longer than all others.
+        step, seconds = self._marked
+        steps_per_second = (progress.step - step) / (progress.seconds - seconds)
+        return self.streams.epoch(progress.step + steps_per_second * (settings.time - progress.seconds))
 
     def _validate(self) -> float | None:
         part = self.parts.validation[: self.config.train.evaluation_characters]

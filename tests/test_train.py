@@ -483,3 +483,22 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
     interrupt(training, 100)
     training.measure_best()
     assert lengths == [70, 70, 70, 70, len(training.parts.validation)]
+
+
+def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first block that takes as long as ten others does not hide how many epochs there will be."""
+    training = begin(model__dropout="auto", train__steps=None, train__time=100.0)
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    learn = Training._learn_block
+
+    def learn_and_tick(self: Training, block: Any, rate: float) -> None:
+        learn(self, block, rate)
+        now[0] += 10 * 0.25 if self.progress.step == 0 else 0.25
+
+    monkeypatch.setattr(Training, "_learn_block", learn_and_tick)
+    interrupt(training, 60)
+    expected = dropout_for((1 + (100 - 2.5) / 0.25) / training.streams.blocks_per_epoch)
+    assert expected > 0.1
+    assert training.progress.dropout == pytest.approx(expected, abs=0.011)
