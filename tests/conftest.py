@@ -12,6 +12,7 @@ import pytest
 from charlm.checkpoint import ModelFile, expected_shapes
 from charlm.config import Config, ModelConfig
 from charlm.vocab import Vocabulary
+from tests.commands import TEXT
 
 # Two test processes with two threads each on two cores slow each other many times over.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -45,3 +46,17 @@ def make_model() -> Callable[..., ModelFile]:
         return ModelFile(arrays, Vocabulary("characters", symbols), config, {"step": 0}, corpus)
 
     return make
+
+
+@pytest.fixture
+def model(make_model: Callable[..., ModelFile]) -> str:
+    """A small model file."""
+    make_model().save(Path("small.safetensors"))
+    return "small.safetensors"
+
+
+@pytest.fixture
+def text() -> str:
+    """A small text."""
+    Path("hare.txt").write_text(TEXT, encoding="utf-8")
+    return "hare.txt"

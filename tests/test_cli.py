@@ -10,57 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from charlm import __version__
-from charlm.checkpoint import ModelFile, RunFolder, load
-from charlm.cli import app
-from charlm.errors import RunError
-
-TEXT = '"I am cold," said the hare.\n"Then run," said the fox.\n' * 30
-SMALL = [
-    "--set", "model.hidden_size=24", "--set", "model.embedding_size=8", "--set", "train.batch_size=4",
-    "--set", "train.block_size=16", "--set", "train.threads=1", "--set", "train.precision=fp32",
-]  # fmt: skip
-SHORT = [*SMALL, "--set", "train.steps=6", "--set", "train.evaluations=2"]
-
-
-def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
-
-
-def spawn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as a process of its own."""
-    environment = os.environ | options.pop("env", {})
-    command = [sys.executable, "-m", "charlm", *arguments]
-    return subprocess.run(command, capture_output=True, env=environment, check=False, **options)
-
-
-def answer(*arguments: str, stdin: str | bytes | None = None) -> Any:
-    """Run a command that must succeed and parse what it prints."""
-    result = call(*arguments, stdin=stdin)
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-@pytest.fixture
-def model(make_model: Callable[..., ModelFile]) -> str:
-    """A small model file."""
-    make_model().save(Path("small.safetensors"))
-    return "small.safetensors"
-
-
-@pytest.fixture
-def text() -> str:
-    """A small text."""
-    Path("hare.txt").write_text(TEXT, encoding="utf-8")
-    return "hare.txt"
+from charlm.checkpoint import ModelFile, load
+from tests.commands import SHORT, SMALL, TEXT, answer, call, spawn
 
 
 def test_a_run_from_text_to_sample(text: str) -> None:
@@ -380,82 +336,3 @@ def test_eval_refuses_a_text_that_has_changed(text: str) -> None:
     result = call("eval", "-m", "run")
     assert result.exit_code == 2
     assert "--corpus" in result.stderr
-
-
-def test_a_live_run_is_not_touched_by_another_process(text: str) -> None:
-    """A resume that comes too early is refused before it changes a byte."""
-    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
-    with RunFolder(Path("run")).locked():
-        result = call("train", "--resume", "run", "--set", "train.steps=3")
-        assert result.exit_code == 1
-        assert "another process" in result.stderr
-    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
-
-
-def test_a_run_holds_its_folder_from_beginning_to_end(text: str) -> None:
-    """While it is set up, learns and concludes, nobody else can hold it."""
-    from charlm import config, runs
-
-    effective = config.load("lstm", [setting for setting in SHORT if setting != "--set"], {"data.corpus": text})
-    with runs.begin(effective, Path("run")), pytest.raises(RunError), RunFolder(Path("run")).locked():
-        pytest.fail("held twice")
-
-
-@pytest.mark.parametrize("change", ["train.batch_size=2", "train.block_size=8", "train.optimizer=adamw"])
-def test_what_the_state_of_a_run_depends_on_cannot_be_changed(text: str, change: str) -> None:
-    """Streams and moments would mean something else."""
-    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    result = call("train", "--resume", "run", "--set", change)
-    assert result.exit_code == 2
-    assert "optimizer" in result.stderr
-
-
-def test_a_resume_to_before_where_the_run_is_is_refused(text: str) -> None:
-    """With where it is, and what a duration means; a run that patience ended stays ended."""
-    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    last = load(Path("run/last.safetensors"))
-    unfinished = replace(last, metrics=last.metrics | {"finished": ""})
-    unfinished.save(Path("run/last.safetensors"))
-    result = call("train", "--resume", "run", "--set", "train.steps=3")
-    assert result.exit_code == 2
-    assert "step 6" in result.stderr
-    early = replace(last, metrics=last.metrics | {"finished": "no better validation in 1 evaluations", "step": 5})
-    early.save(Path("run/last.safetensors"))
-    result = call("train", "--resume", "run", "--sample-length", "0")
-    assert "ended early" in result.stderr
-    assert load(Path("run/last.safetensors")).metrics["step"] == 5
-
-
-def test_a_text_that_came_through_a_pipe_is_not_waited_for(text: str) -> None:
-    """`eval` says to give it again instead of reading a terminal."""
-    call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=TEXT)
-    result = call("eval", "-m", "run")
-    assert result.exit_code == 2
-    assert "--corpus" in result.stderr
-
-
-def test_a_run_in_a_folder_of_texts_is_not_part_of_the_text(text: str) -> None:
-    """`-c .` means the same before and after a run was written below it."""
-    assert call("train", "-c", ".", *SHORT, "--sample-length", "0").exit_code == 0
-    assert call("eval").exit_code == 0
-    assert [path.name for path in Path("runs").iterdir()] == ["work-lstm-1"]
-
-
-@pytest.mark.parametrize(
-    ("corpus", "name"),
-    [("-", "stdin"), ("fables", "fables"), ("a/b.c.txt", "b.c.txt"), ("src/*.py", "py"), ("**", "text"), ("/", "text")],
-)
-def test_a_run_is_named_as_a_folder_can_be(corpus: str, name: str) -> None:
-    """After its text, without what a shell would take for something else."""
-    from charlm.runs import _name_of
-
-    assert _name_of(corpus) == name
-
-
-def test_a_part_that_is_empty_says_which_setting_holds_it_out(text: str) -> None:
-    """Not just that there is nothing to evaluate."""
-    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    result = call("eval", "-m", "run", "--part", "test")
-    assert result.exit_code == 1
-    assert "data.test_fraction" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,129 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from charlm import config as settings
-from charlm import corpus as corpora
-from charlm.checkpoint import RunFolder, load
-from charlm.config import Config
-from charlm.errors import RunError, TrainingError
-from charlm.runtime import Runtime
+from charlm.checkpoint import load
+from charlm.errors import TrainingError
 from charlm.schedule import dropout_for
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
-
-TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
-
-
-def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
-    """Set up a small run."""
-    Path("text.txt").write_text(text, encoding="utf-8")
-    flags = {
-        "model.hidden_size": 16,
-        "model.embedding_size": 8,
-        "model.dropout": 0.0,
-        "train.steps": 20,
-        "train.batch_size": 4,
-        "train.block_size": 10,
-        "train.evaluations": 4,
-        "train.precision": "fp32",
-        "train.threads": 1,
-        "seed": 3,
-        "data.corpus": "text.txt",
-    }
-    flags |= {key.replace("__", "."): value for key, value in changes.items()}
-    flags = {key: value for key, value in flags.items() if value is not None}
-    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""))
-
-
-def training_of(config: Config, run: RunFolder) -> Training:
-    """Set up a run with these settings."""
-    text = corpora.load(config.data.corpus)
-    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
-    return Training(config, text, run, runtime)
-
-
-def resume(run: RunFolder, **changes: Any) -> Training:
-    """Take up a run, perhaps with other settings of `train`."""
-    last = load(run.last)
-    flags = {key.replace("__", "."): value for key, value in changes.items()}
-    training = training_of(settings.override(last.config, (), flags), run)
-    training.restore(last)
-    training.reopen()
-    run.truncate_metrics(training.progress.step)
-    return training
-
-
-def stop_after(steps: int) -> Iterator[bool]:
-    """Say no so often, then yes for ever."""
-    for _ in range(steps):
-        yield False
-    while True:
-        yield True
-
-
-def interrupt(training: Training, steps: int) -> None:
-    """Learn so many blocks and stop."""
-    answers = stop_after(steps)
-    for _ in training.learn(lambda: next(answers)):
-        pass
-
-
-def metrics(training: Training) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl` without what depends on the clock."""
-    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
-
-
-def assert_same_run(one: Training, other: Training) -> None:
-    """Compare everything two runs have written, bit for bit."""
-    for file in ("best", "last"):
-        mine, yours = (load(getattr(training.run, file)) for training in (one, other))
-        assert mine.arrays.keys() == yours.arrays.keys()
-        for name, array in mine.arrays.items():
-            np.testing.assert_array_equal(array, yours.arrays[name], err_msg=f"{file} {name}")
-        times = ("seconds",)
-        assert {k: v for k, v in mine.metrics.items() if k not in times} == {
-            k: v for k, v in yours.metrics.items() if k not in times
-        }
-    assert metrics(one) == metrics(other)
-
-
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
-    cell: str, num_layers: int, dropout: float, optimizer: str
-) -> None:
-    """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
-    changes: dict[str, Any] = {
-        "model__cell": cell,
-        "model__num_layers": num_layers,
-        "model__dropout": dropout,
-        "train__optimizer": optimizer,
-        "train__reset_probability": 0.2,
-        "train__evaluations": 2,
-    }
-    straight = begin("straight", **changes)
-    interrupt(straight, 100)
-    broken = begin("broken", **changes)
-    interrupt(broken, 7)
-    interrupt(resume(broken.run), 6)
-    last = resume(broken.run)
-    interrupt(last, 100)
-    assert_same_run(straight, last)
-    assert last.progress.finished == "done"
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_run_in_bf16_resumes_exactly_too(cell: str) -> None:
-    """The carried state is kept as it was rounded."""
-    straight = begin("straight", model__cell=cell, train__precision="bf16")
-    interrupt(straight, 100)
-    broken = begin("broken", model__cell=cell, train__precision="bf16")
-    interrupt(broken, 9)
-    last = resume(broken.run)
-    interrupt(last, 100)
-    assert_same_run(straight, last)
+from tests.training import assert_same_run, begin, interrupt, metrics, resume
 
 
 def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
@@ -144,36 +25,6 @@ def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
         interrupt(training, 100)
     assert_same_run(runs[0], runs[1])
     assert any((load(runs[0].run.best).arrays[k] != v).any() for k, v in load(runs[2].run.best).arrays.items())
-
-
-def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
-    """Nothing is learned, nothing is lost."""
-    training = begin()
-    interrupt(training, 100)
-    before = training.run.metrics.read_text(), training.run.best.read_bytes()
-    again = resume(training.run)
-    assert list(again.learn()) == []
-    assert (again.run.metrics.read_text(), again.run.best.read_bytes()) == before
-
-
-def test_a_finished_run_can_be_made_longer() -> None:
-    """With more steps it goes on from where it ended."""
-    training = begin()
-    interrupt(training, 100)
-    longer = resume(training.run, train__steps=30)
-    interrupt(longer, 100)
-    assert (longer.progress.step, longer.progress.finished) == (30, "done")
-    steps = [record["step"] for record in metrics(longer)]
-    assert steps == sorted(set(steps))
-
-
-def test_another_text_is_refused() -> None:
-    """A run goes on with the text it was begun on, by its fingerprint."""
-    training = begin()
-    interrupt(training, 5)
-    Path("text.txt").write_text(TEXT + "more", encoding="utf-8")
-    with pytest.raises(RunError, match="changed"):
-        resume(training.run)
 
 
 def test_evaluations_do_not_change_what_is_learned() -> None:
@@ -244,17 +95,6 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     best = load(training.run.best)
     assert (best.metrics["step"], training.progress.step) == (4, 8)
     assert "2 evaluations" in training.progress.finished
-
-
-def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a resume a worse model does not take the place of the better one before."""
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
-    training = begin()
-    interrupt(training, 6)
-    best = training.run.best.read_bytes()
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.5)
-    interrupt(resume(training.run), 100)
-    assert training.run.best.read_bytes() == best
 
 
 def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,15 +255,6 @@ def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch
     assert steps == [(step, step) for step in range(7)]
 
 
-def test_a_run_can_be_resumed_from_its_first_moment() -> None:
-    """The state before the first block is on disk, even if that block fails."""
-    training = begin()
-    interrupt(training, 0)
-    assert load(training.run.last).metrics["step"] == 0
-    interrupt(resume(training.run), 100)
-    assert_same_run(training, training)
-
-
 def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the hint of the error promises is there."""
     training = begin()
@@ -456,16 +287,6 @@ def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.Monk
     interrupt(training, 100)
     for file in (training.run.best, training.run.last):
         assert all(np.isfinite(array).all() for array in load(file).arrays.values())
-
-
-def test_a_run_past_its_new_end_ends() -> None:
-    """Resumed with fewer steps than it has, it does not learn for ever."""
-    training = begin()
-    interrupt(training, 9)
-    shorter = resume(training.run, train__steps=5)
-    interrupt(shorter, 50)
-    assert shorter.progress.step <= 10
-    assert shorter.progress.finished == "done"
 
 
 def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

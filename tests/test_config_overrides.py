@@ -1,0 +1,254 @@
+"""Overrides and flags over a settings file, and settings written and read back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    override,
+    parse_yaml,
+    validate,
+)
+from charlm.errors import ConfigError
+from tests.settings_files import durations, loaded, refusal
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "group", "key", "value"),
+    [
+        ("model.hidden_size=32", "model", "hidden_size", 32),
+        ("train.learning_rate=3e-4", "train", "learning_rate", 3e-4),
+        ("model.cell=gru", "model", "cell", "gru"),
+        ("model.cell='gru'", "model", "cell", "gru"),
+        ("data.corpus=[a, b]", "data", "corpus", ["a", "b"]),
+        ("data.corpus=a", "data", "corpus", ["a"]),
+        ("data.corpus=a=b", "data", "corpus", ["a=b"]),
+        ("data.corpus=a#b", "data", "corpus", ["a#b"]),
+        ("data.corpus='1984'", "data", "corpus", ["1984"]),
+        (" model.hidden_size = 32 ", "model", "hidden_size", 32),
+        ("model={hidden_size: 32}", "model", "hidden_size", 32),
+        ("train.patience=null", "train", "patience", None),
+    ],
+)
+def test_an_override_is_a_dotted_key_and_a_value(text: str, group: str, key: str, value: Any) -> None:
+    """The value is YAML, everything after the first `=`."""
+    assert value == getattr(getattr(loaded("", text), group), key)
+
+
+def test_a_setting_outside_a_group_can_be_overridden() -> None:
+    """A key without a dot is one of the settings that stand alone."""
+    found = loaded("seed: 1\n", "seed=42", "vocab=bytes")
+    assert (found.seed, found.vocab) == (42, "bytes")
+
+
+def test_an_override_leaves_the_rest_of_its_group() -> None:
+    """What is not overridden is as the file says."""
+    found = loaded("model:\n  cell: gru\n  num_layers: 2\n", "model.num_layers=3")
+    assert (found.model.cell, found.model.num_layers) == ("gru", 3)
+
+
+def test_the_later_override_wins_and_a_flag_wins_over_all() -> None:
+    """File, then `--set` in order, then flags."""
+    text = "seed: 1\n"
+    assert loaded(text).seed == 1
+    assert loaded(text, "seed=2").seed == 2
+    assert loaded(text, "seed=2", "seed=3").seed == 3
+    assert loaded(text, "seed=2", "seed=3", seed=4).seed == 4
+
+
+def test_an_override_mends_what_the_file_has_wrong() -> None:
+    """Only what counts in the end is checked."""
+    assert loaded("seed: x\n", "seed=2").seed == 2
+
+
+@pytest.mark.parametrize("text", ["model.hidden_size", "=3", " =3", "", "model.hidden_size:3"])
+def test_an_override_that_is_no_assignment_is_told(text: str) -> None:
+    """`key=value` is the form, and an example shows it."""
+    with pytest.raises(ConfigError) as raised:
+        loaded("", text)
+    assert f"--set {text}" in str(raised.value)
+    assert "key=value" in str(raised.value)
+    assert "=" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["seed=[1", "seed=*a", "data.corpus=x: y", "seed=- a", "seed=!!bool x", "seed=\0", "data.corpus=\udcff"]
+)
+def test_an_override_that_is_no_yaml_is_told(text: str) -> None:
+    """A value that cannot be read is told as it was given."""
+    with pytest.raises(ConfigError) as raised:
+        loaded("", text)
+    assert text in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "suggestion"),
+    [
+        ("model.hiden_size=32", "model.hiden_size", "model.hidden_size"),
+        ("hidden_size=32", "hidden_size", "model.hidden_size"),
+        ("modle.hidden_size=32", "modle", "model"),
+        ("model={hiden_size: 32}", "model.hiden_size", "model.hidden_size"),
+    ],
+)
+def test_an_override_of_an_unknown_key_is_told_with_the_nearest(text: str, key: str, suggestion: str) -> None:
+    """The place is the override itself, not the file, and the key is the unknown one."""
+    message = refusal("seed: 1\n", text)
+    assert f"--set {text.partition('=')[0]}" in message
+    assert f"`{key}` is not a setting, did you mean `{suggestion}`?" in message
+    assert "s.yaml" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("model.hidden_size=x", "model.hidden_size"),
+        ("model.hidden_size=", "model.hidden_size"),
+        ("train.learning_rate=-1", "train.learning_rate"),
+        ("seed=1.5", "seed"),
+        ("model=3", "model"),
+        ("model.cell.x=3", "model.cell"),
+        ("seed.x=3", "seed"),
+    ],
+)
+def test_an_override_with_a_wrong_value_is_told_as_one(text: str, key: str) -> None:
+    """The place is the override itself, and the key is the one it sets."""
+    message = refusal("model:\n  num_layers: 1\n", text)
+    assert message.startswith(f"--set {text.partition('=')[0]}: `{key}`")
+
+
+def test_a_key_below_a_value_is_told() -> None:
+    """A setting of the file that is no group has nothing below it."""
+    assert "--set seed.x" in refusal("seed: 1\n", "seed.x=3")
+
+
+def test_a_flag_with_a_wrong_value_is_told_as_one() -> None:
+    """The place is the flag as it is typed."""
+    message = refusal("", **{"train.steps": 0})
+    assert "--steps" in message
+    assert "`train.steps`" in message
+
+
+def test_whole_numbers_are_taken_for_real_ones() -> None:
+    """A learning rate of 1, a value with `=` in it and a plain 42 are what they seem."""
+    found = loaded("", "train.learning_rate=1", "seed=42", "data.corpus=a=b.txt")
+    assert (type(found.train.learning_rate), found.train.learning_rate) == (float, 1.0)
+    assert (found.seed, found.data.corpus) == (42, ["a=b.txt"])
+
+
+def test_an_earlier_run_is_overridden_without_being_changed() -> None:
+    """The settings of a run that is gone on with stay as they are in its model file."""
+    tree = loaded("model:\n  cell: gru\ntrain:\n  time: 60s\n").model_dump(exclude_none=True)
+    before = copy.deepcopy(tree)
+    found = override(tree, ["train.steps=9", "model.num_layers=2"], {"train.batch_size": 8})
+    assert durations(found) == (9, None, None)
+    assert (found.model.cell, found.model.num_layers, found.train.batch_size) == ("gru", 2, 8)
+    assert before == tree
+
+
+def test_a_wrong_setting_of_an_earlier_run_is_told() -> None:
+    """There is no file to name, so the run is named."""
+    with pytest.raises(ConfigError, match=r"the run.*`foo` is not a setting"):
+        override({"foo": 1}, [], {})
+
+
+# There and back
+
+ALPHABET = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("0123456789eE.-+: #'\"\n")
+MODELS = st.builds(
+    ModelConfig,
+    cell=st.sampled_from(["lstm", "gru", "rnn"]),
+    embedding_size=st.integers(1, 4096),
+    hidden_size=st.integers(1, 16384),
+    num_layers=st.integers(1, 16),
+    dropout=st.just("auto") | st.floats(0, 0.95, exclude_max=True),
+)
+DATA = st.builds(
+    DataConfig,
+    corpus=st.lists(st.text(ALPHABET), min_size=1, max_size=3),
+    encoding=st.sampled_from(["utf-8", "latin-1"]),
+    validation_fraction=st.floats(0, 0.5),
+    test_fraction=st.floats(0, 0.5),
+)
+DURATIONS: st.SearchStrategy[dict[str, Any]] = (
+    st.builds(dict, steps=st.integers(1, 10**9))
+    | st.builds(dict, epochs=st.floats(0, 10**6, exclude_min=True))
+    | st.builds(dict, time=st.floats(0, 30 * 86400, exclude_min=True))
+)
+TRAINING = st.builds(
+    lambda duration, **others: TrainConfig(**duration, **others),
+    DURATIONS,
+    batch_size=st.integers(1, 65536),
+    optimizer=st.sampled_from(["muon", "adamw"]),
+    learning_rate=st.floats(0, 10, exclude_min=True),
+    weight_decay=st.floats(0, 10),
+    patience=st.none() | st.integers(1, 10**6),
+    threads=st.none() | st.integers(1, 1024),
+)
+CONFIGS = st.builds(
+    Config,
+    model=MODELS,
+    data=DATA,
+    train=TRAINING,
+    vocab=st.sampled_from(["characters", "bytes"]),
+    seed=st.none() | st.integers(0, 2**63 - 1),
+)
+
+
+@given(config=CONFIGS)
+@settings(max_examples=50, deadline=None)
+def test_settings_read_back_as_they_were_written(config: Config) -> None:
+    """`to_yaml` and the reader are inverses, and so are plain values and the check of them."""
+    assert config == validate(*parse_yaml(config.to_yaml().encode(), "s.yaml"), "s.yaml")
+    assert config == override(config.model_dump(exclude_none=True), [], {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *"~='\"*\x07\u2028\ufeff😀\udcff",
+        "",
+        "1984",
+        "3e-4",
+        "1e3",
+        "08",
+        "017",
+        "1_000",
+        "0x10",
+        "12:30",
+        "yes",
+        "true",
+    ],
+)
+def test_the_name_of_a_file_that_looks_like_something_else_reads_back(name: str) -> None:
+    """A corpus may be called like a number, or like nothing that can be printed."""
+    config = Config(data=DataConfig(corpus=[name]))
+    assert config == validate(*parse_yaml(config.to_yaml().encode(), "s.yaml"), "s.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["null", "<<", "- a", "# a", "a: b", " a ", "a\nb", "a\x85b", "**/*.py", "&a", "!a", "%a"]
+)
+def test_the_name_of_a_file_that_looks_like_yaml_reads_back(name: str) -> None:
+    """A corpus may be called like a piece of YAML."""
+    config = Config(data=DataConfig(corpus=[name]))
+    assert config == validate(*parse_yaml(config.to_yaml().encode(), "s.yaml"), "s.yaml")
+
+
+def test_the_order_of_the_written_settings_is_that_of_the_documentation() -> None:
+    """A written file begins with the model and leaves out what is not set."""
+    text = Config(seed=7).to_yaml()
+    assert list(yaml.safe_load(text)) == ["model", "data", "train", "vocab", "seed"]
+    assert "null" not in text
+    assert "seed" not in Config().to_yaml()

@@ -1,0 +1,389 @@
+"""What settings files may say, and what plain words in them mean."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from charlm import config as config_module
+from charlm.config import (
+    parse_yaml,
+)
+from charlm.errors import ConfigError
+from tests.settings_files import loaded, refusal
+
+# What a file may not say
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "suggestion"),
+    [
+        ("model:\n  cell: gru\n  hiden_size: 3\n", 3, "model.hiden_size", "model.hidden_size"),
+        ("\n\nmodle:\n  cell: gru\n", 3, "modle", "model"),
+        ("seed: 1\nhidden_size: 3\n", 2, "hidden_size", "model.hidden_size"),
+        ("learning_rat: 3\n", 1, "learning_rat", "train.learning_rate"),
+        ("train:\n  lr: 1\n  batchsize: 3\n", 3, "train.batchsize", "train.batch_size"),
+        ("{model: {cel: gru}}\n", 1, "model.cel", "model.cell"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_line_and_the_nearest_one(
+    text: str, line: int, key: str, suggestion: str
+) -> None:
+    """A typing error is found, not ignored."""
+    assert f"s.yaml:{line}: `{key}` is not a setting, did you mean `{suggestion}`?" in refusal(text)
+
+
+def test_an_unknown_key_that_is_like_no_other_is_told_alone() -> None:
+    """Where nothing is near nothing is suggested."""
+    message = refusal("zzzz: 1\n")
+    assert "s.yaml:1: `zzzz` is not a setting" in message
+    assert "did you mean" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("seed: 1\nvocab: bytes\nseed: 1\n", 3, "seed"),
+        ("model:\n  cell: lstm\n  cell: gru\n", 3, "model.cell"),
+        ("model:\n  cell: lstm\ntrain:\n  steps: 3\nmodel:\n  cell: gru\n", 5, "model"),
+        ('seed: 1\n"seed": 2\n', 2, "seed"),
+        ("data: {corpus: a,\n corpus: b}\n", 2, "data.corpus"),
+        ("data:\n  corpus: [{a: 1, a: 2}]\n", 2, "data.corpus.a"),
+    ],
+)
+def test_a_key_that_is_set_twice_is_told_with_its_line(text: str, line: int, key: str) -> None:
+    """YAML lets the last one win in silence; here the second is refused."""
+    assert f"s.yaml:{line}: `{key}` is set twice" in refusal(text)
+
+
+def test_an_alias_is_refused_with_its_line() -> None:
+    """Settings are not built out of one another."""
+    assert "s.yaml:3: aliases" in refusal("model: &m\n  cell: gru\ntrain: *m\n")
+
+
+def test_a_merge_key_is_refused() -> None:
+    """`<<` is no setting."""
+    assert "s.yaml:2" in refusal("model:\n  <<: {cell: gru}\n")
+
+
+def test_an_alias_bomb_is_refused_at_its_first_alias() -> None:
+    """A few lines that stand for a thousand million values are never expanded."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join(10 * [f'*a{level - 1}'])}]" for level in range(1, 10)]
+    assert "s.yaml:2: aliases" in refusal("\n".join(lines))
+
+
+def test_an_alias_to_itself_is_refused() -> None:
+    """A value that contains itself has no end."""
+    assert "aliases" in refusal("a: &a [*a]\n")
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "[{a: "])
+def test_deep_nesting_is_refused(opening: str) -> None:
+    """A file that nests without end is refused long before Python's own limit, with the line."""
+    assert "s.yaml:1: nested" in refusal(opening * 10_000)
+
+
+def test_nesting_within_reason_is_no_syntax_error() -> None:
+    """It is refused for what it says, not for its depth."""
+    assert "is not a setting" in refusal("zzzz: " + "[" * 20 + "]" * 20)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"- a\n- b\n",
+        b"hello\n",
+        b"5\n",
+        b"true\n",
+        b"!!set {a}\n",
+    ],
+)
+def test_only_a_mapping_holds_settings(text: bytes) -> None:
+    """A file whose top level is anything else is told what settings look like."""
+    message = refusal(text)
+    assert "s.yaml" in message
+    assert "key: value" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "offset"), [(b"\xff\xfes\0", 0), (b"seed: 1\n# caf\xe9\n", 13), (b"a: \xed\xa0\x80", 3)]
+)
+def test_bytes_that_are_not_utf8_are_told_with_their_offset(text: bytes, offset: int) -> None:
+    """A file in another encoding is not guessed at."""
+    message = refusal(text)
+    assert "UTF-8" in message
+    assert str(offset) in message
+
+
+def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
+    """A file from Windows is a file like any other, and its lines have their numbers."""
+    assert loaded(b"\xef\xbb\xbfseed: 3\r\nmodel:\r\n  cell: gru\r\n").seed == 3
+    assert "s.yaml:2:" in refusal(b"\xef\xbb\xbfseed: 3\r\nzzzz: 4\r\n")
+
+
+def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text taken for settings is refused unread."""
+    monkeypatch.setattr(config_module, "MAX_BYTES", 1234)
+    assert loaded("seed: 3\n" + "#" * 1226).seed == 3
+    message = refusal("seed: 3\n" + "#" * 1227)
+    assert "s.yaml" in message
+    assert "1,234" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("seed: 3\nmodel: [\n", 3), ("a: 'b\n", 2), ("seed: 1\n\tcell: 2\n", 2), ("a: b: c\n", 1)]
+)
+def test_a_syntax_error_is_told_with_its_line(text: str, line: int) -> None:
+    """What YAML cannot read is told where it cannot."""
+    assert f"s.yaml:{line}: " in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: !!python/object/apply:os.getpid []\n",
+        "!!python/object:os.system x\n",
+        "seed: !!int abc\n",
+        "seed: !!float abc\n",
+        "seed: !!bool abc\n",
+        "seed: !!timestamp abc\n",
+        "seed: !!binary x\n",
+        "seed: !!omap [a]\n",
+        "seed: !!map a\n",
+        "seed: !mine 3\n",
+        "seed: 1\n---\nseed: 2\n",
+        "seed: 3\0",
+        "? [a]\n: 3\n",
+        "? {a: 1}\n: 3\n",
+        "1: 3\n",
+        "true: 3\n",
+        "model:\n  null: 3\n",
+        "seed: " + "9" * 5000 + "\n",
+        "seed: " + "9" * 25 + "\n",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_odd_yaml_is_refused_like_any_other_mistake(text: str) -> None:
+    """Tags, several documents, keys that are no words, endless numbers: one line that names the file."""
+    assert "s.yaml" in refusal(text)
+
+
+WORDS = ["a", "1", ":", ": ", "- ", "\n", "\n  ", "[", "]", "{", "}", ",", "'", '"', "&a ", "*a", "!!bool ", "!!int "]
+WORDS += [
+    "!!timestamp ",
+    "!!binary ",
+    "!!set ",
+    "!x ",
+    "<<",
+    "? ",
+    "|\n",
+    ">\n",
+    "---\n",
+    "...",
+    "%YAML 1.2\n",
+    "#",
+    "~",
+]
+
+
+@given(text=st.lists(st.sampled_from(WORDS), max_size=12).map("".join) | st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+@example("!!bool a")
+@example("!!timestamp 1")
+def test_any_text_is_a_mapping_or_refused(text: str) -> None:
+    """No text makes the parser raise anything but a `ConfigError`."""
+    try:
+        tree, lines = parse_yaml(text.encode(), "s.yaml")
+    except ConfigError:
+        return
+    assert isinstance(tree, dict)
+    assert all(place.startswith("s.yaml:") for place in lines.values())
+
+
+@given(data=st.binary(max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
+    """No bytes make the parser raise anything but a `ConfigError`."""
+    with suppress(ConfigError):
+        assert isinstance(parse_yaml(data, "s.yaml")[0], dict)
+
+
+# What plain words mean
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("1e3", 1000.0),
+        ("1E+3", 1000.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-.5e1", -5.0),
+        ("017", 17),
+        ("08", 8),
+        ("-3", -3),
+        ("+3", 3),
+        ("0", 0),
+        ("12:30", "12:30"),
+        ("1_000", "1_000"),
+        ("0x1F", "0x1F"),
+        ("0o17", "0o17"),
+        ("0b1", "0b1"),
+        (".inf", ".inf"),
+        (".nan", ".nan"),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        ("1e", "1e"),
+        ("e3", "e3"),
+        (".", "."),
+        ("2001-02-03", "2001-02-03"),
+        ("true", True),
+        ("false", False),
+        ("True", "True"),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("n", "n"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("Null", "Null"),
+        ("=", "="),
+        ("'3'", "3"),
+        ('"true"', "true"),
+        ("gru", "gru"),
+    ],
+)
+def test_a_plain_word_means_what_it_looks_like(text: str, value: Any) -> None:
+    """Numbers are decimal, `3e-4` is one, and only `true` and `false` are true and false."""
+    tree, _ = parse_yaml(f"value: {text}\n".encode(), "s.yaml")
+    assert (type(value), value) == (type(tree["value"]), tree["value"])
+
+
+@given(number=st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=50, deadline=None)
+def test_a_number_as_python_writes_it_is_that_number(number: float) -> None:
+    """Every finite number is read as the same number of the same type."""
+    tree, _ = parse_yaml(f"value: {number!r}\n".encode(), "s.yaml")
+    assert (type(number), number) == (type(tree["value"]), tree["value"])
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value", "shown"),
+    [
+        ("model", "hidden_size", "big", "'big'"),
+        ("model", "hidden_size", "64.5", "64.5"),
+        ("model", "hidden_size", "1e3", "1000.0"),
+        ("model", "hidden_size", "12:30", "'12:30'"),
+        ("model", "hidden_size", "yes", "'yes'"),
+        ("model", "hidden_size", "true", "True"),
+        ("model", "hidden_size", "null", "None"),
+        ("model", "hidden_size", "'64'", "'64'"),
+        ("model", "hidden_size", "[64]", "[64]"),
+        ("model", "hidden_size", "0", "0"),
+        ("model", "hidden_size", "-5", "-5"),
+        ("model", "hidden_size", "99999999", "99999999"),
+        ("model", "num_layers", "17", "17"),
+        ("model", "cell", "transformer", "'transformer'"),
+        ("model", "cell", "LSTM", "'LSTM'"),
+        ("model", "cell", "5", "5"),
+        ("model", "dropout", "often", "'often'"),
+        ("model", "dropout", "0.99", "0.99"),
+        ("model", "dropout", "-0.1", "-0.1"),
+        ("model", "dropout", "true", "True"),
+        ("data", "corpus", "3", "3"),
+        ("data", "corpus", "[3]", "3"),
+        ("data", "corpus", "[]", "[]"),
+        ("data", "corpus", "{no: 1}", ""),
+        ("data", "encoding", "5", "5"),
+        ("data", "validation_fraction", "0.7", "0.7"),
+        ("data", "validation_fraction", "-0.1", "-0.1"),
+        ("data", "test_fraction", "10%", "'10%'"),
+        ("train", "learning_rate", "no", "'no'"),
+        ("train", "learning_rate", "true", "True"),
+        ("train", "learning_rate", "0", "0"),
+        ("train", "learning_rate", "-1", "-1"),
+        ("train", "learning_rate", ".inf", "'.inf'"),
+        ("train", "learning_rate", ".nan", "'.nan'"),
+        ("train", "learning_rate", "1e999", "inf"),
+        ("train", "learning_rate", "1e-3x", "'1e-3x'"),
+        ("train", "steps", "0", "0"),
+        ("train", "steps", "1.5", "1.5"),
+        ("train", "epochs", "0", "0"),
+        ("train", "warmup_fraction", "1.1", "1.1"),
+        ("train", "reset_probability", "2", "2"),
+        ("train", "optimizer", "sgd", "'sgd'"),
+        ("train", "precision", "fp16", "'fp16'"),
+        ("train", "device", "gpu", "'gpu'"),
+        ("train", "threads", "0", "0"),
+        ("train", "patience", "0", "0"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_with_its_key(group: str, key: str, value: str, shown: str) -> None:
+    """A wrong type or a value out of bounds is told with line, key and value."""
+    message = refusal(f"{group}:\n  # a remark\n  {key}: {value}\n")
+    assert f"s.yaml:3: `{group}.{key}`" in message
+    assert f"(it is {shown})" in message or not shown
+
+
+@pytest.mark.parametrize(("key", "value"), [("vocab", "words"), ("vocab", "5"), ("seed", "-1"), ("seed", "1.5")])
+def test_a_value_outside_a_group_that_does_not_fit_is_told(key: str, value: str) -> None:
+    """The settings that stand alone are checked like the others."""
+    message = refusal(f"\n{key}: {value}\n")
+    assert f"s.yaml:2: `{key}`" in message
+    assert value in message
+
+
+@pytest.mark.parametrize(("value", "good"), [(2**63 - 1, True), (2**63, False), (0, True)])
+def test_a_seed_fits_into_63_bits(value: int, good: bool) -> None:
+    """Any seed the random numbers can take is taken, and none beyond."""
+    if good:
+        assert value == loaded(f"seed: {value}\n").seed
+    else:
+        assert str(value) in refusal(f"seed: {value}\n")
+
+
+def test_a_value_that_does_not_fit_is_told_once() -> None:
+    """A setting that may be a word or a number is one problem, not two."""
+    assert refusal("model:\n  dropout: often\n").count("model.dropout") == 1
+
+
+def test_a_group_that_is_none_is_told_in_plain_words() -> None:
+    """A value in place of a group is told without the names of classes."""
+    message = refusal("train: 5\n")
+    assert "s.yaml:1: `train`" in message
+    assert "TrainConfig" not in message
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    """Nobody reads a message of a hundred thousand characters."""
+    assert len(refusal("seed: " + "x" * 100_000 + "\n")) < 1000
+
+
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    """Unknown keys, wrong types and values out of bounds are told together, each once, in one line."""
+    message = refusal(
+        "model:\n  cell: transformer\n  hidden_size: 0\n"
+        "train:\n  batch_size: x\n  stepps: 5\n"
+        "vocab: words\nseed: -1\nfoo: 1\n"
+    )
+    for place in ("2: `model.cell`", "3: `model.hidden_size`", "5: `train.batch_size`", "6: `train.stepps`"):
+        assert message.count(f"s.yaml:{place}") == 1
+    for place in ("7: `vocab`", "8: `seed`", "9: `foo`"):
+        assert message.count(f"s.yaml:{place}") == 1
+
+
+def test_the_exit_code_is_that_of_a_wrong_call() -> None:
+    """Wrong settings exit with 2."""
+    with pytest.raises(ConfigError) as raised:
+        loaded("foo: 1\n")
+    assert raised.value.exit_code == 2
+    assert raised.value.hint

@@ -1,0 +1,370 @@
+"""Run folders: made once, held by one process, resumed after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm.checkpoint import RunFolder, find_model, load
+from charlm.errors import ModelFileError, RunError
+
+# Run folders
+
+
+def test_a_new_run_takes_the_first_free_number(own_folders: Path) -> None:
+    """Without a folder runs are numbered from one, and no number is used twice."""
+    made = [RunFolder.create(None, "fables-lstm").path for _ in range(3)]
+    other = RunFolder.create(None, "fables-gru").path
+    assert [Path(f"runs/fables-lstm-{number}") for number in (1, 2, 3)] == made
+    assert Path("runs/fables-gru-1") == other
+    assert all((own_folders / path).is_dir() for path in [*made, other])
+
+
+def test_a_number_that_is_taken_by_a_file_is_left_out(own_folders: Path) -> None:
+    """Whatever has the name of a run, the run gets another."""
+    (own_folders / "runs").mkdir()
+    (own_folders / "runs" / "x-1").touch()
+    assert Path("runs/x-2") == RunFolder.create(None, "x").path
+
+
+def test_a_chosen_folder_is_made_with_its_parents(own_folders: Path) -> None:
+    """`--out` names the folder itself; it may exist if it is empty."""
+    path = own_folders / "deep" / "er"
+    for _ in range(2):
+        assert path == RunFolder.create(path, "ignored").path
+        assert list(path.iterdir()) == []
+
+
+def test_a_chosen_folder_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder, as in a shell."""
+    monkeypatch.setenv("HOME", str(own_folders))
+    assert own_folders / "run" == RunFolder.create(Path("~/run"), "ignored").path
+
+
+@pytest.mark.parametrize("name", ["config.yaml", ".hidden"])
+def test_a_folder_with_something_in_it_is_refused(own_folders: Path, name: str) -> None:
+    """No run is overwritten, and the way to go on with it is told."""
+    (own_folders / name).write_bytes(b"kept")
+    with pytest.raises(RunError) as raised:
+        RunFolder.create(own_folders, "x")
+    assert "not empty" in str(raised.value)
+    assert f"--resume {own_folders}" in raised.value.hint
+    assert (own_folders / name).read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("path", ["file", "file/run"])
+def test_a_file_in_place_of_a_folder_is_refused(own_folders: Path, path: str) -> None:
+    """A file where the folder, or one above it, should be is told and left alone."""
+    (own_folders / "file").write_bytes(b"kept")
+    with pytest.raises(RunError, match=path):
+        RunFolder.create(own_folders / path, "x")
+    assert (own_folders / "file").read_bytes() == b"kept"
+
+
+def test_a_file_in_place_of_the_folder_of_runs_is_refused(own_folders: Path) -> None:
+    """A file called `runs` is told."""
+    (own_folders / "runs").touch()
+    with pytest.raises(RunError, match="runs"):
+        RunFolder.create(None, "x")
+
+
+def test_a_broken_link_in_place_of_the_folder_of_runs_is_refused(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link called `runs` to a disk that is not there is told, not tried again for ever."""
+    (own_folders / "runs").symlink_to(own_folders / "absent" / "disk")
+    mkdir, calls = Path.mkdir, []
+
+    def counted(self: Path, *arguments: Any, **options: Any) -> None:
+        calls.append(self)
+        if len(calls) > 50:
+            raise AssertionError("tried again and again")
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", counted)
+    with pytest.raises(RunError, match="runs"):
+        RunFolder.create(None, "x")
+
+
+def test_the_files_of_a_run_have_their_names(own_folders: Path) -> None:
+    """The four files of a run are where the documentation says."""
+    run = RunFolder(own_folders)
+    names = ["config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors"]
+    assert [own_folders / name for name in names] == [run.config, run.metrics, run.best, run.last]
+
+
+def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
+    """A missing folder, an empty one, a file and a run that has not saved yet hold nothing to go on with."""
+    (own_folders / "file").touch()
+    (own_folders / "unsaved").mkdir()
+    (own_folders / "unsaved" / "config.yaml").touch()
+    (own_folders / "unsaved" / "last.safetensors").mkdir()
+    for name in ("absent", "file", "unsaved", "."):
+        with pytest.raises(RunError, match="no run to resume") as raised:
+            RunFolder.open(own_folders / name)
+        assert "last.safetensors" in raised.value.hint
+
+
+def test_holding_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> None:
+    """The leftovers go and the files of the run stay."""
+    for name in ("config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", ".last.safetensors.x1.tmp"):
+        (own_folders / name).write_bytes(b"kept")
+    assert own_folders == RunFolder.open(own_folders).path
+    assert (own_folders / ".last.safetensors.x1.tmp").exists()
+    with RunFolder.open(own_folders).locked():
+        pass
+    names = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.jsonl"]
+    assert names == sorted(path.name for path in own_folders.iterdir())
+
+
+def test_a_run_is_locked_once(own_folders: Path) -> None:
+    """While one holds the folder nobody else does; afterwards it is free."""
+    pytest.importorskip("fcntl")
+    with (
+        RunFolder(own_folders).locked(),
+        pytest.raises(RunError, match="another process"),
+        RunFolder(own_folders).locked(),
+    ):
+        pytest.fail("locked twice")
+    with RunFolder(own_folders).locked():
+        pass
+    assert list(own_folders.iterdir()) == []
+
+
+def test_a_lock_ends_with_an_error(own_folders: Path) -> None:
+    """A training that fails leaves the folder free."""
+    with pytest.raises(ValueError, match="in training"), RunFolder(own_folders).locked():
+        raise ValueError("in training")
+    with RunFolder(own_folders).locked():
+        pass
+
+
+def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None:
+    """A second process is refused, and a killed one leaves no lock behind."""
+    pytest.importorskip("fcntl")
+    script = (
+        "import signal, sys; from pathlib import Path; from charlm.checkpoint import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True); signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(own_folders)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"locked\n"
+            with pytest.raises(RunError, match="another process"), RunFolder(own_folders).locked():
+                pytest.fail("locked twice")
+        finally:
+            process.kill()
+    with RunFolder(own_folders).locked():
+        pass
+
+
+# Metrics
+
+
+def steps(run: RunFolder) -> list[int]:
+    """Read the steps of all records, each line being one."""
+    return [json.loads(line)["step"] for line in run.metrics.read_bytes().decode("ascii").split("\n")[:-1]]
+
+
+def test_metrics_are_lines_of_json(own_folders: Path) -> None:
+    """Each record is one line, whatever is in it."""
+    run = RunFolder(own_folders)
+    records: list[dict[str, Any]] = [{"step": 1, "text": "a\nb\u2028c😀\x85"}, {"step": 2, "loss": 1.5, "best": None}]
+    for record in records:
+        run.append_metrics(record)
+    lines = run.metrics.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    assert records == [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0, []), (1, [1]), (5, [1, 2, 3]), (2, [1, 2]), (-1, [])])
+def test_truncating_drops_what_comes_after_a_step(own_folders: Path, last: int, kept: list[int]) -> None:
+    """Records up to and with the step stay, in order and byte by byte."""
+    run = RunFolder(own_folders)
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step, "loss": 0.1 * step})
+    before = run.metrics.read_bytes().splitlines(keepends=True)
+    run.truncate_metrics(last)
+    assert kept == steps(run)
+    assert b"".join(before[: len(kept)]) == run.metrics.read_bytes()
+
+
+def test_half_a_line_is_dropped_wherever_it_ends(own_folders: Path) -> None:
+    """After a crash in the middle of a line no earlier line is lost, and the next one stands on its own."""
+    run = RunFolder(own_folders)
+    for step in (1, 2):
+        run.append_metrics({"step": step})
+    whole = run.metrics.read_bytes()
+    line = json.dumps({"step": 3, "loss": 1.25, "text": "é"}).encode()
+    for length in range(len(line)):
+        run.metrics.write_bytes(whole + line[:length])
+        run.truncate_metrics(3)
+        assert whole == run.metrics.read_bytes()
+    run.metrics.write_bytes(whole + line)  # only the end of the line is missing
+    run.truncate_metrics(3)
+    run.append_metrics({"step": 4})
+    assert steps(run) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\0" * 50, b"\xff\xfe\x80", b"[1]", b"5", b'{"step": null}', b"{}", b'{"step": "x"}']
+)
+def test_a_damaged_line_is_dropped(own_folders: Path, rubbish: bytes) -> None:
+    """What a crash of the machine left in a line costs that line alone."""
+    run = RunFolder(own_folders)
+    run.metrics.write_bytes(b'{"step": 1}\n' + rubbish + b'\n{"step": 2}\n')
+    run.truncate_metrics(9)
+    assert steps(run) == [1, 2]
+
+
+def test_a_run_without_metrics_can_be_truncated(own_folders: Path) -> None:
+    """A run that had not reported yet has no records afterwards either."""
+    run = RunFolder(own_folders)
+    run.truncate_metrics(5)
+    run.append_metrics({"step": 6})
+    assert steps(run) == [6]
+
+
+# Finding
+
+
+def make_run(name: str, age: int, *files: str) -> Path:
+    """Make a run folder whose files were written some seconds after a day long ago."""
+    folder = Path("runs") / name
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).touch()
+        os.utime(folder / file, (1_000_000 + age, 1_000_000 + age))
+    return folder
+
+
+def test_a_model_file_is_meant_by_its_path(own_folders: Path) -> None:
+    """A path that is no folder is the model file, there or not: loading it says what is wrong."""
+    assert own_folders / "m.safetensors" == find_model(own_folders / "m.safetensors")
+
+
+def test_a_run_folder_means_its_best_model() -> None:
+    """A run's best model is meant, or its last where there is no best."""
+    both = make_run("a", 0, "best.safetensors", "last.safetensors")
+    last = make_run("b", 0, "last.safetensors", "config.yaml")
+    assert both / "best.safetensors" == find_model(both)
+    assert last / "last.safetensors" == find_model(last)
+
+
+def test_a_folder_without_a_model_is_refused(own_folders: Path) -> None:
+    """A folder that is no run is named."""
+    with pytest.raises(ModelFileError, match=str(own_folders)) as raised:
+        find_model(own_folders)
+    assert "best.safetensors" in raised.value.hint
+
+
+def test_without_a_path_the_newest_run_is_meant() -> None:
+    """The run that saved last is meant, not the one that is last by name; what is no run does not count."""
+    make_run("a-1", 10, "best.safetensors")
+    newest = make_run("a-10", 30, "best.safetensors", "last.safetensors")
+    make_run("a-9", 20, "best.safetensors")
+    make_run("z", 99, "config.yaml")
+    (Path("runs") / "notes.txt").touch()
+    assert newest / "best.safetensors" == find_model(None)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_without_any_run_nothing_is_found(own_folders: Path, there: bool) -> None:
+    """No folder of runs, or an empty one, is told together with what makes a run."""
+    if there:
+        (own_folders / "runs").mkdir()
+    with pytest.raises(ModelFileError, match="runs") as raised:
+        find_model(None)
+    assert "charlm train" in raised.value.hint
+
+
+def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home folder, as in a shell."""
+    monkeypatch.setenv("HOME", str(own_folders))
+    assert own_folders / "m" == find_model(Path("~/m"))
+
+
+# Dying
+
+# Saves models over and over, each filled with its number; tells of each stage of a save and, at the one that is
+# asked for, waits to be killed.
+SAVES = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.vocab import Vocabulary
+
+path, wanted, patience = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+config = {"model": {"cell": "rnn", "embedding_size": 64, "hidden_size": 256, "num_layers": 1}}
+
+def stage(name):
+    if number >= patience and name == wanted:
+        print(name, flush=True)
+        sys.stdin.read()
+
+def told(owner, name):
+    function = getattr(owner, name)
+    def wrapper(*arguments):
+        stage("before " + name)
+        result = function(*arguments)
+        stage("after " + name)
+        return result
+    setattr(owner, name, wrapper)
+
+told(os, "fsync")
+told(Path, "replace")
+for number in range(10**9):
+    arrays = {name: np.full(shape, number, dtype=np.float32) for name, shape in expected_shapes(config, 2).items()}
+    ModelFile(arrays, Vocabulary("characters", "ab"), config, {"step": number}, {}).save(path)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_a_process_that_is_killed_while_saving_leaves_a_whole_model(own_folders: Path) -> None:
+    """Whenever the process dies, the file is the last model it told of, or the one after it, and nothing between."""
+    stages = [f"{when} {call}" for call in ("fsync", "replace") for when in ("before", "after")]
+    moments = [(stage, patience) for stage in stages for patience in (1, 3)] + [("never", count) for count in range(4)]
+    processes = []
+    for index, (stage, patience) in enumerate(moments):
+        folder = own_folders / str(index)
+        folder.mkdir()
+        command = [sys.executable, "-c", SAVES, str(folder / "last.safetensors"), stage, str(patience)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    for index, ((stage, patience), process) in enumerate(zip(moments, processes, strict=True)):
+        with process:
+            try:
+                told = -1
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if line.strip() == stage:
+                        break
+                    told = int(line)
+                    if told >= 10 or (stage == "never" and told == patience):
+                        break
+                assert told < 10, f"never came to {stage}"
+            finally:
+                for other in [process] if told < 10 else processes:
+                    other.kill()
+            rest = [int(line) for line in process.stdout]
+        assert process.returncode == -signal.SIGKILL
+        told = max([told, *rest])
+        model = load(own_folders / str(index) / "last.safetensors")
+        step = model.metrics["step"]
+        assert step in (told, told + 1)
+        assert all((array == step).all() for array in model.arrays.values())
+        if stage != "never":
+            assert told + (stage == "after replace") == step
+        run = RunFolder.open(own_folders / str(index))
+        with run.locked():
+            pass
+        assert [path.name for path in run.path.iterdir()] == ["last.safetensors"]

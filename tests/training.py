@@ -1,0 +1,93 @@
+"""Small runs for the tests: begun, interrupted, taken up again, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlm import config as settings
+from charlm import corpus as corpora
+from charlm.checkpoint import RunFolder, load
+from charlm.config import Config
+from charlm.runtime import Runtime
+from charlm.train import Training
+
+TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
+
+
+def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
+    """Set up a small run."""
+    Path("text.txt").write_text(text, encoding="utf-8")
+    flags = {
+        "model.hidden_size": 16,
+        "model.embedding_size": 8,
+        "model.dropout": 0.0,
+        "train.steps": 20,
+        "train.batch_size": 4,
+        "train.block_size": 10,
+        "train.evaluations": 4,
+        "train.precision": "fp32",
+        "train.threads": 1,
+        "seed": 3,
+        "data.corpus": "text.txt",
+    }
+    flags |= {key.replace("__", "."): value for key, value in changes.items()}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""))
+
+
+def training_of(config: Config, run: RunFolder) -> Training:
+    """Set up a run with these settings."""
+    text = corpora.load(config.data.corpus)
+    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
+    return Training(config, text, run, runtime)
+
+
+def resume(run: RunFolder, **changes: Any) -> Training:
+    """Take up a run, perhaps with other settings of `train`."""
+    last = load(run.last)
+    flags = {key.replace("__", "."): value for key, value in changes.items()}
+    training = training_of(settings.override(last.config, (), flags), run)
+    training.restore(last)
+    training.reopen()
+    run.truncate_metrics(training.progress.step)
+    return training
+
+
+def stop_after(steps: int) -> Iterator[bool]:
+    """Say no so often, then yes for ever."""
+    for _ in range(steps):
+        yield False
+    while True:
+        yield True
+
+
+def interrupt(training: Training, steps: int) -> None:
+    """Learn so many blocks and stop."""
+    answers = stop_after(steps)
+    for _ in training.learn(lambda: next(answers)):
+        pass
+
+
+def metrics(training: Training) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl` without what depends on the clock."""
+    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
+
+
+def assert_same_run(one: Training, other: Training) -> None:
+    """Compare everything two runs have written, bit for bit."""
+    for file in ("best", "last"):
+        mine, yours = (load(getattr(training.run, file)) for training in (one, other))
+        assert mine.arrays.keys() == yours.arrays.keys()
+        for name, array in mine.arrays.items():
+            np.testing.assert_array_equal(array, yours.arrays[name], err_msg=f"{file} {name}")
+        times = ("seconds",)
+        assert {k: v for k, v in mine.metrics.items() if k not in times} == {
+            k: v for k, v in yours.metrics.items() if k not in times
+        }
+    assert metrics(one) == metrics(other)
