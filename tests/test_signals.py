@@ -26,7 +26,7 @@ try:
     with Interrupt(lambda: print("announced", flush=True)):
         print("ready", flush=True)
         while True:
-            signal.pause()
+            pass  # not pause(): a signal that comes just before it would be waited for until the next
 finally:
     print("tidied", flush=True)
 """
