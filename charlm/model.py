@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from charlm.blocks import GRU, RNN
 from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
 
-LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+LAYERS = {"lstm": nn.LSTM, "gru": GRU, "rnn": RNN}
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
 

@@ -18,6 +18,7 @@ LEVELS = {
     "files": 0,
     "output": 0,
     "signals": 0,
+    "blocks": 1,
     "cells": 1,
     "config": 1,
     "downloads": 1,
