@@ -1,4 +1,4 @@
-"""charlm: character-level recurrent language models. This file holds the version and sets how threads wait."""
+"""charlm: character-level recurrent language models. The version, and how many threads there are and wait."""
 
 import os
 
@@ -9,3 +9,10 @@ __version__ = "0.1.0"
 # instead, which costs next to nothing on a quiet machine. The library reads this once, when torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def usable_cores() -> int:
+    """Return on how many cores this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from charlm import usable_cores
 from charlm.errors import DeviceError
 
 
@@ -34,7 +35,7 @@ class Runtime:
             DeviceError: the machine lacks what was asked for by name.
         """
         if threads or "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(threads or _usable_cores())
+            torch.set_num_threads(threads or usable_cores())
         chosen = torch.device(_best_device() if device == "auto" else device)
         if chosen.type not in _available_devices():
             raise DeviceError(f"this machine has no device `{device}`", f"there is {', '.join(_available_devices())}")
@@ -53,12 +54,6 @@ class Runtime:
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
         return f"{self.device.type}{threads}, {self.precision}"
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _available_devices() -> list[str]:

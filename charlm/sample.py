@@ -40,30 +40,31 @@ class Choice:
             if not holds:
                 raise UsageError(message)
 
-    def probabilities(self, logits_V: Floats) -> NDArray[np.float64]:
-        """Return the distribution to draw from, shape (V,), summing to 1.
+    def probabilities(self, logits: Floats) -> NDArray[np.float64]:
+        """Return the distributions to draw from, over the last axis, each summing to 1.
 
         Temperature comes first, then top-k, top-p and min-p, each on what the one before left.
         """
         if self.temperature == 0:
-            greedy = np.zeros(len(logits_V))
-            greedy[int(np.argmax(logits_V))] = 1.0
-            return greedy
-        p_V = softmax(logits_V, self.temperature)
+            likeliest = logits.argmax(axis=-1, keepdims=True)
+            return np.where(np.arange(logits.shape[-1]) == likeliest, 1.0, 0.0)
+        p = softmax(logits, self.temperature)
         if self.top_k is None and self.top_p >= 1 and self.min_p <= 0:
-            return p_V
+            return p
         # Likeliest first; a stable sort keeps ties in id order, so that k means k.
-        order_V = np.argsort(-p_V, kind="stable")
-        keep = len(p_V) if self.top_k is None else min(self.top_k, len(p_V))
-        sorted_p = p_V[order_V[:keep]] / p_V[order_V[:keep]].sum()
+        order = np.argsort(-p, axis=-1, kind="stable")
+        left = np.take_along_axis(p, order, axis=-1)
+        if self.top_k is not None:
+            left[..., self.top_k :] = 0
+        left /= left.sum(axis=-1, keepdims=True)
         if self.top_p < 1:
             # A character is kept while those before it have not reached top-p yet.
-            keep = int(np.searchsorted(np.cumsum(sorted_p), self.top_p, side="left")) + 1
-            sorted_p = sorted_p[: min(keep, len(sorted_p))]
-        sorted_p = sorted_p[sorted_p >= self.min_p * sorted_p[0]]
-        kept_V: NDArray[np.float64] = np.zeros_like(p_V)
-        kept_V[order_V[: len(sorted_p)]] = sorted_p / sorted_p.sum()
-        return kept_V
+            reached = np.cumsum(left, axis=-1)[..., :-1] >= self.top_p
+            left[..., 1:][reached] = 0
+        left[left < self.min_p * left[..., :1]] = 0
+        left /= left.sum(axis=-1, keepdims=True)
+        np.put_along_axis(p, order, left, axis=-1)
+        return p
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -134,14 +135,13 @@ def stream(
     endings = [_Ending(stop, lines) for _ in seeds]
     logits_BV = np.repeat(logits_BV, len(seeds), axis=0)
     state = tuple(tuple(np.repeat(part, len(seeds), axis=0) for part in layer) for layer in state)
-    drawn_B = np.zeros(len(seeds), dtype=np.intp)
     for position in range(length):
         is_last = position == length - 1
-        for index, ending in enumerate(endings):
+        drawn_B = _draw(choice.probabilities(logits_BV), np.array([generator.random() for generator in random]))
+        for index, (ending, drawn) in enumerate(zip(endings, drawn_B.tolist(), strict=True)):
             if ending.reached:
                 continue
-            drawn_B[index] = _draw(choice.probabilities(logits_BV[index]), random[index])
-            grown = decoders[index].decode([int(drawn_B[index])], final=is_last)
+            grown = decoders[index].decode([drawn], final=is_last)
             ending.see(grown)
             if grown:
                 yield index, grown
@@ -169,8 +169,11 @@ class _Ending:
             self.reached |= any(self._tail.endswith(stop) for stop in self._stop)
 
 
-def _draw(p_V: NDArray[np.float64], random: np.random.Generator) -> int:
-    cumulative_V = p_V.cumsum()
-    drawn = int(cumulative_V.searchsorted(random.random() * cumulative_V[-1], side="right"))
-    # The last character with any probability takes what rounding may leave below the sum.
-    return drawn if drawn < len(p_V) else int(np.flatnonzero(p_V)[-1])
+def _draw(p_BV: NDArray[np.float64], random_B: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return for each row the first character whose cumulative probability exceeds a number drawn from [0, 1)."""
+    cumulative_BV = p_BV.cumsum(axis=-1)
+    # Of the sum, not of 1, and below it even where a product is rounded up: some character always exceeds it.
+    total_B1 = cumulative_BV[:, -1:]
+    threshold_B1 = np.minimum(random_B[:, None] * total_B1, np.nextafter(total_B1, 0))
+    drawn_B: NDArray[np.intp] = (cumulative_BV > threshold_B1).argmax(axis=-1)
+    return drawn_B

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm import usable_cores
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.vocab import Ids, Vocabulary
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Floats = NDArray[np.floating[Any]]
 # For each layer the parts of its state, each (B, H). Nothing writes into a state: keeping one is remembering it.
 StepperState = tuple[tuple[Floats, ...], ...]
 
-# 128 rows of 512 floats are 256 KiB, a share of every second-level cache.
-ROWS_PER_BLOCK = 128
+# 256 rows of 512 floats are 512 KiB, which fits a second-level cache.
+ROWS_PER_BLOCK = 256
+# With fewer, handing them out costs more than a second core saves.
+MIN_STREAMS_PER_THREAD = 16
 # BLAS takes several rows at once and sums what is left over in another order. Where there is nothing left over,
 # neither the number of its threads nor the blocks above change a bit.
 ROWS_TOGETHER = 64
@@ -64,6 +72,18 @@ class Stepper:
         Returns:
             logits_BV: what comes next, shape (B, V), float32; and the new state.
         """
+        num_parts = min(usable_cores(), len(ids_B) // MIN_STREAMS_PER_THREAD)
+        if num_parts < 2:
+            return self._step(ids_B, state)
+        # No stream needs another: each core takes some of them, and NumPy lets them run side by side.
+        ends = [len(ids_B) * index // num_parts for index in range(num_parts + 1)]
+        shares = [slice(*pair) for pair in itertools.pairwise(ends)]
+        states = [tuple(tuple(part[share] for part in layer) for layer in state) for share in shares]
+        logits, new_states = zip(*_threads().map(self._step, [ids_B[share] for share in shares], states), strict=True)
+        layers = zip(*new_states, strict=True)
+        return np.concatenate(logits), tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in layers)
+
+    def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         x_BG = self._table_VG[ids_B]
         new_state: list[tuple[Floats, ...]] = []
         for layer, ((weight_hh, bias_hh), layer_state) in enumerate(zip(self._recurrences, state, strict=True)):
@@ -80,6 +100,14 @@ class Stepper:
         return logits_BV, state
 
 
+@cache
+def _threads() -> ThreadPoolExecutor:
+    # Loaded only for many streams at once: the first character of one need not wait for it.
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(usable_cores(), "stepper")
+
+
 def _padded(weight_OI: Floats) -> Floats:
     """Add rows of zeros up to a multiple of `ROWS_TOGETHER`."""
     missing = -len(weight_OI) % ROWS_TOGETHER
@@ -92,8 +120,8 @@ def _linear(x_BI: Floats, weight_PI: Floats, bias_O: Floats) -> Floats:
     """Compute W x + b for each stream, bit for bit the same whatever the number of streams.
 
     One stream is a matrix times a vector, which reads the weights once. Many streams are done as that
-    many such products, over rows few enough to stay in the cache: up to some 16 streams this is also faster than one
-    product of matrices, which would round differently and let a text depend on its company.
+    many such products, over rows few enough to stay in the cache, not as one product of matrices, which would round
+    differently and let a text depend on its company.
 
     Args:
         x_BI: shape (B, I).

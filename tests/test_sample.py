@@ -96,10 +96,33 @@ def test_a_choice_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
 def test_the_draws_follow_the_probabilities() -> None:
     """A hundred thousand draws come within three standard deviations of what was asked."""
     p_V = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.0])
-    random = np.random.default_rng(0)
-    counts = np.bincount([sample._draw(p_V, random) for _ in range(100_000)], minlength=6)
+    random_B = np.random.default_rng(0).random(100_000)
+    counts = np.bincount(sample._draw(np.tile(p_V, (100_000, 1)), random_B), minlength=6)
     deviation = np.sqrt(100_000 * p_V * (1 - p_V))
     assert (np.abs(counts - 100_000 * p_V) <= 3 * deviation).all()
+
+
+def test_no_number_drawn_lies_beyond_the_last_character() -> None:
+    """The largest number below 1 takes the last character that has any probability, whatever the sum rounds to."""
+    random = np.random.default_rng(1)
+    for size in range(1, 200):
+        p_V = random.random(size + 2)
+        p_V[[0, -1]] = 0
+        drawn = sample._draw(p_V[None] / p_V.sum(), np.array([np.nextafter(1, 0)]))
+        assert drawn.tolist() == [size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.none() | st.integers(1, 40), st.floats(1e-6, 1), st.floats(0, 1))
+def test_a_choice_for_many_texts_is_the_choice_for_each(
+    seed: int, num_symbols: int, top_k: int | None, top_p: float, min_p: float
+) -> None:
+    """Side by side or one by one, to the bit."""
+    logits_BV = np.random.default_rng(seed).normal(scale=3, size=(7, num_symbols)).round(1).astype(np.float32)
+    for temperature in (0.0, 0.7):
+        choice = Choice(temperature, top_k, top_p, min_p)
+        together = choice.probabilities(logits_BV)
+        assert np.array_equal(together, [choice.probabilities(logits_V) for logits_V in logits_BV])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

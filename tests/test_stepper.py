@@ -61,15 +61,25 @@ def test_nor_where_the_products_are_shared_among_threads(
     assert_company_does_not_matter(Stepper(make_model("lstm", 1, symbols, hidden_size=512)))
 
 
-def assert_company_does_not_matter(stepper: Stepper) -> None:
-    """Step nine streams together and three of them alone, and compare every bit."""
-    ids_BT = np.random.default_rng(5).integers(300, size=(9, 12))
+@pytest.mark.parametrize("cell", CELLS)
+def test_nor_where_the_streams_are_shared_among_cores(
+    make_model: Callable[..., ModelFile], cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty streams are dealt to as many cores as there are, here three, and none of them notices."""
+    monkeypatch.setattr("charlm.stepper.usable_cores", lambda: 3)
+    monkeypatch.setattr("charlm.stepper.MIN_STREAMS_PER_THREAD", 13)
+    assert_company_does_not_matter(Stepper(make_model(cell, 2, SYMBOLS[300], 40)), num_streams=40)
+
+
+def assert_company_does_not_matter(stepper: Stepper, num_streams: int = 9) -> None:
+    """Step many streams together and three of them alone, and compare every bit."""
+    ids_BT = np.random.default_rng(5).integers(300, size=(num_streams, 12))
     together = []
-    _, state = stepper.start(9)
+    _, state = stepper.start(num_streams)
     for ids_B in ids_BT.T:
         logits_BV, state = stepper.step(ids_B, state)
         together.append(logits_BV)
-    for stream in (0, 4, 8):
+    for stream in (0, num_streams // 2, num_streams - 1):
         _, state = stepper.start()
         for step, index in enumerate(ids_BT[stream]):
             logits_BV, state = stepper.step(np.array([index]), state)
