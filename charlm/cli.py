@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from charlm import __version__
 from charlm.errors import CharlmError, CorpusError, UsageError
-from charlm.output import print_corpora, print_json, report_error, say, show_download, write_texts
+from charlm.output import print_bench, print_corpora, print_json, report_error, say, show_download, write_texts
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -317,6 +317,33 @@ def corpora(
         print_json(rows)
     else:
         print_corpora(rows)
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        Literal["training", "sampling", "texts", "starting"] | None, typer.Option(help="Measure this part alone.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast charlm is on this machine, beside torch as one would write it, in turns.
+
+    charlm bench
+
+    charlm bench --only sampling --json
+    """
+    from charlm import bench as benchmark
+    from charlm.runtime import Runtime
+
+    runtime = Runtime.choose("auto", "auto", None)
+    machine = benchmark.machine(runtime)
+    rows = benchmark.rows(runtime, [only] if only else benchmark.PARTS, rounds)
+    command = f"charlm bench {f'--only {only} ' if only else ''}--rounds {rounds}"
+    if as_json:
+        print_json({"machine": machine, "command": command, "rows": [row.to_json() for row in rows]})
+    else:
+        print_bench(machine, command, (row.to_json() for row in rows))
 
 
 def _text_to_score(

@@ -77,3 +77,23 @@ def print_corpora(rows: list[dict[str, Any]]) -> None:
         print(
             f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']}{where})"
         )
+
+
+def print_bench(machine: dict[str, str | int], command: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Print figures as they are measured, under what they depend on."""
+    print(f"{command}: medians, the first run of each left out; a ratio above 1 is in charlm's favour")
+    print(", ".join(f"{name} {value}" for name, value in machine.items() if value != ""))
+    part = None
+    for row in rows:
+        if row["part"] != part:
+            part = row["part"]
+            print(f"\n{part:<30}{'charlm':>12}{'beside':>12}  {'':<13}{'ratio':>6}")
+        beside = "" if row["beside"] is None else _figure(row["beside"])
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        share = "" if row["gemm_share"] is None else f"  {row['gemm_share']:.0%} of the GEMM rate"
+        line = f"{row['name']:<30}{_figure(row['charlm']):>12}{beside:>12}  {row['unit']:<13}{ratio:>6}{share}"
+        print(line.rstrip(), flush=True)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

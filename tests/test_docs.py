@@ -29,8 +29,9 @@ def commands() -> list[str]:
     return re.findall(r"^\$ (charlm .*)$", TEXT, flags=re.MULTILINE)
 
 
-def test_every_command_on_the_page_works() -> None:
+def test_every_command_on_the_page_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """From top to bottom in one folder with a novel in it, each exits with 0."""
+    monkeypatch.setattr("charlm.bench.SIZES", {"1x8": (1, 8)})
     novel = "It was a dark and stormy night. Chapter one, said the hen, and two. " * 30 + "\n"
     Path("my-novel.txt").write_text(novel, encoding="utf-8")
     Path("another.txt").write_text("It was another night.", encoding="utf-8")

@@ -35,6 +35,7 @@ LEVELS = {
     "evaluate": 4,
     "optimizer": 4,
     "sample": 4,
+    "bench": 5,
     "repl": 5,
     "train": 5,
     "display": 6,

@@ -1,0 +1,282 @@
+"""How fast charlm is on this machine, beside torch as a user would write it, in turns in one run. Prints nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from charlm import __version__, corpus
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.model import CharModel, build
+from charlm.runtime import Runtime
+from charlm.sample import Choice, start, stream
+from charlm.stepper import Stepper
+from charlm.vocab import Vocabulary
+
+SIZES = {"1x128": (1, 128), "1x512": (1, 512), "2x512": (2, 512)}
+PARTS = ("training", "sampling", "texts", "starting")
+STREAMS, BLOCK_SIZE, EMBEDDING_SIZE = 64, 64, 64
+SYMBOLS = "\n" + "".join(map(chr, range(32, 96)))
+CHARACTERS_SAMPLED = 200
+TEXT_BYTES = 16_000_000
+GEMM_SIZE = 2048
+STOCK_LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        part: what kind of work.
+        name: what was measured.
+        unit: of both figures.
+        charlm: median over the rounds.
+        beside: the same for what a user would do without charlm, measured in turns with it; None without such.
+        gemm_share: arithmetic done per second, as a share of this machine's best rate for products of matrices.
+    """
+
+    part: str
+    name: str
+    unit: str
+    charlm: float
+    beside: float | None = None
+    gemm_share: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as good charlm is: more per second, or fewer seconds."""
+        if self.beside is None:
+            return None
+        return self.beside / self.charlm if self.unit == "s" else self.charlm / self.beside
+
+    def to_json(self) -> dict[str, str | float | None]:
+        """Return every figure by name."""
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def machine(runtime: Runtime) -> dict[str, str | int]:
+    """Return what figures depend on: processor, cores, versions, arithmetic."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    wanted = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
+    has = torch.cpu.get_capabilities()
+    return {
+        "processor": processor,
+        "instructions": " ".join(name for name in wanted if has.get(name)),
+        "cores": os.cpu_count() or 1,
+        "threads": runtime.threads,
+        "precision": runtime.precision,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "charlm": __version__,
+    }
+
+
+def rows(runtime: Runtime, parts: Sequence[str], rounds: int) -> Iterator[Row]:
+    """Measure, and yield each figure when it is known."""
+    measures: dict[str, Callable[[Runtime, int], Iterator[Row]]] = {
+        "training": _training,
+        "sampling": _sampling,
+        "texts": _texts,
+        "starting": _starting,
+    }
+    for part in parts:
+        yield from measures[part](runtime, rounds)
+
+
+def _in_turns(rounds: int, *works: Callable[[], object]) -> list[float]:
+    """Return the median seconds of each work; a first run of each is discarded."""
+    for work in works:
+        work()
+    seconds: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for measured, work in zip(seconds, works, strict=True):
+            began = time.perf_counter()
+            work()
+            measured.append(time.perf_counter() - began)
+    return [statistics.median(measured) for measured in seconds]
+
+
+class _StockModel(nn.Module):
+    """The model as a user would write it in torch."""
+
+    def __init__(self, cell: str, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(SYMBOLS), EMBEDDING_SIZE)
+        self.layers = STOCK_LAYERS[cell](EMBEDDING_SIZE, hidden_size, num_layers)
+        self.output = nn.Linear(hidden_size, len(SYMBOLS))
+
+    def forward(self, tokens_TB: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y_TBH, state = self.layers(self.embedding(tokens_TB), state)
+        return self.output(y_TBH), state
+
+
+def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:
+    settings = {"cell": cell, "embedding_size": EMBEDDING_SIZE, "hidden_size": hidden_size, "num_layers": num_layers}
+    model = build(settings, len(SYMBOLS))
+    model.initialise(torch.Generator().manual_seed(0))
+    return model
+
+
+def _training(runtime: Runtime, rounds: int) -> Iterator[Row]:
+    """Forward, loss and backward of one block, without the optimiser, which is a matter of choice."""
+    gemm_rate = _gemm_rate(runtime, rounds)
+    tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
+    for cell in CELLS:
+        for name, (num_layers, hidden_size) in SIZES.items():
+            ours = _model(cell, hidden_size, num_layers).to(runtime.device)
+            stock = _StockModel(cell, hidden_size, num_layers).to(runtime.device)
+
+            def learn_ours(model: CharModel = ours) -> None:
+                with runtime.autocast():
+                    logits_TBV, _ = model(tokens_TB, model.zero_state(STREAMS))
+                _go_back(model, logits_TBV, tokens_TB)
+
+            def learn_stock(model: _StockModel = stock) -> None:
+                _go_back(model, model(tokens_TB)[0], tokens_TB)
+
+            seconds = _in_turns(rounds, learn_ours, learn_stock)
+            weights = sum(parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name)
+            # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
+            operations = 6 * (weights - ours.embedding.weight.numel()) * STREAMS * BLOCK_SIZE
+            characters = STREAMS * BLOCK_SIZE
+            yield Row(
+                "training",
+                f"{cell} {name}",
+                "characters/s",
+                characters / seconds[0],
+                characters / seconds[1],
+                operations / seconds[0] / gemm_rate,
+            )
+
+
+def _go_back(model: nn.Module, logits_TBV: Tensor, targets_TB: Tensor) -> None:
+    loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
+    loss.backward()  # type: ignore[no-untyped-call]
+    loss.item()
+    model.zero_grad()
+
+
+def _gemm_rate(runtime: Runtime, rounds: int) -> float:
+    """Return the operations per second of a product of large matrices, in the arithmetic that training uses."""
+    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
+    square = torch.randn(GEMM_SIZE, GEMM_SIZE, device=runtime.device, dtype=dtype)
+    (seconds,) = _in_turns(rounds, lambda: (square @ square)[0, 0].item())
+    return 2 * GEMM_SIZE**3 / seconds
+
+
+def _sampling(_: Runtime, rounds: int) -> Iterator[Row]:
+    """One stream and many against a loop that gives torch's module one character at a time."""
+    for name, (num_layers, hidden_size) in SIZES.items():
+        stepper = Stepper(_file(_model("lstm", hidden_size, num_layers)))
+        stock = _StockModel("lstm", hidden_size, num_layers)
+
+        def sample(num_streams: int, stepper: Stepper = stepper) -> None:
+            begun = start(stepper, "")
+            for _ in stream(
+                stepper, *begun, length=CHARACTERS_SAMPLED, choice=Choice(0.7), seeds=list(range(num_streams))
+            ):
+                pass
+
+        @torch.no_grad()
+        def sample_stock(model: _StockModel = stock) -> None:
+            token_TB, state = torch.zeros(1, 1, dtype=torch.long), None
+            for _ in range(CHARACTERS_SAMPLED):
+                logits_TBV, state = model(token_TB, state)
+                token_TB = torch.multinomial(torch.softmax(logits_TBV[-1] / 0.7, dim=-1), 1)
+                token_TB.item()
+
+        one, stock_seconds, many = _in_turns(rounds, lambda: sample(1), sample_stock, lambda: sample(STREAMS))
+        beside = CHARACTERS_SAMPLED / stock_seconds
+        yield Row("sampling", f"lstm {name}, one text", "characters/s", CHARACTERS_SAMPLED / one, beside)
+        rate = STREAMS * CHARACTERS_SAMPLED / many
+        yield Row("sampling", f"lstm {name}, {STREAMS} texts at once", "characters/s", rate, beside)
+
+
+def _file(model: CharModel) -> ModelFile:
+    settings = {
+        "cell": "lstm",
+        "embedding_size": EMBEDDING_SIZE,
+        "hidden_size": model.hidden_size,
+        "num_layers": len(model.layers),
+    }
+    return ModelFile(model.arrays(), Vocabulary("characters", SYMBOLS), {"model": settings}, {}, {})
+
+
+def _texts(_: Runtime, rounds: int) -> Iterator[Row]:
+    """A text of many megabytes from the file to ids, and the second start with it."""
+    symbols = np.frombuffer(SYMBOLS.encode(), dtype=np.uint8)
+    data = symbols[np.random.default_rng(0).integers(len(symbols), size=TEXT_BYTES)].tobytes()
+    with tempfile.TemporaryDirectory() as name, _cache_in(Path(name)):
+        # Each is another text, so that none is in the cache when it is first read.
+        paths = [Path(name) / f"{index}.txt" for index in range(rounds + 1)]
+        for index, path in enumerate(paths):
+            path.write_bytes(b"%d" % index + data)
+        unread = iter(paths)
+
+        def read_again() -> None:
+            corpus.load([str(paths[0])])
+
+        def in_python() -> None:
+            text = paths[0].read_text(encoding="utf-8")
+            numbers = {symbol: index for index, symbol in enumerate(sorted(set(text)))}
+            torch.tensor([numbers[symbol] for symbol in text])
+
+        first, again, beside = _in_turns(rounds, lambda: corpus.load([str(next(unread))]), read_again, in_python)
+    yield Row("texts", "read and encode", "MB/s", TEXT_BYTES / first / 1e6, TEXT_BYTES / beside / 1e6)
+    yield Row("texts", f"read {TEXT_BYTES / 1e6:.0f} MB again", "s", again)
+
+
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """Leave the user's cache alone."""
+    before = os.environ.get("CHARLM_CACHE")
+    os.environ["CHARLM_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["CHARLM_CACHE"]
+        if before is not None:
+            os.environ["CHARLM_CACHE"] = before
+
+
+def _starting(_: Runtime, rounds: int) -> Iterator[Row]:
+    """Whole processes, beside one that only loads torch."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        num_layers, hidden_size = SIZES["1x512"] if "1x512" in SIZES else next(iter(SIZES.values()))
+        _file(_model("lstm", hidden_size, num_layers)).save(model)
+
+        def run(*arguments: str) -> None:
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+        help_seconds, sample_seconds, torch_seconds = _in_turns(
+            rounds,
+            lambda: run("-m", "charlm", "--help"),
+            lambda: run("-m", "charlm", "sample", "--model", str(model), "--length", "1"),
+            lambda: run("-c", "import torch"),
+        )
+    yield Row("starting", "charlm --help", "s", help_seconds, torch_seconds)
+    yield Row("starting", "charlm sample, one character", "s", sample_seconds, torch_seconds)
