@@ -245,6 +245,9 @@ def evaluate(
         bool,
         typer.Option("--baselines/--no-baselines", help="Beside a held-out part: what counting and compressing cost."),
     ] = True,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Also score it with a copy that learns from the text as it goes; slow.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how well a model predicts a text it has not learned, in bits per character.
@@ -257,6 +260,8 @@ def evaluate(
         raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
+    if dynamic and window is not None:
+        raise UsageError("`--dynamic` and `--window` exclude each other", "what is learned on the way is remembered")
     from charlm import evaluate as evaluation
     from charlm.baselines import baselines
     from charlm.model import build
@@ -266,10 +271,12 @@ def evaluate(
     net = build(file.config["model"], len(file.vocabulary))
     net.load_arrays(file.weights)
     scores = evaluation.evaluate(net, ids, window)
+    adapted = evaluation.evaluate_dynamically(net, ids) if dynamic else None
     rows = list(baselines(train_ids, ids, file.vocabulary)) if with_baselines and train_ids is not None else []
     if as_json:
         beside = [row.to_json() for row in rows]
-        print_json({"corpus": name, "window": window, **scores.to_json(), "baselines": beside})
+        learning = adapted.to_json() if adapted else None
+        print_json({"corpus": name, "window": window, **scores.to_json(), "dynamic": learning, "baselines": beside})
         return
     context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
     print(f"{name}, {scores.characters:,} characters, {context}")
@@ -278,6 +285,11 @@ def evaluate(
     print(
         f"{scores.top1_accuracy:8.1%} of characters were the likeliest, {scores.top5_accuracy:.1%} among the first five"
     )
+    if adapted:
+        print(
+            f"{adapted.bits_per_character:8.4f} bits per character by dynamic evaluation: learning from each "
+            f"{evaluation.SEGMENT_SIZE} characters once they are scored ({adapted.nats_per_character:.4f} nats)"
+        )
     if rows:
         print("beside it, in bits per character of the same text:")
     for row in sorted(rows, key=lambda row: row.bits_per_character):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from charlm.errors import CorpusError
 from charlm.model import CharModel, State
@@ -21,6 +23,13 @@ MIN_CHARACTERS_PER_STREAM = 2048
 WARM_UP = 256
 BLOCK_SIZE = 256
 MAX_LOGITS = 1 << 24
+# Dynamic evaluation: characters between two updates, their rate, the share of the way back to the weights it began
+# with, and how slowly the running size of a gradient changes.
+SEGMENT_SIZE = 32
+DYNAMIC_RATE = 3e-4
+DYNAMIC_RETURN = 2e-3
+DYNAMIC_DECAY = 0.999
+DYNAMIC_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -73,13 +82,58 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
     Raises:
         CorpusError: the text is empty.
     """
-    if not len(ids):
-        raise CorpusError("there is nothing to evaluate: the text is empty", "choose another part or corpus")
+    _refuse_nothing(ids)
     if window is not None:
         return _score(model, ids, np.arange(0, len(ids), window), window, warm_up=0)
     num_streams = max(1, min(MAX_STREAMS, len(ids) // MIN_CHARACTERS_PER_STREAM))
     length = -(-len(ids) // num_streams)
     return _score(model, ids, np.arange(0, len(ids), length), length, WARM_UP)
+
+
+def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
+    """Score a text with a model that learns from it as it goes: each segment first scored, then learned.
+
+    One stream, in float32; every segment is a step of gradient descent, scaled by the running size of each gradient,
+    which also draws the weights back to those they began with. The model itself is not touched.
+
+    Args:
+        model: in whatever mode; it comes out as it went in.
+        ids: the text, shape (N,), N at least 1.
+
+    Raises:
+        CorpusError: the text is empty.
+
+    Source: Krause et al. 2018, "Dynamic evaluation of neural sequence models", with the gradients' sizes taken from
+    the text as it goes and not beforehand from the training text.
+    """
+    _refuse_nothing(ids)
+    model = copy.deepcopy(model)
+    device = model.output.weight.device
+    weights = list(model.parameters())
+    origins = [weight.detach().clone() for weight in weights]
+    mean_squares = [torch.zeros_like(weight) for weight in weights]
+    tokens_N = np.concatenate([[model.output.out_features], ids[:-1]]).astype(np.int64)
+    state, sums = model.zero_state(1), np.zeros(3)
+    for step, start in enumerate(range(0, len(ids), SEGMENT_SIZE), start=1):
+        tokens_TB = torch.from_numpy(tokens_N[start : start + SEGMENT_SIZE, None]).to(device)
+        targets_TB = torch.from_numpy(ids[start : start + SEGMENT_SIZE, None].astype(np.int64)).to(device)
+        logits_TBV, state = model(tokens_TB, state)
+        sums += _sums(logits_TBV.detach(), targets_TB, torch.ones_like(targets_TB))
+        state = tuple(part_LBH.detach() for part_LBH in state)
+        loss = functional.cross_entropy(logits_TBV.flatten(0, 1), targets_TB.flatten())
+        gradients = torch.autograd.grad(loss, weights)
+        with torch.no_grad():
+            for weight, origin, mean_square, gradient in zip(weights, origins, mean_squares, gradients, strict=True):
+                mean_square.mul_(DYNAMIC_DECAY).addcmul_(gradient, gradient, value=1 - DYNAMIC_DECAY)
+                size = (mean_square / (1 - DYNAMIC_DECAY**step)).sqrt_().add_(DYNAMIC_EPSILON)
+                weight.lerp_(origin, DYNAMIC_RETURN).addcdiv_(gradient, size, value=-DYNAMIC_RATE)
+    nats, top1, top5 = sums / len(ids)
+    return Scores(len(ids), float(nats), float(top1), float(top5))
+
+
+def _refuse_nothing(ids: Ids) -> None:
+    if not len(ids):
+        raise CorpusError("there is nothing to evaluate: the text is empty", "choose another part or corpus")
 
 
 @torch.inference_mode()

@@ -41,6 +41,11 @@ def test_a_run_from_text_to_sample(text: str) -> None:
     assert f"{scores['bits_per_character']:.4f} bits per character" in listing
     assert answer("eval", "-m", "run", "--corpus", "-", "--json", stdin="a")["characters"] == 1
     assert answer("eval", "-m", "run", "--window", "8", "--json")["window"] == 8
+    assert scores["dynamic"] is None
+    adapted = answer("eval", "-m", "run", "--dynamic", "--json")
+    assert adapted["nats_per_character"] == scores["nats_per_character"]
+    assert adapted["dynamic"]["characters"] == scores["characters"]
+    assert "dynamic evaluation" in call("eval", "-m", "run", "--dynamic").stdout
     assert len(answer("sample", "the", "-m", "run", "--length", "9", "--json")[0]["text"]) == 12
     assert answer("predict-next", "the ", "-m", "run", "--json")["candidates"][0]["probability"] > 0
 
@@ -232,6 +237,9 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
         (["train", "hare.txt"], 2, "--corpus hare.txt"),
         (["train", "--set", "data.corpus="], 2, "data.corpus"),
         (["eval", "-m", "small.safetensors", "--encoding", "utf-16"], 2, "--corpus"),
+        (["eval", "-m", "small.safetensors", "-c", "hare.txt", "--dynamic", "--window", "9"], 2, "--window"),
+        (["bench", "--only", "nothing"], 2, "nothing"),
+        (["bench", "--rounds", "0"], 2, "--rounds"),
         (["eval", "-m", "small.safetensors", "-c", "hare.txt", "--unknown", "maybe"], 2, "maybe"),
         (["eval", "-m", "small.safetensors"], 2, "--corpus"),
         (["sample", "-m", "small.safetensors", "--unknown", "maybe"], 2, "maybe"),
@@ -283,7 +291,7 @@ def test_standard_input_that_is_no_text_is_refused(model: str) -> None:
 def test_help_shows_every_option_of_every_command() -> None:
     """Each command and each of its options says what it is for."""
     top = call("--help").stdout
-    for command in ("train", "sample", "predict-next", "eval", "corpora"):
+    for command in ("train", "sample", "predict-next", "eval", "corpora", "bench"):
         assert command in top
         result = call(command, "--help")
         assert result.exit_code == 0

@@ -13,7 +13,7 @@ from charlm import evaluate as evaluation
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import CorpusError
-from charlm.evaluate import evaluate
+from charlm.evaluate import evaluate, evaluate_dynamically
 from charlm.model import CharModel, build
 from charlm.sample import softmax
 from charlm.stepper import Stepper
@@ -134,3 +134,75 @@ def test_nothing_to_evaluate_is_said_so(make_model: Callable[..., ModelFile]) ->
 def test_a_hopeless_model_has_a_finite_perplexity() -> None:
     """The exponential of a huge mean does not overflow."""
     assert math.isfinite(evaluation.Scores(1, 5000.0, 0, 0).perplexity_per_character)
+
+
+def total_nats(model: CharModel, ids: np.ndarray) -> float:
+    """Return what a text costs by dynamic evaluation, altogether."""
+    return evaluate_dynamically(model, ids).nats_per_character * len(ids)
+
+
+@pytest.fixture
+def segments_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let dynamic evaluation learn fast and often, so that a short text shows it."""
+    monkeypatch.setattr(evaluation, "SEGMENT_SIZE", 4)
+    monkeypatch.setattr(evaluation, "DYNAMIC_RATE", 0.05)
+
+
+@pytest.mark.usefixtures("segments_of_four")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("length", [3, 4, 6, 8])
+def test_dynamic_evaluation_scores_a_character_before_it_learns_it(
+    make_model: Callable[..., ModelFile], cell: str, length: int
+) -> None:
+    """After any beginning, the probabilities of all that may come next sum to 1: none can have been seen."""
+    module, beginning = module_of(make_model(cell, 2)), text(length)
+    before = total_nats(module, beginning)
+    costs = [total_nats(module, np.append(beginning, last).astype(np.uint8)) - before for last in range(NUM_SYMBOLS)]
+    assert sum(math.exp(-cost) for cost in costs) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dynamic_evaluation_begins_as_the_model_itself(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Nothing is learned before the first segment is scored."""
+    module, ids = module_of(make_model(cell)), text(evaluation.SEGMENT_SIZE)
+    expected = evaluate(module, ids)
+    found = evaluate_dynamically(module, ids)
+    assert found.nats_per_character == pytest.approx(expected.nats_per_character, abs=1e-5)
+    assert (found.top1_accuracy, found.top5_accuracy) == (expected.top1_accuracy, expected.top5_accuracy)
+
+
+@pytest.mark.usefixtures("segments_of_four")
+def test_the_first_thing_learned_is_one_step_against_each_gradient(make_model: Callable[..., ModelFile]) -> None:
+    """The second segment costs what a model costs whose weights went one rate against the sign of the gradient."""
+    module, ids = module_of(make_model("lstm")), text(8)
+    tokens_TB = torch.tensor([NUM_SYMBOLS, *ids[:-1]])[:, None]
+    logits_TBV, state = module(tokens_TB[:4], module.zero_state(1))
+    loss = torch.nn.functional.cross_entropy(logits_TBV[:, 0], torch.tensor(ids[:4].astype(int)))
+    loss.backward()
+    with torch.no_grad():
+        for weight in module.parameters():
+            assert weight.grad is not None
+            weight -= 0.05 * weight.grad / (weight.grad.abs() + evaluation.DYNAMIC_EPSILON)
+        logits_TBV, _ = module(tokens_TB[4:], state)
+        second = torch.nn.functional.cross_entropy(logits_TBV[:, 0], torch.tensor(ids[4:].astype(int)), reduction="sum")
+    original = module_of(make_model("lstm"))
+    assert total_nats(original, ids) - total_nats(original, ids[:4]) == pytest.approx(second.item(), abs=1e-4)
+
+
+@pytest.mark.usefixtures("segments_of_four")
+def test_dynamic_evaluation_learns_what_repeats_and_leaves_the_model_as_it_was(
+    make_model: Callable[..., ModelFile],
+) -> None:
+    """A text that repeats itself gets cheap; the weights, and what the model says, do not change."""
+    module, ids = module_of(make_model("gru")), np.tile(text(7), 40)
+    before, static = module.arrays(), evaluate(module, ids)
+    assert evaluate_dynamically(module, ids).nats_per_character < 0.7 * static.nats_per_character
+    assert all((before[name] == array).all() for name, array in module.arrays().items())
+    assert evaluate(module, ids) == static
+    assert all(weight.grad is None for weight in module.parameters())
+
+
+def test_there_is_nothing_to_learn_from_an_empty_text(make_model: Callable[..., ModelFile]) -> None:
+    """Dynamic evaluation says so in words too."""
+    with pytest.raises(CorpusError, match="empty"):
+        evaluate_dynamically(module_of(make_model()), text(0))

@@ -123,6 +123,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 SAMPLE = ["sample", "ab", "-m", "small.safetensors", "--length", "40", "--seed", "1"]
 PREDICT = ["predict-next", "ab", "-m", "small.safetensors"]
 EVALUATE = ["eval", "-m", "small.safetensors", "-c", "abc.txt"]
+BENCH = ["bench", "--only", "sampling", "--rounds", "1"]
 FLAGS = [
     (SAMPLE, ["--length", "41"]),
     (SAMPLE, ["--temperature", "0.3"]),
@@ -142,20 +143,25 @@ FLAGS = [
     (PREDICT, ["--model", "other.safetensors"]),
     (["predict-next", "aXb", *PREDICT[2:]], ["--unknown", "replace=c"]),
     (EVALUATE, ["--window", "2"]),
+    (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
     (EVALUATE, ["--model", "other.safetensors"]),
     (EVALUATE, ["-c", "abc.txt"]),
     (["eval", "-m", "small.safetensors", "-c", "utf16.txt"], ["--encoding", "utf-16"]),
     (["eval", "-m", "small.safetensors", "-c", "unknown.txt"], ["--unknown", "skip"]),
     (["corpora"], ["--json"]),
+    (BENCH, ["--only", "starting"]),
+    (BENCH, ["--rounds", "2"]),
+    (BENCH, ["--json"]),
 ]
 
 
 @pytest.mark.parametrize(("command", "flag"), FLAGS, ids=lambda value: " ".join(value[-2:]))
 def test_every_flag_changes_what_a_command_prints(
-    make_model: Callable[..., ModelFile], command: list[str], flag: list[str]
+    make_model: Callable[..., ModelFile], command: list[str], flag: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Standard output differs from that of the same command without the flag."""
+    monkeypatch.setattr("charlm.bench.SIZES", {"1x8": (1, 8)})
     make_model().save(Path("small.safetensors"))
     make_model(seed=5).save(Path("other.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
