@@ -9,7 +9,13 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from charlm.sample import Choice, start, stream
+from charlm.stepper import Stepper
 from charlm.train import RECORDS_PER_EVALUATION, Record, Training
+
+# A line of what it writes so far, below each validation on a terminal.
+GLIMPSE_LENGTH = 100
+GLIMPSE_TEMPERATURE = 0.7
 
 
 class TrainingDisplay:
@@ -55,12 +61,26 @@ class TrainingDisplay:
         validation = record.validation_bits_per_character
         if validation is not None or (not self._can_validate and self._num_shown % RECORDS_PER_EVALUATION == 0):
             measured = "" if validation is None else f", validation {validation:.3f}"
+            best = self._training.progress.best_bits
+            if validation is not None and best is not None and best < validation:
+                measured += f" (best {best:.3f})"
             skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
             self.say(
                 f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
                 f"{train}{measured} bits/char, "
                 f"{record.characters_per_second:,.0f} chars/s{skipped}"
             )
+            if self._console.is_terminal:
+                self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)
+
+    def _glimpse(self) -> str:
+        """Return a line of what the model writes by now."""
+        stepper = Stepper(self._training.snapshot())
+        pieces = stream(
+            stepper, *start(stepper, ""), length=GLIMPSE_LENGTH, choice=Choice(GLIMPSE_TEMPERATURE), seeds=[0]
+        )
+        text = "".join(grown for _, grown in pieces)
+        return "".join(character if character.isprintable() else " " for character in text)
 
     def say(self, message: str) -> None:
         """Write a line above the bar."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +133,8 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.metrics['step']:,}, in {best}{measured}")
+    if training.verdict:
+        say(training.verdict)
     stepper = Stepper(file)
     choice = sampling.Choice(temperature)
     seed = training.config.seed or 0
@@ -142,3 +145,4 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
         return
     say(f"it writes, at temperature {temperature}:\n")
     write_texts(pieces, "", [seed])
+    say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")

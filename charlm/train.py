@@ -249,6 +249,17 @@ class Training:
         if self.share < 1:
             self.progress.finished = ""
 
+    @property
+    def verdict(self) -> str:
+        """What the validations say about training on; empty where nothing is held out, or too little."""
+        progress = self.progress
+        if progress.best_bits is None:
+            return ""
+        if not progress.evaluations_without_gain:
+            return "the last validation was the best: more time may make it better yet"
+        since = load(self.run.best).metrics["step"]
+        return f"no validation has been better since step {since:,}: it began to learn its text by heart"
+
     def measure_best(self) -> Scores | None:
         """Score the best model on all of the validation part and write that into its file; None without one."""
         best = load(self.run.best)

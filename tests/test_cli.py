@@ -188,6 +188,23 @@ def test_on_a_terminal_predict_next_is_a_prompt(model: str) -> None:
     os.close(keyboard)
 
 
+def test_on_a_terminal_a_run_shows_what_it_writes(text: str) -> None:
+    """A line of it below each validation, then the verdict and how to have more."""
+    keyboard, screen = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--out", "a run", "--seed", "1"]
+    process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=environment)
+    os.close(screen)
+    seen = read_until(keyboard, b"more of it: charlm sample --model 'a run'").decode()
+    assert process.wait(timeout=30) == 0
+    os.close(keyboard)
+    lines = [line for line in seen.splitlines() if ", validation " in line]
+    assert len(lines) == 2
+    glimpses = [seen.splitlines()[seen.splitlines().index(line) + 1] for line in lines]
+    assert all(len(glimpse) > 60 and set(glimpse) & set("abcdefghijklmnopqrstuvwxyz") for glimpse in glimpses)
+    assert "the last validation was the best" in seen
+
+
 def read_until(terminal: int, wanted: bytes) -> bytes:
     """Read a terminal until it has shown something; answer its question where the cursor is."""
     seen = b""

@@ -182,7 +182,7 @@ def test_the_first_thing_learned_is_one_step_against_each_gradient(make_model: C
     with torch.no_grad():
         for weight in module.parameters():
             assert weight.grad is not None
-            weight -= 0.05 * weight.grad / (weight.grad.abs() + evaluation.DYNAMIC_EPSILON)
+            weight.sub_(0.05 * weight.grad / (weight.grad.abs() + evaluation.DYNAMIC_EPSILON))
         logits_TBV, _ = module(tokens_TB[4:], state)
         second = torch.nn.functional.cross_entropy(logits_TBV[:, 0], torch.tensor(ids[4:].astype(int)), reduction="sum")
     original = module_of(make_model("lstm"))

@@ -95,6 +95,20 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     best = load(training.run.best)
     assert (best.metrics["step"], training.progress.step) == (4, 8)
     assert "2 evaluations" in training.progress.finished
+    assert training.verdict == "no validation has been better since step 4: it began to learn its text by heart"
+
+
+def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its best validation; where nothing is held out there is nothing to say."""
+    training = begin(train__evaluations=2)
+    answers = iter([3.0, 2.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_validate", lambda self: next(answers))
+        interrupt(training, 100)
+    assert "more time" in training.verdict
+    untold = begin("untold", data__validation_fraction=0.0)
+    interrupt(untold, 100)
+    assert untold.verdict == ""
 
 
 def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
