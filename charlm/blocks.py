@@ -5,9 +5,9 @@ block is one product for all its inputs, one product a step, gate arithmetic in 
 cache, and one product for each weight's gradient. Units come before streams (`HB`, not `BH`), so that the weights are
 the left factor of each product, and a gate is a run of whole rows.
 
-Letters: `T` steps, `B` streams, `E` inputs, `H` units, `R` rows of a weight (gates times H), `G` rows of
-pre-activations: for the GRU one gate more than R, for its candidate adds what comes from the state apart from what
-comes from the input.
+Letters: `T` steps, `B` streams, `N` both together, `E` inputs, `H` units, `R` rows of a weight (gates times H), `G`
+rows of pre-activations: for the GRU one gate more than R, for its candidate adds what comes from the state apart from
+what comes from the input.
 """
 
 from __future__ import annotations
@@ -94,26 +94,21 @@ class _Block(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         (T, B, E), (R, H) = x_TBE.shape, weight_hh_RH.shape
         G = arithmetic.num_parts * H
-        x_ETB = x_TBE.permute(2, 0, 1).to(dtype).contiguous()
+        x_EN = x_TBE.permute(2, 0, 1).to(dtype).reshape(E, T * B)
         # Torch's order is r, z, n; rolled it is n, r, z, and r, z meet what the input adds to them.
         weight_ih_RE, weight_hh_RH = weight_ih_RE.to(dtype), weight_hh_RH.to(dtype).roll(H, 0)
-        bias_G = torch.zeros(G, dtype=bias_hh_R.dtype)
-        bias_G[:R] += bias_hh_R.roll(H, 0)
-        bias_G[G - R :] += bias_ih_R
+        bias_G1 = torch.zeros(G, 1, dtype=bias_hh_R.dtype)
+        bias_G1[:R] += bias_hh_R.roll(H)[:, None]
+        bias_G1[G - R :] += bias_ih_R[:, None]
+        bias_G1 = bias_G1.to(dtype)
 
-        gates_GTB = _padded(G, T, B, dtype)
-        gates_GTB.copy_(bias_G[:, None, None])
-        gates_GTB[G - R :].view(R, T * B).addmm_(weight_ih_RE, x_ETB.view(E, T * B))
-        hidden_HTB = torch.empty(H, T + 1, B, dtype=dtype)
-        hidden_HTB[:, 0].copy_(h_BH.t())
+        gates_TGB = torch.empty(T, G, B, dtype=dtype)
+        gates_TGB[:, : G - R] = bias_G1[: G - R]
+        gates_TGB[:, G - R :] = torch.addmm(bias_G1[G - R :], weight_ih_RE, x_EN).view(R, T, B).transpose(0, 1)
+        hidden_THB = torch.empty(T + 1, H, B, dtype=dtype)
+        hidden_THB[0] = h_BH.t()
         gates_GB, hidden_HB = torch.empty(G, B, dtype=h_BH.dtype), h_BH.t().clone(memory_format=torch.contiguous_format)
-        steps = zip(
-            gates_GTB.unbind(1),
-            gates_GTB[:R].unbind(1),
-            hidden_HTB.unbind(1),
-            hidden_HTB[:, 1:].unbind(1),
-            strict=False,
-        )
+        steps = zip(gates_TGB, gates_TGB[:, :R], hidden_THB[:-1], hidden_THB[1:], strict=True)
         for saved_GB, recurrent_RB, before_HB, after_HB in steps:
             recurrent_RB.addmm_(weight_hh_RH, before_HB)
             gates_GB.copy_(saved_GB)
@@ -121,50 +116,46 @@ class _Block(torch.autograd.Function):
             saved_GB.copy_(gates_GB)
             after_HB.copy_(hidden_HB)
         ctx.arithmetic = arithmetic
-        ctx.save_for_backward(x_ETB, gates_GTB, hidden_HTB, weight_ih_RE, weight_hh_RH)
-        # A copy without the state before, for rows of T * B without a gap make the next layer's products fast.
-        return hidden_HTB[:, 1:].contiguous().permute(1, 2, 0), hidden_HB.t()
+        ctx.save_for_backward(x_EN, gates_TGB, hidden_THB, weight_ih_RE, weight_hh_RH)
+        # Units first, as the next layer's products want it.
+        y_HTB = hidden_THB[1:].transpose(0, 1).contiguous()
+        return y_HTB.permute(1, 2, 0), hidden_HB.t()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, y_gradient_TBH: Tensor, h_gradient_BH: Tensor) -> tuple[Tensor | None, ...]:
-        x_ETB, gates_GTB, hidden_HTB, weight_ih_RE, weight_hh_RH = ctx.saved_tensors
-        (G, T, B), (R, H), dtype = gates_GTB.shape, weight_hh_RH.shape, gates_GTB.dtype
+        x_EN, gates_TGB, hidden_THB, weight_ih_RE, weight_hh_RH = ctx.saved_tensors
+        (T, G, B), (R, H), dtype = gates_TGB.shape, weight_hh_RH.shape, gates_TGB.dtype
         weight_hh_HR = weight_hh_RH.t().contiguous()
-        gradient_GTB = _padded(G, T, B, dtype)
-        recurrent_RTB, input_RTB = gradient_GTB[:R], gradient_GTB[G - R :]
-        y_gradients_HB = y_gradient_TBH.permute(2, 0, 1).to(dtype).unbind(1)
+        y_gradient_THB = y_gradient_TBH.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
+        gradient_TGB = torch.empty(T, G, B, dtype=dtype)
         gates_GB = torch.empty(G, B, dtype=h_gradient_BH.dtype)
         gradient_GB = torch.empty_like(gates_GB)
         before_HB = torch.empty(H, B, dtype=gates_GB.dtype)
         # The state's gradient is summed up in full precision; only what a product adds to it is rounded.
         hidden_gradient_HB = h_gradient_BH.t().clone(memory_format=torch.contiguous_format)
-        hidden_gradient_HB += y_gradients_HB[-1]
+        hidden_gradient_HB += y_gradient_THB[-1]
         product_HB = torch.empty(H, B, dtype=dtype)
         for t in range(T - 1, -1, -1):
-            gates_GB.copy_(gates_GTB[:, t])
-            before_HB.copy_(hidden_HTB[:, t])
+            gates_GB.copy_(gates_TGB[t])
+            before_HB.copy_(hidden_THB[t])
             ctx.arithmetic.backward(gates_GB, before_HB, hidden_gradient_HB, gradient_GB)
-            gradient_GTB[:, t].copy_(gradient_GB)
+            gradient_TGB[t].copy_(gradient_GB)
             if t:
-                product_HB.copy_(y_gradients_HB[t - 1]).addmm_(weight_hh_HR, recurrent_RTB[:, t])
+                product_HB.copy_(y_gradient_THB[t - 1]).addmm_(weight_hh_HR, gradient_TGB[t, :R])
             else:
-                torch.mm(weight_hh_HR, recurrent_RTB[:, t], out=product_HB)
+                torch.mm(weight_hh_HR, gradient_TGB[t, :R], out=product_HB)
             hidden_gradient_HB += product_HB
 
-        recurrent_RN, input_RN = recurrent_RTB.view(R, T * B), input_RTB.view(R, T * B)
-        weight_hh_gradient_RH = (recurrent_RN @ hidden_HTB[:, :T].view(H, T * B).t()).roll(-H, 0)
-        weight_ih_gradient_RE = input_RN @ x_ETB.view(-1, T * B).t()
-        x_gradient_TBE = (weight_ih_RE.t() @ input_RN).view(-1, T, B).permute(1, 2, 0)
-        bias_gradient_G = gradient_GTB.sum((1, 2), dtype=gates_GB.dtype)
+        gradient_GN = gradient_TGB.transpose(0, 1).reshape(G, T * B)
+        before_HN = hidden_THB[:T].transpose(0, 1).reshape(H, T * B)
+        weight_hh_gradient_RH = (gradient_GN[:R] @ before_HN.t()).roll(-H, 0)
+        weight_ih_gradient_RE = gradient_GN[G - R :] @ x_EN.t()
+        x_gradient_TBE = (weight_ih_RE.t() @ gradient_GN[G - R :]).view(-1, T, B).permute(1, 2, 0)
+        bias_gradient_G = gradient_GN.sum(1)
         gradients = (x_gradient_TBE, hidden_gradient_HB.t(), weight_ih_gradient_RE, weight_hh_gradient_RH)
-        biases = (bias_gradient_G[G - R :], bias_gradient_G[:R].roll(-H, 0))
+        biases = (bias_gradient_G[G - R :], bias_gradient_G[:R].roll(-H))
         return None, None, *(gradient.to(gates_GB.dtype) for gradient in (*gradients, *biases))
-
-
-def _padded(rows: int, T: int, B: int, dtype: torch.dtype) -> Tensor:
-    """Return room for (rows, T, B) whose rows do not begin a power of two apart: those would share cache lines."""
-    return torch.empty(rows, T + 1, B, dtype=dtype)[:, :T]
 
 
 def _tanh_(x: Tensor) -> Tensor:
