@@ -102,9 +102,9 @@ class TrainConfig(Settings):
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; or adamw for all"
     )
-    learning_rate: float = Field(8e-3, gt=0, le=10, description="AdamW's learning rate")
-    matrix_learning_rate: float = Field(5e-2, gt=0, le=10, description="Muon's learning rate")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="decay of the recurrent layers' matrices")
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="AdamW's learning rate")
+    matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="decay of the recurrent layers' matrices")
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
     clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient")
@@ -114,7 +114,9 @@ class TrainConfig(Settings):
         le=1,
         description="chance that a stream forgets its state before a block, so that cold starts are learned",
     )
-    evaluations: int = Field(10, ge=1, le=10**6, description="how often validation is measured, spread over the run")
+    evaluations: int = Field(
+        10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
+    )
     evaluation_characters: int = Field(
         20_000,
         ge=1,

@@ -43,11 +43,11 @@ def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
 class GateMuon(torch.optim.Optimizer):
     """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised for itself.
 
-    Momentum 0.95 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)).
+    Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)).
     """
 
     def __init__(self, parameters: list[Tensor], num_gates: int, lr: float, weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.95})
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.9})
         self._num_gates = num_gates
 
     @torch.no_grad()

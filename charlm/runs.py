@@ -122,6 +122,17 @@ def learn(training: Training) -> None:
         raise typer.Exit(interrupt.exit_code)
 
 
+def verdict(training: Training) -> str:
+    """Return what the validations say about training on."""
+    progress = training.progress
+    if progress.best_bits is None:
+        return "nothing was held out to tell whether more time would help"
+    if not progress.evaluations_without_gain:
+        return "the last validation was the best: more time may make it better yet"
+    since = load(training.run.best).metrics["step"]
+    return f"no validation has been better since step {since:,}: it began to learn its text by heart"
+
+
 def conclude(training: Training, sample_length: int, temperature: float, as_json: bool) -> None:
     """Measure the best model, show what it writes, and say where it is."""
     scores = training.measure_best()
@@ -133,8 +144,7 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.metrics['step']:,}, in {best}{measured}")
-    if training.verdict:
-        say(training.verdict)
+    say(verdict(training))
     stepper = Stepper(file)
     choice = sampling.Choice(temperature)
     seed = training.config.seed or 0

@@ -29,6 +29,8 @@ SAVE_SECONDS = 60.0
 # Fewer characters than these do not tell which of two models is better.
 MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
+# Of its time, what a timed run may have spent on evaluations when it begins another.
+MAX_EVALUATION_SHARE = 0.03
 MAX_ROLLBACKS = 5
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
 SHARE_TO_PROJECT_FROM = 0.06
@@ -126,6 +128,7 @@ class Training:
         self.progress = Progress()
         self._last_good: ModelFile | None = None
         self._saved_at = 0.0
+        self._evaluation_seconds = 0.0
         self._marked: tuple[int, float] | None = None
 
     @property
@@ -159,6 +162,12 @@ class Training:
             done = self.progress.seconds / (settings.time or math.inf)
         return min(done, 1.0)
 
+    @property
+    def _can_afford_evaluation(self) -> bool:
+        # The clock of a timed run goes on while it evaluates.
+        is_timed = self.config.train.time is not None
+        return not is_timed or self._evaluation_seconds <= MAX_EVALUATION_SHARE * self.progress.seconds
+
     def learn(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
 
@@ -190,7 +199,9 @@ class Training:
                 self._roll_back()
                 continue
 
-            is_evaluation = self.share >= 1 or due(share_before, self.share, settings.evaluations)
+            is_evaluation = self.share >= 1 or (
+                due(share_before, self.share, settings.evaluations) and self._can_afford_evaluation
+            )
             if is_evaluation and not self.is_finite:
                 self._roll_back()
                 continue
@@ -198,6 +209,7 @@ class Training:
                 characters_per_second = pace.measure(self._characters_learned)
                 validation = self._validate() if is_evaluation else None
                 pace.resume()
+                self._evaluation_seconds += clock.seconds - self.progress.seconds
                 self.progress.seconds = clock.seconds
                 record = self._take_record(rate, characters_per_second, validation)
                 self.run.append_metrics(record.to_json())
@@ -248,17 +260,6 @@ class Training:
         """Let a finished run go on whose settings have changed, if by these it is not over."""
         if self.share < 1:
             self.progress.finished = ""
-
-    @property
-    def verdict(self) -> str:
-        """What the validations say about training on; empty where nothing is held out, or too little."""
-        progress = self.progress
-        if progress.best_bits is None:
-            return ""
-        if not progress.evaluations_without_gain:
-            return "the last validation was the best: more time may make it better yet"
-        since = load(self.run.best).metrics["step"]
-        return f"no validation has been better since step {since:,}: it began to learn its text by heart"
 
     def measure_best(self) -> Scores | None:
         """Score the best model on all of the validation part and write that into its file; None without one."""

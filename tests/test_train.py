@@ -13,6 +13,7 @@ import torch
 
 from charlm.checkpoint import load
 from charlm.errors import TrainingError
+from charlm.runs import verdict
 from charlm.schedule import dropout_for
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
 from tests.training import assert_same_run, begin, interrupt, metrics, resume
@@ -95,7 +96,7 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     best = load(training.run.best)
     assert (best.metrics["step"], training.progress.step) == (4, 8)
     assert "2 evaluations" in training.progress.finished
-    assert training.verdict == "no validation has been better since step 4: it began to learn its text by heart"
+    assert verdict(training) == "no validation has been better since step 4: it began to learn its text by heart"
 
 
 def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,10 +106,10 @@ def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_validate", lambda self: next(answers))
         interrupt(training, 100)
-    assert "more time" in training.verdict
+    assert "more time may" in verdict(training)
     untold = begin("untold", data__validation_fraction=0.0)
     interrupt(untold, 100)
-    assert untold.verdict == ""
+    assert "nothing was held out" in verdict(untold)
 
 
 def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,3 +338,25 @@ def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(m
     expected = dropout_for((1 + (100 - 2.5) / 0.25) / training.streams.blocks_per_epoch)
     assert expected > 0.1
     assert training.progress.dropout == pytest.approx(expected, abs=0.011)
+
+
+def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    learn = Training._learn_block
+
+    def learn_and_tick(self: Training, block: Any, rate: float) -> None:
+        learn(self, block, rate)
+        now[0] += 0.5
+
+    def validate(self: Training) -> float:
+        now[0] += 2
+        return 1.0
+
+    monkeypatch.setattr(Training, "_learn_block", learn_and_tick)
+    monkeypatch.setattr(Training, "_validate", validate)
+    for changes, expected in (({"train__steps": None, "train__time": 100.0}, 3), ({"train__steps": 40}, 10)):
+        training = begin(f"run{expected}", train__evaluations=10, **changes)
+        interrupt(training, 1000)
+        assert sum("validation_bits_per_character" in record for record in metrics(training)) == expected
