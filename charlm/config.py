@@ -39,10 +39,13 @@ def _as_names(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _share(value: Any) -> Any:
-    if value == "auto" or (type(value) in (int, float) and 0 <= value < 0.95):
-        return value
-    raise ValueError("should be `auto` or a number from 0 to 0.95")
+def _auto_or_up_to(limit: float) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value == "auto" or (type(value) in (int, float) and 0 <= value <= limit):
+            return value
+        raise ValueError(f"should be `auto` or a number from 0 to {limit:g}")
+
+    return BeforeValidator(check)
 
 
 def _group_or_defaults(value: Any) -> Any:
@@ -71,7 +74,7 @@ class ModelConfig(Settings):
     embedding_size: int = Field(64, ge=1, le=4096, description="numbers that stand for one character at the input")
     hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
-    dropout: Annotated[float | Literal["auto"], BeforeValidator(_share)] = Field(
+    dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
         "auto",
         description="share of each layer's outputs left out, one mask per block; auto: more the more often "
         "training reads the same text",
@@ -104,15 +107,14 @@ class TrainConfig(Settings):
     )
     learning_rate: float = Field(6e-3, gt=0, le=10, description="AdamW's learning rate")
     matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="decay of the recurrent layers' matrices")
+    weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
+        "auto", description="decay of the recurrent layers' matrices; auto: more the more often the text is read"
+    )
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
     clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient")
     reset_probability: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="chance that a stream forgets its state before a block, so that cold starts are learned",
+        0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"
     )
     evaluations: int = Field(
         10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"

@@ -46,7 +46,7 @@ class GateMuon(torch.optim.Optimizer):
     Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)).
     """
 
-    def __init__(self, parameters: list[Tensor], num_gates: int, lr: float, weight_decay: float) -> None:
+    def __init__(self, parameters: list[Tensor], num_gates: int, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.9})
         self._num_gates = num_gates
 
@@ -77,18 +77,15 @@ class Optimizer:
         named = dict(model.named_parameters())
         matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(name)}
         rest = {name: parameter for name, parameter in named.items() if name not in matrices}
-        decay = settings.weight_decay
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._optimizers: list[torch.optim.Optimizer]
         if settings.optimizer == "muon":
-            muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate, decay)
-            self._optimizers = [muon, _adamw([{"params": list(rest.values()), "weight_decay": 0.0}], settings)]
+            muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate)
+            self._optimizers = [muon, _adamw([list(rest.values())], settings)]
         else:
-            groups = [
-                {"params": list(matrices.values()), "weight_decay": decay},
-                {"params": list(rest.values()), "weight_decay": 0.0},
-            ]
-            self._optimizers = [_adamw(groups, settings)]
+            self._optimizers = [_adamw([list(matrices.values()), list(rest.values())], settings)]
+        # Either way the first group is that of the matrices.
+        self._decayed = self._groups()[0]
         self._parameters = list(named.values())
         self._clip_norm = settings.clip_norm
         for group in self._groups():
@@ -98,8 +95,9 @@ class Optimizer:
         """Shorten the whole gradient to the largest norm allowed; return the norm it had."""
         return float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
 
-    def step(self, rate: float) -> None:
-        """Update the weights at `rate`, a share of the full learning rates."""
+    def step(self, rate: float, weight_decay: float) -> None:
+        """Update the weights at `rate`, a share of the full learning rates, and let the matrices decay."""
+        self._decayed["weight_decay"] = weight_decay
         for group in self._groups():
             group["lr"] = group["full_lr"] * rate
         for optimizer in self._optimizers:
@@ -138,8 +136,9 @@ class Optimizer:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
 
-def _adamw(groups: list[dict[str, Any]], settings: TrainConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99))
+def _adamw(groups: list[list[nn.Parameter]], settings: TrainConfig) -> torch.optim.AdamW:
+    parameters = [{"params": group} for group in groups]
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 
 def _is_recurrent_matrix(name: str) -> bool:

@@ -20,7 +20,7 @@ from charlm.evaluate import Scores, evaluate
 from charlm.model import CharModel, build, dropout_masks
 from charlm.optimizer import Optimizer
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for
 from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
@@ -50,7 +50,9 @@ class Progress:
         skipped: blocks left out because their loss or gradient was not finite.
         skipped_in_a_row: those of them that came last.
         rollbacks: how often the run went back to its last good state with half the rate.
-        dropout: share of outputs left out; None until it is settled.
+        dropout: share of outputs left out.
+        weight_decay: of the recurrent layers' matrices.
+        settled: whether these two are final: until a timed run knows its pace they are those of a short one.
         finished: why the run is over; empty while it is not.
     """
 
@@ -63,7 +65,9 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     rollbacks: int = 0
-    dropout: float | None = None
+    dropout: float = 0.0
+    weight_decay: float = 0.0
+    settled: bool = False
     finished: str = ""
 
 
@@ -126,6 +130,7 @@ class Training:
         )
         self.state = self.model.zero_state(self.num_streams)
         self.progress = Progress()
+        self._regularise(num_epochs=0)
         self._last_good: ModelFile | None = None
         self._saved_at = 0.0
         self._evaluation_seconds = 0.0
@@ -191,7 +196,7 @@ class Training:
             share_before = self.share
             rate = rate_share(share_before, settings.warmup_fraction, settings.decay_fraction)
             rate *= 0.5**self.progress.rollbacks
-            self._settle_dropout()
+            self._settle_regularisation()
             self._learn_block(self.streams.block(self.progress.step), rate)
             self.progress.step += 1
             self.progress.seconds = clock.seconds
@@ -285,7 +290,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nats = loss.item()
         if math.isfinite(nats) and math.isfinite(self.optimizer.clip()):
-            self.optimizer.step(rate)
+            self.optimizer.step(rate, progress.weight_decay)
             self.state = tuple(part_LBH.detach().float() for part_LBH in after)
             progress.nats += nats
             progress.num_losses += 1
@@ -300,18 +305,21 @@ class Training:
         entropy = np.random.SeedSequence([self.config.seed or 0, self.progress.step]).generate_state(1)
         generator = torch.Generator().manual_seed(int(entropy[0]))
         sizes = (len(self.model.layers), self.num_streams, self.model.hidden_size)
-        masks = dropout_masks(*sizes, self.progress.dropout or 0.0, generator)
+        masks = dropout_masks(*sizes, self.progress.dropout, generator)
         return None if masks is None else [mask_BH.to(self.runtime.device) for mask_BH in masks]
 
-    def _settle_dropout(self) -> None:
-        if self.progress.dropout is not None:
-            return
-        dropout = self.config.model.dropout
-        num_epochs = self._epochs_planned()
-        if dropout != "auto":
-            self.progress.dropout = dropout
-        elif num_epochs is not None:
-            self.progress.dropout = dropout_for(num_epochs)
+    def _settle_regularisation(self) -> None:
+        """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
+        progress = self.progress
+        num_epochs = None if progress.settled else self._epochs_planned()
+        if num_epochs is not None:
+            self._regularise(num_epochs)
+            progress.settled = True
+
+    def _regularise(self, num_epochs: float) -> None:
+        dropout, weight_decay = self.config.model.dropout, self.config.train.weight_decay
+        self.progress.dropout = dropout_for(num_epochs) if dropout == "auto" else dropout
+        self.progress.weight_decay = weight_decay_for(num_epochs) if weight_decay == "auto" else weight_decay
 
     def _epochs_planned(self) -> float | None:
         """Return how often the text will have been read; None while a timed run does not know its pace yet."""

@@ -96,5 +96,21 @@ def learn(model: CharModel, optimizer: Optimizer, step: int) -> None:
     logits_TBV, _ = model(tokens_TB, model.zero_state(3))
     torch.nn.functional.cross_entropy(logits_TBV.flatten(0, 1), tokens_TB.flatten()).backward()
     optimizer.clip()
-    optimizer.step(0.5)
+    optimizer.step(0.5, weight_decay=0.1)
     optimizer.clear()
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
+    """Without gradients to follow, a step at full rate shrinks them by rate times decay, and nothing else."""
+    model = CharModel("lstm", 5, embedding_size=4, hidden_size=6, num_layers=1)
+    model.initialise(torch.Generator().manual_seed(0))
+    settings = TrainConfig.model_validate({"optimizer": name, "steps": 3})
+    before = model.arrays()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    Optimizer(model, settings).step(1.0, weight_decay=0.5)
+    rate = settings.matrix_learning_rate if name == "muon" else settings.learning_rate
+    for key, after in model.arrays().items():
+        kept = 1 - rate * 0.5 if key.startswith("layers.") and ".weight_" in key else 1.0
+        np.testing.assert_allclose(after, before[key] * kept, rtol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -30,6 +30,8 @@ def test_dropout_grows_with_the_epochs() -> None:
     assert values == sorted(values)
     assert values[:3] == [0.0, 0.0, 0.0]
     assert 0.2 < values[3] <= values[5] < 0.9
+    decays = [weight_decay_for(epochs) for epochs in (0, 3, 8, 20, 1e6)]
+    assert decays == [0.05, 0.05, 0.08, 0.2, 0.2]
 
 
 def test_the_pace_leaves_out_the_time_that_was_not_learning(monkeypatch: pytest.MonkeyPatch) -> None:
