@@ -84,7 +84,10 @@ def _available_devices() -> list[str]:
 
 
 def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    # Muon computes in bf16 on every device; older versions of Apple's system lack it.
+    return "mps" if torch.backends.mps.is_available() and _bf16_works(torch.device("mps")) else "cpu"
 
 
 def _bf16_is_fast(device: torch.device) -> bool:
@@ -97,11 +100,12 @@ def _bf16_is_fast(device: torch.device) -> bool:
 def _bf16_works(device: torch.device) -> bool:
     """Run a tiny layer forward and backward: some machines announce bf16 and then have no kernel for it."""
     try:
+        square = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
         layer = torch.nn.LSTM(8, 16).to(device)
         x_TBE = torch.ones(2, 2, 8, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             y_TBH, _ = layer(x_TBE)
         y_TBH.float().sum().backward()
-    except RuntimeError:
+        return bool(torch.isfinite(y_TBH).all()) and bool((square @ square == 2).all())
+    except (RuntimeError, TypeError):
         return False
-    return bool(torch.isfinite(y_TBH).all())

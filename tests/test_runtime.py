@@ -1,0 +1,112 @@
+"""Where a run trains: what a machine can do decides, and what is asked for by name is refused where it cannot."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import pytest
+import torch
+
+from charlm import runtime as runtimes
+from charlm.errors import DeviceError
+from charlm.runtime import Runtime
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> object:
+    """Leave torch with as many threads as it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "works", "precision"),
+    [
+        ({"amx_bf16": True}, True, "bf16"),
+        ({"avx512_bf16": True}, True, "bf16"),
+        ({"avx2": True}, True, "fp32"),
+        ({"amx_bf16": True}, False, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_has_it_and_it_works(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], works: bool, precision: str
+) -> None:
+    """Announced and tried: a processor without the instructions would be slower with it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: works)
+    chosen = Runtime.choose("cpu", "auto", 1)
+    assert chosen.precision == precision
+    assert str(chosen) == f"cpu x 1, {precision}"
+
+
+def test_bf16_that_does_not_work_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to ask for instead."""
+    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: False)
+    with pytest.raises(DeviceError, match="bf16") as raised:
+        Runtime.choose("cpu", "bf16", 1)
+    assert "fp32" in raised.value.hint
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no primitive"), TypeError("no bf16")])
+def test_a_trial_that_fails_is_an_answer(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Some machines announce bf16 and then have no kernel for it."""
+    assert runtimes._bf16_works(torch.device("cpu")) in (True, False)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn, "LSTM", fail)
+    assert not runtimes._bf16_works(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "works", "device"),
+    [(True, True, True, "cuda"), (False, True, True, "mps"), (False, True, False, "cpu"), (False, False, True, "cpu")],
+)
+def test_a_graphics_processor_is_taken_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, works: bool, device: str
+) -> None:
+    """CUDA before MPS, and MPS only where a trial of it works."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: works)
+    assert Runtime.choose("auto", "fp32", 1).device.type == device
+
+
+def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number wins over `OMP_NUM_THREADS`, and that over the number of cores."""
+    monkeypatch.setattr(runtimes, "usable_cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert Runtime.choose("cpu", "fp32", None).threads == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    assert Runtime.choose("cpu", "fp32", None).threads == 1
+    assert Runtime.choose("cpu", "fp32", 2).threads == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")
+def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
+    """The second time nothing has to be handed out again page by page."""
+    Runtime.choose("cpu", "fp32", 1)
+
+    def faults_of(megabytes: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(megabytes << 18)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults_of(96)
+    assert faults_of(96) < 1000
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    """No library by that name, none of its functions, or none that can be named at all."""
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert Runtime.choose("cpu", "fp32", 1).threads == 1
