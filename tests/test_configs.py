@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 
 def test_the_promised_files_are_there() -> None:
     """The default among them."""
-    assert {"lstm", "gru", "rnn", "quick"} <= set(NAMES)
+    assert {"lstm", "gru", "rnn", "quick", "best"} <= set(NAMES)
     assert settings.DEFAULT_CONFIG in NAMES
 
 
