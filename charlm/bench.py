@@ -36,7 +36,6 @@ SYMBOLS = "\n" + "".join(map(chr, range(32, 96)))
 CHARACTERS_SAMPLED = 200
 TEXT_BYTES = 16_000_000
 GEMM_SIZE = 2048
-STOCK_LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class _StockModel(nn.Module):
     def __init__(self, cell: str, hidden_size: int, num_layers: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(SYMBOLS), EMBEDDING_SIZE)
-        self.layers = STOCK_LAYERS[cell](EMBEDDING_SIZE, hidden_size, num_layers)
+        self.layers = getattr(nn, cell.upper())(EMBEDDING_SIZE, hidden_size, num_layers)
         self.output = nn.Linear(hidden_size, len(SYMBOLS))
 
     def forward(self, tokens_TB: Tensor, state: Any = None) -> tuple[Tensor, Any]:

