@@ -194,7 +194,7 @@ def _block(layer: nn.RNNBase, arithmetic: _Arithmetic, x_TBE: Tensor, h_1BH: Ten
     weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_TBE.dtype
     # Whatever the products are computed in, the state keeps the precision of the weights.
-    h_BH = h_1BH[0].to(layer.get_parameter("weight_hh_l0").dtype)
+    h_BH = h_1BH[0].to(layer.get_parameter("weight_ih_l0").dtype)
     with torch.autocast("cpu", enabled=False):
         y_TBH, h_BH = _Block.apply(arithmetic, dtype, x_TBE, h_BH, *weights)  # type: ignore[no-untyped-call]
     return y_TBH, h_BH[None]

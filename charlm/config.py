@@ -75,9 +75,10 @@ class ModelConfig(Settings):
     hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
     dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
-        "auto",
-        description="share of each layer's outputs left out, one mask per block; auto: more the more often "
-        "training reads the same text",
+        "auto", description="share of each layer's outputs left out, one mask per block; auto: by how often it reads"
+    )
+    weight_dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
+        "auto", description="share of each layer's recurrent weights left out, one mask per block; auto: as above"
     )
 
 
@@ -120,10 +121,7 @@ class TrainConfig(Settings):
         10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
     )
     evaluation_characters: int = Field(
-        20_000,
-        ge=1,
-        le=10**9,
-        description="how much of the validation part each of them reads; the best model is measured on all of it",
+        20_000, ge=1, le=10**9, description="how much of the validation part each reads; the best is measured on all"
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from charlm.blocks import GRU, RNN
 from charlm.cells import CELLS
@@ -16,6 +17,18 @@ from charlm.checkpoint import Arrays
 LAYERS = {"lstm": nn.LSTM, "gru": GRU, "rnn": RNN}
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
+
+
+class Masks(NamedTuple):
+    """What a layer is multiplied with while it learns one block: 0 where left out, 1 / (1 - share) elsewhere.
+
+    Attributes:
+        outputs_BH: for its outputs, at every step the same (Gal & Ghahramani 2016); None leaves out nothing.
+        recurrent_RH: for its recurrent weights (Merity et al. 2018); None leaves out nothing.
+    """
+
+    outputs_BH: Tensor | None
+    recurrent_RH: Tensor | None
 
 
 class CharModel(nn.Module):
@@ -62,13 +75,13 @@ class CharModel(nn.Module):
         device = self.output.weight.device
         return tuple(torch.zeros(shape, device=device) for _ in self.cell.state)
 
-    def forward(self, tokens_TB: Tensor, state: State, masks: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
+    def forward(self, tokens_TB: Tensor, state: State, masks: Sequence[Masks] = ()) -> tuple[Tensor, State]:
         """Read a block.
 
         Args:
             tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text.
             state: one (L, B, H) tensor for each part of the cell's state.
-            masks: for each layer what to multiply its outputs with at every step, (B, H): dropout.
+            masks: what to leave out of each layer; none of them leaves out nothing.
 
         Returns:
             logits_TBV, and the state after the block, not detached.
@@ -76,11 +89,17 @@ class CharModel(nn.Module):
         x_TBH = self.embedding(tokens_TB)
         layer_states: list[tuple[Tensor, ...]] = []
         for index, layer in enumerate(self.layers):
+            outputs_BH, recurrent_RH = masks[index] if masks else (None, None)
             before = tuple(part_LBH[index : index + 1].to(x_TBH.dtype) for part_LBH in state)
-            x_TBH, after = layer(x_TBH, before if len(before) > 1 else before[0])
+            arguments = (x_TBH, before if len(before) > 1 else before[0])
+            if recurrent_RH is None:
+                x_TBH, after = layer(*arguments)
+            else:
+                thinned = {"weight_hh_l0": layer.get_parameter("weight_hh_l0") * recurrent_RH}
+                x_TBH, after = functional_call(layer, thinned, arguments)
             layer_states.append(after if isinstance(after, tuple) else (after,))
-            if masks is not None:
-                x_TBH = x_TBH * masks[index].to(x_TBH.dtype)
+            if outputs_BH is not None:
+                x_TBH = x_TBH * outputs_BH.to(x_TBH.dtype)
         return self.output(x_TBH), tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
 
     def arrays(self) -> Arrays:
@@ -98,11 +117,29 @@ def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
     return CharModel(settings["cell"], num_symbols, **sizes)
 
 
-def dropout_masks(
-    num_layers: int, num_streams: int, hidden_size: int, dropout: float, generator: torch.Generator
-) -> list[Tensor] | None:
-    """Draw one mask per layer for a whole block, of 0 or 1 / (1 - dropout) (Gal & Ghahramani 2016); None without."""
-    if not dropout:
-        return None
-    keep = torch.full((num_layers, num_streams, hidden_size), 1 - dropout)
-    return list(torch.bernoulli(keep, generator=generator) / (1 - dropout))
+def draw_masks(
+    model: CharModel, num_streams: int, dropout: float, weight_dropout: float, seed: Sequence[int]
+) -> list[Masks]:
+    """Draw the masks of one block, as a function of the seed alone.
+
+    Args:
+        model: whose layers they are for.
+        num_streams: B.
+        dropout: the share of its outputs that a layer leaves out.
+        weight_dropout: the share of its recurrent weights that a layer leaves out.
+        seed: numbers that are others for every block.
+    """
+    random = np.random.Generator(np.random.SFC64(seed))
+    device = model.output.weight.device
+
+    def draw(shape: torch.Size, share: float) -> Tensor | None:
+        if not share:
+            return None
+        kept = random.random(tuple(shape), dtype=np.float32) >= share
+        return torch.from_numpy(kept / np.float32(1 - share)).to(device)
+
+    outputs = torch.Size((num_streams, model.hidden_size))
+    return [
+        Masks(draw(outputs, dropout), draw(layer.get_parameter("weight_hh_l0").shape, weight_dropout))
+        for layer in model.layers
+    ]

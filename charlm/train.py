@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from charlm.checkpoint import Arrays, ModelFile, RunFolder, load
@@ -17,10 +15,10 @@ from charlm.config import Config
 from charlm.corpus import Corpus, split
 from charlm.errors import RunError, TrainingError
 from charlm.evaluate import Scores, evaluate
-from charlm.model import CharModel, build, dropout_masks
+from charlm.model import CharModel, build, draw_masks
 from charlm.optimizer import Optimizer
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
 from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
@@ -51,8 +49,9 @@ class Progress:
         skipped_in_a_row: those of them that came last.
         rollbacks: how often the run went back to its last good state with half the rate.
         dropout: share of outputs left out.
+        weight_dropout: share of recurrent weights left out.
         weight_decay: of the recurrent layers' matrices.
-        settled: whether these two are final: until a timed run knows its pace they are those of a short one.
+        settled: whether these three are final: until a timed run knows its pace they are those of a short one.
         finished: why the run is over; empty while it is not.
     """
 
@@ -66,6 +65,7 @@ class Progress:
     skipped_in_a_row: int = 0
     rollbacks: int = 0
     dropout: float = 0.0
+    weight_dropout: float = 0.0
     weight_decay: float = 0.0
     settled: bool = False
     finished: str = ""
@@ -284,8 +284,11 @@ class Training:
         targets_TB = torch.from_numpy(block.targets_TB).to(device)
         keep_B1 = torch.from_numpy(~block.begins_B).to(self.state[0])[:, None]
         state = tuple(part_LBH * keep_B1 for part_LBH in self.state)
+        # Drawn from (seed, step) alone: there is no state of a generator to save.
+        seed = (self.config.seed or 0, progress.step)
+        masks = draw_masks(self.model, self.num_streams, progress.dropout, progress.weight_dropout, seed)
         with self.runtime.autocast():
-            logits_TBV, after = self.model(tokens_TB, state, self._masks())
+            logits_TBV, after = self.model(tokens_TB, state, masks)
         loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         nats = loss.item()
@@ -300,14 +303,6 @@ class Training:
             progress.skipped_in_a_row += 1
         self.optimizer.clear()
 
-    def _masks(self) -> list[Tensor] | None:
-        # Drawn from (seed, step) alone: there is no state of a generator to save.
-        entropy = np.random.SeedSequence([self.config.seed or 0, self.progress.step]).generate_state(1)
-        generator = torch.Generator().manual_seed(int(entropy[0]))
-        sizes = (len(self.model.layers), self.num_streams, self.model.hidden_size)
-        masks = dropout_masks(*sizes, self.progress.dropout, generator)
-        return None if masks is None else [mask_BH.to(self.runtime.device) for mask_BH in masks]
-
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
         progress = self.progress
@@ -317,9 +312,11 @@ class Training:
             progress.settled = True
 
     def _regularise(self, num_epochs: float) -> None:
-        dropout, weight_decay = self.config.model.dropout, self.config.train.weight_decay
-        self.progress.dropout = dropout_for(num_epochs) if dropout == "auto" else dropout
-        self.progress.weight_decay = weight_decay_for(num_epochs) if weight_decay == "auto" else weight_decay
+        given, progress = self.config, self.progress
+        dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
+        progress.dropout = dropout_for(num_epochs) if dropout == "auto" else dropout
+        progress.weight_dropout = weight_dropout_for(num_epochs) if thinning == "auto" else thinning
+        progress.weight_decay = weight_decay_for(num_epochs) if decay == "auto" else decay
 
     def _epochs_planned(self) -> float | None:
         """Return how often the text will have been read; None while a timed run does not know its pace yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -30,6 +30,7 @@ def test_dropout_grows_with_the_epochs() -> None:
     assert values == sorted(values)
     assert values[:3] == [0.0, 0.0, 0.0]
     assert 0.2 < values[3] <= values[5] < 0.9
+    assert [weight_dropout_for(epochs) for epochs in (0, 4, 8, 16, 1e6)] == [0.0, 0.0, 0.2, 0.4, 0.4]
     decays = [weight_decay_for(epochs) for epochs in (0, 3, 8, 20, 1e6)]
     assert decays == [0.05, 0.05, 0.08, 0.2, 0.2]
 

@@ -14,7 +14,7 @@ import torch
 from charlm.checkpoint import load
 from charlm.errors import TrainingError
 from charlm.runs import verdict
-from charlm.schedule import dropout_for, weight_decay_for
+from charlm.schedule import dropout_for, weight_decay_for, weight_dropout_for
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
 from tests.training import assert_same_run, begin, interrupt, metrics, resume
 
@@ -197,18 +197,22 @@ def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
 
 def test_what_is_left_to_charlm_is_settled_once_and_written_down() -> None:
     """For a run of so many epochs it is known from the start; a resume keeps it."""
-    training = begin(model__dropout="auto", train__steps=None, train__epochs=30)
+    training = begin(model__dropout="auto", model__weight_dropout="auto", train__steps=None, train__epochs=30)
     interrupt(training, 5)
     for progress in (training.progress, resume(training.run).progress):
-        assert (progress.dropout, progress.weight_decay) == (dropout_for(30), weight_decay_for(30))
+        settled = (progress.dropout, progress.weight_dropout, progress.weight_decay)
+        assert settled == (dropout_for(30), weight_dropout_for(30), weight_decay_for(30))
 
 
 def test_what_was_given_holds_from_the_first_block() -> None:
     """Also in a timed run, which does not know yet how often it will read its text."""
-    training = begin(model__dropout=0.4, train__weight_decay=0.3, train__steps=None, train__time=100.0)
+    training = begin(
+        model__dropout=0.4, model__weight_dropout=0.2, train__weight_decay=0.3, train__steps=None, train__time=100.0
+    )
     interrupt(training, 1)
-    assert not training.progress.settled
-    assert (training.progress.dropout, training.progress.weight_decay) == (0.4, 0.3)
+    progress = training.progress
+    assert not progress.settled
+    assert (progress.dropout, progress.weight_dropout, progress.weight_decay) == (0.4, 0.2, 0.3)
 
 
 def test_a_timed_run_takes_about_as_long_as_it_was_given() -> None:

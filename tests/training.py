@@ -26,6 +26,7 @@ def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
         "model.hidden_size": 16,
         "model.embedding_size": 8,
         "model.dropout": 0.0,
+        "model.weight_dropout": 0.0,
         "train.steps": 20,
         "train.batch_size": 4,
         "train.block_size": 10,
