@@ -51,15 +51,15 @@ def due(share_before: float, share: float, times: int) -> bool:
 
 
 def dropout_for(num_epochs: float) -> float:
-    """Return how much to leave out for a text that is read so often: nothing up to 4 times, 0.65 from 18 times on."""
-    return round(min(0.65, 0.3 * math.log2(max(1.0, num_epochs / 4))), 2)
+    """Return how much to leave out for a text that is read so often: nothing up to 4 times, 0.6 from 16 times on."""
+    return round(min(0.6, 0.3 * math.log2(max(1.0, num_epochs / 4))), 2)
 
 
 def weight_dropout_for(num_epochs: float) -> float:
-    """Return the share of recurrent weights to leave out: none for a text read up to 4 times, 0.4 from 16 on."""
-    return round(min(0.4, 0.2 * math.log2(max(1.0, num_epochs / 4))), 2)
+    """Return the share of recurrent weights to leave out: none for a text read up to 10 times, 0.4 from 20 times on."""
+    return round(min(0.4, 0.4 * math.log2(max(1.0, num_epochs / 10))), 2)
 
 
 def weight_decay_for(num_epochs: float) -> float:
-    """Return the decay for a text that is read so often: 0.05 up to 5 times, in proportion up to 0.2 for 20."""
-    return round(0.01 * min(max(num_epochs, 5.0), 20.0), 4)
+    """Return the decay for a text that is read so often: 0.05 up to 5 times, in proportion up to 0.1 for 10."""
+    return round(0.01 * min(max(num_epochs, 5.0), 10.0), 4)
