@@ -72,9 +72,9 @@ class Stepper:
         Returns:
             logits_BV: what comes next, shape (B, V), float32; and the new state.
         """
-        num_parts = min(usable_cores(), len(ids_B) // MIN_STREAMS_PER_THREAD)
-        if num_parts < 2:
+        if len(ids_B) < 2 * MIN_STREAMS_PER_THREAD or usable_cores() < 2:
             return self._step(ids_B, state)
+        num_parts = min(usable_cores(), len(ids_B) // MIN_STREAMS_PER_THREAD)
         # No stream needs another: each core takes some of them, and NumPy lets them run side by side.
         ends = [len(ids_B) * index // num_parts for index in range(num_parts + 1)]
         shares = [slice(*pair) for pair in itertools.pairwise(ends)]
