@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from charlm import __version__, corpus
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.model import CharModel, build
-from charlm.runtime import Runtime
+from charlm.runtime import Runtime, keep_freed_memory
 from charlm.sample import Choice, start, stream
 from charlm.stepper import Stepper
 from charlm.vocab import Vocabulary
@@ -105,13 +106,22 @@ def rows(runtime: Runtime, parts: Sequence[str], rounds: int) -> Iterator[Row]:
         yield from measures[part](runtime, rounds)
 
 
-def _in_turns(rounds: int, *works: Callable[[], object]) -> list[float]:
-    """Return the median seconds of each work; a first run of each is discarded."""
+def _in_turns(
+    rounds: int, *works: Callable[[], object], prepare: Sequence[Callable[[], object]] | None = None
+) -> list[float]:
+    """Return the median seconds of each work; a first run of each is discarded.
+
+    Args:
+        rounds: how often each is measured.
+        works: what is measured.
+        prepare: for each work what comes before every run of it, and is not measured.
+    """
     for work in works:
         work()
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
-        for measured, work in zip(seconds, works, strict=True):
+        for measured, work, before in zip(seconds, works, prepare or [int] * len(works), strict=True):
+            before()
             began = time.perf_counter()
             work()
             measured.append(time.perf_counter() - began)
@@ -156,7 +166,14 @@ def _training(runtime: Runtime, rounds: int) -> Iterator[Row]:
             def learn_stock(model: _StockModel = stock) -> None:
                 _go_back(model, model(tokens_TB)[0], tokens_TB)
 
-            seconds = _in_turns(rounds, learn_ours, learn_stock)
+            def prepare(keep: bool, work: Callable[[], None]) -> None:
+                keep_freed_memory(keep)
+                work()
+
+            # Torch alone runs with the C library's own idea of memory; each has a run to find its place in it.
+            prepares = [partial(prepare, True, learn_ours), partial(prepare, False, learn_stock)]
+            seconds = _in_turns(rounds, learn_ours, learn_stock, prepare=prepares)
+            keep_freed_memory()
             weights = sum(parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name)
             # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
             operations = 6 * (weights - ours.embedding.weight.numel()) * STREAMS * BLOCK_SIZE

@@ -39,7 +39,7 @@ class Runtime:
         Raises:
             DeviceError: the machine lacks what was asked for by name.
         """
-        _keep_freed_memory()
+        keep_freed_memory()
         if threads or "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads or usable_cores())
         chosen = torch.device(_best_device() if device == "auto" else device)
@@ -62,16 +62,17 @@ class Runtime:
         return f"{self.device.type}{threads}, {self.precision}"
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Have the C library keep the memory of large tensors for the next ones, where it can be told to.
 
-    By default glibc gives blocks of many megabytes back to the system when they are freed, and at every training step
-    the system hands them out again page by page, each cleared first: a third of the time of a step.
+    By default (what it adjusts itself to, and what `keep=False` goes back to) glibc gives blocks of many megabytes back
+    to the system when they are freed, and at every training step the system hands them out again page by page, each
+    cleared first: a third of the time of a step.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(M_MMAP_THRESHOLD, 1 << 30 if keep else 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 64 << 20)
 
 
 def _available_devices() -> list[str]:
