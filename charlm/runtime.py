@@ -16,6 +16,7 @@ from charlm.errors import DeviceError
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def keep_freed_memory(keep: bool = True) -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 1 << 30 if keep else 32 << 20)
+        # Not by a higher threshold: glibc before 2.35 refuses one above 32 MB.
+        mallopt(M_MMAP_MAX, 0 if keep else 1 << 16)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 64 << 20)
 
 

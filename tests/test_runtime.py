@@ -97,7 +97,9 @@ def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
         torch.ones(megabytes << 18)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    assert min(faults_of(96) for _ in range(4)) < 1000
+    faults_of(128)
+    # Smaller, because glibc asks for a little more than an aligned tensor needs, and would pass over one just as large.
+    assert faults_of(96) < 1000
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
