@@ -108,12 +108,16 @@ class _Block(torch.autograd.Function):
         hidden_THB = torch.empty(T + 1, H, B, dtype=dtype)
         hidden_THB[0] = h_BH.t()
         gates_GB, hidden_HB = torch.empty(G, B, dtype=h_BH.dtype), h_BH.t().clone(memory_format=torch.contiguous_format)
+        is_rounded = dtype != h_BH.dtype
         steps = zip(gates_TGB, gates_TGB[:, :R], hidden_THB[:-1], hidden_THB[1:], strict=True)
         for saved_GB, recurrent_RB, before_HB, after_HB in steps:
             recurrent_RB.addmm_(weight_hh_RH, before_HB)
-            gates_GB.copy_(saved_GB)
-            arithmetic.forward(gates_GB, hidden_HB)
-            saved_GB.copy_(gates_GB)
+            if is_rounded:
+                gates_GB.copy_(saved_GB)
+                arithmetic.forward(gates_GB, hidden_HB)
+                saved_GB.copy_(gates_GB)
+            else:
+                arithmetic.forward(saved_GB, hidden_HB)
             after_HB.copy_(hidden_HB)
         ctx.arithmetic = arithmetic
         ctx.save_for_backward(x_EN, gates_TGB, hidden_THB, weight_ih_RE, weight_hh_RH)
@@ -128,6 +132,7 @@ class _Block(torch.autograd.Function):
         (T, G, B), (R, H), dtype = gates_TGB.shape, weight_hh_RH.shape, gates_TGB.dtype
         weight_hh_HR = weight_hh_RH.t().contiguous()
         y_gradient_THB = y_gradient_TBH.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
+        is_rounded = dtype != h_gradient_BH.dtype
         gradient_TGB = torch.empty(T, G, B, dtype=dtype)
         gates_GB = torch.empty(G, B, dtype=h_gradient_BH.dtype)
         gradient_GB = torch.empty_like(gates_GB)
@@ -137,10 +142,13 @@ class _Block(torch.autograd.Function):
         hidden_gradient_HB += y_gradient_THB[-1]
         product_HB = torch.empty(H, B, dtype=dtype)
         for t in range(T - 1, -1, -1):
-            gates_GB.copy_(gates_TGB[t])
-            before_HB.copy_(hidden_THB[t])
-            ctx.arithmetic.backward(gates_GB, before_HB, hidden_gradient_HB, gradient_GB)
-            gradient_TGB[t].copy_(gradient_GB)
+            if is_rounded:
+                gates_GB.copy_(gates_TGB[t])
+                before_HB.copy_(hidden_THB[t])
+                ctx.arithmetic.backward(gates_GB, before_HB, hidden_gradient_HB, gradient_GB)
+                gradient_TGB[t].copy_(gradient_GB)
+            else:
+                ctx.arithmetic.backward(gates_TGB[t], hidden_THB[t], hidden_gradient_HB, gradient_TGB[t])
             if t:
                 product_HB.copy_(y_gradient_THB[t - 1]).addmm_(weight_hh_HR, gradient_TGB[t, :R])
             else:
