@@ -109,6 +109,9 @@ def train(
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    new_text: Annotated[
+        bool, typer.Option("--new-text", help="With --resume: go on although the text is not, or no longer, the same.")
+    ] = False,
     encoding: Encoding = None,
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
@@ -134,11 +137,13 @@ def train(
         raise UsageError(
             "`--resume` goes on with a run as it was begun", "no settings file, --out, --encoding or --seed"
         )
+    if new_text and not resume:
+        raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
     # Read before torch is loaded, so that a mistake is told at once.
     effective = None if resume else settings.load(config, overrides or [], flags)
     from charlm import runs
 
-    run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags)
+    run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags, new_text)
     with run as training:
         runs.learn(training)
         runs.conclude(training, sample_length, SAMPLE_TEMPERATURE, as_json)
@@ -360,7 +365,8 @@ def bench(
 
 def _model_file(path: Path | None) -> ModelFile:
     """Load the model that is meant, and say which it is where nobody said."""
-    from charlm.checkpoint import find_model, load
+    from charlm.checkpoint import load
+    from charlm.run_folder import find_model
 
     found = find_model(path)
     if path is None:

@@ -9,9 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from charlm.progress import Record
 from charlm.sample import Choice, start, stream
 from charlm.stepper import Stepper
-from charlm.train import RECORDS_PER_EVALUATION, Record, Training
+from charlm.train import RECORDS_PER_EVALUATION, Training
 
 # A line of what it writes so far, below each validation on a terminal.
 GLIMPSE_LENGTH = 100

@@ -42,6 +42,25 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def append_whole(path: Path, data: bytes) -> None:
+    """Add bytes to the end of a file: all of them, or where that fails none."""
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file is on disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sweep_temporary(folder: Path) -> None:
     """Remove what a killed writer left behind in `folder`. Failing to is not an error."""
     for leftover in folder.glob(".*.tmp"):

@@ -111,6 +111,20 @@ class CharModel(nn.Module):
         self.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
 
 
+def tensor_of(arrays: Arrays, name: str, shape: Sequence[int]) -> Tensor:
+    """Return one array as a tensor of its own.
+
+    Raises:
+        ValueError: there is none by this name, of this shape, in float32.
+    """
+    array = arrays.get(name)
+    if array is None:
+        raise ValueError(f"array `{name}` is missing")
+    if array.shape != tuple(shape) or array.dtype != np.float32:
+        raise ValueError(f"`{name}` is {array.dtype} {array.shape}, not float32 {tuple(shape)}")
+    return torch.tensor(array)
+
+
 def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
     """Make the model that the `model` group of some settings describes, its weights not yet drawn."""
     sizes = {name: settings[name] for name in ("embedding_size", "hidden_size", "num_layers")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from charlm.checkpoint import Arrays
 from charlm.config import TrainConfig
-from charlm.model import CharModel
+from charlm.model import CharModel, tensor_of
 
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -108,6 +109,12 @@ class Optimizer:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Go through its state."""
+        for optimizer in self._optimizers:
+            for state in optimizer.state.values():
+                yield from state.values()
+
     def arrays(self) -> Arrays:
         """Return its state by name, `optimizer.<weight>.<slot>`, as NumPy copies."""
         return {
@@ -118,19 +125,26 @@ class Optimizer:
         }
 
     def load_arrays(self, arrays: Arrays) -> None:
-        """Take over what `arrays` returned."""
+        """Take over what `arrays` returned.
+
+        Raises:
+            ValueError: it is not the state of these optimisers.
+        """
+        has_state = any(name.startswith("optimizer.") for name in arrays)
         for optimizer in self._optimizers:
             slots = ("momentum",) if isinstance(optimizer, GateMuon) else ADAMW_SLOTS
             optimizer.state.clear()
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     keys = {slot: f"optimizer.{self._names[parameter]}.{slot}" for slot in slots}
-                    if all(key in arrays for key in keys.values()):
+                    if has_state:
                         optimizer.state[parameter] = {
                             # AdamW keeps its step count on the CPU whatever the device.
-                            slot: torch.tensor(arrays[key], device="cpu" if slot == "step" else parameter.device)
-                            for slot, key in keys.items()
+                            slot: torch.empty((), device="cpu") if slot == "step" else torch.empty_like(parameter)
+                            for slot in slots
                         }
+                        for slot, tensor in optimizer.state[parameter].items():
+                            tensor.copy_(tensor_of(arrays, keys[slot], tensor.shape))
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]

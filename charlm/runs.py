@@ -15,18 +15,19 @@ import typer
 from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
-from charlm.checkpoint import ModelFile, RunFolder, load
+from charlm.checkpoint import ModelFile, load
 from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import CorpusError, UsageError
+from charlm.errors import CorpusError, RunError, UsageError
 from charlm.files import write_atomic
-from charlm.output import print_json, say, show_download, write_texts
+from charlm.output import print_json, report_error, say, show_download, write_texts
+from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
 from charlm.train import Training
-from charlm.vocab import Ids
+from charlm.vocab import Ids, Vocabulary
 
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer"}
@@ -46,7 +47,7 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
 
 
 @contextmanager
-def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Iterator[Training]:
+def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text: bool) -> Iterator[Training]:
     """Take up a run where it was left, and hold its folder."""
     run = RunFolder.open(path)
     with run.locked():
@@ -63,8 +64,10 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Iterator[
         if corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
         runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
-        training = _set_up(effective, _load_text(effective), run, runtime)
-        training.restore(last)
+        text = _load_text(effective, last.vocabulary if is_new_text else None)
+        training = _set_up(effective, text, run, runtime)
+        training.restore(last, is_new_text)
+        _warn_of_changes(last.runtime, runtime.facts())
         if effective.train != begun.train:
             training.reopen()
         if training.share >= 1 and not training.progress.finished:
@@ -72,7 +75,9 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Iterator[
                 f"`{path}` is past that already: step {training.progress.step:,}, {training.progress.seconds:.0f} s",
                 "a duration counts from the beginning of the run",
             )
-        run.truncate_metrics(training.progress.step)
+        training.logbook.rewind(training.progress.step)
+        if not run.best.is_file():
+            training.forget_best()
         write_atomic(run.config, effective.to_yaml().encode())
         yield training
 
@@ -80,6 +85,12 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any]) -> Iterator[
 def _fixed(config: Config) -> dict[str, Any]:
     changeable = set(TrainConfig.model_fields) - FIXED_OF_TRAIN
     return config.model_dump(exclude={"train": changeable, "data": {"corpus"}})
+
+
+def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    changes = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+    if changes:
+        say(f"note: begun with {'; '.join(changes)}: it goes on, but not bit for bit as it would have")
 
 
 def _name_of(corpus: str) -> str:
@@ -90,9 +101,10 @@ def _name_of(corpus: str) -> str:
     return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-") or "text"
 
 
-def _load_text(effective: Config) -> Corpus:
+def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpus:
     data = effective.data
-    return corpora.load(data.corpus, encoding=data.encoding, kind=effective.vocab, progress=show_download)
+    options = {"encoding": data.encoding, "kind": effective.vocab, "vocabulary": vocabulary}
+    return corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
 
 
 def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
@@ -116,10 +128,13 @@ def learn(training: Training) -> None:
                 display.tick()
                 return interrupt.signal is not None
 
-            for record in training.learn(should_stop):
+            for record in training.learn(should_stop, display.say):
                 display.show(record)
     if interrupt.signal is not None and not training.progress.finished:
-        say(f"saved at step {training.progress.step:,}; `charlm train --resume {training.run.path}` goes on")
+        if training.logbook.trouble:
+            report_error(training.logbook.trouble, "what was saved before is still there", interrupt.exit_code)
+        else:
+            say(f"saved at step {training.progress.step:,}; `charlm train --resume {training.run.path}` goes on")
         raise typer.Exit(interrupt.exit_code)
 
 
@@ -130,21 +145,24 @@ def verdict(training: Training) -> str:
         return "nothing was held out to tell whether more time would help"
     if not progress.evaluations_without_gain:
         return "the last validation was the best: more time may make it better yet"
-    since = load(training.run.best).metrics["step"]
+    since = training.logbook.best.step
     return f"no validation has been better since step {since:,}: it began to learn its text by heart"
 
 
 def conclude(training: Training, sample_length: int, temperature: float, as_json: bool) -> None:
-    """Measure the best model, show what it writes, and say where it is."""
+    """Measure the best model, show what it writes, and say where it is.
+
+    Raises:
+        RunError: something of the run could not be written to the end.
+    """
     scores = training.measure_best()
-    best = training.run.best
-    file = load(best)
+    best, file = training.run.best, training.logbook.best
     measured = ""
     if scores is not None:
         measured = f": {scores.bits_per_character:.3f} bits per character on all {scores.characters:,} held out"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
-    say(f"best model, of step {file.metrics['step']:,}, in {best}{measured}")
+    say(f"best model, of step {file.step:,}, in {best}{measured}")
     say(verdict(training))
     stepper = Stepper(file)
     choice = sampling.Choice(temperature)
@@ -153,34 +171,38 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     if as_json:
         text = "".join(grown for _, grown in pieces)
         print_json({"run": str(training.run.path), "model": str(best), **file.metrics, "sample": text, "seed": seed})
-        return
-    say(f"it writes, at temperature {temperature}:\n")
-    write_texts(pieces, "", [seed])
-    say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")
+    else:
+        say(f"it writes, at temperature {temperature}:\n")
+        write_texts(pieces, "", [seed])
+    if not training.logbook.write():
+        raise RunError(training.logbook.trouble, "what was saved before is still there; make room, then `--resume`")
+    if not as_json:
+        say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")
 
 
 def text_to_score(
     file: ModelFile, part: str | None, names: list[str] | None, encoding: str | None, unknown: str
 ) -> tuple[str, Ids, Ids | None]:
     """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
-    data = file.config["data"]
     if names:
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
         text = corpora.load(names, progress=show_download, **options)  # type: ignore[arg-type]
         return text.name, text.ids, None
-    if data["corpus"] == ["-"]:
+    # A model may come from anyone: what it says of its text is checked like any settings.
+    data = settings.validate({"data": file.config.get("data")}, {}, "the model's settings").data
+    if data.corpus == ["-"]:
         raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
     try:
-        text = corpora.load(data["corpus"], encoding=data["encoding"], kind=file.vocabulary.kind)
+        text = corpora.load(data.corpus, encoding=data.encoding, kind=file.vocabulary.kind)
     except CorpusError as error:
         raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
-    if text.sha256 != file.corpus["sha256"]:
+    if text.sha256 != file.corpus.get("sha256"):
         raise UsageError(
             f"the text `{text.name}` is not, or no longer, what this model learned",
             "`--corpus` scores any text as a whole",
         )
     chosen = part or "validation"
-    parts = corpora.split(text.ids, data["validation_fraction"], data["test_fraction"])
+    parts = corpora.split(text.ids, data.validation_fraction, data.test_fraction)
     name = f"{chosen} part of {text.name}"
     if not len(getattr(parts, chosen)):
         hint = "" if chosen == "train" else f"`data.{chosen}_fraction` of its run says how much is held out"

@@ -58,6 +58,15 @@ class Runtime:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
+    def facts(self) -> dict[str, str | int]:
+        """Return what a run must have the same of to go on bit for bit."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "threads": self.threads,
+            "torch": torch.__version__,
+        }
+
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
         return f"{self.device.type}{threads}, {self.precision}"

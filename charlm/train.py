@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from charlm.checkpoint import Arrays, ModelFile, RunFolder, load
+from charlm.checkpoint import Arrays, ModelFile
 from charlm.config import Config
 from charlm.corpus import Corpus, split
 from charlm.errors import RunError, TrainingError
 from charlm.evaluate import Scores, evaluate
-from charlm.model import CharModel, build, draw_masks
+from charlm.model import CharModel, build, draw_masks, tensor_of
 from charlm.optimizer import Optimizer
+from charlm.progress import Progress, Record
+from charlm.run_folder import Logbook, RunFolder
 from charlm.runtime import Runtime
 from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
 from charlm.streams import Block, Streams, fit
@@ -34,74 +36,19 @@ MAX_ROLLBACKS = 5
 SHARE_TO_PROJECT_FROM = 0.06
 
 
-@dataclass
-class Progress:
-    """How far a run is: all of its state besides arrays, so that writing it down is enough to go on exactly.
-
-    Attributes:
-        step: blocks learned.
-        seconds: time spent learning, evaluations included.
-        best_bits: best validation so far, in bits per character.
-        evaluations_without_gain: how many came since.
-        nats: sum of the losses since the last record, over `num_losses` blocks.
-        num_losses: blocks since the last record.
-        skipped: blocks left out because their loss or gradient was not finite.
-        skipped_in_a_row: those of them that came last.
-        rollbacks: how often the run went back to its last good state with half the rate.
-        dropout: share of outputs left out.
-        weight_dropout: share of recurrent weights left out.
-        weight_decay: of the recurrent layers' matrices.
-        settled: whether these three are final: until a timed run knows its pace they are those of a short one.
-        finished: why the run is over; empty while it is not.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    best_bits: float | None = None
-    evaluations_without_gain: int = 0
-    nats: float = 0.0
-    num_losses: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    rollbacks: int = 0
-    dropout: float = 0.0
-    weight_dropout: float = 0.0
-    weight_decay: float = 0.0
-    settled: bool = False
-    finished: str = ""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of `metrics.jsonl`."""
-
-    step: int
-    epoch: float
-    seconds: float
-    train_bits_per_character: float | None
-    learning_rate: float
-    characters_per_second: float
-    validation_bits_per_character: float | None = None
-    skipped: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return its fields, without those that were not measured."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
 class Training:
     """A run in the making: model, optimiser, streams and progress.
 
     Attributes:
         config: the effective settings, seed included.
         corpus: the text.
-        run: where it is written down.
+        logbook: where it is written down.
         notes: what a person should know before it starts.
     """
 
     def __init__(self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime) -> None:
         assert config.seed is not None
-        self.config, self.corpus, self.run, self.runtime = config, corpus, run, runtime
+        self.config, self.corpus, self.logbook, self.runtime = config, corpus, Logbook(run), runtime
         self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
         self.num_streams, self.block_size = fit(len(self.parts.train), config.train.batch_size, config.train.block_size)
         self.notes = list(corpus.notes)
@@ -131,6 +78,7 @@ class Training:
         self.state = self.model.zero_state(self.num_streams)
         self.progress = Progress()
         self._regularise(num_epochs=0)
+        self._tell: Callable[[str], None] = lambda message: None
         self._last_good: ModelFile | None = None
         self._saved_at = 0.0
         self._evaluation_seconds = 0.0
@@ -142,9 +90,15 @@ class Training:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
+    def run(self) -> RunFolder:
+        """Its folder."""
+        return self.logbook.run
+
+    @property
     def is_finite(self) -> bool:
-        """Whether all weights and the carried state are numbers that can be gone on with."""
-        return all(bool(torch.isfinite(tensor).all()) for tensor in (*self.model.parameters(), *self.state))
+        """Whether weights, optimiser and carried state are all numbers that can be gone on with."""
+        tensors = (*self.model.parameters(), *self.optimizer.tensors(), *self.state)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     @property
     def epoch(self) -> float:
@@ -173,11 +127,16 @@ class Training:
         is_timed = self.config.train.time is not None
         return not is_timed or self._evaluation_seconds <= MAX_EVALUATION_SHARE * self.progress.seconds
 
-    def learn(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+    def learn(
+        self, should_stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] | None = None
+    ) -> Iterator[Record]:
         """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
+
+        A disk that does not take what is written ends nothing: `logbook.trouble` says so, and every record tries again.
 
         Args:
             should_stop: asked after every block; once it is true the run is saved and this returns.
+            tell: called with what a person should know as it happens.
 
         Yields:
             a record per report, as it was written to `metrics.jsonl`.
@@ -186,6 +145,7 @@ class Training:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
         settings = self.config.train
+        self._tell = tell or self._tell
         clock = Clock(self.progress.seconds)
         pace = Pace(clock, self._characters_learned)
         if self.run.last.exists():
@@ -217,7 +177,7 @@ class Training:
                 self._evaluation_seconds += clock.seconds - self.progress.seconds
                 self.progress.seconds = clock.seconds
                 record = self._take_record(rate, characters_per_second, validation)
-                self.run.append_metrics(record.to_json())
+                self._write_down(record=record.to_json())
                 if is_evaluation:
                     self._keep_if_best(validation)
                     self._finish_if_over()
@@ -233,48 +193,66 @@ class Training:
         if not self.is_finite:
             self._roll_back()
             return
-        snapshot = self.snapshot()
-        snapshot.save(self.run.last)
-        self._last_good, self._saved_at = snapshot, self.progress.seconds
+        self._last_good, self._saved_at = self.snapshot(), self.progress.seconds
+        self._write_down(last=self._last_good)
 
     def snapshot(self) -> ModelFile:
         """Return the state of the run: all that going on exactly needs."""
         carried = {f"carried.{index}": part.cpu().numpy().copy() for index, part in enumerate(self.state)}
         return self._model_file(self.model.arrays() | self.optimizer.arrays() | carried, asdict(self.progress))
 
-    def restore(self, snapshot: ModelFile) -> None:
+    def restore(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
         """Go back to, or on from, a snapshot.
 
+        Args:
+            snapshot: what `snapshot` returned.
+            is_new_text: whether the text may be another one; then its streams begin with an empty state, and nothing
+                that was measured on the old text counts.
+
         Raises:
-            RunError: it is the state of another text or another model.
+            RunError: it is the state of another text, or no state of such a run.
         """
-        if snapshot.corpus["sha256"] != self.corpus.sha256:
+        if snapshot.corpus.get("sha256") != self.corpus.sha256 and not is_new_text:
             raise RunError(
                 f"the text has changed since `{self.run.path}` was begun",
-                "resume with the same text, or begin a new run on this one",
+                "resume with the same text, or `--new-text` to go on with this one",
             )
-        self.model.load_arrays(snapshot.weights)
-        self.optimizer.load_arrays(snapshot.arrays)
-        self.state = tuple(
-            torch.tensor(snapshot.arrays[f"carried.{index}"], device=self.runtime.device)
-            for index in range(len(self.state))
-        )
-        self.progress = Progress(**snapshot.metrics)
+        try:
+            self.progress = Progress.from_json(snapshot.metrics)
+            self.model.load_arrays(snapshot.weights)
+            self.optimizer.load_arrays(snapshot.arrays)
+            self.state = self.model.zero_state(self.num_streams)
+            if is_new_text:
+                self.forget_best()
+            else:
+                for index, part_LBH in enumerate(self.state):
+                    part_LBH.copy_(tensor_of(snapshot.arrays, f"carried.{index}", part_LBH.shape))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"`{self.run.last}` holds no state that a run could go on from: {reason}",
+                "its model can still be used with `--model`, or begin a new run",
+            ) from error
+
+    def forget_best(self) -> None:
+        """Take the next model that is validated for the best so far."""
+        self.progress.best_bits, self.progress.evaluations_without_gain = None, 0
 
     def reopen(self) -> None:
         """Let a finished run go on whose settings have changed, if by these it is not over."""
+        self.progress.settled = False
         if self.share < 1:
             self.progress.finished = ""
 
     def measure_best(self) -> Scores | None:
         """Score the best model on all of the validation part and write that into its file; None without one."""
-        best = load(self.run.best)
+        best = self.logbook.best
         if not len(self.parts.validation):
             return None
         self.model.load_arrays(best.weights)
         scores = evaluate(self.model, self.parts.validation)
         measured = {"validation_bits_per_character": scores.bits_per_character}
-        self._model_file(best.weights, best.metrics | measured).save(self.run.best)
+        self._write_down(best=self._model_file(best.weights, best.metrics | measured))
         return scores
 
     def _learn_block(self, block: Block, rate: float) -> None:
@@ -360,7 +338,7 @@ class Training:
             progress.best_bits = validation
             progress.evaluations_without_gain = 0
             metrics = {"step": progress.step, "epoch": self.epoch, "seconds": progress.seconds}
-            self._model_file(self.model.arrays(), metrics).save(self.run.best)
+            self._write_down(best=self._model_file(self.model.arrays(), metrics))
         else:
             progress.evaluations_without_gain += 1
 
@@ -384,7 +362,20 @@ class Training:
         self.progress.rollbacks = before.rollbacks + 1
         self.progress.skipped = before.skipped
         self.progress.seconds = before.seconds
-        self.run.truncate_metrics(self.progress.step)
+        self.logbook.rewind(self.progress.step)
+        self._tell(
+            f"numbers were not finite at step {before.step:,}: back to step {self.progress.step:,}, "
+            f"at 1/{2**self.progress.rollbacks} of the learning rate"
+        )
+
+    def _write_down(self, **parts: Any) -> None:
+        """Write to the run folder, and tell when that begins to fail and when it works again."""
+        before = self.logbook.trouble
+        is_written = self.logbook.put(**parts)
+        if is_written and before:
+            self._tell(f"everything is written down again in `{self.run.path}`")
+        elif not is_written and not before:
+            self._tell(f"{self.logbook.trouble}; the run goes on and tries again")
 
     def _model_file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
         corpus = {
@@ -393,4 +384,5 @@ class Training:
             "characters": len(self.corpus.ids),
             "bytes": self.corpus.num_bytes,
         }
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus)
+        runtime = self.runtime.facts()
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus, runtime)

@@ -49,7 +49,8 @@ def assert_same(expected: ModelFile, actual: ModelFile) -> None:
         name: bits(array) for name, array in actual.arrays.items()
     }
     assert expected.vocabulary == actual.vocabulary
-    assert (expected.config, expected.metrics, expected.corpus) == (actual.config, actual.metrics, actual.corpus)
+    for field in ("config", "metrics", "corpus", "runtime"):
+        assert getattr(expected, field) == getattr(actual, field)
 
 
 def bits(array: np.ndarray[Any, Any]) -> tuple[str, tuple[int, ...], bytes]:

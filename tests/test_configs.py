@@ -8,8 +8,9 @@ import pytest
 
 from charlm import config as settings
 from charlm import corpus as corpora
-from charlm.checkpoint import RunFolder, load
+from charlm.checkpoint import load
 from charlm.files import bundled_folder
+from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.train import Training
 

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from charlm import config as settings
 from charlm import corpus as corpora
-from charlm.checkpoint import ModelFile, RunFolder
+from charlm.checkpoint import ModelFile
 from charlm.cli import app
 from charlm.config import GROUPS
 from charlm.errors import DeviceError
+from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.train import Training
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint import RunFolder, find_model, load
+from charlm.checkpoint import load
 from charlm.errors import ModelFileError, RunError
+from charlm.run_folder import RunFolder, find_model
 
 # Run folders
 
@@ -150,7 +151,7 @@ def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None
     """A second process is refused, and a killed one leaves no lock behind."""
     pytest.importorskip("fcntl")
     script = (
-        "import signal, sys; from pathlib import Path; from charlm.checkpoint import RunFolder\n"
+        "import signal, sys; from pathlib import Path; from charlm.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('locked', flush=True); signal.pause()\n"
     )

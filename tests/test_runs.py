@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from charlm.checkpoint import RunFolder, load
+from charlm.checkpoint import load
 from charlm.errors import RunError
+from charlm.run_folder import RunFolder
 from tests.commands import SHORT, TEXT, call
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from charlm import config as settings
 from charlm import corpus as corpora
-from charlm.checkpoint import RunFolder, load
+from charlm.checkpoint import load
 from charlm.config import Config
+from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.train import Training
 

@@ -1,0 +1,89 @@
+"""How far a run is, and what it reports of it. Plain values only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+# JSON does not tell 1 from 1.0.
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+@dataclass
+class Progress:
+    """How far a run is: all of its state besides arrays, so that writing it down is enough to go on exactly.
+
+    Attributes:
+        step: blocks learned.
+        seconds: time spent learning, evaluations included.
+        best_bits: best validation so far, in bits per character.
+        evaluations_without_gain: how many came since.
+        nats: sum of the losses since the last record, over `num_losses` blocks.
+        num_losses: blocks since the last record.
+        skipped: blocks left out because their loss or gradient was not finite.
+        skipped_in_a_row: those of them that came last.
+        rollbacks: how often the run went back to its last good state with half the rate.
+        dropout: share of outputs left out.
+        weight_dropout: share of recurrent weights left out.
+        weight_decay: of the recurrent layers' matrices.
+        settled: whether these three are final: until a timed run knows its pace they are those of a short one.
+        finished: why the run is over; empty while it is not.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_bits: float | None = None
+    evaluations_without_gain: int = 0
+    nats: float = 0.0
+    num_losses: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+    dropout: float = 0.0
+    weight_dropout: float = 0.0
+    weight_decay: float = 0.0
+    settled: bool = False
+    finished: str = ""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Progress:
+        """Make it of what was written down.
+
+        Raises:
+            TypeError: a value is missing, unknown, or not of its kind.
+            ValueError: a number is negative or not finite.
+        """
+        progress = cls(**values)
+        for field in fields(cls):
+            value = getattr(progress, field.name)
+            if field.name not in values or type(value) not in KINDS[str(field.type)]:
+                raise TypeError(f"`{field.name}` is missing or is not `{field.type}`")
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise ValueError(f"`{field.name}` is {value}")
+        return progress
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of `metrics.jsonl`."""
+
+    step: int
+    epoch: float
+    seconds: float
+    train_bits_per_character: float | None
+    learning_rate: float
+    characters_per_second: float
+    validation_bits_per_character: float | None = None
+    skipped: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields, without those that were not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

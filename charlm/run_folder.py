@@ -1,0 +1,228 @@
+"""Run folders: made once, held by one process, the best and the last model in them, records added."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from charlm.checkpoint import ModelFile, load
+from charlm.errors import ModelFileError, RunError
+from charlm.files import append_whole, sweep_temporary, sync, write_atomic
+
+RUNS_FOLDER = "runs"
+
+
+class RunFolder:
+    """One run on disk: `config.yaml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> Path:
+        """The effective settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record per report."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """The model file to share."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The model file that training goes on from."""
+        return self.path / "last.safetensors"
+
+    @classmethod
+    def create(cls, path: Path | None, name: str) -> RunFolder:
+        """Make a new run folder: `path`, or the first free `runs/<name>-<number>`.
+
+        Raises:
+            RunError: `path` holds a run already, is a file, or cannot be written.
+        """
+        try:
+            if path is None:
+                return cls(_first_free(Path(RUNS_FOLDER), name))
+            path = path.expanduser()
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunError(
+                    f"`{path}` is not empty, and no run is overwritten",
+                    f"choose another `--out`, go on with `--resume {path}`, or remove it",
+                )
+            return cls(path)
+        except OSError as error:
+            raise RunError(f"`{path or RUNS_FOLDER}` cannot be made: {error.strerror or error}") from error
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run to go on with it.
+
+        Raises:
+            RunError: there is no run that could go on.
+        """
+        run = cls(path.expanduser())
+        if not run.last.is_file():
+            raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process, so that two trainings never write to one run, and clear leftovers away.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # a platform without file locks
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
+            sweep_temporary(self.path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def append_metrics(self, *records: Mapping[str, Any]) -> None:
+        """Add lines to `metrics.jsonl`: one for each record, or where that fails none."""
+        append_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+    def truncate_metrics(self, last_step: int) -> None:
+        """Drop the records after `last_step`: training resumes there and will write them again."""
+        before = self.metrics.read_bytes() if self.metrics.exists() else b""
+        kept = []
+        for line in before.split(b"\n"):
+            with suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
+                if json.loads(line)["step"] <= last_step:
+                    kept.append(line + b"\n")
+        if b"".join(kept) != before:
+            write_atomic(self.metrics, b"".join(kept))
+
+
+class Logbook:
+    """Writes a run down while it goes on; what the disk will not take now waits in memory for the next time.
+
+    Attributes:
+        run: where to.
+        trouble: what could not be written, and why; empty while everything is on disk.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.trouble = ""
+        self._best: ModelFile | None = None
+        self._last: ModelFile | None = None
+        self._records: list[Mapping[str, Any]] = []
+        self._truncate_to: int | None = None
+
+    @property
+    def best(self) -> ModelFile:
+        """The best model, be it on disk yet or not."""
+        return self._best or load(self.run.best)
+
+    def put(
+        self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Take something to be written down, and write all that waits; return whether it is now on disk."""
+        self._best, self._last = best or self._best, last or self._last
+        if record is not None:
+            self._records.append(record)
+        return self.write()
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after a step, for they will come again."""
+        self._records = [record for record in self._records if record["step"] <= step]
+        self._truncate_to = step
+        self.write()
+
+    def write(self) -> bool:
+        """Try to write all that waits, each part for itself; return whether it is now on disk."""
+        parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
+        troubles = []
+        for write, path in (*parts, (self._write_last, self.run.last)):
+            try:
+                write()
+            except OSError as error:
+                troubles.append(f"`{path}` could not be written: {error.strerror or error}")
+        self.trouble = "; ".join(troubles)
+        return not troubles
+
+    def _write_records(self) -> None:
+        if self._truncate_to is not None:
+            self.run.truncate_metrics(self._truncate_to)
+            self._truncate_to = None
+        if self._records:
+            self.run.append_metrics(*self._records)
+            self._records.clear()
+
+    def _write_best(self) -> None:
+        if self._best:
+            self._best.save(self.run.best)
+            self._best = None
+
+    def _write_last(self) -> None:
+        if self._last:
+            # Once it is there nobody will write the records before it again.
+            if self.run.metrics.exists():
+                sync(self.run.metrics)
+            self._last.save(self.run.last)
+            self._last = None
+
+
+def find_model(path: Path | None) -> Path:
+    """Return the model file that is meant: a model file, a run folder, or where None the newest run's best.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    if path is None:
+        found = [file for run in Path(RUNS_FOLDER).glob("*") if (file := _best_in(run))]
+        if not found:
+            raise ModelFileError(
+                f"there is no model here: `{RUNS_FOLDER}/` holds no run", "`charlm train` makes one, or pass `--model`"
+            )
+        return max(found, key=lambda file: file.stat().st_mtime_ns)
+    path = path.expanduser()
+    if not path.is_dir():
+        return path
+    if best := _best_in(path):
+        return best
+    raise ModelFileError(f"there is no model file in `{path}`", "a run folder holds `best.safetensors`")
+
+
+def _best_in(folder: Path) -> Path | None:
+    run = RunFolder(folder)
+    return next((file for file in (run.best, run.last) if file.is_file()), None)
+
+
+def _first_free(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        path = parent / f"{name}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+            number += 1
+        else:
+            return path
