@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import yaml
 
-from charlm.downloads import Progress, download
+from charlm.downloads import MAX_BYTES, Progress, download
 from charlm.errors import CorpusError, DownloadError
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
@@ -91,7 +91,8 @@ class Entry:
         file = self.path.with_name(self._file_name)
         # An archive that was put here by hand, or not yet unpacked when a run was killed, need not be fetched.
         if not _has_digest(file, self.algorithm, self.digest):
-            download(self.address, file, self.algorithm, self.digest, progress)
+            limit = self.bytes or MAX_BYTES
+            download(self.address, file, self.algorithm, self.digest, progress, max_bytes=limit)
         if self.member:
             unpack(file, self.member, self.member_bytes or 0, self.path)
             file.unlink()

@@ -16,10 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder
+from charlm.strict_yaml import StrictDumper, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
-MAX_BYTES = 1 << 16
-MAX_DEPTH = 32
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -161,7 +160,7 @@ class Config(Settings):
         values = self.model_dump(exclude_none=True)
         # PyYAML writes a next-line character bare and then reads it as the end of a line.
         is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
-        return yaml.dump(values, Dumper=_StrictDumper, sort_keys=False, allow_unicode=is_plain)
+        return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
 
 
 GROUPS: dict[str, type[Settings]] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
@@ -184,17 +183,17 @@ def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mappin
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
     try:
-        tree, lines = parse_yaml(data, str(path))
+        tree = parse(data, str(path))
     except ConfigError as error:
         if path.suffix not in (".yaml", ".yml"):
             error.hint = f"a text to learn is given with `--corpus {path}`"
         raise
-    return _overridden(tree, lines, overrides, flags or {}, str(path))
+    return _overridden(tree, overrides, flags or {}, str(path))
 
 
 def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
     """Lay overrides and flags over the settings of an earlier run, given as plain values."""
-    return _overridden(copy.deepcopy(dict(tree)), {}, overrides, flags, "the run")
+    return _overridden(Tree(copy.deepcopy(dict(tree)), {}, []), overrides, flags, "the run")
 
 
 def describe() -> str:
@@ -209,101 +208,26 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def validate(tree: dict[str, Any], lines: dict[str, str], name: str) -> Config:
-    """Check a tree of plain values; `lines` says where each dotted key stands."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        problems = [_describe(dict(problem), lines, name) for problem in error.errors()]
-        raise ConfigError(
-            "; ".join(dict.fromkeys(problems)), "`charlm train --help-settings` lists them all"
-        ) from error
+def validate(values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()) -> Config:
+    """Check a tree of plain values.
 
+    Args:
+        values: the tree.
+        places: where each dotted key stands.
+        name: of the whole.
+        problems: what is known to be wrong with it already.
 
-def parse_yaml(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read YAML strictly: no aliases, no key twice, only `true` and `false` are booleans, `3e-4` is a number.
-
-    Returns:
-        the tree, and for each dotted key the place `file:line` where it stands.
+    Raises:
+        ConfigError: all problems at once.
     """
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
+    found = list(problems)
     try:
-        loader = _StrictLoader(data.decode("utf-8-sig"))
-        loader.name, loader.lines = name, {}
-        try:
-            tree = loader.get_single_data()
-        finally:
-            loader.dispose()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"`{name}` is not UTF-8: byte at offset {error.start}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{line}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
-    if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
-    return tree or {}, loader.lines
-
-
-class _StrictLoader(yaml.SafeLoader):
-    name: str
-    lines: dict[str, str]
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def get_single_data(self) -> Any:
-        node = self.get_single_node()
-        if node is None:
-            return None
-        self._refuse_repeats(node, "")
-        return self.construct_document(node)
-
-    def _refuse_repeats(self, node: yaml.Node, prefix: str) -> None:
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._refuse_repeats(item, prefix)
-        if not isinstance(node, yaml.MappingNode):
-            return
-        seen = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"`{prefix}{key.value}` is set twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-            self.lines[prefix + key.value] = f"{self.name}:{key.start_mark.line + 1}"
-            self._refuse_repeats(value, f"{prefix}{key.value}.")
-
-
-# YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
-_StrictLoader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in [
-    ("bool", r"true|false", "tf"),
-    ("null", r"null|~|", ["n", "~", ""]),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-]:
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-# The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-_StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
-
-
-class _StrictDumper(yaml.SafeDumper):
-    yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        found += [_describe(dict(problem), places, name) for problem in error.errors()]
+    if found:
+        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
+    return config
 
 
 def _locate(source: str | Path | None) -> Path:
@@ -322,53 +246,57 @@ def _locate(source: str | Path | None) -> Path:
     raise ConfigError(f"there is no settings file `{name}`", f"{hint}the bundled ones are {', '.join(known)}")
 
 
-def _overridden(
-    tree: dict[str, Any], lines: dict[str, str], overrides: Sequence[str], flags: Mapping[str, Any], name: str
-) -> Config:
+def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
+    problems = list(tree.problems)
     for override in overrides:
-        _put(tree, lines, *_parse_override(override), f"--set {override.partition('=')[0]}")
+        try:
+            key, value = _parse_override(override)
+            _put(tree, key, value, f"--set {key}")
+        except ConfigError as error:
+            problems.append(str(error))
     for key, value in flags.items():
-        _put(tree, lines, key, value, f"--{key.rpartition('.')[2]}")
-    return validate(tree, lines, name)
+        _put(tree, key, value, f"--{key.rpartition('.')[2]}")
+    return validate(tree.values, tree.places, name, problems)
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise ConfigError(
-            f"`--set {override}` is not of the form key=value", "for instance `--set model.hidden_size=256`"
-        )
+        raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
     try:
-        return key, parse_yaml(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")[0].get("value")
+        tree = parse(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
     except ConfigError as error:
         raise ConfigError(f"`{text}` in `--set {override}` is not a value") from error
+    if tree.problems or tree.values.keys() != {"value"}:
+        raise ConfigError(f"`{text}` in `--set {override}` is not a value")
+    return key, tree.values["value"]
 
 
-def _put(tree: dict[str, Any], lines: dict[str, str], key: str, value: Any, place: str) -> None:
+def _put(tree: Tree, key: str, value: Any, place: str) -> None:
     *groups, last = key.split(".")
-    branch = tree
+    branch, places = tree.values, tree.places
     for depth, group in enumerate(groups):
         if branch.get(group) is None:
             branch[group] = {}
-            lines[".".join(groups[: depth + 1])] = place
+            places[".".join(groups[: depth + 1])] = place
         branch = branch[group]
         if not isinstance(branch, dict):
             raise ConfigError(f"{place}: `{group}` is not a group of settings")
     branch[last] = value
-    for below in [name for name in lines if name.startswith(f"{key}.")]:
-        del lines[below]
-    lines[key] = place
+    for below in [name for name in places if name.startswith(f"{key}.")]:
+        del places[below]
+    places[key] = place
     # A duration replaces the one before it: `--set train.steps=500` over `time: 60s` means 500 steps.
     if groups == ["train"] and last in DURATIONS and value is not None:
         for other in set(DURATIONS) - {last}:
             branch.pop(other, None)
 
 
-def _describe(problem: dict[str, Any], lines: dict[str, str], name: str) -> str:
+def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> str:
     parts = [str(part) for part in problem["loc"]]
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    place = next((lines[prefix] for prefix in prefixes if prefix in lines), name)
+    place = next((places[prefix] for prefix in prefixes if prefix in places), name)
     if problem["type"] != "extra_forbidden":
         # Below a setting pydantic names items and members of a union.
         while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):

@@ -14,13 +14,22 @@ from urllib.parse import urlsplit
 
 from charlm import __version__
 from charlm.errors import DownloadError
-from charlm.files import CHUNK_BYTES
+from charlm.files import CHUNK_BYTES, sync
+
+# For a file of which nobody has said how large it is.
+MAX_BYTES = 1 << 27
 
 Progress = Callable[[int, int | None], None]
 
 
 def download(
-    address: str, target: Path, algorithm: str, digest: str, progress: Progress | None = None, timeout: float = 30
+    address: str,
+    target: Path,
+    algorithm: str,
+    digest: str,
+    progress: Progress | None = None,
+    timeout: float = 30,
+    max_bytes: int = MAX_BYTES,
 ) -> None:
     """Download `address` to `target`, which appears only when it is whole and its hash is right.
 
@@ -34,14 +43,22 @@ def download(
         digest: the expected hash in hexadecimal.
         progress: called with the bytes that are here and the bytes there will be (None where unknown).
         timeout: seconds without any answer after which the server is given up.
+        max_bytes: how many are taken at most.
 
     Raises:
-        DownloadError: no connection, a cut transfer, a full disk, a redirect to another scheme, or another file.
+        DownloadError: no connection, a cut transfer, a full disk, a redirect to another scheme, another file, or one
+            that does not end.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
-        _fetch(address, part, progress, timeout)
+        _fetch(address, part, progress, timeout, max_bytes)
+    except _TooLargeError as error:
+        part.unlink(missing_ok=True)
+        raise DownloadError(
+            f"`{address}` sends more than the {max_bytes:,} bytes expected",
+            "what came was removed; the file behind the address may have changed",
+        ) from error
     except urllib.error.HTTPError as error:
         error.close()
         raise DownloadError(
@@ -61,10 +78,15 @@ def download(
             f"what `{address}` sent is not the expected file: its {algorithm} is {found}, not {digest}",
             "it was removed; the file behind the address may have changed",
         )
+    sync(part)
     part.replace(target)
 
 
-def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) -> None:
+class _TooLargeError(Exception):
+    pass
+
+
+def _fetch(address: str, part: Path, progress: Progress | None, timeout: float, max_bytes: int) -> None:
     here = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"charlm/{__version__}"} | ({"Range": f"bytes={here}-"} if here else {})
     opener = urllib.request.build_opener(_SameScheme())
@@ -79,7 +101,7 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) 
         if total == str(here):
             return
         part.unlink()
-        _fetch(address, part, progress, timeout)
+        _fetch(address, part, progress, timeout, max_bytes)
         return
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
@@ -87,15 +109,21 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float) 
         length = response.headers.get("Content-Length")
         total_bytes = here + int(length) if length and length.isdigit() else None
         with part.open("ab" if here else "wb") as file:
-            here = _copy(response, file, here, total_bytes, progress)
+            here = _copy(response, file, here, total_bytes, progress, max_bytes)
     if total_bytes is not None and here < total_bytes:
         raise ConnectionError(f"the connection broke after {here:,} of {total_bytes:,} bytes")
 
 
-def _copy(response: Any, file: BinaryIO, here: int, total: int | None, progress: Progress | None) -> int:
+def _copy(
+    response: Any, file: BinaryIO, here: int, total: int | None, progress: Progress | None, max_bytes: int
+) -> int:
+    if (total or here) > max_bytes:
+        raise _TooLargeError
     while chunk := response.read(CHUNK_BYTES):
-        file.write(chunk)
         here += len(chunk)
+        if here > max_bytes:
+            raise _TooLargeError
+        file.write(chunk)
         if progress is not None:
             progress(here, total)
     return here

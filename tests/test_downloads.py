@@ -254,6 +254,22 @@ def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
     assert target.read_bytes() == BODY
 
 
+@pytest.mark.parametrize("tells_length", [True, False])
+@pytest.mark.parametrize("here", [0, 1000])
+def test_a_server_that_sends_too_much_is_not_listened_to(
+    server: Server, target: Path, tells_length: bool, here: int
+) -> None:
+    """Whether it says beforehand how much it will be or just goes on, nothing of it stays."""
+    server.tells_length = tells_length
+    if here:
+        put_part(target, BODY[:here])
+    with pytest.raises(DownloadError, match="more than"):
+        download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY) - 1)
+    assert list(target.parent.iterdir()) == []
+    download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY))
+    assert target.read_bytes() == BODY
+
+
 @pytest.mark.parametrize("status", [404, 403, 500])
 def test_an_answer_of_failure_is_told(server: Server, target: Path, status: int) -> None:
     """The status and the address are in the message, the way round it in the hint."""

@@ -1,0 +1,117 @@
+"""YAML read strictly: what is not plain settings is refused, with its line. Knows no setting."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import yaml
+
+from charlm.errors import ConfigError
+
+MAX_BYTES = 1 << 16
+MAX_DEPTH = 32
+
+
+class Tree(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        values: plain values by key, groups of them below.
+        places: for each dotted key the place `file:line` where it stands.
+        problems: what is wrong with keys that can still be told apart from all others.
+    """
+
+    values: dict[str, Any]
+    places: dict[str, str]
+    problems: list[str]
+
+
+def parse(data: bytes, name: str) -> Tree:
+    """Read YAML strictly: no aliases, no key twice, only `true` and `false` are booleans, `3e-4` is a number.
+
+    Raises:
+        ConfigError: it cannot be read at all.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
+    try:
+        loader = _StrictLoader(data.decode("utf-8-sig"))
+        loader.name, loader.places, loader.problems = name, {}, []
+        try:
+            tree = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`{name}` is not UTF-8: byte at offset {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{line}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
+    return Tree(tree or {}, loader.places, loader.problems)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    name: str
+    places: dict[str, str]
+    problems: list[str]
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        self._find_repeats(node, "")
+        return self.construct_document(node)
+
+    def _find_repeats(self, node: yaml.Node, prefix: str) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._find_repeats(item, prefix)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+            place = f"{self.name}:{key.start_mark.line + 1}"
+            if key.value in seen:
+                self.problems.append(f"{place}: `{prefix}{key.value}` is set twice")
+            seen.add(key.value)
+            self.places[prefix + key.value] = place
+            self._find_repeats(value, f"{prefix}{key.value}.")
+
+
+# YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in [
+    ("bool", r"true|false", "tf"),
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+]:
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+# The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Writes what `parse` reads back."""
+
+    yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers
