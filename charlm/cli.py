@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from charlm import __version__
-from charlm.errors import CharlmError, UsageError
-from charlm.output import print_bench, print_corpora, print_json, report_error, say, show_download, write_texts
+from charlm.console import Commands
+from charlm.errors import UsageError
+from charlm.output import print_bench, print_corpora, print_json, print_rehearsal, say, show_download, write_texts
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-
-
-def _prepare_streams() -> None:
-    """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
-    if sys.stdout is None:  # closed by the shell
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- for as long as the process
-    for stream, settings in (
-        (sys.stdin, {"encoding": "utf-8", "newline": ""}),
-        (sys.stdout, {"errors": "backslashreplace"}),
-        (sys.stderr, {"errors": "backslashreplace"}),
-    ):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(**settings)
-
-
-class _Commands(TyperGroup):
-    """Tells every known error in one line with a hint, and ends quietly when nobody reads on."""
-
-    def invoke(self, ctx: Any) -> Any:
-        _prepare_streams()
-        try:
-            return super().invoke(ctx)
-        except CharlmError as error:
-            raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
-        except BrokenPipeError:
-            # Whoever read the output has enough. Python must not find out again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except OSError as error:
-            place = f"`{error.filename}`: " if error.filename else ""
-            raise typer.Exit(report_error(f"{place}{error.strerror or error}", "", 1)) from None
 
 
 # A little below 1: what is improbable is mostly a mistake of the model's.
 SAMPLE_TEMPERATURE = 0.7
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
@@ -115,6 +80,9 @@ def train(
     encoding: Encoding = None,
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
+    ] = False,
     as_json: Json = False,
     help_settings: Annotated[bool, typer.Option("--help-settings", help="List every setting and exit.")] = False,
 ) -> None:
@@ -139,10 +107,16 @@ def train(
         )
     if new_text and not resume:
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
+    if dry_run and resume:
+        raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
     # Read before torch is loaded, so that a mistake is told at once.
     effective = None if resume else settings.load(config, overrides or [], flags)
     from charlm import runs
 
+    if effective and dry_run:
+        runtime, expected = runs.rehearse(effective)
+        print_rehearsal(effective.to_yaml(), effective.model_dump(), runtime, expected.to_json(), as_json)
+        return
     run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags, new_text)
     with run as training:
         runs.learn(training)

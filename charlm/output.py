@@ -66,6 +66,22 @@ def show_download(here: int, total: int | None) -> None:
         print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)
 
 
+def print_rehearsal(
+    settings: str, values: dict[str, Any], runtime: object, expected: dict[str, Any], as_json: bool
+) -> None:
+    """Print the settings of a run, as a settings file, and as remarks in it what the run will take."""
+    if as_json:
+        print_json({"settings": values, "runtime": str(runtime), **expected})
+        return
+    print(settings, end="")
+    print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
+    print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
+    print(
+        f"# about {expected['seconds']:,.0f} s: {expected['steps']:,} blocks, {expected['epochs']:,.2f} epochs "
+        f"at {expected['characters_per_second']:,.0f} characters/s"
+    )
+
+
 def print_corpora(rows: list[dict[str, Any]]) -> None:
     """Print the catalogue as a table."""
     print(f"{'name':<15} {'bytes':>11} {'characters':>11} {'different':>9}  about")

@@ -21,6 +21,7 @@ from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
 from charlm.errors import CorpusError, RunError, UsageError
 from charlm.files import write_atomic
+from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
@@ -31,6 +32,15 @@ from charlm.vocab import Ids, Vocabulary
 
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer"}
+
+
+def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
+    """Find out what a run will take, and write nothing down."""
+    runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+    text = _load_text(effective)
+    seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
+    training = _make(seeded, text, RunFolder(Path()), runtime)
+    return runtime, forecast(training)
 
 
 @contextmanager
@@ -107,8 +117,13 @@ def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpu
     return corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
 
 
+def _make(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
+    check_memory(effective, text)
+    return Training(effective, text, run, runtime)
+
+
 def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
-    training = Training(effective, text, run, runtime)
+    training = _make(effective, text, run, runtime)
     model = effective.model
     say(f"run {run.path}, seed {effective.seed}, {runtime}")
     say(f"text {text.name}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")

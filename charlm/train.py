@@ -157,7 +157,7 @@ class Training:
             rate = rate_share(share_before, settings.warmup_fraction, settings.decay_fraction)
             rate *= 0.5**self.progress.rollbacks
             self._settle_regularisation()
-            self._learn_block(self.streams.block(self.progress.step), rate)
+            self.learn_block(self.streams.block(self.progress.step), rate)
             self.progress.step += 1
             self.progress.seconds = clock.seconds
             if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -212,7 +212,8 @@ class Training:
         Raises:
             RunError: it is the state of another text, or no state of such a run.
         """
-        if snapshot.corpus.get("sha256") != self.corpus.sha256 and not is_new_text:
+        is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
+        if not (is_same_text or is_new_text):
             raise RunError(
                 f"the text has changed since `{self.run.path}` was begun",
                 "resume with the same text, or `--new-text` to go on with this one",
@@ -222,7 +223,7 @@ class Training:
             self.model.load_arrays(snapshot.weights)
             self.optimizer.load_arrays(snapshot.arrays)
             self.state = self.model.zero_state(self.num_streams)
-            if is_new_text:
+            if not is_same_text:
                 self.forget_best()
             else:
                 for index, part_LBH in enumerate(self.state):
@@ -255,7 +256,7 @@ class Training:
         self._write_down(best=self._model_file(best.weights, best.metrics | measured))
         return scores
 
-    def _learn_block(self, block: Block, rate: float) -> None:
+    def learn_block(self, block: Block, rate: float) -> None:
         """Go forward and back through one block and update the weights, unless a number is not finite."""
         device, progress = self.runtime.device, self.progress
         tokens_TB = torch.from_numpy(block.tokens_TB).to(device)

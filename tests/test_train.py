@@ -258,7 +258,7 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
     carried = []
     for step in range(12):
         carried.append(training.state)
-        training._learn_block(training.streams.block(step), 0.1)
+        training.learn_block(training.streams.block(step), 0.1)
         training.progress.step += 1
     assert any(training.streams.block(step).begins_B.any() for step in range(1, 12))
     for step in range(12):
@@ -339,13 +339,13 @@ def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(m
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
-    learn = Training._learn_block
+    learn = Training.learn_block
 
     def learn_and_tick(self: Training, block: Any, rate: float) -> None:
         learn(self, block, rate)
         now[0] += 10 * 0.25 if self.progress.step == 0 else 0.25
 
-    monkeypatch.setattr(Training, "_learn_block", learn_and_tick)
+    monkeypatch.setattr(Training, "learn_block", learn_and_tick)
     interrupt(training, 60)
     expected = dropout_for((1 + (100 - 2.5) / 0.25) / training.streams.blocks_per_epoch)
     assert expected > 0.1
@@ -356,7 +356,7 @@ def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.
     """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    learn = Training._learn_block
+    learn = Training.learn_block
 
     def learn_and_tick(self: Training, block: Any, rate: float) -> None:
         learn(self, block, rate)
@@ -366,7 +366,7 @@ def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.
         now[0] += 2
         return 1.0
 
-    monkeypatch.setattr(Training, "_learn_block", learn_and_tick)
+    monkeypatch.setattr(Training, "learn_block", learn_and_tick)
     monkeypatch.setattr(Training, "_validate", validate)
     for changes, expected in (({"train__steps": None, "train__time": 100.0}, 3), ({"train__steps": 40}, 10)):
         training = begin(f"run{expected}", train__evaluations=10, **changes)

@@ -1,0 +1,55 @@
+"""How every command meets its console: streams that take any text, errors in one line. Knows no command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from charlm.errors import CharlmError
+from charlm.output import report_error
+
+
+def _prepare_streams() -> None:
+    """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- for as long as the process
+    for stream, settings in (
+        (sys.stdin, {"encoding": "utf-8", "newline": ""}),
+        (sys.stdout, {"errors": "backslashreplace"}),
+        (sys.stderr, {"errors": "backslashreplace"}),
+    ):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(**settings)
+
+
+class Commands(TyperGroup):
+    """Tells every known error in one line with a hint, and ends quietly when nobody reads on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        _prepare_streams()
+        try:
+            return super().invoke(ctx)
+        except CharlmError as error:
+            raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
+            raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
+        except BrokenPipeError:
+            # Whoever read the output has enough. Python must not find out again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (MemoryError, RuntimeError) as error:
+            # torch has no error of its own for a system that gives no more memory.
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            hint = "smaller sizes or a smaller batch need less"
+            raise typer.Exit(report_error("there is not enough memory", hint, 1)) from None
+        except OSError as error:
+            place = f"`{error.filename}`: " if error.filename else ""
+            raise typer.Exit(report_error(f"{place}{error.strerror or error}", "", 1)) from None
