@@ -7,14 +7,11 @@ import signal
 
 def main() -> None:
     """Run the command line."""
-    # While it is loaded nothing is begun that Ctrl-C could interrupt: it ends the process without a word.
-    is_ordinary = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_ordinary:
+    # Until a command begins there is nothing that Ctrl-C could interrupt: it ends the process without a word.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from charlm.cli import app
 
-    if is_ordinary:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     app()
 
 

@@ -39,7 +39,7 @@ def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
     runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
     text = _load_text(effective)
     seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
-    training = _make(seeded, text, RunFolder(Path()), runtime)
+    training = Training(seeded, text, RunFolder(Path()), runtime)
     return runtime, forecast(training)
 
 
@@ -114,16 +114,13 @@ def _name_of(corpus: str) -> str:
 def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpus:
     data = effective.data
     options = {"encoding": data.encoding, "kind": effective.vocab, "vocabulary": vocabulary}
-    return corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
-
-
-def _make(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
+    text = corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
     check_memory(effective, text)
-    return Training(effective, text, run, runtime)
+    return text
 
 
 def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
-    training = _make(effective, text, run, runtime)
+    training = Training(effective, text, run, runtime)
     model = effective.model
     say(f"run {run.path}, seed {effective.seed}, {runtime}")
     say(f"text {text.name}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")

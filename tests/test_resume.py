@@ -5,31 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from charlm.checkpoint import load
 from charlm.errors import RunError
 from charlm.train import Training
-from tests.training import TEXT, assert_same_run, begin, interrupt, metrics, resume
+from tests.training import TEXT, assert_same_run, begin, interrupt, metrics, resume, training_of
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
-    cell: str, num_layers: int, dropout: float, optimizer: str
+    cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
     """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
     changes: dict[str, Any] = {
+        "text": TEXT[:500],
         "model__cell": cell,
         "model__num_layers": num_layers,
         "model__dropout": dropout,
+        "model__weight_dropout": dropout,
         "train__optimizer": optimizer,
+        "train__precision": precision,
         "train__reset_probability": 0.2,
         "train__evaluations": 2,
     }
     straight = begin("straight", **changes)
+    assert 3 < straight.streams.blocks_per_epoch < 13
     interrupt(straight, 100)
     broken = begin("broken", **changes)
     interrupt(broken, 7)
@@ -40,13 +46,17 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
     assert last.progress.finished == "done"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_run_in_bf16_resumes_exactly_too(cell: str) -> None:
-    """The carried state is kept as it was rounded."""
-    straight = begin("straight", model__cell=cell, train__precision="bf16")
+@pytest.mark.parametrize("at", [3, 8, 13, 17])
+def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations without gain count on, so a run ends where it would have ended."""
+    bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
+    monkeypatch.setattr(Training, "_validate", lambda self: bits.get(self.progress.step, 9.0))
+    changes: dict[str, Any] = {"train__patience": 4, "train__evaluations": 10}
+    straight = begin("straight", **changes)
     interrupt(straight, 100)
-    broken = begin("broken", model__cell=cell, train__precision="bf16")
-    interrupt(broken, 9)
+    assert (straight.progress.step, straight.progress.best_bits) == (20, 1.9)
+    broken = begin("broken", **changes)
+    interrupt(broken, at)
     last = resume(broken.run)
     interrupt(last, 100)
     assert_same_run(straight, last)
@@ -110,3 +120,44 @@ def test_a_run_past_its_new_end_ends() -> None:
     interrupt(shorter, 50)
     assert shorter.progress.step <= 10
     assert shorter.progress.finished == "done"
+
+
+def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
+    """From where it stood: the rate is what a run of so many steps has there, and dropout is planned anew."""
+    training = begin(train__steps=20, train__evaluations=20, model__dropout="auto", text=TEXT[:300])
+    interrupt(training, 100)
+    longer = resume(training.run, train__steps=200)
+    records = list(longer.learn())
+    straight = begin("straight", train__steps=200, train__evaluations=20, model__dropout="auto", text=TEXT[:300])
+    rates = {record.step: record.learning_rate for record in straight.learn()}
+    assert all(record.learning_rate == pytest.approx(rates[record.step]) for record in records)
+    assert longer.progress.dropout == straight.progress.dropout > training.progress.dropout
+
+
+def test_another_text_is_taken_when_told() -> None:
+    """It begins with an empty state, and what was measured on the old text does not count."""
+    training = begin()
+    interrupt(training, 10)
+    best = training.run.best.read_bytes()
+    Path("text.txt").write_text(TEXT[::-1][:900], encoding="utf-8")
+    last = load(training.run.last)
+    other = training_of(training.config, training.run)
+    other.restore(last, is_new_text=True)
+    assert all(not part.any() for part in other.state)
+    assert (other.progress.step, other.progress.best_bits) == (10, None)
+    np.testing.assert_array_equal(other.model.arrays()["output.weight"], last.arrays["output.weight"])
+    interrupt(other, 100)
+    assert other.progress.finished == "done"
+    assert training.run.best.read_bytes() != best
+    assert load(training.run.last).corpus["characters"] == 900
+
+
+def test_the_same_text_is_not_another_one() -> None:
+    """Being allowed to take another text changes nothing where it is the same."""
+    straight, broken = begin("straight"), begin("broken")
+    interrupt(straight, 100)
+    interrupt(broken, 9)
+    again = training_of(broken.config, broken.run)
+    again.restore(load(broken.run.last), is_new_text=True)
+    interrupt(again, 100)
+    assert_same_run(straight, again)

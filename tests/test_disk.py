@@ -1,0 +1,184 @@
+"""A disk that is full or gone ends no run, and what was saved before stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm import run_folder
+from charlm.checkpoint import ModelFile, load
+from charlm.errors import RunError
+from charlm.files import append_whole
+from charlm.runs import conclude, verdict
+from tests.commands import SHORT, call, spawn
+from tests.training import assert_same_run, begin, interrupt, metrics, resume
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+
+
+class Disk:
+    """Fails what is asked for, as a full disk would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full: set[str] = set()
+        save, append = ModelFile.save, append_whole
+
+        def saved(model: ModelFile, path: Path) -> None:
+            self._check(path)
+            save(model, path)
+
+        def appended(path: Path, data: bytes) -> None:
+            self._check(path)
+            append(path, data)
+
+        monkeypatch.setattr(ModelFile, "save", saved)
+        monkeypatch.setattr(run_folder, "append_whole", appended)
+
+    def _check(self, path: Path) -> None:
+        if path.name in self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk whose files can be made to fail."""
+    return Disk(monkeypatch)
+
+
+EVERY_FILE = ["best.safetensors", "last.safetensors", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("names", [EVERY_FILE, *([name] for name in EVERY_FILE)], ids=lambda names: "+".join(names))
+def test_a_disk_that_is_full_for_a_while_costs_nothing(disk: Disk, names: list[str]) -> None:
+    """The run is told of it once, tries again, and ends as if nothing had happened."""
+    straight = begin("straight")
+    interrupt(straight, 100)
+    training = begin()
+    told: list[str] = []
+    for record in training.learn(tell=told.append):
+        disk.full = set(names) if 5 <= record.step < 12 else set()
+    assert_same_run(straight, training)
+    assert not training.logbook.trouble
+    assert len(told) == 2
+    assert "No space left" in told[0]
+    assert any(name in told[0] for name in names)
+    assert "again" in told[1]
+
+
+def test_what_was_saved_before_the_disk_was_full_stays(disk: Disk) -> None:
+    """Whoever kills the run then can go on from there."""
+    training = begin(train__evaluations=10)
+    saved = b""
+    for record in training.learn():
+        if record.step == 10:
+            saved, disk.full = training.run.last.read_bytes(), {"last.safetensors"}
+    assert load(training.run.last).metrics["step"] == 10
+    assert training.run.last.read_bytes() == saved
+    assert "last.safetensors" in training.logbook.trouble
+    disk.full.clear()
+    again = resume(training.run)
+    interrupt(again, 100)
+    straight = begin("straight", train__evaluations=10)
+    interrupt(straight, 100)
+    assert_same_run(straight, again)
+
+
+def test_a_run_that_could_not_be_written_to_the_end_fails_in_words(
+    disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows what it learned first."""
+    training = begin()
+    disk.full = set(EVERY_FILE)
+    interrupt(training, 100)
+    assert "more time may" in verdict(training)
+    with pytest.raises(RunError, match="No space left") as raised:
+        conclude(training, 30, 0.7, as_json=False)
+    assert "--resume" in raised.value.hint
+    assert len(capsys.readouterr().out) >= 30
+    disk.full.clear()
+    conclude(training, 0, 0.7, as_json=False)
+    assert load(training.run.best).metrics["validation_bits_per_character"] > 0
+    assert metrics(training)[-1]["step"] == 20
+
+
+def test_records_wait_in_order(disk: Disk) -> None:
+    """None is lost, none comes twice, whenever the disk takes them."""
+    training = begin(train__steps=60, train__evaluations=6)
+    for record in training.learn():
+        disk.full = {"metrics.jsonl"} if record.step % 3 else set()
+    disk.full.clear()
+    training.logbook.write()
+    straight = begin("straight", train__steps=60, train__evaluations=6)
+    interrupt(straight, 100)
+    assert metrics(straight) == metrics(training)
+
+
+def test_a_roll_back_drops_records_that_wait(disk: Disk) -> None:
+    """They will come again, whether or not they were on disk."""
+    training = begin(train__evaluations=5)
+    disk.full = {"metrics.jsonl"}
+    answers = training.learn()
+    while next(answers).step < 7:
+        pass
+    training.logbook.rewind(4)
+    disk.full.clear()
+    training.logbook.write()
+    assert [record["step"] for record in metrics(training)] == [1, 2, 3, 4]
+
+
+def test_adding_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line that still found room is taken back."""
+    path = tmp_path / "lines"
+    append_whole(path, b"one\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            append_whole(path, b"two\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"one\n"
+    append_whole(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+@linux
+def test_a_command_on_a_full_disk_goes_to_its_end(text: str) -> None:
+    """It reports, shows its sample, and exits with 1; the run folder holds nothing half-written."""
+    assert call("train", "-c", text, *SHORT, "--out", "once").exit_code == 0  # the text is in the cache then
+    room = 2000
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    done = spawn("train", "-c", text, *SHORT, "--out", "full", "--sample-length", "40", preexec_fn=limit)
+    errors = done.stderr.decode().splitlines()
+    assert done.returncode == 1, errors
+    assert len(done.stdout.decode()) >= 40
+    assert any("the run goes on and tries again" in line for line in errors)
+    assert errors[-2].startswith("error: ")
+    assert "last.safetensors" in errors[-2]
+    assert not any("Traceback" in line for line in errors)
+    assert {path.name for path in Path("full").iterdir()} <= {"config.yaml", "metrics.jsonl"}
+
+
+@linux
+def test_a_run_whose_folder_vanishes_goes_to_its_end(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it learned is shown, and the loss is an error of one line."""
+
+    def vanish(path: Path, data: bytes) -> None:
+        if path.parent.exists():
+            shutil.rmtree(path.parent)
+        append_whole(path, data)
+
+    monkeypatch.setattr(run_folder, "append_whole", vanish)
+    result = call("train", "-c", text, *SHORT, "--out", "gone", "--sample-length", "40")
+    assert result.exit_code == 1
+    assert "No such file" in result.stderr
+    assert len(result.stdout) >= 40
