@@ -90,3 +90,42 @@ def test_a_part_that_is_empty_says_which_setting_holds_it_out(text: str) -> None
     result = call("eval", "-m", "run", "--part", "test")
     assert result.exit_code == 1
     assert "data.test_fraction" in result.stderr
+
+
+@pytest.mark.parametrize("fact", ["device", "precision", "threads", "torch"])
+def test_a_run_that_goes_on_elsewhere_warns(text: str, fact: str) -> None:
+    """With what was and what is; where nothing has changed there is nothing to say."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    last = load(Path("run/last.safetensors"))
+    assert "note: begun with" not in call("train", "--resume", "run", "--sample-length", "0").stderr
+    replace(last, runtime=last.runtime | {fact: "another"}).save(Path("run/last.safetensors"))
+    result = call("train", "--resume", "run", "--sample-length", "0")
+    assert result.exit_code == 0
+    assert f"note: begun with {fact} another, now {last.runtime[fact]}" in result.stderr
+
+
+def test_a_run_on_a_text_that_has_changed_goes_on_only_when_told(text: str) -> None:
+    """What is refused says how, and characters that the model does not know are refused all the same."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    Path(text).write_text(TEXT[::-1], encoding="utf-8")
+    longer = ["train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0"]
+    refused = call(*longer)
+    assert (refused.exit_code, "--new-text" in refused.stderr) == (1, True)
+    assert call(*longer, "--new-text").exit_code == 0
+    assert load(Path("run/last.safetensors")).metrics["step"] == 9
+    assert call("eval", "-m", "run").exit_code == 0
+    Path(text).write_text(TEXT + "\u00e9", encoding="utf-8")
+    unknown = call(*longer, "--set", "train.steps=12", "--new-text")
+    assert (unknown.exit_code, "\u00e9" in unknown.stderr) == (1, True)
+    assert call("train", "-c", text, "--new-text").exit_code == 2
+
+
+def test_a_best_model_that_is_gone_is_made_again(text: str) -> None:
+    """The next validation counts as the best; a finished run says what is missing."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    best = Path("run/best.safetensors")
+    best.unlink()
+    finished = call("train", "--resume", "run", "--sample-length", "0")
+    assert (finished.exit_code, "best.safetensors" in finished.stderr) == (1, True)
+    assert call("train", "--resume", "run", "--set", "train.steps=12", "--sample-length", "0").exit_code == 0
+    assert load(best).metrics["step"] > 6

@@ -122,10 +122,13 @@ def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: py
 
 
 def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After several in a row the run returns to its last good state, at half the rate, and finishes."""
+    """After several in a row the run returns to its last good state, at half the rate, says so, and finishes."""
     training = begin(train__steps=12)
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
-    interrupt(training, 100)
+    told: list[str] = []
+    for _ in training.learn(tell=told.append):
+        pass
+    assert told == ["numbers were not finite at step 12: back to step 6, at 1/2 of the learning rate"]
     assert (training.progress.rollbacks, training.progress.finished) == (1, "done")
     steps = [record["step"] for record in metrics(training)]
     assert steps == sorted(set(steps))
