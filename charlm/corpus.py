@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.files import CHUNK_BYTES, cache_folder, replacing, write_atomic
 from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 BYTE_ORDER_MARK = "\ufeff"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
@@ -279,11 +279,15 @@ def _writable_cache() -> Path:
     return folder
 
 
-def _cached(folder: Path, key: str) -> dict | None:  # type: ignore[type-arg]
+def _cached(folder: Path, key: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        description: dict = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))  # type: ignore[type-arg]
-        if (folder / f"{key}.ids").stat().st_size == description["id_bytes"]:
-            return description
+        description: dict[str, Any] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        # A disk that forgets must not become a text that nobody wrote.
+        if description.pop("sha256") != _hash_of(description):
+            return None
+        with (folder / f"{key}.ids").open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == description["ids_sha256"]:
+                return description
     return None
 
 
@@ -296,18 +300,19 @@ def _encode_into(
     vocabulary: Vocabulary | None,
     unknown: str,
     digest: str,
-) -> dict:  # type: ignore[type-arg]
+) -> dict[str, Any]:
     marked: list[int] = []
     is_own = vocabulary is None
     if vocabulary is None:
         vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding)
-    num_characters = 0
+    num_characters, ids_digest = 0, hashlib.sha256()
     with replacing(folder / f"{key}.ids") as file:
         for index, source in enumerate(sources):
             found: list[str] = []
             for ids in _encoded(source, encoding, vocabulary, unknown, found, is_own):
                 num_characters += len(ids)
-                file.write(ids.tobytes())
+                ids_digest.update(ids.data)
+                file.write(ids.data)
             if found:
                 marked.append(index)
         if _fingerprint(sources)[0] != digest:
@@ -316,12 +321,17 @@ def _encode_into(
         # As numbers: JSON would join two lone surrogates that stand side by side to one character.
         "symbols": [ord(symbol) for symbol in vocabulary.symbols],
         "characters": num_characters,
-        "id_bytes": num_characters * vocabulary.dtype.itemsize,
+        "ids_sha256": ids_digest.hexdigest(),
         "marked": marked,
     }
     # The description comes last: without it the ids do not count.
-    write_atomic(folder / f"{key}.json", json.dumps(description).encode())
+    checked = description | {"sha256": _hash_of(description)}
+    write_atomic(folder / f"{key}.json", json.dumps(checked).encode())
     return description
+
+
+def _hash_of(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 
 def _encoded(

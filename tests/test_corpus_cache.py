@@ -101,6 +101,20 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> 
     assert text_of(load([name])) == "text"
 
 
+def test_a_wrong_bit_anywhere_in_the_cache_is_noticed(tmp_path: Path) -> None:
+    """Ids or their description, at the same size: the text is encoded anew and is what it was."""
+    Path("a.txt").write_text("hello, world", encoding="utf-8")
+    expected = load(["a.txt"])
+    for pattern in ("*.ids", "*.json"):
+        (file,) = (tmp_path / "cache" / "encoded").glob(pattern)
+        whole = file.read_bytes()
+        for index in range(len(whole)):
+            file.write_bytes(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
+            again = load(["a.txt"])
+            assert again.vocabulary == expected.vocabulary
+            assert again.vocabulary.decode(again.ids) == "hello, world"
+
+
 def test_lone_surrogates_survive_the_cache() -> None:
     """Two halves that stand side by side in the vocabulary are not joined to one character by the cache."""
     name = write("a.txt", rb"\udbff \udc00")

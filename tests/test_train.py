@@ -128,7 +128,7 @@ def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pyte
     told: list[str] = []
     for _ in training.learn(tell=told.append):
         pass
-    assert told == ["numbers were not finite at step 12: back to step 6, at 1/2 of the learning rate"]
+    assert told == ["numbers were not finite at step 12: back to step 9, at 1/2 of the learning rate"]
     assert (training.progress.rollbacks, training.progress.finished) == (1, "done")
     steps = [record["step"] for record in metrics(training)]
     assert steps == sorted(set(steps))
