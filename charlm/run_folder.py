@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -157,14 +159,31 @@ class Logbook:
     def write(self) -> bool:
         """Try to write all that waits, each part for itself; return whether it is now on disk."""
         parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
-        troubles = []
+        troubles: dict[str, list[str]] = {}
         for write, path in (*parts, (self._write_last, self.run.last)):
             try:
                 write()
             except OSError as error:
-                troubles.append(f"`{path}` could not be written: {error.strerror or error}")
-        self.trouble = "; ".join(troubles)
+                troubles.setdefault(error.strerror or str(error), []).append(f"`{path}`")
+        self.trouble = "; ".join(
+            f"{', '.join(paths)} could not be written: {reason}" for reason, paths in troubles.items()
+        )
         return not troubles
+
+    def move_to_safety(self) -> Path | None:
+        """Write all of the run into a temporary folder instead; return it, or None where that fails too."""
+        home = self.run
+        with suppress(OSError):
+            self.run = RunFolder(Path(tempfile.mkdtemp(prefix="charlm-run-")))
+            for file in (home.config, home.metrics, home.best, home.last):
+                # Whatever is newer waits here, and takes its place.
+                with suppress(OSError):
+                    shutil.copy(file, self.run.path)
+            if self.write():
+                return self.run.path
+            shutil.rmtree(self.run.path, ignore_errors=True)
+        self.run = home
+        return None
 
     def _write_records(self) -> None:
         if self._truncate_to is not None:

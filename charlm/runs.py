@@ -143,11 +143,20 @@ def learn(training: Training) -> None:
             for record in training.learn(should_stop, display.say):
                 display.show(record)
     if interrupt.signal is not None and not training.progress.finished:
-        if training.logbook.trouble:
-            report_error(training.logbook.trouble, "what was saved before is still there", interrupt.exit_code)
+        if not training.logbook.write():
+            error = _moved_to_safety(training)
+            report_error(str(error), error.hint, interrupt.exit_code)
         else:
             say(f"saved at step {training.progress.step:,}; `charlm train --resume {training.run.path}` goes on")
         raise typer.Exit(interrupt.exit_code)
+
+
+def _moved_to_safety(training: Training) -> RunError:
+    """Write a run that its folder does not take to another place; return the error that says so."""
+    trouble = training.logbook.trouble
+    if path := training.logbook.move_to_safety():
+        return RunError(f"{trouble}; all of the run is in `{path}` instead", f"`charlm train --resume {path}` goes on")
+    return RunError(trouble, "what was saved before is still there")
 
 
 def verdict(training: Training) -> str:
@@ -168,6 +177,7 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
         RunError: something of the run could not be written to the end.
     """
     scores = training.measure_best()
+    error = None if training.logbook.write() else _moved_to_safety(training)
     best, file = training.run.best, training.logbook.best
     measured = ""
     if scores is not None:
@@ -186,8 +196,8 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     else:
         say(f"it writes, at temperature {temperature}:\n")
         write_texts(pieces, "", [seed])
-    if not training.logbook.write():
-        raise RunError(training.logbook.trouble, "what was saved before is still there; make room, then `--resume`")
+    if error:
+        raise error
     if not as_json:
         say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")
 

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ class Disk:
         monkeypatch.setattr(run_folder, "append_whole", appended)
 
     def _check(self, path: Path) -> None:
-        if path.name in self.full:
+        if path.name in self.full or f"{path.parent.name}/{path.name}" in self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
@@ -49,6 +50,16 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """A disk whose files can be made to fail."""
     return Disk(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder for temporary files, in these tests one of their own."""
+    path = tmp_path / "elsewhere"
+    path.mkdir()
+    monkeypatch.setenv("TMPDIR", str(path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return path
 
 
 EVERY_FILE = ["best.safetensors", "last.safetensors", "metrics.jsonl"]
@@ -99,12 +110,26 @@ def test_a_run_that_could_not_be_written_to_the_end_fails_in_words(
     assert "more time may" in verdict(training)
     with pytest.raises(RunError, match="No space left") as raised:
         conclude(training, 30, 0.7, as_json=False)
-    assert "--resume" in raised.value.hint
+    assert "saved before" in raised.value.hint
     assert len(capsys.readouterr().out) >= 30
-    disk.full.clear()
-    conclude(training, 0, 0.7, as_json=False)
-    assert load(training.run.best).metrics["validation_bits_per_character"] > 0
-    assert metrics(training)[-1]["step"] == 20
+
+
+def test_a_run_that_its_folder_does_not_take_is_put_elsewhere(disk: Disk, elsewhere: Path) -> None:
+    """All of it, and it can be resumed from there; the error says where."""
+    straight = begin("straight")
+    interrupt(straight, 100)
+    training = begin()
+    for record in training.learn():
+        disk.full = {f"run/{name}" for name in EVERY_FILE} if record.step >= 7 else set()
+    training.measure_best()
+    straight.measure_best()
+    with pytest.raises(RunError, match="instead") as raised:
+        conclude(training, 0, 0.7, as_json=False)
+    assert training.run.path.parent == elsewhere
+    assert str(training.run.path) in str(raised.value)
+    assert f"--resume {training.run.path}" in raised.value.hint
+    assert_same_run(straight, training)
+    assert load(Path("run/last.safetensors")).step < 20
 
 
 def test_records_wait_in_order(disk: Disk) -> None:
@@ -149,7 +174,7 @@ def test_adding_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 @linux
-def test_a_command_on_a_full_disk_goes_to_its_end(text: str) -> None:
+def test_a_command_on_a_full_disk_goes_to_its_end(text: str, elsewhere: Path) -> None:
     """It reports, shows its sample, and exits with 1; the run folder holds nothing half-written."""
     assert call("train", "-c", text, *SHORT, "--out", "once").exit_code == 0  # the text is in the cache then
     room = 2000
@@ -166,6 +191,7 @@ def test_a_command_on_a_full_disk_goes_to_its_end(text: str) -> None:
     assert "last.safetensors" in errors[-2]
     assert not any("Traceback" in line for line in errors)
     assert {path.name for path in Path("full").iterdir()} <= {"config.yaml", "metrics.jsonl"}
+    assert not any(elsewhere.iterdir())
 
 
 @linux
