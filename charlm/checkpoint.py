@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ FORMAT_VERSION = 1
 # The longest vocabulary there can be takes less.
 MAX_HEADER_BYTES = 1 << 26
 MAX_STREAMS = 1 << 16
+# With larger ones what follows from them overflows; none that were trained come near.
+MAX_NUMBER = 1e9
 # Arrays under these prefixes are what exact resume needs; a model file to share has none of them.
 TRAINING_PREFIXES = ("optimizer.", "carried.")
 
@@ -58,10 +61,10 @@ class ModelFile:
         return {name: array for name, array in self.arrays.items() if not name.startswith(TRAINING_PREFIXES)}
 
     @property
-    def step(self) -> int:
-        """How many blocks it had learned."""
+    def step(self) -> int | None:
+        """How many blocks it had learned; None where the file does not say."""
         step = self.metrics.get("step")
-        return step if isinstance(step, int) else 0
+        return step if type(step) is int and 0 <= step <= 10**12 else None
 
     def save(self, path: Path) -> None:
         """Write it in one piece: either the whole new file is there afterwards or the old one."""
@@ -131,6 +134,8 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     metadata = dict(header.pop("__metadata__"))
     if metadata.get("format") != "charlm":
         raise _Refused("is not a charlm model file")
+    if not re.fullmatch("[1-9][0-9]{0,8}", metadata["format_version"]):
+        raise _Refused("has a format that is no number")
     if int(metadata["format_version"]) > FORMAT_VERSION:
         read = f"has format {metadata['format_version']}, this charlm reads up to {FORMAT_VERSION}"
         raise _Refused(read, "a newer charlm can read it")
@@ -151,8 +156,9 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     if metadata.pop("sha256") != _content_hash(arrays, metadata):
         raise _Refused("is damaged: its content does not match its hash", "use another copy of it")
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise _Refused(f"holds numbers in `{name}` that are not finite")
+        # Asked this way round it is NaN's answer too.
+        if not (np.abs(array) <= MAX_NUMBER).all():
+            raise _Refused(f"holds numbers in `{name}` that no training ends at")
     return ModelFile(arrays, vocabulary, fields["config"], fields["metrics"], fields["corpus"], fields["runtime"])
 
 
@@ -175,9 +181,9 @@ def _check_shapes(config: Mapping[str, Any], num_symbols: int, header: Mapping[s
         found = tuple(entry["shape"])
         if name in expected:
             allowed = [expected[name]]
-        elif name.startswith("optimizer."):
-            # Its moments are of a weight's shape, its counts are single numbers.
-            allowed = [expected.get(name.removeprefix("optimizer.").rpartition(".")[0], ()), ()]
+        elif name.startswith("optimizer.") and (weight := name.split(".", 1)[1].rpartition(".")[0]) in expected:
+            # Its moments are of the weight's shape, its counts are single numbers.
+            allowed = [expected[weight], ()]
         elif name.startswith("carried.") and len(found) == 3:
             allowed = [(sizes[2], min(found[1], MAX_STREAMS), sizes[1])]
         else:

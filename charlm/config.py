@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import os
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from charlm.errors import ConfigError
-from charlm.files import bundled_folder
+from charlm.files import bundled_folder, expanded
 from charlm.strict_yaml import StrictDumper, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
@@ -232,7 +231,7 @@ def validate(values: dict[str, Any], places: Mapping[str, str], name: str, probl
 
 def _locate(source: str | Path | None) -> Path:
     name = str(source or DEFAULT_CONFIG)
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 (unlike Path.expanduser it leaves ~nobody alone)
+    path = expanded(name)
     bundled = bundled_folder("configs")
     known = sorted(file.stem for file in bundled.glob("*.yaml"))
     if name in known:

@@ -23,7 +23,7 @@ import numpy as np
 from charlm.catalog import Source, entries, source_of
 from charlm.downloads import Progress
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
-from charlm.files import CHUNK_BYTES, cache_folder, replacing, write_atomic
+from charlm.files import CHUNK_BYTES, cache_folder, expanded, replacing, write_atomic
 from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
 
 CACHE_VERSION = 3
@@ -144,7 +144,7 @@ def _find(name: str, encoding: str, notes: list[str], progress: Progress | None)
     if entry := entries().get(name):
         return entry.sources(progress)
     try:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             return _in_folder(path, encoding, notes)
         if path.exists():

@@ -12,6 +12,9 @@ CharlmError                 exit 1, one line and a hint
 `- DeviceError              this machine lacks the device or precision that was asked for
 """
 
+# Longer than any sensible error, shorter than what a hostile file may put into one.
+MAX_LENGTH = 1500
+
 
 class CharlmError(Exception):
     """An error that is told in one line, with a hint at what to do next.
@@ -24,8 +27,14 @@ class CharlmError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(one_line(message))
+        self.hint = one_line(hint)
+
+
+def one_line(text: str) -> str:
+    """Escape what could break a line or talk to a terminal, and cut what would fill a screen."""
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:MAX_LENGTH])
+    return shown + ("..." if len(text) > MAX_LENGTH else "")
 
 
 class UsageError(CharlmError):

@@ -68,6 +68,11 @@ def sweep_temporary(folder: Path) -> None:
             leftover.unlink()
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder for `~`; one of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- Path.expanduser raises
+
+
 def bundled_folder(name: str) -> Path:
     """Find `configs` or `corpora`: inside the installed package, or beside it in a source tree."""
     package = Path(__file__).parent
@@ -78,7 +83,7 @@ def bundled_folder(name: str) -> Path:
 def cache_folder() -> Path:
     """Return charlm's folder in the user's cache, by the platform's custom (`CHARLM_CACHE` overrides it)."""
     if chosen := os.environ.get("CHARLM_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "charlm"
     if sys.platform == "win32":

@@ -15,6 +15,7 @@ from charlm.model import CharModel, tensor_of
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ADAMW_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+NEVER_NEGATIVE = ("step", "exp_avg_sq")
 
 
 def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
@@ -124,13 +125,18 @@ class Optimizer:
             for slot, tensor in state.items()
         }
 
+    @staticmethod
+    def is_described_by(arrays: Arrays) -> bool:
+        """Tell whether arrays hold the state of an optimiser that has made a step."""
+        return any(name.startswith("optimizer.") for name in arrays)
+
     def load_arrays(self, arrays: Arrays) -> None:
         """Take over what `arrays` returned.
 
         Raises:
             ValueError: it is not the state of these optimisers.
         """
-        has_state = any(name.startswith("optimizer.") for name in arrays)
+        has_state = self.is_described_by(arrays)
         for optimizer in self._optimizers:
             slots = ("momentum",) if isinstance(optimizer, GateMuon) else ADAMW_SLOTS
             optimizer.state.clear()
@@ -145,6 +151,8 @@ class Optimizer:
                         }
                         for slot, tensor in optimizer.state[parameter].items():
                             tensor.copy_(tensor_of(arrays, keys[slot], tensor.shape))
+                            if slot in NEVER_NEGATIVE and bool((tensor < 0).any()):
+                                raise ValueError(f"`{keys[slot]}` is negative")
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]

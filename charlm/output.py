@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from charlm.errors import one_line
+
 
 def say(message: str) -> None:
     """Tell a person something that is not the result."""
@@ -20,9 +22,9 @@ def say(message: str) -> None:
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Tell an error in one line, with what to do about it; return the exit code."""
     may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    say(f"{typer.style('error:', fg='red') if may_colour else 'error:'} {message}")
+    say(f"{typer.style('error:', fg='red') if may_colour else 'error:'} {one_line(message)}")
     if hint:
-        say(f"hint: {hint}")
+        say(f"hint: {one_line(hint)}")
     return exit_code
 
 

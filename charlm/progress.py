@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+MAX_ROLLBACKS = 5
 # JSON does not tell 1 from 1.0.
 KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -15,6 +15,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str": (str,),
 }
+LIMITS = {"rollbacks": MAX_ROLLBACKS, "dropout": 0.95, "weight_dropout": 0.95, "weight_decay": 10}
 
 
 @dataclass
@@ -59,15 +60,15 @@ class Progress:
 
         Raises:
             TypeError: a value is missing, unknown, or not of its kind.
-            ValueError: a number is negative or not finite.
+            ValueError: a number is out of its bounds.
         """
         progress = cls(**values)
         for field in fields(cls):
             value = getattr(progress, field.name)
             if field.name not in values or type(value) not in KINDS[str(field.type)]:
                 raise TypeError(f"`{field.name}` is missing or is not `{field.type}`")
-            if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise ValueError(f"`{field.name}` is {value}")
+            if isinstance(value, int | float) and not 0 <= value <= LIMITS.get(field.name, 1e12):
+                raise ValueError(f"`{field.name}` is not between 0 and {LIMITS.get(field.name, 1e12):g}")
         return progress
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 from charlm.checkpoint import ModelFile, load
 from charlm.errors import ModelFileError, RunError
-from charlm.files import append_whole, sweep_temporary, sync, write_atomic
+from charlm.files import append_whole, expanded, sweep_temporary, sync, write_atomic
 
 RUNS_FOLDER = "runs"
 
@@ -58,7 +59,7 @@ class RunFolder:
         try:
             if path is None:
                 return cls(_first_free(Path(RUNS_FOLDER), name))
-            path = path.expanduser()
+            path = expanded(path)
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise RunError(
@@ -76,7 +77,7 @@ class RunFolder:
         Raises:
             RunError: there is no run that could go on.
         """
-        run = cls(path.expanduser())
+        run = cls(expanded(path))
         if not run.last.is_file():
             raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
         return run
@@ -106,18 +107,26 @@ class RunFolder:
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
         """Add lines to `metrics.jsonl`: one for each record, or where that fails none."""
+        self._check_metrics()
         append_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def truncate_metrics(self, last_step: int) -> None:
         """Drop the records after `last_step`: training resumes there and will write them again."""
+        self._check_metrics()
         before = self.metrics.read_bytes() if self.metrics.exists() else b""
         kept = []
         for line in before.split(b"\n"):
-            with suppress(ValueError, KeyError, TypeError):  # a line cut short by a crash
-                if json.loads(line)["step"] <= last_step:
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line cut short by a crash
+                step = json.loads(line)["step"]
+                if type(step) is int and step <= last_step:
                     kept.append(line + b"\n")
         if b"".join(kept) != before:
             write_atomic(self.metrics, b"".join(kept))
+
+    def _check_metrics(self) -> None:
+        # A pipe in its place would be waited for.
+        if self.metrics.exists() and not self.metrics.is_file():
+            raise OSError(errno.EINVAL, "it is not a file")
 
 
 class Logbook:
@@ -220,7 +229,7 @@ def find_model(path: Path | None) -> Path:
                 f"there is no model here: `{RUNS_FOLDER}/` holds no run", "`charlm train` makes one, or pass `--model`"
             )
         return max(found, key=lambda file: file.stat().st_mtime_ns)
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_dir():
         return path
     if best := _best_in(path):

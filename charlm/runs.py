@@ -19,8 +19,8 @@ from charlm.checkpoint import ModelFile, load
 from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import CorpusError, RunError, UsageError
-from charlm.files import write_atomic
+from charlm.errors import CorpusError, ModelFileError, RunError, UsageError
+from charlm.files import expanded, write_atomic
 from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
@@ -63,6 +63,8 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
     with run.locked():
         last = load(run.last)
         begun = settings.validate(last.config, {}, str(run.last))
+        if begun.seed is None:
+            raise RunError(f"`{run.last}` does not say which seed the run was begun with", "begin a new run")
         corpus = flags.pop("data.corpus", begun.data.corpus)
         effective = settings.override(last.config, overrides, flags)
         if _fixed(effective) != _fixed(begun):
@@ -85,11 +87,30 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
                 f"`{path}` is past that already: step {training.progress.step:,}, {training.progress.seconds:.0f} s",
                 "a duration counts from the beginning of the run",
             )
+        _check_best(training)
         training.logbook.rewind(training.progress.step)
-        if not run.best.is_file():
-            training.forget_best()
         write_atomic(run.config, effective.to_yaml().encode())
         yield training
+
+
+def _check_best(training: Training) -> None:
+    """Make sure that the best model is one of this run; a run that goes on makes another where it is not."""
+    path = training.run.best
+    reason = f"`{path}` is not a model of this run"
+    try:
+        best = load(path)
+        is_of_run = (best.vocabulary, best.config.get("model")) == (
+            training.corpus.vocabulary,
+            training.config.model.model_dump(),
+        )
+        if is_of_run and best.step is not None:
+            return
+    except ModelFileError as error:
+        reason = str(error)
+    if training.progress.finished:
+        raise RunError(reason, f"`{training.run.last}` holds the last model; a longer run makes a new best one")
+    say(f"note: {reason}; the next model that is validated takes its place")
+    training.forget_best()
 
 
 def _fixed(config: Config) -> dict[str, Any]:
@@ -107,7 +128,7 @@ def _name_of(corpus: str) -> str:
     """Return what to call a run on this corpus, as a folder can be called."""
     if corpus == "-":
         return "stdin"
-    path = Path(corpus).expanduser().resolve()
+    path = expanded(corpus).resolve()
     return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-") or "text"
 
 
@@ -221,6 +242,11 @@ def text_to_score(
     if text.sha256 != file.corpus.get("sha256"):
         raise UsageError(
             f"the text `{text.name}` is not, or no longer, what this model learned",
+            "`--corpus` scores any text as a whole",
+        )
+    if text.vocabulary != file.vocabulary:
+        raise UsageError(
+            f"the symbols of this model are not those of its text `{text.name}`",
             "`--corpus` scores any text as a whole",
         )
     chosen = part or "validation"

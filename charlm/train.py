@@ -17,7 +17,7 @@ from charlm.errors import RunError, TrainingError
 from charlm.evaluate import Scores, evaluate
 from charlm.model import CharModel, build, draw_masks, tensor_of
 from charlm.optimizer import Optimizer
-from charlm.progress import Progress, Record
+from charlm.progress import MAX_ROLLBACKS, Progress, Record
 from charlm.run_folder import Logbook, RunFolder
 from charlm.runtime import Runtime
 from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
@@ -31,7 +31,6 @@ MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
 # Of its time, what a timed run may have spent on evaluations when it begins another.
 MAX_EVALUATION_SHARE = 0.03
-MAX_ROLLBACKS = 5
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
 SHARE_TO_PROJECT_FROM = 0.06
 
@@ -220,6 +219,10 @@ class Training:
             )
         try:
             self.progress = Progress.from_json(snapshot.metrics)
+            if snapshot.vocabulary != self.corpus.vocabulary:
+                raise ValueError("its symbols are not those of the text")
+            if self.progress.step > self.progress.skipped and not self.optimizer.is_described_by(snapshot.arrays):
+                raise ValueError("the state of the optimiser is missing")
             self.model.load_arrays(snapshot.weights)
             self.optimizer.load_arrays(snapshot.arrays)
             self.state = self.model.zero_state(self.num_streams)

@@ -1,0 +1,322 @@
+"""A stranger's run: `eval` and `--resume` believe neither its settings, its figures, its arrays nor its other files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_arrays
+from typer.testing import Result
+
+from tests.commands import call
+from tests.strangers import REMOVED, altered, assert_refused, assert_refuses, begun, forged, respoken, within
+
+NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+
+def short(value: Any) -> str:
+    """Name a value in the name of a test, for some are thousands of digits long."""
+    return "absent" if value is REMOVED else f"{value!s:.40}"
+
+
+def pairs(values: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    """List each key with each of its values."""
+    return [(key, value) for key, several in values.items() for value in several]
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small run that was stopped on its way, and the text it learns."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARLM_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        begun()
+    return folder
+
+
+@pytest.fixture
+def run(begun_once: Path, own_folders: Path) -> Path:
+    """A copy of them in the current folder: `run` and `text.txt`."""
+    shutil.copy(begun_once / "text.txt", "text.txt")
+    shutil.copytree(begun_once / "run", "run")
+    return Path("run")
+
+
+@pytest.fixture
+def best(run: Path) -> bytes:
+    """Its model file."""
+    return (run / "best.safetensors").read_bytes()
+
+
+@pytest.fixture
+def last(run: Path) -> bytes:
+    """What it goes on from."""
+    return (run / "last.safetensors").read_bytes()
+
+
+def evaluate(data: bytes) -> Result:
+    """Score a model on its own text."""
+    Path("m").write_bytes(data)
+    with within(10):
+        return call("eval", "-m", "m", "--no-baselines", stdin="the cat")
+
+
+def resume(data: bytes | None = None) -> Result:
+    """Take up the run, perhaps from another state than it left."""
+    if data is not None:
+        Path("run/last.safetensors").write_bytes(data)
+    with within(10):
+        return call("train", "--resume", "run", "--sample-length", "0", stdin="the cat")
+
+
+def test_what_the_tests_begin_with_is_good(best: bytes, last: bytes) -> None:
+    """The model can be scored and the run goes on, forged anew or not: what is refused below is refused for a cause."""
+    assert evaluate(altered(best, {})).exit_code == 0
+    assert resume(altered(last, {})).exit_code == 0
+    assert evaluate(Path("run/last.safetensors").read_bytes()).exit_code == 0
+
+
+# The model's own text
+
+
+OWN_TEXT: dict[str, list[Any]] = {
+    "config.data": [REMOVED, None, [], {}, 5],
+    "config.data.corpus": [
+        *[REMOVED, None, 5, [], [5], [None], [["text.txt"]], {"text.txt": 1}, ["text.txt", "-"]],
+        *[["a\nb"], ["\0"], ["\ud800"], ["~nobody-at-all"], ["["], ["absent"]],
+    ],
+    "config.data.encoding": [None, 5, ["utf-8"], "hex", "\n\x1b", "undefined"],
+    "config.data.validation_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
+    "config.data.test_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
+    "corpus.sha256": [REMOVED, None, 5, []],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(OWN_TEXT), ids=short)
+def test_eval_believes_no_settings(best: bytes, key: str, value: Any) -> None:
+    """Names, encodings and fractions that are none are told in one line, and standard input is not read."""
+    assert_refused(evaluate(altered(best, {key: value})))
+
+
+@pytest.mark.parametrize("symbols", ["abc", "reversed", "many"])
+def test_a_model_of_other_symbols_than_its_text_is_not_scored_on_it(best: bytes, symbols: str) -> None:
+    """Its ids would mean other characters, or none: whether it has fewer, more, or another order."""
+    own: list[str] = json.loads(parted_vocabulary(best))["symbols"]
+    given = {"reversed": "".join(reversed(own)), "many": "".join(own) + "ABCDEFGH"}
+    assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
+
+
+def parted_vocabulary(data: bytes) -> str:
+    """Return the text that says which symbols a model has."""
+    length = int.from_bytes(data[:8], "little")
+    text: str = json.loads(data[8 : 8 + length])["__metadata__"]["vocabulary"]
+    return text
+
+
+# What a run goes on from
+
+
+FIGURES: dict[str, list[Any]] = {
+    "step": [REMOVED, None, "x", [], -1, 1.5, NAN, INF, HUGE],
+    "seconds": [REMOVED, None, "x", [], -1e300, NAN, INF, HUGE],
+    "best_bits": ["x", [], NAN, -INF],
+    "evaluations_without_gain": [None, "x", [], -1, 1.5],
+    "nats": [None, "x", [], NAN, INF, HUGE],
+    "num_losses": [None, "x", [], -1, 1.5, HUGE],
+    "skipped": [None, "x", [], -1],
+    "skipped_in_a_row": [None, "x", [], -1],
+    "rollbacks": [None, "x", [], -5000, 1.5, NAN, INF, HUGE],
+    "dropout": [None, "x", [], -1, 1, 1e308, NAN, HUGE],
+    "weight_dropout": [None, "x", [], -1, 1, 1e308, NAN],
+    "weight_decay": [None, "x", [], -1, 1e308, NAN, HUGE],
+    "settled": [None, "x", [], 1.5],
+    "finished": [None, [], 5],
+    "stranger": [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(FIGURES), ids=short)
+def test_resume_believes_no_figures(last: bytes, key: str, value: Any) -> None:
+    """Where a run stood is numbers within their bounds, all of them and no others."""
+    assert_refused(resume(altered(last, {f"metrics.{key}": value})))
+
+
+@pytest.mark.parametrize("field", ["config", "metrics", "corpus", "vocabulary"])
+@pytest.mark.parametrize("text", ["null", "[]", "5", '"x"', "{}"])
+def test_resume_needs_all_that_is_known(last: bytes, field: str, text: str) -> None:
+    """No figures, no settings, no text or no symbols: there is nothing to go on from."""
+    assert_refused(resume(forged(last, **{field: text})))
+
+
+SETTINGS: dict[str, list[Any]] = {
+    "seed": [None, REMOVED, -1],
+    "vocab": ["bytes", None],
+    "data.corpus": [["text.txt", "-"], [5]],
+    "data.encoding": ["\n\x1b"],
+    "train": [5],
+    "train.batch_size": [8, 2],
+    "train.optimizer": ["adamw"],
+    "train.steps": [HUGE],
+    "train.device": ["tpu"],
+    "model.num_layers": [2],
+    "model.dropout": [NAN],
+    "a\nb\x1b[2J": [1],
+    "key" * 10**5: [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(SETTINGS), ids=short)
+def test_resume_believes_no_settings(last: bytes, key: str, value: Any) -> None:
+    """Settings that are none, and such as make the state mean something else, are told in one line."""
+    assert_refused(resume(altered(last, {f"config.{key}": value})))
+
+
+@pytest.mark.parametrize("symbols", ["abc", "reversed"])
+def test_resume_needs_the_symbols_of_the_text(last: bytes, symbols: str) -> None:
+    """With others, or the same in another order, the weights would belong to other characters."""
+    own: list[str] = json.loads(parted_vocabulary(last))["symbols"]
+    assert_refused(resume(respoken(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
+
+
+ARRAYS = (
+    "optimizer.layers.0.weight_hh_l0.momentum",
+    "optimizer.output.bias.exp_avg",
+    "optimizer.output.bias.exp_avg_sq",
+    "optimizer.output.bias.step",
+    "carried.0",
+    "carried.1",
+)
+CHANGES: dict[str, Callable[[Floats], Floats]] = {
+    "nan": lambda array: np.full_like(array, np.nan),
+    "infinite": lambda array: np.full_like(array, np.inf),
+    "float64": lambda array: array.astype(np.float64),
+    "float16": lambda array: array.astype(np.float16),
+    "int64": lambda array: array.astype(np.int64),
+    "bool": lambda array: array.astype(np.bool_),
+    "empty": lambda array: np.zeros(0, np.float32),
+    "three": lambda array: np.zeros(3, np.float32),
+    "nested": lambda array: array[None],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_resume_believes_no_arrays(last: bytes, name: str, change: str) -> None:
+    """Each is of its shape and of float32, and its numbers are finite, or nothing is learned from it."""
+    arrays = load_arrays(last)
+    assert_refused(resume(forged(last, arrays | {name: CHANGES[change](arrays[name])})))
+
+
+@pytest.mark.parametrize("name", ["exp_avg_sq", "step"])
+def test_resume_believes_no_negative_moments(last: bytes, name: str) -> None:
+    """Neither a negative mean of squares nor a negative count of steps."""
+    arrays = load_arrays(last)
+    key = f"optimizer.output.bias.{name}"
+    assert_refused(resume(forged(last, arrays | {key: -1 - np.abs(arrays[key])})))
+
+
+def test_resume_believes_no_state_of_fewer_streams(last: bytes) -> None:
+    """The state of one stream, which would do for all of them by its shape, is not that of four."""
+    arrays = load_arrays(last)
+    carried = {name: array[:, :1] for name, array in arrays.items() if name.startswith("carried.")}
+    assert_refused(resume(forged(last, arrays | carried)))
+
+
+@pytest.mark.parametrize("prefix", [*ARRAYS, "optimizer.", "carried."])
+def test_resume_needs_every_array(last: bytes, prefix: str) -> None:
+    """Without one of them, or all of a kind, the run would silently be another."""
+    arrays = {name: array for name, array in load_arrays(last).items() if not name.startswith(prefix)}
+    assert_refused(resume(forged(last, arrays)))
+
+
+@pytest.mark.parametrize("name", ["carried.2", "carried.x", "optimizer.absent.exp_avg", "optimizer.output.bias.x"])
+def test_resume_needs_no_other_array(last: bytes, name: str) -> None:
+    """An array that nothing would read is a sign of another model."""
+    assert_refused(resume(forged(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
+
+
+def test_a_model_file_is_no_state_of_a_run(best: bytes) -> None:
+    """`best.safetensors` in the place of `last.safetensors` lacks what going on needs."""
+    assert_refused(resume(best))
+
+
+# What else is in the folder
+
+
+@pytest.fixture
+def over(last: bytes) -> None:
+    """The run is over: resumed, it only measures its best model."""
+    Path("run/last.safetensors").write_bytes(altered(last, {"metrics.finished": "done", "metrics.step": 8}))
+
+
+@pytest.mark.parametrize("value", [REMOVED, None, "x", [], NAN, -1, 1.5, HUGE], ids=short)
+def test_the_best_model_of_a_run_needs_a_step(over: None, best: bytes, value: Any) -> None:
+    """The step that is shown is a number of blocks."""
+    Path("run/best.safetensors").write_bytes(altered(best, {"metrics.step": value}))
+    assert_refused(resume())
+
+
+@pytest.mark.parametrize("change", ["symbols", "cell"])
+def test_the_best_model_of_a_run_is_one_of_that_run(
+    over: None, best: bytes, change: str, make_model: Callable[..., Any]
+) -> None:
+    """Another model in its place, of other symbols or another kind, is not measured as if it were."""
+    if change == "symbols":
+        Path("run/best.safetensors").write_bytes(respoken(best, "abc"))
+    else:
+        make_model("gru").save(Path("run/best.safetensors"))
+    assert_refused(resume())
+
+
+LINES = {
+    "deep": b'{"step": 1, "x": ' + b"[" * 10**5,
+    "closed": b'{"step": 1, "x": ' + b"[" * 10**5 + b"]" * 10**5 + b"}",
+    "number": b'{"step": ' + b"9" * 5000 + b"}",
+    "bytes": b"\xff\0\xfe",
+    "others": b"[]\nnull\n5\n{}\n" + b'{"step": null}\n{"step": "x"}\n{"step": [1]}\n{"step": NaN}',
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_records_that_are_none_are_dropped(run: Path, line: str) -> None:
+    """`metrics.jsonl` keeps the lines that are records, and nothing in it stops a run."""
+    metrics = run / "metrics.jsonl"
+    before = metrics.read_bytes()
+    metrics.write_bytes(before + LINES[line] + b"\n")
+    result = resume()
+    assert result.exit_code == 0, result.stderr
+    records = metrics.read_bytes().splitlines(keepends=True)
+    assert before == b"".join(records[: before.count(b"\n")])
+    assert all(isinstance(json.loads(record)["step"], int) for record in records)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(over: None, name: str) -> None:
+    """Where a file should be that is read when the run is taken up."""
+    Path("run", name).unlink()
+    os.mkfifo(Path("run", name))
+    assert_refuses("train", "--resume", "run", seconds=10)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "metrics.jsonl"])
+def test_a_folder_in_a_run_folder_is_told(over: None, name: str) -> None:
+    """Where a file should be."""
+    Path("run", name).unlink()
+    Path("run", name).mkdir()
+    assert_refused(resume())
+
+
+@pytest.mark.parametrize("path", ["absent", "text.txt", "loop", "~nobody-at-all", "/dev/zero"])
+def test_what_is_no_run_folder_is_told(run: Path, path: str) -> None:
+    """A run is taken up from a folder that holds one."""
+    Path("loop").symlink_to("loop")
+    shutil.rmtree("run")
+    assert_refused(call("train", "--resume", path))
