@@ -10,7 +10,7 @@ import typer
 
 from charlm import __version__
 from charlm.console import Commands
-from charlm.errors import UsageError
+from charlm.errors import UsageError, one_line
 from charlm.output import print_bench, print_corpora, print_json, print_rehearsal, say, show_download, write_texts
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def sample(
     min_p: Annotated[
         float, typer.Option(help="Leave out what is less than this share as likely as the likeliest.")
     ] = 0.0,
-    num: Annotated[int, typer.Option(min=1, help="How many samples; text k has the seed plus k.")] = 1,
+    num: Annotated[int, typer.Option(min=1, max=10**6, help="How many samples; text k has the seed plus k.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End at this text, which is kept; may be repeated.")] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="End after so many lines.")] = None,
     hide_prompt: Annotated[bool, typer.Option("--hide-prompt", help="Print the new text alone.")] = False,
@@ -155,15 +155,16 @@ def sample(
     stepper = _stepper(model)
     text = sys.stdin.read() if prompt == "-" else _as_given(prompt)
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
-    logits_BV, state = sampling.start(stepper, text, unknown)
-    if "" in (stop or ()):
+    logits_BV, state = sampling.start(stepper, text, _as_given(unknown))
+    stops = [_as_given(end) for end in stop or ()]
+    if "" in stops:
         raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
     first_seed = sampling.draw_seed() if seed is None else seed
     if seed is None:
         say(f"seed {first_seed}")
     seeds = [first_seed + index for index in range(num)]
     pieces = sampling.stream(
-        stepper, logits_BV, state, length=length, choice=choice, seeds=seeds, stop=stop or (), lines=lines
+        stepper, logits_BV, state, length=length, choice=choice, seeds=seeds, stop=stops, lines=lines
     )
     shown = "" if hide_prompt else text
     if as_json:
@@ -258,7 +259,7 @@ def evaluate(
         print_json({"corpus": name, "window": window, **scores.to_json(), "dynamic": learning, "baselines": beside})
         return
     context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
-    print(f"{name}, {scores.characters:,} characters, {context}")
+    print(f"{one_line(name)}, {scores.characters:,} characters, {context}")
     print(f"{scores.bits_per_character:8.4f} bits per character ({scores.nats_per_character:.4f} nats)")
     print(f"{scores.perplexity_per_character:8.3f} perplexity per character")
     print(

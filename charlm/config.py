@@ -15,9 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder, expanded
-from charlm.strict_yaml import StrictDumper, Tree, parse
+from charlm.strict_yaml import MAX_BYTES, StrictDumper, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
+MAX_PROBLEMS = 20
+MAX_GROUPS = 8
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -178,7 +180,8 @@ def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mappin
     """
     path = _locate(source)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
     try:
@@ -225,7 +228,9 @@ def validate(values: dict[str, Any], places: Mapping[str, str], name: str, probl
     except ValidationError as error:
         found += [_describe(dict(problem), places, name) for problem in error.errors()]
     if found:
-        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
+        found = list(dict.fromkeys(found))
+        more = [f"and {len(found) - MAX_PROBLEMS:,} more"] if len(found) > MAX_PROBLEMS else []
+        raise ConfigError("; ".join(found[:MAX_PROBLEMS] + more), "`charlm train --help-settings` lists them all")
     return config
 
 
@@ -236,8 +241,11 @@ def _locate(source: str | Path | None) -> Path:
     known = sorted(file.stem for file in bundled.glob("*.yaml"))
     if name in known:
         return bundled / f"{name}.yaml"
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
     if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
         return bundled / path.name
     close = difflib.get_close_matches(path.stem, known, n=1)
@@ -261,7 +269,7 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     key = key.strip()
-    if not equals or not key:
+    if not equals or not key.isprintable() or not key:
         raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
     try:
         tree = parse(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
@@ -274,6 +282,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
 
 def _put(tree: Tree, key: str, value: Any, place: str) -> None:
     *groups, last = key.split(".")
+    if len(groups) > MAX_GROUPS:
+        raise ConfigError(f"{place[:100]}... is not a setting: none is so deep down")
     branch, places = tree.values, tree.places
     for depth, group in enumerate(groups):
         if branch.get(group) is None:
@@ -304,6 +314,8 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
         close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
+        if close == [key]:
+            return f"{place}: `{key}` is not a setting: in a file its group has lines of its own"
         return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"

@@ -17,8 +17,13 @@ from charlm.output import report_error
 
 def _prepare_streams() -> None:
     """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
-    if sys.stdout is None:  # closed by the shell
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- for as long as the process
+    # Closed by the shell; what takes their place is open for as long as the process.
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream, settings in (
         (sys.stdin, {"encoding": "utf-8", "newline": ""}),
         (sys.stdout, {"errors": "backslashreplace"}),

@@ -96,7 +96,7 @@ def load(
     if not sum(lengths):
         raise CorpusError(f"{_title(names)} is empty", "a corpus needs at least one character")
     wanted = vocabulary.symbols if vocabulary else ""
-    key_parts = [CACHE_VERSION, digest, lengths, encoding, kind, wanted, unknown if vocabulary else ""]
+    key_parts = [CACHE_VERSION, digest, lengths, encoding, kind, list(map(ord, wanted)), unknown if vocabulary else ""]
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:32]
     folder = _writable_cache()
     description = _cached(folder, key)
@@ -149,10 +149,10 @@ def _find(name: str, encoding: str, notes: list[str], progress: Progress | None)
             return _in_folder(path, encoding, notes)
         if path.exists():
             return [_checked(path)]
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = _matches(path)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
-    files = [_checked(Path(match)) for match in matches if not Path(match).is_dir()]
+    files = [_checked(match) for match in matches if match.is_file()]
     if files:
         return files
     close = difflib.get_close_matches(name, entries(), n=1)
@@ -162,6 +162,17 @@ def _find(name: str, encoding: str, notes: list[str], progress: Progress | None)
     )
 
 
+def _matches(pattern: Path) -> list[Path]:
+    """Return what a pattern matches, each once. `**` follows no links, for they may lead in circles."""
+    if "**" not in pattern.parts:
+        return sorted(set(map(Path, glob.glob(str(pattern)))))
+    place = pattern.parts.index("**")
+    below = Path(*pattern.parts[place:], *(["*"] if pattern.name == "**" else []))
+    folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
+    found = {(match, match.relative_to(folder)) for folder in folders for match in Path(folder).glob(str(below))}
+    return sorted({match for match, path in found if not _is_hidden(path)})
+
+
 def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
     sources, num_binary = [], 0
     # What charlm itself writes below a folder is not the text there.
@@ -169,8 +180,7 @@ def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.parent not in runs and not _is_hidden(path.relative_to(folder)):
             source = _checked(path)
-            with source.open() as file:
-                is_binary = "\0" in file.read(8192).decode(encoding, "replace")
+            is_binary = "\0" in next(_chunks(source), b"")[:8192].decode(encoding, "replace")
             num_binary += is_binary
             if not is_binary:
                 sources.append(source)
@@ -280,7 +290,7 @@ def _writable_cache() -> Path:
 
 
 def _cached(folder: Path, key: str) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
         description: dict[str, Any] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         # A disk that forgets must not become a text that nobody wrote.
         if description.pop("sha256") != _hash_of(description):

@@ -84,6 +84,7 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
     """
     _refuse_nothing(ids)
     if window is not None:
+        window = min(window, len(ids))
         return _score(model, ids, np.arange(0, len(ids), window), window, warm_up=0)
     num_streams = max(1, min(MAX_STREAMS, len(ids) // MIN_CHARACTERS_PER_STREAM))
     length = -(-len(ids) // num_streams)

@@ -84,6 +84,8 @@ def cache_folder() -> Path:
     """Return charlm's folder in the user's cache, by the platform's custom (`CHARLM_CACHE` overrides it)."""
     if chosen := os.environ.get("CHARLM_CACHE"):
         return expanded(chosen)
+    if expanded("~") == Path("~"):  # nobody's home: a folder that cannot be made, so that a temporary one is
+        return Path(os.devnull) / "charlm"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "charlm"
     if sys.platform == "win32":

@@ -16,15 +16,16 @@ from charlm.errors import one_line
 
 def say(message: str) -> None:
     """Tell a person something that is not the result."""
-    print(message, file=sys.stderr, flush=True)
+    print("\n".join(map(one_line, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Tell an error in one line, with what to do about it; return the exit code."""
     may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    say(f"{typer.style('error:', fg='red') if may_colour else 'error:'} {one_line(message)}")
+    word = typer.style("error:", fg="red") if may_colour else "error:"
+    print(word, one_line(message), file=sys.stderr, flush=True)
     if hint:
-        say(f"hint: {one_line(hint)}")
+        print("hint:", one_line(hint), file=sys.stderr, flush=True)
     return exit_code
 
 

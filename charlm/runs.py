@@ -19,7 +19,7 @@ from charlm.checkpoint import ModelFile, load
 from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import CorpusError, ModelFileError, RunError, UsageError
+from charlm.errors import CorpusError, ModelFileError, RunError, UsageError, one_line
 from charlm.files import expanded, write_atomic
 from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
@@ -129,7 +129,7 @@ def _name_of(corpus: str) -> str:
     if corpus == "-":
         return "stdin"
     path = expanded(corpus).resolve()
-    return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-") or "text"
+    return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-")[:60] or "text"
 
 
 def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpus:
@@ -143,8 +143,8 @@ def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpu
 def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
     training = Training(effective, text, run, runtime)
     model = effective.model
-    say(f"run {run.path}, seed {effective.seed}, {runtime}")
-    say(f"text {text.name}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")
+    say(f"run {one_line(str(run.path))}, seed {effective.seed}, {runtime}")
+    say(f"text {one_line(text.name)}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {training.num_parameters:,} parameters")
     for note in training.notes:
         say(f"note: {note}")
@@ -205,7 +205,7 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
         measured = f": {scores.bits_per_character:.3f} bits per character on all {scores.characters:,} held out"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
-    say(f"best model, of step {file.step:,}, in {best}{measured}")
+    say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
     say(verdict(training))
     stepper = Stepper(file)
     choice = sampling.Choice(temperature)
@@ -220,7 +220,7 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     if error:
         raise error
     if not as_json:
-        say(f"\nmore of it: charlm sample --model {shlex.quote(str(training.run.path))}")
+        say(f"\nmore of it: charlm sample --model {one_line(shlex.quote(str(training.run.path)))}")
 
 
 def text_to_score(

@@ -9,7 +9,7 @@ import yaml
 
 from charlm.errors import ConfigError
 
-MAX_BYTES = 1 << 16
+MAX_BYTES = 1 << 14
 MAX_DEPTH = 32
 
 
@@ -36,7 +36,8 @@ def parse(data: bytes, name: str) -> Tree:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
     try:
-        loader = _StrictLoader(data.decode("utf-8-sig"))
+        text, loader = data.decode("utf-8-sig"), None
+        loader = _StrictLoader(text)
         loader.name, loader.places, loader.problems = name, {}, []
         try:
             tree = loader.get_single_data()
@@ -44,11 +45,16 @@ def parse(data: bytes, name: str) -> Tree:
             loader.dispose()
     except UnicodeDecodeError as error:
         raise ConfigError(f"`{name}` is not UTF-8: byte at offset {error.start}") from error
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"{name}:{text.count(chr(10), 0, error.position) + 1}: {str(error).splitlines()[0]}"
+        ) from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{name}{line}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        line = f":{loader.line + 1}" if loader else ""
+        raise ConfigError(f"{name}{line}: {str(error).splitlines()[0]}") from error
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
     return Tree(tree or {}, loader.places, loader.problems)
@@ -64,6 +70,11 @@ class _StrictLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.MarkedYAMLError(
+                problem="tags are not allowed, settings are `key: value` lines", problem_mark=event.start_mark
+            )
         self.depth += 1
         if self.depth > MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -87,7 +98,7 @@ class _StrictLoader(yaml.SafeLoader):
             return
         seen = set()
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
                 raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
             place = f"{self.name}:{key.start_mark.line + 1}"
             if key.value in seen:
@@ -95,6 +106,13 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key.value)
             self.places[prefix + key.value] = place
             self._find_repeats(value, f"{prefix}{key.value}.")
+
+
+def _as_int(text: str, mark: Any) -> int:
+    try:
+        return int(text)
+    except ValueError as error:  # more digits than Python reads
+        raise yaml.MarkedYAMLError(problem="this number has too many digits", problem_mark=mark) from error
 
 
 # YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
@@ -107,7 +125,7 @@ for _tag, _pattern, _first in [
 ]:
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 # The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _as_int(node.value, node.start_mark))
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 

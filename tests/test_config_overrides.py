@@ -18,7 +18,7 @@ from charlm.config import (
     override,
     validate,
 )
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, one_line
 from charlm.strict_yaml import parse
 from tests.settings_files import durations, loaded, refusal
 
@@ -87,10 +87,10 @@ def test_an_override_that_is_no_assignment_is_told(text: str) -> None:
     "text", ["seed=[1", "seed=*a", "data.corpus=x: y", "seed=- a", "seed=!!bool x", "seed=\0", "data.corpus=\udcff"]
 )
 def test_an_override_that_is_no_yaml_is_told(text: str) -> None:
-    """A value that cannot be read is told as it was given."""
+    """A value that cannot be read is told as it was given, in characters that can be shown."""
     with pytest.raises(ConfigError) as raised:
         loaded("", text)
-    assert text in str(raised.value)
+    assert one_line(text) in str(raised.value)
 
 
 @pytest.mark.parametrize(
