@@ -254,26 +254,27 @@ def evaluate(
     adapted = evaluation.evaluate_dynamically(net, ids) if dynamic else None
     rows = list(baselines(train_ids, ids, file.vocabulary)) if with_baselines and train_ids is not None else []
     if as_json:
-        beside = [row.to_json() for row in rows]
-        learning = adapted.to_json() if adapted else None
-        print_json({"corpus": name, "window": window, **scores.to_json(), "dynamic": learning, "baselines": beside})
+        in_units = file.vocabulary.in_units
+        beside = [in_units(row.to_json()) for row in rows]
+        learning = in_units(adapted.to_json()) if adapted else None
+        figures = {**in_units(scores.to_json()), "dynamic": learning, "baselines": beside}
+        print_json({"corpus": name, "window": window, **figures})
         return
-    context = "state carried through" if window is None else f"windows of {window} characters, each from nothing"
-    print(f"{one_line(name)}, {scores.characters:,} characters, {context}")
-    print(f"{scores.bits_per_character:8.4f} bits per character ({scores.nats_per_character:.4f} nats)")
-    print(f"{scores.perplexity_per_character:8.3f} perplexity per character")
-    print(
-        f"{scores.top1_accuracy:8.1%} of characters were the likeliest, {scores.top5_accuracy:.1%} among the first five"
-    )
+    unit = file.vocabulary.unit
+    context = "state carried through" if window is None else f"windows of {window} {unit}s, each from nothing"
+    print(f"{one_line(name)}, {scores.characters:,} {unit}s, {context}")
+    print(f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats)")
+    print(f"{scores.perplexity_per_character:8.3f} perplexity per {unit}")
+    print(f"{scores.top1_accuracy:8.1%} of {unit}s were the likeliest, {scores.top5_accuracy:.1%} among the first five")
     if adapted:
         print(
-            f"{adapted.bits_per_character:8.4f} bits per character by dynamic evaluation: learning from each "
-            f"{evaluation.SEGMENT_SIZE} characters once they are scored ({adapted.nats_per_character:.4f} nats)"
+            f"{adapted.bits_per_character:8.4f} bits per {unit} by dynamic evaluation: learning from each "
+            f"{evaluation.SEGMENT_SIZE} {unit}s once they are scored ({adapted.nats_per_character:.4f} nats)"
         )
     if rows:
-        print("beside it, in bits per character of the same text:")
+        print(f"beside it, in bits per {unit} of the same text:")
     for row in sorted(rows, key=lambda row: row.bits_per_character):
-        seen = f", given {row.characters_seen:,} characters of the training part" if row.characters_seen else ""
+        seen = f", given {row.characters_seen:,} {unit}s of the training part" if row.characters_seen else ""
         print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
 
 

@@ -105,6 +105,8 @@ def load(
     symbols = Vocabulary(kind, "".join(map(chr, description["symbols"])))
     if not description["characters"]:
         raise CorpusError(f"{_title(names)} holds no character that could be used")
+    if description["skipped"]:
+        notes.append(f"{description['skipped']:,} characters that the model does not know are left out")
     # Kept by number, for the same texts may come under other names.
     notes += [f"byte order mark of `{sources[index].name}` dropped" for index in description["marked"]]
     ids = np.memmap(folder / f"{key}.ids", dtype=symbols.dtype, mode="r")
@@ -315,12 +317,13 @@ def _encode_into(
     is_own = vocabulary is None
     if vocabulary is None:
         vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding)
-    num_characters, ids_digest = 0, hashlib.sha256()
+    num_characters, num_skipped, ids_digest = 0, 0, hashlib.sha256()
     with replacing(folder / f"{key}.ids") as file:
         for index, source in enumerate(sources):
             found: list[str] = []
-            for ids in _encoded(source, encoding, vocabulary, unknown, found, is_own):
+            for ids, length in _encoded(source, encoding, vocabulary, unknown, found, is_own):
                 num_characters += len(ids)
+                num_skipped += length - len(ids)
                 ids_digest.update(ids.data)
                 file.write(ids.data)
             if found:
@@ -331,6 +334,7 @@ def _encode_into(
         # As numbers: JSON would join two lone surrogates that stand side by side to one character.
         "symbols": [ord(symbol) for symbol in vocabulary.symbols],
         "characters": num_characters,
+        "skipped": num_skipped,
         "ids_sha256": ids_digest.hexdigest(),
         "marked": marked,
     }
@@ -346,14 +350,15 @@ def _hash_of(description: dict[str, Any]) -> str:
 
 def _encoded(
     source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str], is_own: bool
-) -> Iterator[Ids]:
+) -> Iterator[tuple[Ids, int]]:
+    """Go through a source chunk by chunk: its ids, and of how many symbols they were made."""
     if vocabulary.kind == "bytes":
-        yield from (np.frombuffer(chunk, dtype=np.uint8) for chunk in _chunks(source))
+        yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk)) for chunk in _chunks(source))
         return
     position = 0
     for text in _texts(source, encoding, notes):
         try:
-            yield vocabulary.encode(text, unknown, position)
+            yield vocabulary.encode(text, unknown, position), len(text)
         except UnknownCharacterError as error:
             if is_own:
                 raise CorpusError(*CHANGED) from error

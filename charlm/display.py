@@ -37,6 +37,7 @@ class TrainingDisplay:
             disable=not self._console.is_terminal,
         )
         self._can_validate = len(training.parts.validation) > 0
+        self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
         self._num_shown = 0
         self._task = self._bar.add_task("", total=1.0)
 
@@ -57,7 +58,8 @@ class TrainingDisplay:
         """Show a record; those with a validation stay on the screen."""
         bits = record.train_bits_per_character
         train = "train -" if bits is None else f"train {bits:.3f}"
-        self._bar.update(self._task, description=f"{train} bits/char, {record.characters_per_second:,.0f} chars/s")
+        pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
+        self._bar.update(self._task, description=f"{train} bits/{self._unit}, {pace}")
         self._num_shown += 1
         validation = record.validation_bits_per_character
         if validation is not None or (not self._can_validate and self._num_shown % RECORDS_PER_EVALUATION == 0):
@@ -68,8 +70,7 @@ class TrainingDisplay:
             skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
             self.say(
                 f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
-                f"{train}{measured} bits/char, "
-                f"{record.characters_per_second:,.0f} chars/s{skipped}"
+                f"{train}{measured} bits/{self._unit}, {pace}{skipped}"
             )
             if self._console.is_terminal:
                 self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)

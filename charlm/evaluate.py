@@ -186,6 +186,9 @@ def _forgotten(state: State, which_B: NDArray[np.bool_]) -> State:
 def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
     log_p_TBV = torch.log_softmax(logits_TBV.float(), dim=-1)
     log_p_TB1 = log_p_TBV.gather(-1, targets_TB[..., None])
-    rank_TB = (log_p_TBV > log_p_TB1).sum(-1)
+    # Of equally likely characters the first comes first, as in sampling.
+    ids_V = torch.arange(log_p_TBV.shape[-1], device=log_p_TBV.device)
+    is_first_TBV = (log_p_TBV == log_p_TB1) & (ids_V < targets_TB[..., None])
+    rank_TB = ((log_p_TBV > log_p_TB1) | is_first_TBV).sum(-1)
     nats = -(log_p_TB1[..., 0].double() * inside_TB).sum()
     return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])

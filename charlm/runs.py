@@ -27,11 +27,11 @@ from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
-from charlm.train import Training
+from charlm.train import MIN_VALIDATION_CHARACTERS, Training
 from charlm.vocab import Ids, Vocabulary
 
 # What a run is made of besides its model and text: with another of these its state would mean something else.
-FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer"}
+FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer", "evaluation_characters"}
 
 
 def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
@@ -144,7 +144,7 @@ def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -
     training = Training(effective, text, run, runtime)
     model = effective.model
     say(f"run {one_line(str(run.path))}, seed {effective.seed}, {runtime}")
-    say(f"text {one_line(text.name)}: {len(text.ids):,} characters, {len(text.vocabulary):,} different")
+    say(f"text {one_line(text.name)}: {len(text.ids):,} {text.vocabulary.unit}s, {len(text.vocabulary):,} different")
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {training.num_parameters:,} parameters")
     for note in training.notes:
         say(f"note: {note}")
@@ -182,9 +182,9 @@ def _moved_to_safety(training: Training) -> RunError:
 
 def verdict(training: Training) -> str:
     """Return what the validations say about training on."""
-    progress = training.progress
-    if progress.best_bits is None:
-        return "nothing was held out to tell whether more time would help"
+    progress, num_held_out = training.progress, len(training.parts.validation)
+    if num_held_out < MIN_VALIDATION_CHARACTERS:
+        return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
     if not progress.evaluations_without_gain:
         return "the last validation was the best: more time may make it better yet"
     since = training.logbook.best.step
@@ -202,7 +202,8 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     best, file = training.run.best, training.logbook.best
     measured = ""
     if scores is not None:
-        measured = f": {scores.bits_per_character:.3f} bits per character on all {scores.characters:,} held out"
+        unit = training.corpus.vocabulary.unit
+        measured = f": {scores.bits_per_character:.3f} bits per {unit} on all {scores.characters:,} held out"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
@@ -230,6 +231,8 @@ def text_to_score(
     if names:
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
         text = corpora.load(names, progress=show_download, **options)  # type: ignore[arg-type]
+        for note in text.notes:
+            say(f"note: {note}")
         return text.name, text.ids, None
     # A model may come from anyone: what it says of its text is checked like any settings.
     data = settings.validate({"data": file.config.get("data")}, {}, "the model's settings").data

@@ -176,7 +176,7 @@ class Training:
                 self._evaluation_seconds += clock.seconds - self.progress.seconds
                 self.progress.seconds = clock.seconds
                 record = self._take_record(rate, characters_per_second, validation)
-                self._write_down(record=record.to_json())
+                self._write_down(record=self.corpus.vocabulary.in_units(record.to_json()))
                 if is_evaluation:
                     self._keep_if_best(validation)
                     self._finish_if_over()
@@ -256,7 +256,7 @@ class Training:
         self.model.load_arrays(best.weights)
         scores = evaluate(self.model, self.parts.validation)
         measured = {"validation_bits_per_character": scores.bits_per_character}
-        self._write_down(best=self._model_file(best.weights, best.metrics | measured))
+        self._write_down(best=self._model_file(best.weights, best.metrics | self.corpus.vocabulary.in_units(measured)))
         return scores
 
     def learn_block(self, block: Block, rate: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,15 @@ class Vocabulary:
     def of_bytes(cls) -> Self:
         """Return the 256 byte values."""
         return cls("bytes", "".join(map(chr, range(256))))
+
+    @property
+    def unit(self) -> str:
+        """What one symbol is: `character` or `byte`."""
+        return self.kind.removesuffix("s")
+
+    def in_units(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Call figures by what they count: bits per character of a model of bytes are bits per byte."""
+        return {name.replace("character", self.unit): value for name, value in values.items()}
 
     def __len__(self) -> int:
         return len(self.symbols)

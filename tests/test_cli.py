@@ -344,7 +344,7 @@ def test_a_text_of_bytes_trains_and_samples(text: str) -> None:
     result = call("train", "-c", "any.bin", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "9")
     assert result.exit_code == 0, result.stderr
     assert len(answer("sample", "\U0001f600", "-m", "run", "--length", "5", "--json")) == 1
-    assert answer("eval", "-m", "run", "--corpus", text, "--json")["characters"] == len(TEXT)
+    assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(TEXT)
 
 
 def test_a_text_through_a_pipe_trains(text: str) -> None:

@@ -92,7 +92,7 @@ def test_half_of_a_pair_is_no_utf8_and_bytes_like_any_other() -> None:
         assert result.exit_code == 1
         assert "`alone.txt` is not utf-8: byte 0xed at offset 2 " in result.stderr
     learn(name, "--set", "vocab=bytes")
-    assert answer("eval", "-m", "run-1", "-c", name, "--json")["characters"] == len(ALONE) * 20
+    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(ALONE) * 20
 
 
 # Folders and names
@@ -359,7 +359,7 @@ def test_a_hundred_hostile_texts_are_learned() -> None:
         assert kind == "bytes" or sorted(set(text)) == list(model.vocabulary.symbols), number
         assert kind == "bytes" or set(printed["sample"]) <= set(text), number
         figures = answer("eval", "-m", f"run-{number}", "-c", name, "--encoding", encoding, "--json")
-        assert figures["characters"] == (len(text) if kind == "characters" else len(text.encode(encoding))), number
+        assert figures[kind] == (len(text) if kind == "characters" else len(text.encode(encoding))), number
         seconds.append(time.perf_counter() - begin)
     print(f"100 hostile texts: none failed, {sum(seconds):.1f} s, longest {max(seconds):.2f} s")
 
