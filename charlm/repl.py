@@ -16,6 +16,7 @@ BAR_WIDTH = 30
 GHOST_LENGTH = 40
 TOOLBAR_CANDIDATES = 8
 LEAVE = ("exit", "quit")
+STATES_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _rank(stepper: Stepper, text: str, logits_BV: Floats, top: int) -> Predictio
 
 
 class Reader:
-    """Follows a line that is being edited: a stack of states, one for each character read.
+    """Follows a line that is being edited, with the state after each of its last characters and some before.
 
     A keystroke at the end is one step of the model, a backspace none. What the model does not know is left out.
     """
@@ -107,17 +108,22 @@ class Reader:
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._text = ""
-        self._stack: list[tuple[Floats, StepperState]] = [stepper.start()]
+        # By how many characters were read; of those long ago only one in so many, for a line may be of any length.
+        self._states: dict[int, tuple[Floats, StepperState]] = {0: stepper.start()}
         # Before the first character a new line is expected, though none has been read.
         self._empty = start(stepper, "")
 
     def read(self, text: str) -> None:
         """Move to another text, stepping only over what differs from the one before."""
         common = _common_length(self._text, text)
-        del self._stack[common + 1 :]
-        for character in text[common:]:
-            ids = self._stepper.vocabulary.encode(character, "skip")
-            self._stack.append(self._stepper.read(ids, *self._stack[-1]))
+        self._states = {length: state for length, state in self._states.items() if length <= common}
+        known = max(self._states)
+        now = self._states[known]
+        for length, character in enumerate(text[known:], start=known + 1):
+            now = self._stepper.read(self._stepper.vocabulary.encode(character, "skip"), *now)
+            self._states[length] = now
+            if (length - STATES_KEPT) % STATES_KEPT:
+                self._states.pop(length - STATES_KEPT, None)
         self._text = text
 
     @property
@@ -127,7 +133,7 @@ class Reader:
 
     @property
     def _now(self) -> tuple[Floats, StepperState]:
-        return self._stack[-1] if self._text else self._empty
+        return self._states[len(self._text)] if self._text else self._empty
 
     def predict(self, top: int) -> Prediction:
         """Rank what may come next."""

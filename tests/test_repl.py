@@ -64,8 +64,12 @@ def test_a_keystroke_is_one_step_and_a_backspace_none(make_model: Callable[..., 
     assert counts == [3, 1, 1, 0, 0, 3, 0]
 
 
-def test_after_any_editing_the_prediction_is_that_of_the_text(make_model: Callable[..., ModelFile]) -> None:
-    """Insertions, deletions and replacements anywhere lead to the same numbers as reading afresh."""
+@pytest.mark.parametrize("states_kept", [1, 2, 3, 7, repl.STATES_KEPT])
+def test_after_any_editing_the_prediction_is_that_of_the_text(
+    make_model: Callable[..., ModelFile], states_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Insertions, deletions and replacements anywhere lead to the same numbers, however few states are kept."""
+    monkeypatch.setattr(repl, "STATES_KEPT", states_kept)
     stepper = Stepper(make_model("gru"))
     edited = Reader(stepper)
     random = np.random.default_rng(7)
@@ -77,6 +81,22 @@ def test_after_any_editing_the_prediction_is_that_of_the_text(make_model: Callab
         afresh = Reader(stepper)
         afresh.read(text)
         assert edited.predict(10) == afresh.predict(10)
+
+
+def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> None:
+    """Going back by some costs nothing, going back by many a few steps."""
+    stepper = CountingStepper(make_model())
+    reader = Reader(stepper)
+    stepper.steps = 0
+    line = "abcdefgh" * 1250
+    for length in range(1, len(line) + 1):
+        reader.read(line[:length])
+    assert stepper.steps == len(line)
+    assert len(reader._states) <= repl.STATES_KEPT + len(line) // repl.STATES_KEPT + 1
+    reader.read(line[: -repl.STATES_KEPT + 1])
+    assert stepper.steps == len(line)
+    reader.read(line[:5000])
+    assert stepper.steps - len(line) < repl.STATES_KEPT
 
 
 def test_a_character_the_model_does_not_know_is_marked_not_fatal(make_model: Callable[..., ModelFile]) -> None:

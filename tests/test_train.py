@@ -69,24 +69,6 @@ def test_a_character_or_two_train(text: str) -> None:
     assert load(training.run.best).metrics["step"] >= 1
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_each_cell_learns_a_short_text_by_heart(cell: str) -> None:
-    """Two hundred characters are known to under 0.05 nats each."""
-    text = "".join(np.random.default_rng(8).choice(list("abcdefgh \n"), size=200))
-    training = begin(
-        text=text,
-        model__cell=cell,
-        model__hidden_size=64,
-        data__validation_fraction=0.0,
-        train__batch_size=1,
-        train__block_size=50,
-        train__steps=300,
-        train__reset_probability=0.0,
-    )
-    interrupt(training, 1000)
-    assert metrics(training)[-1]["train_bits_per_character"] * math.log(2) < 0.05
-
-
 def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of validations 3, 2, NaN, 4 the second is kept, and patience ends the run."""
     training = begin(train__patience=2, train__evaluations=10)
