@@ -25,7 +25,8 @@ from charlm.vocab import Vocabulary
 
 FORMAT_VERSION = 1
 # The longest vocabulary there can be takes less.
-MAX_HEADER_BYTES = 1 << 26
+MAX_HEADER_BYTES = 1 << 25
+MAX_FIELD_CHARACTERS = 1 << 20
 MAX_STREAMS = 1 << 16
 # With larger ones what follows from them overflows; none that were trained come near.
 MAX_NUMBER = 1e9
@@ -141,8 +142,12 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         raise _Refused(read, "a newer charlm can read it")
     if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != size:
         raise _Refused("is damaged: it is longer or shorter than its header says", "use another copy of it")
-    fields = {name: json.loads(metadata[name]) for name in ("vocabulary", "config", "metrics", "corpus")}
-    fields["runtime"] = json.loads(metadata.get("runtime", "{}"))
+    texts = {name: metadata[name] for name in ("vocabulary", "config", "metrics", "corpus")}
+    texts["runtime"] = metadata.get("runtime", "{}")
+    # Objects take many times the room of their text. Only a vocabulary can be long.
+    if any(len(text) > MAX_FIELD_CHARACTERS for name, text in texts.items() if name != "vocabulary"):
+        raise _Refused("has more metadata than any model")
+    fields = {name: json.loads(text) for name, text in texts.items()}
     if not all(isinstance(field, dict) for field in fields.values()):
         raise _Refused("has metadata that is no group of values")
     symbols = fields["vocabulary"]["symbols"]

@@ -226,11 +226,12 @@ def validate(values: dict[str, Any], places: Mapping[str, str], name: str, probl
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        found += [_describe(dict(problem), places, name) for problem in error.errors()]
+        errors = error.errors()
+        found += [_describe(dict(problem), places, name) for problem in errors[:MAX_PROBLEMS]]
+        if len(errors) > MAX_PROBLEMS:
+            found.append(f"and {len(errors) - MAX_PROBLEMS:,} more")
     if found:
-        found = list(dict.fromkeys(found))
-        more = [f"and {len(found) - MAX_PROBLEMS:,} more"] if len(found) > MAX_PROBLEMS else []
-        raise ConfigError("; ".join(found[:MAX_PROBLEMS] + more), "`charlm train --help-settings` lists them all")
+        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
     return config
 
 

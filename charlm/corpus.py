@@ -1,29 +1,27 @@
-"""Text to memory-mapped ids: find it, decode it once, encode it into the cache, split it. Knows nothing of models."""
+"""Text to memory-mapped ids: decode it once, encode it into the cache, split it. Knows nothing of models."""
 
 from __future__ import annotations
 
 import atexit
 import codecs
-import difflib
-import glob
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.catalog import Source, entries, source_of
+from charlm.catalog import Source
 from charlm.downloads import Progress
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
-from charlm.files import CHUNK_BYTES, cache_folder, expanded, replacing, write_atomic
+from charlm.files import cache_folder, replacing, write_atomic
+from charlm.sources import chunks, find
 from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
 
 CACHE_VERSION = 3
@@ -68,6 +66,7 @@ def load(
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
     progress: Progress | None = None,
+    max_bytes: int | None = None,
 ) -> Corpus:
     """Read texts, one after another, into one corpus.
 
@@ -81,6 +80,7 @@ def load(
         vocabulary: encode with this one instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
         progress: told how a download goes.
+        max_bytes: where the names come from a stranger's file: how many bytes each may have, in files, not pipes.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.
@@ -90,7 +90,7 @@ def load(
     if vocabulary:
         vocabulary.encode("", unknown)  # refuses a policy that is none, whether or not it will be needed
     notes: list[str] = []
-    sources = [source for name in names for source in _find(name, encoding, notes, progress)]
+    sources = [source for name in names for source in find(name, encoding, notes, progress, max_bytes)]
     kind = vocabulary.kind if vocabulary else kind
     digest, lengths = _fingerprint(sources)
     if not sum(lengths):
@@ -138,104 +138,15 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-def _find(name: str, encoding: str, notes: list[str], progress: Progress | None) -> list[Source]:
-    if name == "-":
-        return [_spool("standard input", sys.stdin.buffer)]
-    if not name:
-        raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
-    if entry := entries().get(name):
-        return entry.sources(progress)
-    try:
-        path = expanded(name)
-        if path.is_dir():
-            return _in_folder(path, encoding, notes)
-        if path.exists():
-            return [_checked(path)]
-        matches = _matches(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(f"`{name}` cannot be read: {error}") from error
-    files = [_checked(match) for match in matches if match.is_file()]
-    if files:
-        return files
-    close = difflib.get_close_matches(name, entries(), n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
-    raise CorpusError(
-        f"there is no corpus, file or folder `{name}`", f"{hint}`charlm corpora` lists the corpora by name"
-    )
-
-
-def _matches(pattern: Path) -> list[Path]:
-    """Return what a pattern matches, each once. `**` follows no links, for they may lead in circles."""
-    if "**" not in pattern.parts:
-        return sorted(set(map(Path, glob.glob(str(pattern)))))
-    place = pattern.parts.index("**")
-    below = Path(*pattern.parts[place:], *(["*"] if pattern.name == "**" else []))
-    folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
-    found = {(match, match.relative_to(folder)) for folder in folders for match in Path(folder).glob(str(below))}
-    return sorted({match for match, path in found if not _is_hidden(path)})
-
-
-def _in_folder(folder: Path, encoding: str, notes: list[str]) -> list[Source]:
-    sources, num_binary = [], 0
-    # What charlm itself writes below a folder is not the text there.
-    runs = {path.parent for path in folder.rglob("last.safetensors")}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parent not in runs and not _is_hidden(path.relative_to(folder)):
-            source = _checked(path)
-            is_binary = "\0" in next(_chunks(source), b"")[:8192].decode(encoding, "replace")
-            num_binary += is_binary
-            if not is_binary:
-                sources.append(source)
-    if num_binary:
-        notes.append(f"{num_binary} binary files in `{folder}` left out")
-    if not sources:
-        raise CorpusError(f"there is no text file in `{folder}`")
-    return sources
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _checked(path: Path) -> Source:
-    try:
-        with path.open("rb") as file:
-            return source_of(path) if path.is_file() else _spool(str(path), file)
-    except OSError as error:
-        raise CorpusError(f"`{path}` cannot be read: {error.strerror or error}") from error
-
-
-def _spool(name: str, stream: BinaryIO) -> Source:
-    """Keep what comes through a pipe, so that it can be read twice."""
-    spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
-    while chunk := stream.read(CHUNK_BYTES):
-        spool.write(chunk)
-    spool.flush()
-
-    def reopen() -> BinaryIO:
-        return Path(spool.name).open("rb")
-
-    return Source(name, reopen)
-
-
 def _fingerprint(sources: Sequence[Source]) -> tuple[str, list[int]]:
     digest, lengths = hashlib.sha256(), []
     for source in sources:
         length = 0
-        for chunk in _chunks(source):
+        for chunk in chunks(source):
             digest.update(chunk)
             length += len(chunk)
         lengths.append(length)
     return digest.hexdigest(), lengths
-
-
-def _chunks(source: Source) -> Iterator[bytes]:
-    try:
-        with source.open() as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
 
 
 def _texts(source: Source, encoding: str, notes: list[str]) -> Iterator[str]:
@@ -243,7 +154,7 @@ def _texts(source: Source, encoding: str, notes: list[str]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, is_first = 0, True
     try:
-        for chunk in _with_end(_chunks(source)):
+        for chunk in _with_end(chunks(source)):
             waiting = decoder.getstate()[0]
             try:
                 text = decoder.decode(chunk, final=not chunk)
@@ -293,7 +204,8 @@ def _writable_cache() -> Path:
 
 def _cached(folder: Path, key: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
-        description: dict[str, Any] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        path = folder / f"{key}.json"
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
         # A disk that forgets must not become a text that nobody wrote.
         if description.pop("sha256") != _hash_of(description):
             return None
@@ -353,7 +265,7 @@ def _encoded(
 ) -> Iterator[tuple[Ids, int]]:
     """Go through a source chunk by chunk: its ids, and of how many symbols they were made."""
     if vocabulary.kind == "bytes":
-        yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk)) for chunk in _chunks(source))
+        yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk)) for chunk in chunks(source))
         return
     position = 0
     for text in _texts(source, encoding, notes):

@@ -5,6 +5,7 @@ CharlmError                 exit 1, one line and a hint
 |- ConfigError              exit 2, a settings file or `--set` is wrong
 |- UnknownCharacterError    a text holds characters the vocabulary lacks
 |- CorpusError              a text is missing, empty, undecodable or changed
+|  `- TooLargeError         ... or has more bytes than it had
 |- DownloadError            a corpus could not be fetched, or is not what it should be
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
 |- RunError                 a run folder cannot be used
@@ -55,6 +56,10 @@ class UnknownCharacterError(CharlmError):
 
 class CorpusError(CharlmError):
     """A corpus cannot be read."""
+
+
+class TooLargeError(CorpusError):
+    """A corpus has grown since it was learned."""
 
 
 class DownloadError(CharlmError):

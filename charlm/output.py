@@ -34,20 +34,25 @@ def print_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
+# What a terminal would obey; the text goes unchanged into a pipe or a file.
+ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\r\t"}
+
+
 def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int]) -> None:
     """Write the first text as it grows and the others, which grow beside it, when it is done."""
     others: list[list[str]] = [[] for _ in seeds]
+    is_terminal = sys.stdout.isatty()
 
     def write(index: int, texts: Iterable[str]) -> None:
         if len(seeds) > 1:
             say(f"--- seed {seeds[index]}")
         last = "\n"
         for text in itertools.chain([shown], texts):
-            sys.stdout.write(text)
+            sys.stdout.write(text.translate(ESCAPED) if is_terminal else text)
             sys.stdout.flush()
             last = text[-1:] or last
         # A text goes into a pipe as it is; on a terminal and between texts it ends its line.
-        if last != "\n" and (len(seeds) > 1 or sys.stdout.isatty()):
+        if last != "\n" and (len(seeds) > 1 or is_terminal):
             print(flush=True)
 
     def first() -> Iterator[str]:

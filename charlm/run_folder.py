@@ -124,9 +124,9 @@ class RunFolder:
             write_atomic(self.metrics, b"".join(kept))
 
     def _check_metrics(self) -> None:
-        # A pipe in its place would be waited for.
-        if self.metrics.exists() and not self.metrics.is_file():
-            raise OSError(errno.EINVAL, "it is not a file")
+        # A pipe in its place would be waited for, and a link may lead to a file that is not the run's.
+        if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
+            raise OSError(errno.EINVAL, "there is something else in its place")
 
 
 class Logbook:

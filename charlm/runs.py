@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -19,7 +20,7 @@ from charlm.checkpoint import ModelFile, load
 from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import CorpusError, ModelFileError, RunError, UsageError, one_line
+from charlm.errors import CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.files import expanded, write_atomic
 from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
@@ -76,7 +77,15 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         if corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
         runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
-        text = _load_text(effective, last.vocabulary if is_new_text else None)
+        # Names that nobody has given now may be a stranger's.
+        max_bytes = None if is_new_text or corpus != begun.data.corpus else _num_bytes(last)
+        try:
+            text = _load_text(effective, last.vocabulary if is_new_text else None, max_bytes)
+        except TooLargeError as error:
+            raise RunError(
+                f"the text has changed since `{path}` was begun: {error}",
+                "resume with the same text, or `--new-text` to go on with this one",
+            ) from error
         training = _set_up(effective, text, run, runtime)
         training.restore(last, is_new_text)
         _warn_of_changes(last.runtime, runtime.facts())
@@ -132,9 +141,15 @@ def _name_of(corpus: str) -> str:
     return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-")[:60] or "text"
 
 
-def _load_text(effective: Config, vocabulary: Vocabulary | None = None) -> Corpus:
+def _num_bytes(file: ModelFile) -> int:
+    """Return how large the text of a model is by its own account; none is read that is larger."""
+    size = file.corpus.get("bytes")
+    return size if type(size) is int else 0
+
+
+def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_bytes: int | None = None) -> Corpus:
     data = effective.data
-    options = {"encoding": data.encoding, "kind": effective.vocab, "vocabulary": vocabulary}
+    options = {"encoding": data.encoding, "kind": effective.vocab, "vocabulary": vocabulary, "max_bytes": max_bytes}
     text = corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
     check_memory(effective, text)
     return text
@@ -214,7 +229,10 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     pieces = sampling.stream(stepper, *sampling.start(stepper, ""), length=sample_length, choice=choice, seeds=[seed])
     if as_json:
         text = "".join(grown for _, grown in pieces)
-        print_json({"run": str(training.run.path), "model": str(best), **file.metrics, "sample": text, "seed": seed})
+        figures = {
+            name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
+        }
+        print_json({**figures, "run": str(training.run.path), "model": str(best), "sample": text, "seed": seed})
     else:
         say(f"it writes, at temperature {temperature}:\n")
         write_texts(pieces, "", [seed])
@@ -239,7 +257,12 @@ def text_to_score(
     if data.corpus == ["-"]:
         raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
     try:
-        text = corpora.load(data.corpus, encoding=data.encoding, kind=file.vocabulary.kind)
+        options = {"encoding": data.encoding, "kind": file.vocabulary.kind, "max_bytes": _num_bytes(file)}
+        text = corpora.load(data.corpus, **options)  # type: ignore[arg-type]
+    except TooLargeError as error:
+        raise UsageError(
+            f"the model's own text is no longer what it was: {error}", "`--corpus` scores any text as a whole"
+        ) from error
     except CorpusError as error:
         raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
     if text.sha256 != file.corpus.get("sha256"):

@@ -15,7 +15,7 @@ from charlm.vocab import Vocabulary
 from tests.commands import TEXT
 
 # Two test processes with two threads each on two cores slow each other many times over.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

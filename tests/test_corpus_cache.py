@@ -229,7 +229,7 @@ def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None
             raise OSError(5, "Input/output error")
 
     source = Source("disk.txt", lambda: io.BufferedReader(Failing()))
-    monkeypatch.setattr(corpus, "_find", lambda *arguments: [source])
+    monkeypatch.setattr(corpus, "find", lambda *arguments: [source])
     with pytest.raises(CorpusError, match=r"`disk\.txt` cannot be read: Input/output error"):
         load(["disk.txt"])
 

@@ -18,7 +18,7 @@ from threading import Thread
 
 import pytest
 
-from charlm import corpus, downloads
+from charlm import downloads, sources
 from charlm.catalog import Entry
 from charlm.corpus import load
 from charlm.downloads import download
@@ -372,7 +372,7 @@ def catalogued(monkeypatch: pytest.MonkeyPatch, address: str, file: bytes, **fie
     """Make the catalogue hold one corpus, to be had at `address`."""
     digest = hashlib.sha256(file).hexdigest()
     entry = Entry("small", "", "English", "CC0-1.0", address=address, algorithm="sha256", digest=digest, **fields)  # type: ignore[arg-type]
-    monkeypatch.setattr(corpus, "entries", lambda: {"small": entry})
+    monkeypatch.setattr(sources, "entries", lambda: {"small": entry})
     return entry
 
 

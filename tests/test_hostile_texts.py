@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from charlm import corpus
+from charlm import sources
 from charlm.checkpoint import ModelFile
 from charlm.checkpoint import load as load_model
 from charlm.cli import app
@@ -172,14 +172,14 @@ def test_a_file_with_the_longest_of_names_is_learned(stem: str) -> None:
 def test_a_file_that_vanishes_before_it_is_read_is_told_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed and then gone: a `CorpusError` that names it."""
     write("folder/a.txt", "text")
-    original = corpus._checked
+    original = sources._checked
 
     def checked_and_gone(path: Path) -> object:
         source = original(path)
         path.unlink()
         return source
 
-    monkeypatch.setattr(corpus, "_checked", checked_and_gone)
+    monkeypatch.setattr(sources, "_checked", checked_and_gone)
     with pytest.raises(CorpusError, match=r"`folder/a\.txt`"):
         load([name])
 

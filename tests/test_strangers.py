@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,33 +55,41 @@ def run() -> Path:
 # Pickles
 
 
-@pytest.fixture(params=["pickle", "torch.save", "numpy"])
+def traps(canary: Path) -> dict[str, bytes]:
+    """Make a pickle that makes a file where it is opened, in each of the shapes that models are passed around in."""
+    trap, zipped, array = Trap(canary), io.BytesIO(), io.BytesIO()
+    torch.save(trap, zipped)
+    np.save(array, np.array([trap], dtype=object), allow_pickle=True)
+    return {"pickle": pickle.dumps(trap), "torch.save": zipped.getvalue(), "numpy": array.getvalue()}
+
+
+OPENERS: dict[str, Callable[[bytes], Any]] = {
+    "pickle": pickle.loads,
+    "torch.save": lambda data: torch.load(io.BytesIO(data), weights_only=False),
+    "numpy": lambda data: np.load(io.BytesIO(data), allow_pickle=True)[0],
+}
+
+
+@pytest.fixture(params=OPENERS)
 def evil(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
-    """A pickle that makes a file where it is opened, in each of the shapes that models are passed around in."""
-    trap, path = Trap(tmp_path / "canary"), tmp_path / "evil"
-    if request.param == "torch.save":
-        torch.save(trap, path)
-    elif request.param == "numpy":
-        with path.open("wb") as file:
-            np.save(file, np.array([trap], dtype=object), allow_pickle=True)
-    else:
-        path.write_bytes(pickle.dumps(trap))
-    return path.read_bytes()
+    """Each of these traps."""
+    return traps(tmp_path / "canary")[request.param]
 
 
-def test_the_canary_sings(tmp_path: Path) -> None:
-    """The trap is a good one: whoever unpickles it makes the file that the tests below look for."""
-    pickle.loads(pickle.dumps(Trap(tmp_path / "canary"))).close()
+@pytest.mark.parametrize("shape", OPENERS)
+def test_the_canary_sings(tmp_path: Path, shape: str) -> None:
+    """The traps are good ones: whoever opens them makes the file that the tests below look for."""
+    OPENERS[shape](traps(tmp_path / "canary")[shape]).close()
     assert (tmp_path / "canary").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_pickle_is_no_model(tmp_path: Path, evil: bytes, command: list[str]) -> None:
-    """Every command that takes a model refuses it unopened, by itself and as what a run folder holds."""
-    FILE.write_bytes(evil)
-    assert_refused(call(*command, "-m", str(FILE)))
+    """Every command that takes a model refuses it unopened, whatever its name, and as what a run folder holds."""
     Path("run").mkdir()
-    Path("run/last.safetensors").write_bytes(evil)
+    for name in ("m", "m.pt", "m.pkl", "m.npy", "m.safetensors", "run/last.safetensors"):
+        Path(name).write_bytes(evil)
+        assert_refused(call(*command, "-m", name))
     assert_refused(call(*command, "-m", "run"))
     assert not (tmp_path / "canary").exists()
 
@@ -170,7 +180,7 @@ def test_a_whole_file_works(whole: bytes, learned: None) -> None:
 
 
 per_example = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )  # every example writes the file anew
 
 
@@ -307,8 +317,9 @@ def test_a_key_that_is_there_twice_is_refused_or_does_not_matter(whole: bytes, r
     start = text.index(repeated)
     _, end = json.JSONDecoder().raw_decode(text, start + len(repeated) + 2)
     pair = text[start:end]
-    other = {"__metadata__": "{}", "output.bias": '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'}
-    for twice in (f"{pair}, {pair}", f"{repeated}: {other.get(repeated[1:-1], json.dumps('I32'))}, {pair}"):
+    others = {"__metadata__": "{}", "output.bias": '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'}
+    other = f"{repeated}: {others.get(json.loads(repeated), json.dumps('I32'))}"
+    for twice in (f"{pair}, {pair}", f"{other}, {pair}", f"{pair}, {other}"):
         FILE.write_bytes(joined(f"{text[:start]}{twice}{text[end:]}".encode(), parted(whole)[1]))
         works(FILE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.numpy import load as load_arrays
 from typer.testing import Result
 
 from tests.commands import call
-from tests.strangers import REMOVED, altered, assert_refused, assert_refuses, begun, forged, respoken, within
+from tests.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken, within
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
 Floats = np.ndarray[Any, np.dtype[Any]]
@@ -108,17 +109,10 @@ def test_eval_believes_no_settings(best: bytes, key: str, value: Any) -> None:
 
 @pytest.mark.parametrize("symbols", ["abc", "reversed", "many"])
 def test_a_model_of_other_symbols_than_its_text_is_not_scored_on_it(best: bytes, symbols: str) -> None:
-    """Its ids would mean other characters, or none: whether it has fewer, more, or another order."""
-    own: list[str] = json.loads(parted_vocabulary(best))["symbols"]
+    """Its ids would mean other characters, or none: whether it has fewer, more, or the same in another order."""
+    own = json.loads(parted(best)[0]["__metadata__"]["vocabulary"])["symbols"]
     given = {"reversed": "".join(reversed(own)), "many": "".join(own) + "ABCDEFGH"}
     assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
-
-
-def parted_vocabulary(data: bytes) -> str:
-    """Return the text that says which symbols a model has."""
-    length = int.from_bytes(data[:8], "little")
-    text: str = json.loads(data[8 : 8 + length])["__metadata__"]["vocabulary"]
-    return text
 
 
 # What a run goes on from
@@ -182,7 +176,7 @@ def test_resume_believes_no_settings(last: bytes, key: str, value: Any) -> None:
 @pytest.mark.parametrize("symbols", ["abc", "reversed"])
 def test_resume_needs_the_symbols_of_the_text(last: bytes, symbols: str) -> None:
     """With others, or the same in another order, the weights would belong to other characters."""
-    own: list[str] = json.loads(parted_vocabulary(last))["symbols"]
+    own = json.loads(parted(last)[0]["__metadata__"]["vocabulary"])["symbols"]
     assert_refused(resume(respoken(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
 
 
@@ -257,11 +251,17 @@ def over(last: bytes) -> None:
     Path("run/last.safetensors").write_bytes(altered(last, {"metrics.finished": "done", "metrics.step": 8}))
 
 
-@pytest.mark.parametrize("value", [REMOVED, None, "x", [], NAN, -1, 1.5, HUGE], ids=short)
-def test_the_best_model_of_a_run_needs_a_step(over: None, best: bytes, value: Any) -> None:
-    """The step that is shown is a number of blocks."""
-    Path("run/best.safetensors").write_bytes(altered(best, {"metrics.step": value}))
-    assert_refused(resume())
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "text", ["{}", *(f'{{"step": {step}}}' for step in ("null", '"x"', "[]", "NaN", "-1", "1e400"))]
+)
+def test_the_figures_of_the_best_model_are_only_shown(over: None, best: bytes, text: str, as_json: list[str]) -> None:
+    """Whatever they are, they are shown or refused."""
+    Path("run/best.safetensors").write_bytes(forged(best, metrics=text))
+    result = call("train", "--resume", "run", *as_json)
+    if result.exit_code:
+        assert_refused(result)
+    assert not result.exit_code or not result.stdout
 
 
 @pytest.mark.parametrize("change", ["symbols", "cell"])
@@ -274,6 +274,45 @@ def test_the_best_model_of_a_run_is_one_of_that_run(
     else:
         make_model("gru").save(Path("run/best.safetensors"))
     assert_refused(resume())
+
+
+def test_figures_for_programs_are_those_of_the_run(over: None, best: bytes) -> None:
+    """What a file says of itself takes no place of what charlm says, and what is printed is JSON to everyone."""
+    figures = {"step": 4, "run": "/stranger", "model": "/stranger", "sample": "!", "stranger": NAN}
+    Path("run/best.safetensors").write_bytes(forged(best, metrics=json.dumps(figures)))
+    result = call("train", "--resume", "run", "--json", "--sample-length", "2")
+    if result.exit_code:
+        assert_refused(result)
+        return
+    assert "NaN" not in result.stdout
+    told = json.loads(result.stdout)
+    assert (told["run"], told["model"], len(told["sample"])) == ("run", "run/best.safetensors", 2)
+
+
+def test_what_a_run_says_of_itself_does_not_talk_to_the_terminal(run: Path, last: bytes) -> None:
+    """Why it ended and what it was begun on are shown without what a terminal would obey."""
+    bell = "\x1b]0;stranger\x07\n\x1b[2J"
+    data = altered(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
+    begun_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
+    for file in (data, forged(last, runtime=json.dumps(begun_on))):
+        result = resume(file)
+        assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize("target", ["absent", "empty", "text", "records"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "best.safetensors", "last.safetensors"])
+def test_nothing_is_written_outside_of_a_run_folder(run: Path, name: str, target: str) -> None:
+    """A link in it to a file elsewhere is replaced or refused, but not followed when the run is written down."""
+    texts = {"empty": b"", "text": b"mine\n", "records": b'{"step": 1}\n'}
+    if name.endswith("safetensors"):
+        texts = dict.fromkeys(texts, (run / name).read_bytes())
+    if target in texts:
+        Path("elsewhere").write_bytes(texts[target])
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(Path("elsewhere").absolute())
+    resume()
+    assert Path("elsewhere").exists() == (target in texts)
+    assert target == "absent" or Path("elsewhere").read_bytes() == texts[target]
 
 
 LINES = {
@@ -303,12 +342,15 @@ def test_a_pipe_in_a_run_folder_is_not_waited_for(over: None, name: str) -> None
     """Where a file should be that is read when the run is taken up."""
     Path("run", name).unlink()
     os.mkfifo(Path("run", name))
-    assert_refuses("train", "--resume", "run", seconds=10)
+    assert_refused(resume())
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "metrics.jsonl"])
-def test_a_folder_in_a_run_folder_is_told(over: None, name: str) -> None:
+def test_a_folder_in_a_run_folder_is_told(
+    over: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a file should be."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where what cannot be written may be kept
     Path("run", name).unlink()
     Path("run", name).mkdir()
     assert_refused(resume())
