@@ -1,6 +1,9 @@
-"""charlm: character-level recurrent language models. The version, and how many threads there are and wait."""
+"""charlm: character-level recurrent language models. The version, and what the machine has: cores and memory."""
 
+import math
 import os
+from contextlib import suppress
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -16,3 +19,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def usable_bytes() -> float:
+    """Return how much memory this process may have; infinite where the system does not say."""
+    sizes = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    # The limit of a container; without one it says `max`.
+    with suppress(OSError, ValueError):
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(sizes)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from charlm import usable_bytes
 from charlm.cells import CELLS
 from charlm.errors import ModelFileError
 from charlm.files import write_atomic
@@ -142,6 +143,8 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         raise _Refused(read, "a newer charlm can read it")
     if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != size:
         raise _Refused("is damaged: it is longer or shorter than its header says", "use another copy of it")
+    if size > usable_bytes():
+        raise _Refused(f"is a model of {size / 1e9:,.0f} GB, more than this machine has memory")
     texts = {name: metadata[name] for name in ("vocabulary", "config", "metrics", "corpus")}
     texts["runtime"] = metadata.get("runtime", "{}")
     # Objects take many times the room of their text. Only a vocabulary can be long.

@@ -236,7 +236,7 @@ def validate(values: dict[str, Any], places: Mapping[str, str], name: str, probl
 
 
 def _locate(source: str | Path | None) -> Path:
-    name = str(source or DEFAULT_CONFIG)
+    name = DEFAULT_CONFIG if source is None else str(source)
     path = expanded(name)
     bundled = bundled_folder("configs")
     known = sorted(file.stem for file in bundled.glob("*.yaml"))

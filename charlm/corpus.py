@@ -20,11 +20,12 @@ import numpy as np
 from charlm.catalog import Source
 from charlm.downloads import Progress
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
-from charlm.files import cache_folder, replacing, write_atomic
+from charlm.files import cache_folder, replacing, sweep_temporary, write_atomic
 from charlm.sources import chunks, find
 from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
 
 CACHE_VERSION = 3
+DAY_SECONDS = 86400.0
 BYTE_ORDER_MARK = "\ufeff"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
@@ -194,6 +195,7 @@ def _writable_cache() -> Path:
     folder = cache_folder() / "encoded"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_temporary(folder, DAY_SECONDS)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     # A read-only home must not stop anyone: the ids then last as long as the process.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,11 +62,17 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sweep_temporary(folder: Path) -> None:
-    """Remove what a killed writer left behind in `folder`. Failing to is not an error."""
+def sweep_temporary(folder: Path, older_than_seconds: float = 0.0) -> None:
+    """Remove what a killed writer left behind in `folder`. Failing to is not an error.
+
+    Args:
+        folder: where.
+        older_than_seconds: spare what somebody may still be writing.
+    """
     for leftover in folder.glob(".*.tmp"):
         with suppress(OSError):
-            leftover.unlink()
+            if time.time() - leftover.stat().st_mtime >= older_than_seconds:
+                leftover.unlink()
 
 
 def expanded(path: str | Path) -> Path:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from charlm import usable_bytes
 from charlm.cells import CELLS
 from charlm.checkpoint import expected_shapes
 from charlm.config import Config
@@ -64,7 +62,7 @@ def check_memory(config: Config, text: Corpus) -> None:
     """
     characters = fit(len(text.ids), config.train.batch_size, config.train.block_size)
     needed = least_memory_bytes(config.model.model_dump(), len(text.vocabulary), math.prod(characters))
-    there = _memory_bytes()
+    there = usable_bytes()
     if needed > there:
         raise TrainingError(
             f"this run needs at least {needed / 1e9:,.1f} GB of memory, this machine has {there / 1e9:,.1f}",
@@ -122,17 +120,6 @@ def forecast(training: Training) -> Forecast:
         epochs=training.streams.epoch(steps),
         seconds=seconds,
     )
-
-
-def _memory_bytes() -> float:
-    """Return how much memory this process may have; infinite where the system does not say."""
-    sizes = [math.inf]
-    with suppress(AttributeError, ValueError, OSError):
-        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    # The limit of a container; without one it says `max`.
-    with suppress(OSError, ValueError):
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(sizes)
 
 
 def _peak_bytes() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -175,6 +176,16 @@ def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
     assert (own_folders / "best.safetensors").read_bytes() == b"kept"
     with pytest.raises(FileNotFoundError):
         writer.__exit__(None, None, None)
+
+
+def test_sweeping_spares_what_may_still_be_written(own_folders: Path) -> None:
+    """Where several processes write, only what is old is a leftover."""
+    for name, age in ((".a.tmp", 90000.0), (".b.tmp", 10.0)):
+        (own_folders / name).touch()
+        then = time.time() - age
+        os.utime(own_folders / name, (then, then))
+    sweep_temporary(own_folders, 86400.0)
+    assert [path.name for path in own_folders.iterdir()] == [".b.tmp"]
 
 
 def test_sweeping_a_missing_folder_does_nothing(own_folders: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import charlm
 from charlm import config as settings
 from charlm import forecast as forecasts
 from charlm.errors import TrainingError
@@ -71,7 +72,7 @@ def test_a_trial_learns_nothing() -> None:
 
 def test_a_run_that_cannot_fit_is_refused_before_it_is_tried(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it needs and what there is, and no folder is made for it."""
-    monkeypatch.setattr(forecasts, "_memory_bytes", lambda: 1e6)
+    monkeypatch.setattr(forecasts, "usable_bytes", lambda: 1e6)
     for extra in ([], ["--dry-run"]):
         result = call("train", "-c", text, *SHORT, "--set", "model.hidden_size=512", "--out", "large", *extra)
         assert result.exit_code == 1
@@ -99,7 +100,7 @@ def test_memory_is_unknown_where_the_system_does_not_say(monkeypatch: pytest.Mon
     """Then nothing is refused."""
     monkeypatch.delattr("os.sysconf", raising=False)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "max")
-    assert forecasts._memory_bytes() == math.inf
+    assert charlm.usable_bytes() == math.inf
 
 
 def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,6 @@ def test_the_figures_are_json(text: str) -> None:
 def test_too_little_memory_is_a_training_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a program that uses charlm can tell it from others."""
     training = begin()
-    monkeypatch.setattr(forecasts, "_memory_bytes", lambda: 1e3)
+    monkeypatch.setattr(forecasts, "usable_bytes", lambda: 1e3)
     with pytest.raises(TrainingError, match="at least"):
         forecasts.check_memory(training.config, training.corpus)
