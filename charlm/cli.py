@@ -136,7 +136,7 @@ def sample(
     min_p: Annotated[
         float, typer.Option(help="Leave out what is less than this share as likely as the likeliest.")
     ] = 0.0,
-    num: Annotated[int, typer.Option(min=1, max=10**6, help="How many samples; text k has the seed plus k.")] = 1,
+    num: Annotated[int, typer.Option(min=1, max=10_000, help="How many samples; text k has the seed plus k.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End at this text, which is kept; may be repeated.")] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="End after so many lines.")] = None,
     hide_prompt: Annotated[bool, typer.Option("--hide-prompt", help="Print the new text alone.")] = False,

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,9 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
             )
         _check_best(training)
         training.logbook.rewind(training.progress.step)
-        write_atomic(run.config, effective.to_yaml().encode())
+        # For people; what counts is in `last.safetensors`, and a full disk must not end here a run that can go on.
+        with suppress(OSError):
+            write_atomic(run.config, effective.to_yaml().encode())
         yield training
 
 
