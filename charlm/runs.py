@@ -204,6 +204,8 @@ def verdict(training: Training) -> str:
         return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
     if not progress.evaluations_without_gain:
         return "the last validation was the best: more time may make it better yet"
+    if progress.evaluations_without_gain == 1:
+        return "the validation before the last was the best: too early to tell whether more time would help"
     since = training.logbook.best.step
     return f"no validation has been better since step {since:,}: it began to learn its text by heart"
 

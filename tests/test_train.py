@@ -94,6 +94,15 @@ def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest
     assert "nothing was held out" in verdict(untold)
 
 
+def test_one_validation_without_gain_says_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a run was made longer, whose rate then rises again."""
+    training = begin(train__evaluations=3)
+    answers = iter([3.0, 2.0, 2.1])
+    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    interrupt(training, 100)
+    assert "too early to tell" in verdict(training)
+
+
 def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bad gradient changes no weight and no state; the run goes on."""
     training = begin(train__steps=8)
