@@ -103,17 +103,18 @@ class TrainConfig(Settings):
     )
     batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
     block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
-    optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; or adamw for all"
+    optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
+        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all"
     )
-    learning_rate: float = Field(6e-3, gt=0, le=10, description="AdamW's learning rate")
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
     matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
     weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
-        "auto", description="decay of the recurrent layers' matrices; auto: more the more often the text is read"
+        "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
     )
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
-    clip_norm: float = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient")
+    clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null for any")
+    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
     reset_probability: float = Field(
         0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"
     )

@@ -1,7 +1,8 @@
-"""Muon for the recurrent layers' matrices, each gate for itself, and AdamW for all else. Knows no data."""
+"""Muon for the recurrent layers' matrices, gate by gate, and AdamW for the rest, or a classic. Knows no data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ from charlm.model import CharModel, tensor_of
 
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-ADAMW_SLOTS = ("step", "exp_avg", "exp_avg_sq")
-NEVER_NEGATIVE = ("step", "exp_avg_sq")
+NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg", "sum")
+# How fast the running mean of squares forgets, as char-rnn (Karpathy 2015) has it; torch's own is slower.
+RMSPROP_DECAY = 0.95
 
 
 def orthogonalise(matrices_GOI: Tensor, steps: int = 5) -> Tensor:
@@ -72,6 +74,17 @@ class GateMuon(torch.optim.Optimizer):
         parameter.add_(direction_GOI.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
+# What each remembers of a weight.
+SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    GateMuon: ("momentum",),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+    torch.optim.Adagrad: ("step", "sum"),
+    torch.optim.SGD: (),
+}
+
+
 class Optimizer:
     """All the optimisers of a model behind one step, with a state that can be written down."""
 
@@ -83,19 +96,23 @@ class Optimizer:
         self._optimizers: list[torch.optim.Optimizer]
         if settings.optimizer == "muon":
             muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate)
-            self._optimizers = [muon, _adamw([list(rest.values())], settings)]
+            self._optimizers = [muon, _classic("adamw", [list(rest.values())], settings)]
         else:
-            self._optimizers = [_adamw([list(matrices.values()), list(rest.values())], settings)]
+            groups = [list(matrices.values()), list(rest.values())]
+            self._optimizers = [_classic(settings.optimizer, groups, settings)]
         # Either way the first group is that of the matrices.
         self._decayed = self._groups()[0]
         self._parameters = list(named.values())
-        self._clip_norm = settings.clip_norm
+        self._clip_norm, self._clip_value = settings.clip_norm, settings.clip_value
         for group in self._groups():
             group["full_lr"] = group["lr"]
 
     def clip(self) -> float:
-        """Shorten the whole gradient to the largest norm allowed; return the norm it had."""
-        return float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
+        """Shorten the whole gradient to the largest norm allowed, then its numbers; return the norm it had."""
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm or math.inf))
+        if self._clip_value is not None:
+            nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+        return norm
 
     def step(self, rate: float, weight_decay: float) -> None:
         """Update the weights at `rate`, a share of the full learning rates, and let the matrices decay."""
@@ -125,10 +142,9 @@ class Optimizer:
             for slot, tensor in state.items()
         }
 
-    @staticmethod
-    def is_described_by(arrays: Arrays) -> bool:
-        """Tell whether arrays hold the state of an optimiser that has made a step."""
-        return any(name.startswith("optimizer.") for name in arrays)
+    def is_described_by(self, arrays: Arrays) -> bool:
+        """Tell whether arrays hold the state of an optimiser that has made a step; some never have any."""
+        return not any(SLOTS[type(optimizer)] for optimizer in self._optimizers) or _has_state(arrays)
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Take over what `arrays` returned.
@@ -136,16 +152,16 @@ class Optimizer:
         Raises:
             ValueError: it is not the state of these optimisers.
         """
-        has_state = self.is_described_by(arrays)
+        has_state = _has_state(arrays)
         for optimizer in self._optimizers:
-            slots = ("momentum",) if isinstance(optimizer, GateMuon) else ADAMW_SLOTS
+            slots = SLOTS[type(optimizer)]
             optimizer.state.clear()
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     keys = {slot: f"optimizer.{self._names[parameter]}.{slot}" for slot in slots}
-                    if has_state:
+                    if has_state and slots:
                         optimizer.state[parameter] = {
-                            # AdamW keeps its step count on the CPU whatever the device.
+                            # Step counts are kept on the CPU whatever the device.
                             slot: torch.empty((), device="cpu") if slot == "step" else torch.empty_like(parameter)
                             for slot in slots
                         }
@@ -158,9 +174,22 @@ class Optimizer:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
 
-def _adamw(groups: list[list[nn.Parameter]], settings: TrainConfig) -> torch.optim.AdamW:
+def _classic(name: str, groups: list[list[nn.Parameter]], settings: TrainConfig) -> torch.optim.Optimizer:
     parameters = [{"params": group} for group in groups]
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    rate = settings.learning_rate
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=rate)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=rate, alpha=RMSPROP_DECAY)
+    if name == "adagrad":
+        return torch.optim.Adagrad(parameters, lr=rate)
+    return torch.optim.SGD(parameters, lr=rate)
+
+
+def _has_state(arrays: Arrays) -> bool:
+    return any(name.startswith("optimizer.") for name in arrays)
 
 
 def _is_recurrent_matrix(name: str) -> bool:

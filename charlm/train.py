@@ -298,7 +298,9 @@ class Training:
         dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
         progress.dropout = dropout_for(num_epochs) if dropout == "auto" else dropout
         progress.weight_dropout = weight_dropout_for(num_epochs) if thinning == "auto" else thinning
-        progress.weight_decay = weight_decay_for(num_epochs) if decay == "auto" else decay
+        decays_by_itself = given.train.optimizer in ("muon", "adamw")
+        planned = weight_decay_for(num_epochs) if decays_by_itself else 0.0
+        progress.weight_decay = planned if decay == "auto" else decay
 
     def _epochs_planned(self) -> float | None:
         """Return how often the text will have been read; None while a timed run does not know its pace yet."""

@@ -317,7 +317,7 @@ def test_a_number_as_python_writes_it_is_that_number(number: float) -> None:
         ("train", "epochs", "0", "0"),
         ("train", "warmup_fraction", "1.1", "1.1"),
         ("train", "reset_probability", "2", "2"),
-        ("train", "optimizer", "sgd", "'sgd'"),
+        ("train", "optimizer", "newton", "'newton'"),
         ("train", "precision", "fp16", "'fp16'"),
         ("train", "device", "gpu", "'gpu'"),
         ("train", "threads", "0", "0"),

@@ -1,6 +1,10 @@
-"""Muon and AdamW: directions, groups, and a state that can be written down."""
+"""Muon, AdamW and the classics: directions, groups, and a state that can be written down."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +58,7 @@ def test_muon_takes_the_recurrent_matrices_and_adamw_all_else() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["muon", "adamw"])
+@pytest.mark.parametrize("name", ["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"])
 def test_a_state_that_was_written_down_goes_on_exactly(name: str) -> None:
     """Three steps in one go, and two steps, a new optimiser with the old one's arrays, and one more, are bit-equal."""
     _, straight = stepped(name, 3)
@@ -78,6 +82,78 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     assert before == pytest.approx(7.0 * len(gradients) ** 0.5)
     assert gradients.norm().item() == pytest.approx(1.0, rel=1e-4)
     assert len(gradients.unique()) == 1
+
+
+def test_clipping_by_value_bounds_each_number() -> None:
+    """Without a bound for the norm the small ones stay as they are."""
+    model = CharModel("rnn", 3, 2, 2, 1)
+    optimizer = Optimizer(model, TrainConfig(clip_norm=None, clip_value=5.0, steps=1))
+    for index, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, (-1.0) ** index * 4 * index)
+    before = optimizer.clip()
+    expected = [min(4.0 * index, 5.0) * (-1) ** index for index in range(len(list(model.parameters())))]
+    for value, parameter in zip(expected, model.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert (parameter.grad == value).all()
+    sizes = [4.0 * index * parameter.numel() ** 0.5 for index, parameter in enumerate(model.parameters())]
+    assert before == pytest.approx(np.linalg.norm(sizes))
+
+
+# One step of each for one weight: from gradient and memory, as its source writes it, to what is subtracted and kept.
+EQUATIONS: dict[str, Callable[[float, dict[str, float], int], float]] = {}
+
+
+def equation(name: str) -> Callable[[Any], Any]:
+    """Enter a function into the table."""
+    return lambda function: EQUATIONS.setdefault(name, function)
+
+
+@equation("adam")
+def adam(gradient: float, memory: dict[str, float], step: int) -> float:
+    """Kingma & Ba 2015, algorithm 1."""
+    memory["m"] = 0.9 * memory.get("m", 0.0) + 0.1 * gradient
+    memory["v"] = 0.999 * memory.get("v", 0.0) + 0.001 * gradient**2
+    return memory["m"] / (1 - 0.9**step) / (math.sqrt(memory["v"] / (1 - 0.999**step)) + 1e-8)
+
+
+@equation("rmsprop")
+def rmsprop(gradient: float, memory: dict[str, float], step: int) -> float:
+    """Tieleman & Hinton 2012, lecture 6e, with the decay of char-rnn."""
+    memory["v"] = 0.95 * memory.get("v", 0.0) + 0.05 * gradient**2
+    return gradient / (math.sqrt(memory["v"]) + 1e-8)
+
+
+@equation("adagrad")
+def adagrad(gradient: float, memory: dict[str, float], step: int) -> float:
+    """Duchi et al. 2011, the diagonal form."""
+    memory["sum"] = memory.get("sum", 0.0) + gradient**2
+    return gradient / (math.sqrt(memory["sum"]) + 1e-10)
+
+
+@equation("sgd")
+def sgd(gradient: float, memory: dict[str, float], step: int) -> float:
+    """Down the gradient."""
+    return gradient
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_a_classic_steps_as_its_source_says(name: str) -> None:
+    """Every weight, of matrices and of all else, over five steps at changing rates."""
+    model = CharModel("lstm", 3, 2, 2, 1)
+    model.initialise(torch.Generator().manual_seed(0))
+    optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "learning_rate": 0.1, "steps": 5}))
+    random = np.random.default_rng(3)
+    expected = {key: array.astype(np.float64) for key, array in model.arrays().items()}
+    memories: dict[str, dict[str, float]] = {key: {} for key in expected}
+    for step in range(1, 6):
+        rate = 1.0 / step
+        for key, parameter in model.named_parameters():
+            gradient = random.normal()
+            parameter.grad = torch.full_like(parameter, gradient)
+            expected[key] -= 0.1 * rate * EQUATIONS[name](gradient, memories[key], step)
+        optimizer.step(rate, weight_decay=0.0)
+    for key, array in model.arrays().items():
+        np.testing.assert_allclose(array, expected[key], rtol=1e-5, atol=1e-6)
 
 
 def stepped(name: str, steps: int = 1) -> tuple[Optimizer, CharModel]:

@@ -59,6 +59,7 @@ CHANGES: dict[str, Any] = {
     "train.batch_size": 2,
     "train.block_size": 7,
     "train.optimizer": "adamw",
+    "train.clip_value": 1e-4,
     "train.learning_rate": 1e-3,
     "train.matrix_learning_rate": 1e-2,
     "train.weight_decay": 0.0,

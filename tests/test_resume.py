@@ -46,6 +46,21 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
     assert last.progress.finished == "done"
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, precision: str) -> None:
+    """Also where the optimiser remembers nothing."""
+    changes: dict[str, Any] = {"train__optimizer": optimizer, "train__precision": precision, "train__clip_value": 0.01}
+    straight = begin("straight", **changes)
+    interrupt(straight, 100)
+    broken = begin("broken", **changes)
+    interrupt(broken, 7)
+    interrupt(resume(broken.run), 6)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+
+
 @pytest.mark.parametrize("at", [3, 8, 13, 17])
 def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without gain count on, so a run ends where it would have ended."""
