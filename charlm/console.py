@@ -5,14 +5,36 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
 
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, UsageError
 from charlm.output import report_error
+
+
+class _Forgiving:
+    """A stream that may vanish: what can no longer be said is not said, and ends nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write it, if that can be done."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _prepare_streams() -> None:
@@ -31,10 +53,27 @@ def _prepare_streams() -> None:
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**settings)
+    # A closed terminal or a full disk under a log must not end a run that can go on.
+    sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        # torch, among others, ends the process without it.
+        raise UsageError("the current folder no longer exists", "change to one that does") from error
 
 
 class Commands(TyperGroup):
     """Tells every known error in one line with a hint, and ends quietly when nobody reads on."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the command line and run the command, also where not even the help can be written."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            sys.exit(report_error(f"nothing can be written: {error.strerror or error}", "", 1))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -42,6 +81,7 @@ class Commands(TyperGroup):
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            _check_folder()
             return super().invoke(ctx)
         except CharlmError as error:
             raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None

@@ -102,7 +102,18 @@ def load(
     folder = _writable_cache()
     description = _cached(folder, key)
     if description is None:
-        description = _encode_into(folder, key, sources, encoding, kind, vocabulary, unknown, digest)
+        options = (key, sources, encoding, kind, vocabulary, unknown, digest)
+        try:
+            description = _encode_into(folder, *options)
+        except OSError:  # the disk of the cache is full
+            folder = _temporary_cache()
+            try:
+                description = _encode_into(folder, *options)
+            except OSError as error:
+                raise CorpusError(
+                    f"the encoded text cannot be written into `{folder}`: {error.strerror or error}",
+                    "`CHARLM_CACHE` and `TMPDIR` may name folders with more room",
+                ) from error
     symbols = Vocabulary(kind, "".join(map(chr, description["symbols"])))
     if not description["characters"]:
         raise CorpusError(f"{_title(names)} holds no character that could be used")
@@ -198,7 +209,11 @@ def _writable_cache() -> Path:
         sweep_temporary(folder, DAY_SECONDS)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    # A read-only home must not stop anyone: the ids then last as long as the process.
+    return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """Make a cache that lasts as long as the process: a read-only home or a full disk must not stop anyone."""
     folder = Path(tempfile.mkdtemp(prefix="charlm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -23,9 +24,10 @@ def report_error(message: str, hint: str, exit_code: int) -> int:
     """Tell an error in one line, with what to do about it; return the exit code."""
     may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = typer.style("error:", fg="red") if may_colour else "error:"
-    print(word, one_line(message), file=sys.stderr, flush=True)
-    if hint:
-        print("hint:", one_line(hint), file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(word, one_line(message), file=sys.stderr, flush=True)
+        if hint:
+            print("hint:", one_line(hint), file=sys.stderr, flush=True)
     return exit_code
 
 

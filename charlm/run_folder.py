@@ -210,7 +210,7 @@ class Logbook:
     def _write_last(self) -> None:
         if self._last:
             # Once it is there nobody will write the records before it again.
-            if self.run.metrics.exists():
+            if self.run.metrics.is_file():
                 sync(self.run.metrics)
             self._last.save(self.run.last)
             self._last = None

@@ -142,10 +142,16 @@ def _checked(path: Path) -> Source:
 
 def _spool(name: str, stream: BinaryIO) -> Source:
     """Keep what comes through a pipe, so that it can be read twice."""
-    spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
-    while chunk := stream.read(CHUNK_BYTES):
-        spool.write(chunk)
-    spool.flush()
+    try:
+        spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
+        while chunk := stream.read(CHUNK_BYTES):
+            spool.write(chunk)
+        spool.flush()
+    except OSError as error:
+        raise CorpusError(
+            f"what comes through {name} cannot be kept: {error.strerror or error}",
+            "`TMPDIR` may name a folder with more room",
+        ) from error
 
     def reopen() -> BinaryIO:
         return Path(spool.name).open("rb")

@@ -6,15 +6,17 @@ import errno
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from charlm import run_folder
+from charlm import corpus, run_folder
 from charlm.checkpoint import ModelFile, load
-from charlm.errors import RunError
+from charlm.errors import CorpusError, RunError
 from charlm.files import append_whole
 from charlm.runs import conclude, verdict
 from tests.commands import SHORT, call, spawn
@@ -208,3 +210,71 @@ def test_a_run_whose_folder_vanishes_goes_to_its_end(text: str, monkeypatch: pyt
     assert result.exit_code == 1
     assert "No such file" in result.stderr
     assert len(result.stdout) >= 40
+
+
+@linux
+def test_a_run_whose_reader_has_gone_goes_to_its_end(text: str) -> None:
+    """What can no longer be said is not said: a pager that was left, a terminal that was closed, a full log."""
+    command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--sample-length", "0", "--out"]
+    with subprocess.Popen([*command, "gone"], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    with Path("/dev/full").open("w") as full:
+        logged = subprocess.run([*command, "logged"], stderr=full, check=False)
+    assert (process.returncode, logged.returncode) == (0, 0)
+    for name in ("gone", "logged"):
+        assert load(Path(name, "last.safetensors")).metrics["finished"] == "done"
+
+
+@linux
+def test_help_that_cannot_be_written_is_an_error_of_one_line() -> None:
+    """Not a traceback; and a wrong option is one however it can be told."""
+    command = [sys.executable, "-m", "charlm"]
+    with Path("/dev/full").open("w") as full:
+        helped = subprocess.run([*command, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+        wrong = subprocess.run([*command, "sample", "--no-such"], stderr=full, check=False)
+    assert (helped.returncode, helped.stderr.count(b"\n"), wrong.returncode) == (1, 1, 2)
+
+
+@linux
+def test_a_folder_that_is_gone_is_told() -> None:
+    """Rather than by whichever library looks for it first."""
+    Path("gone").mkdir()
+    code = "import os, sys; os.chdir('gone'); os.rmdir('../gone'); from charlm.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "corpora"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+    assert b"no longer exists" in done.stderr
+
+
+def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is saved all the same, and the trouble told."""
+    training = begin()
+    answers = training.learn()
+    next(answers)
+    training.run.metrics.unlink()
+    os.mkfifo(training.run.metrics)
+    for _ in answers:
+        pass
+    assert "metrics.jsonl" in training.logbook.trouble
+    assert load(training.run.last).metrics["step"] == 20
+
+
+def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the process; where there is no room either, both places are told."""
+    encode, folders = corpus._encode_into, []
+
+    def encode_into(folder: Path, *arguments: Any) -> Any:
+        folders.append(folder)
+        if len(folders) in fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return encode(folder, *arguments)
+
+    monkeypatch.setattr(corpus, "_encode_into", encode_into)
+    fails = {1}
+    assert len(corpus.load([text]).ids) > 0
+    assert folders[0] != folders[1]
+    fails = {3, 4}
+    Path(text).write_text("another", encoding="utf-8")
+    with pytest.raises(CorpusError, match="No space left") as raised:
+        corpus.load([text])
+    assert "CHARLM_CACHE" in raised.value.hint
