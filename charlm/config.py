@@ -112,7 +112,14 @@ class TrainConfig(Settings):
         "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
     )
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
+    schedule: Literal["linear", "cosine", "step"] = Field(
+        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, or by steps"
+    )
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
+    step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: what it is multiplied by after each epoch")
+    step_after_epochs: int = Field(
+        10, ge=1, le=10**6, description="schedule step: after so many epochs for the first time"
+    )
     clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null for any")
     clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
     reset_probability: float = Field(

@@ -37,11 +37,24 @@ class Pace:
         self._seconds = self._clock.seconds
 
 
-def rate_share(share: float, warmup_fraction: float, decay_fraction: float) -> float:
-    """Return the share of the full learning rate at a share of the run: up, level, and in a line down to 0."""
+def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_cosine: bool = False) -> float:
+    """Return the share of the full learning rate at a share of the run: up, level, and down to 0.
+
+    Args:
+        share: how much of the run is done.
+        warmup_fraction: of the run in which it rises.
+        decay_fraction: of the run, at its end, in which it falls; 0 for none.
+        is_cosine: falls as half a cosine does, not in a line.
+    """
     rise = (share + 1e-3) / warmup_fraction if warmup_fraction else 1.0
-    fall = (1 - share) / decay_fraction if decay_fraction else 1.0
+    left = min(max((1 - share) / decay_fraction, 0.0), 1.0) if decay_fraction else 1.0
+    fall = (1 - math.cos(math.pi * left)) / 2 if is_cosine else left
     return max(0.0, min(rise, fall, 1.0))
+
+
+def step_share(num_epochs: float, factor: float, after_epochs: int) -> float:
+    """Return the share of the full rate where it is multiplied by a factor at the end of each epoch from one on."""
+    return float(factor ** max(0, math.floor(num_epochs) - after_epochs + 1))
 
 
 def due(share_before: float, share: float, times: int) -> bool:

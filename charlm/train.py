@@ -20,7 +20,7 @@ from charlm.optimizer import Optimizer
 from charlm.progress import MAX_ROLLBACKS, Progress, Record
 from charlm.run_folder import Logbook, RunFolder
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, step_share, weight_decay_for, weight_dropout_for
 from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
@@ -153,8 +153,7 @@ class Training:
             self.save()
         while not self.progress.finished and not should_stop():
             share_before = self.share
-            rate = rate_share(share_before, settings.warmup_fraction, settings.decay_fraction)
-            rate *= 0.5**self.progress.rollbacks
+            rate = self._rate_share(share_before) * 0.5**self.progress.rollbacks
             self._settle_regularisation()
             self.learn_block(self.streams.block(self.progress.step), rate)
             self.progress.step += 1
@@ -284,6 +283,13 @@ class Training:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
         self.optimizer.clear()
+
+    def _rate_share(self, share: float) -> float:
+        settings = self.config.train
+        if settings.schedule == "step":
+            falls = step_share(self.epoch, settings.step_factor, settings.step_after_epochs)
+            return falls * rate_share(share, settings.warmup_fraction, 0.0)
+        return rate_share(share, settings.warmup_fraction, settings.decay_fraction, settings.schedule == "cosine")
 
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""

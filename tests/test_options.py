@@ -60,6 +60,9 @@ CHANGES: dict[str, Any] = {
     "train.block_size": 7,
     "train.optimizer": "adamw",
     "train.clip_value": 1e-4,
+    "train.schedule": "cosine",
+    "train.step_factor": 0.5,
+    "train.step_after_epochs": 2,
     "train.learning_rate": 1e-3,
     "train.matrix_learning_rate": 1e-2,
     "train.weight_decay": 0.0,
@@ -119,6 +122,8 @@ def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
     # Measured after every block and at such a rate, a validation soon is no better than the one before.
     restless = {"train.evaluations": 24, "train.learning_rate": 0.5, "train.matrix_learning_rate": 0.5}
     base = SMALL | (restless if key == "train.patience" else {})
+    if key.startswith("train.step_"):
+        base |= {"train.schedule": "step", "train.step_after_epochs": 1, "train.epochs": 4.0, "train.steps": None}
     assert outcome_once(json.dumps(base)) != outcome(base | {key: CHANGES[key]})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, weight_decay_for, weight_dropout_for
+from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, step_share, weight_decay_for, weight_dropout_for
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -13,6 +13,23 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     expected = [0.01, 0.51, 1.0, 1.0, 1.0, 0.5, 0.0]
     assert [rate_share(share, 0.1, 0.5) for share in shares] == pytest.approx(expected)
     assert rate_share(0.0, 0.0, 0.0) == rate_share(0.9, 0.0, 0.0) == 1.0
+
+
+def test_a_cosine_falls_slowly_first_and_last() -> None:
+    """Between the same ends as the line, through the same middle."""
+    shares = [0.3, 0.5, 0.625, 0.75, 0.875, 1.0]
+    expected = [1.0, 1.0, 0.8535534, 0.5, 0.1464466, 0.0]
+    assert [rate_share(share, 0.1, 0.5, is_cosine=True) for share in shares] == pytest.approx(expected)
+
+
+def test_steps_are_those_of_a_loop_over_epochs() -> None:
+    """At the end of each epoch from the tenth on the rate is multiplied, as char-rnn (Karpathy 2015) does it."""
+    rate, rates = 1.0, []
+    for epoch in range(1, 15):
+        rates.append(rate)  # during this epoch
+        if epoch >= 10:
+            rate *= 0.97
+    assert [step_share(epoch + 0.5, 0.97, 10) for epoch in range(14)] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 50, 100, 12345])
