@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from typer.testing import CliRunner, Result
@@ -37,3 +40,19 @@ def answer(*arguments: str, stdin: str | bytes | None = None) -> Any:
     result = call(*arguments, stdin=stdin)
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """End what takes longer, as a failure of the test."""
+
+    def end(number: int, frame: Any) -> None:
+        raise AssertionError(f"it takes more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +152,6 @@ def works(path: Path) -> bool:
     except CharlmError:
         pass
     return True
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """End what takes longer, as a failure of the test."""
-
-    def end(number: int, frame: Any) -> None:
-        raise AssertionError(f"it takes more than {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def assert_refused(result: Result) -> str:

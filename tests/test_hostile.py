@@ -7,14 +7,12 @@ import json
 import os
 import random
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +26,11 @@ from charlm.cli import app
 from charlm.config import GROUPS, Config, Settings, load
 from charlm.errors import ConfigError, one_line
 from charlm.strict_yaml import MAX_BYTES
-from tests.commands import SMALL, answer, call
+from tests.commands import SMALL, answer, call, within
 from tests.settings_files import SHIPPED, durations, loaded, refusal
 
 NOBODY = "~no-such-user/x"
 TINY = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sample-length", "3"]
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail instead of waiting for ever."""
-
-    def give_up(number: int, frame: object) -> None:
-        pytest.fail(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # Settings

@@ -26,8 +26,8 @@ from charlm.errors import CorpusError
 from charlm.sample import softmax
 from charlm.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.commands import answer, call
-from tests.test_hostile import TINY, within
+from tests.commands import answer, call, within
+from tests.test_hostile import TINY
 from tests.texts import cached_ids, text_of, write
 
 # What would clear the screen, ring, turn text around, or begin a line.

@@ -14,6 +14,19 @@ from charlm.train import Training
 from tests.training import TEXT, assert_same_run, begin, interrupt, metrics, resume, training_of
 
 
+def assert_resumed_exactly(**changes: Any) -> Training:
+    """Compare a run with one that was interrupted after 7 and after 13 blocks; return the latter."""
+    straight = begin("straight", **changes)
+    interrupt(straight, 100)
+    broken = begin("broken", **changes)
+    interrupt(broken, 7)
+    interrupt(resume(broken.run), 6)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+    return last
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -34,15 +47,8 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
         "train__reset_probability": 0.2,
         "train__evaluations": 2,
     }
-    straight = begin("straight", **changes)
-    assert 3 < straight.streams.blocks_per_epoch < 13
-    interrupt(straight, 100)
-    broken = begin("broken", **changes)
-    interrupt(broken, 7)
-    interrupt(resume(broken.run), 6)
-    last = resume(broken.run)
-    interrupt(last, 100)
-    assert_same_run(straight, last)
+    last = assert_resumed_exactly(**changes)
+    assert 3 < last.streams.blocks_per_epoch < 13
     assert last.progress.finished == "done"
 
 
@@ -50,15 +56,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, precision: str) -> None:
     """Also where the optimiser remembers nothing."""
-    changes: dict[str, Any] = {"train__optimizer": optimizer, "train__precision": precision, "train__clip_value": 0.01}
-    straight = begin("straight", **changes)
-    interrupt(straight, 100)
-    broken = begin("broken", **changes)
-    interrupt(broken, 7)
-    interrupt(resume(broken.run), 6)
-    last = resume(broken.run)
-    interrupt(last, 100)
-    assert_same_run(straight, last)
+    assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
 
 
 @pytest.mark.parametrize("at", [3, 8, 13, 17])

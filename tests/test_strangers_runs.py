@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load as load_arrays
 from typer.testing import Result
 
-from tests.commands import call
-from tests.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken, within
+from tests.commands import call, within
+from tests.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
 Floats = np.ndarray[Any, np.dtype[Any]]

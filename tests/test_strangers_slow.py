@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load as load_arrays
 
 from charlm.checkpoint import ModelFile, expected_shapes, load
-from tests.commands import call
+from tests.commands import call, within
 from tests.strangers import (
     FIELDS,
     altered,
@@ -30,7 +30,6 @@ from tests.strangers import (
     is_right,
     joined,
     parted,
-    within,
     works,
 )
 
