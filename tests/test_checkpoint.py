@@ -1,4 +1,4 @@
-"""Model files come back bit by bit or are refused, and run folders survive crashes and other processes."""
+"""Model files come back bit by bit or are refused."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ import pytest
 from charlm.checkpoint import load
 from charlm.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its runs")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits as Linux can"),
+]
 
 NUM_KILLS = 200
 NUM_SIGNALS = 50
@@ -33,7 +36,7 @@ RUN = [
 # Runs charlm in forks of a process that has loaded it, which takes a hundredth of the time. Reads lines of
 # JSON: seconds to wait, signals to send with seconds between them, and arguments; writes how it ended.
 RUNNER = """
-import json, os, signal, sys, time
+import json, os, select, signal, sys, time
 import torch
 torch.set_num_threads(1)
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads half of torch, once
@@ -60,17 +63,16 @@ for line in sys.stdin:
             import traceback; traceback.print_exc()
             code = 99
         os._exit(code)
-    ended, seconds = 0, 0.0
+    ended, end = 0, os.pidfd_open(child)
     for wait, number in order["signals"]:
-        deadline = time.monotonic() + wait
-        while not ended and time.monotonic() < deadline:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.001)
+        if not ended and select.select([end], [], [], wait)[0]:
+            ended, status = os.waitpid(child, 0)
         if not ended:
             os.kill(child, number)
     asked = time.monotonic()
     if not ended:
         _, status = os.waitpid(child, 0)
+    os.close(end)
     print(json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - asked}), flush=True)
 """
 
