@@ -160,7 +160,7 @@ def _training(runtime: Runtime, rounds: int) -> Iterator[Row]:
 
             def learn_ours(model: CharModel = ours) -> None:
                 with runtime.autocast():
-                    logits_TBV, _ = model(tokens_TB, model.zero_state(STREAMS))
+                    logits_TBV, _ = model(tokens_TB, model.start_state(STREAMS))
                 _go_back(model, logits_TBV, tokens_TB)
 
             def learn_stock(model: _StockModel = stock) -> None:
@@ -174,9 +174,10 @@ def _training(runtime: Runtime, rounds: int) -> Iterator[Row]:
             prepares = [partial(prepare, True, learn_ours), partial(prepare, False, learn_stock)]
             seconds = _in_turns(rounds, learn_ours, learn_stock, prepare=prepares)
             keep_freed_memory()
-            weights = sum(parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name)
             # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
-            operations = 6 * (weights - ours.embedding.weight.numel()) * STREAMS * BLOCK_SIZE
+            weights = {name: parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name}
+            del weights["embedding.weight"]
+            operations = 6 * sum(weights.values()) * STREAMS * BLOCK_SIZE
             characters = STREAMS * BLOCK_SIZE
             yield Row(
                 "training",

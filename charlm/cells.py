@@ -1,21 +1,34 @@
 """The recurrences, once, as equations. They run on NumPy arrays and on torch tensors alike.
 
-Notation: `x` is what the input adds to each gate, W x + b, already computed; `h` is the hidden state, `c` the
-LSTM's cell state. `recurrent` is what the hidden state adds, R h + b_r. The gates lie side by side in the last
-axis, in the order of the names in `CELLS`, the order of PyTorch and cuDNN. Letters: `B` streams, `H` units, `G` gates.
+Notation: `x` is what the input adds to each gate, W x + b, already computed; the gates lie side by side in its last
+axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, what
+the hidden state adds. A prime marks what is new. Letters: `B` streams, `H` units, `G` gates, `K` peepholes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # An array of NumPy or of torch: both know +, *, slicing and broadcasting.
 Array = Any
 State = tuple[Array, ...]
+Gates = dict[str, Array]
+
+
+class Recurrent(NamedTuple):
+    """What the state is multiplied with.
+
+    Attributes:
+        products: functions from (B, H) to some of the gates, (B, gates times H): R h + b_r.
+        peepholes_KH: one number for each unit and each gate that sees the cell state.
+    """
+
+    products: Sequence[Callable[[Array], Array]]
+    peepholes_KH: Array = None
 
 
 @dataclass(frozen=True)
@@ -23,72 +36,251 @@ class Cell:
     """One kind of recurrence.
 
     Attributes:
-        step: `(x_BGH, recurrent_BGH, state) -> (state, gates)`; gates by name, in the order of `gates`.
+        step: `(x_BGH, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
         gates: the gates in the order in which they lie in the weights.
         state: the parts of the state; the first is what the layer puts out.
+        products: how many of the gates each product with the state makes; together all gates, or none of them.
+        peepholes: the gates that see the cell state.
     """
 
-    step: Callable[[Array, Array, State], tuple[State, dict[str, Array]]]
+    step: Callable[[Array, Recurrent, State], tuple[State, Gates]]
     gates: tuple[str, ...]
     state: tuple[str, ...]
+    products: tuple[int, ...]
+    peepholes: tuple[str, ...] = ()
+
+    def weight_shapes(self, num_inputs: int, num_units: int) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of each weight of a layer, in torch's names and order; `peephole_l0` is ours."""
+        num_rows = len(self.gates) * num_units
+        weights: dict[str, tuple[int, ...]] = {"weight_ih_l0": (num_rows, num_inputs)}
+        biases: dict[str, tuple[int, ...]] = {"bias_ih_l0": (num_rows,)}
+        if self.products:
+            weights["weight_hh_l0"], biases["bias_hh_l0"] = (num_rows, num_units), (num_rows,)
+        if self.peepholes:
+            biases["peephole_l0"] = (len(self.peepholes), num_units)
+        return weights | biases
 
 
-def lstm(x_BGH: Array, recurrent_BGH: Array, state: State) -> tuple[State, dict[str, Array]]:
-    """Step a long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+def rnn(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Simple recurrent network (Elman 1990).
 
-    i, f, o = sigmoid(x + R h),  g = tanh(x + R h),  c' = f * c + i * g,  h' = o * tanh(c')
-
-    Args:
-        x_BGH: shape (B, 4H).
-        recurrent_BGH: shape (B, 4H).
-        state: h and c, each (B, H).
-    """
-    _, c_BH = state
-    i, f, g, o = split(x_BGH + recurrent_BGH, 4)
-    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
-    c_BH = f * c_BH + i * g
-    return (o * tanh(c_BH), c_BH), {"input": i, "forget": f, "candidate": g, "output": o}
-
-
-def gru(x_BGH: Array, recurrent_BGH: Array, state: State) -> tuple[State, dict[str, Array]]:
-    """Step a gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
-
-    r, z = sigmoid(x + R h),  n = tanh(x + r * (R h)),  h' = (1 - z) * n + z * h
-
-    The update gate z is the share of the OLD state that is kept; Cho et al. 2014 call it the same, other texts
-    the reverse.
-
-    Args:
-        x_BGH: shape (B, 3H).
-        recurrent_BGH: shape (B, 3H).
-        state: h, shape (B, H).
-    """
-    (h_BH,) = state
-    x_reset, x_update, x_candidate = split(x_BGH, 3)
-    h_reset, h_update, h_candidate = split(recurrent_BGH, 3)
-    r, z = sigmoid(x_reset + h_reset), sigmoid(x_update + h_update)
-    n = tanh(x_candidate + r * h_candidate)
-    return ((1 - z) * n + z * h_BH,), {"reset": r, "update": z, "candidate": n}
-
-
-def rnn(x_BGH: Array, recurrent_BGH: Array, state: State) -> tuple[State, dict[str, Array]]:
-    """Step a simple recurrent network (Elman 1990).
-
-    h' = tanh(x + R h)
+    h' = tanh(x + R(h))
 
     Args:
         x_BGH: shape (B, H).
-        recurrent_BGH: shape (B, H).
+        recurrent: one product, to (B, H).
         state: h, shape (B, H).
     """
-    h_BH = tanh(x_BGH + recurrent_BGH)
-    return (h_BH,), {"candidate": h_BH}
+    (R,) = recurrent.products
+    (h,) = state
+    h = tanh(x_BGH + R(h))
+    return (h,), {"candidate": h}
 
+
+def rnn_relu(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Simple recurrent network (Elman 1990) of rectified linear units (as in Le, Jaitly and Hinton 2015).
+
+    h' = max(0, x + R(h))
+
+    Args:
+        x_BGH: shape (B, H).
+        recurrent: one product, to (B, H).
+        state: h, shape (B, H).
+    """
+    (R,) = recurrent.products
+    (h,) = state
+    h = relu(x_BGH + R(h))
+    return (h,), {"candidate": h}
+
+
+def lstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+
+    i = sigmoid(x_i + R_i(h))
+    f = sigmoid(x_f + R_f(h))
+    g = tanh(x_g + R_g(h))
+    o = sigmoid(x_o + R_o(h))
+    c' = f * c + i * g
+    h' = o * tanh(c')
+
+    The input gate i lets the candidate g into the cell, the forget gate f is the share of the old cell that stays,
+    the output gate o shows the cell to the rest of the net.
+
+    Args:
+        x_BGH: shape (B, 4H).
+        recurrent: one product, to (B, 4H).
+        state: h and c, each (B, H).
+    """
+    (R,) = recurrent.products
+    h, c = state
+    i, f, g, o = split(x_BGH + R(h), 4)
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    c = f * c + i * g
+    h = o * tanh(c)
+    return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
+
+
+def lstm_peephole(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Long short-term memory whose gates see the cell state (Gers and Schmidhuber 2000).
+
+    i = sigmoid(x_i + R_i(h) + p_i * c)
+    f = sigmoid(x_f + R_f(h) + p_f * c)
+    g = tanh(x_g + R_g(h))
+    c' = f * c + i * g
+    o = sigmoid(x_o + R_o(h) + p_o * c')
+    h' = o * tanh(c')
+
+    Each unit's gates see that unit's own cell through one weight: input and forget gate the old cell, the output
+    gate the new one.
+
+    Args:
+        x_BGH: shape (B, 4H).
+        recurrent: one product, to (B, 4H), and the peepholes p_i, p_f, p_o, shape (3, H).
+        state: h and c, each (B, H).
+    """
+    (R,), p_KH = recurrent
+    h, c = state
+    i, f, g, o = split(x_BGH + R(h), 4)
+    i, f, g = sigmoid(i + p_KH[0] * c), sigmoid(f + p_KH[1] * c), tanh(g)
+    c = f * c + i * g
+    o = sigmoid(o + p_KH[2] * c)
+    h = o * tanh(c)
+    return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
+
+
+def lstm_coupled(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Long short-term memory with coupled gates: what is let in is what was forgotten (Greff et al. 2015, CIFG).
+
+    f = sigmoid(x_f + R_f(h))
+    g = tanh(x_g + R_g(h))
+    o = sigmoid(x_o + R_o(h))
+    i = 1 - f
+    c' = f * c + i * g
+    h' = o * tanh(c')
+
+    Args:
+        x_BGH: shape (B, 3H).
+        recurrent: one product, to (B, 3H).
+        state: h and c, each (B, H).
+    """
+    (R,) = recurrent.products
+    h, c = state
+    f, g, o = split(x_BGH + R(h), 3)
+    f, g, o = sigmoid(f), tanh(g), sigmoid(o)
+    c = f * c + (1 - f) * g
+    h = o * tanh(c)
+    return (h, c), {"forget": f, "candidate": g, "output": o}
+
+
+def gru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
+
+    r = sigmoid(x_r + R_r(h))
+    z = sigmoid(x_z + R_z(h))
+    n = tanh(x_n + r * R_n(h))
+    h' = (1 - z) * n + z * h
+
+    The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; other texts, among them
+    Chung et al. 2014, call the share of the new one z.
+
+    Args:
+        x_BGH: shape (B, 3H).
+        recurrent: one product, to (B, 3H).
+        state: h, shape (B, H).
+    """
+    (R,) = recurrent.products
+    (h,) = state
+    x_r, x_z, x_n = split(x_BGH, 3)
+    h_r, h_z, h_n = split(R(h), 3)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = tanh(x_n + r * h_n)
+    return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
+
+
+def gru_reset_before(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Gated recurrent unit, reset applied before the recurrent product (Cho et al. 2014).
+
+    r = sigmoid(x_r + R_r(h))
+    z = sigmoid(x_z + R_z(h))
+    n = tanh(x_n + R_n(r * h))
+    h' = (1 - z) * n + z * h
+
+    The candidate sees only what the reset gate r leaves of the old state. The update gate z is the share of the OLD
+    state that is kept, as in Cho et al. 2014; other texts call the share of the new one z.
+
+    Args:
+        x_BGH: shape (B, 3H).
+        recurrent: two products, to (B, 2H) for the gates and to (B, H) for the candidate.
+        state: h, shape (B, H).
+    """
+    R_rz, R_n = recurrent.products
+    (h,) = state
+    x_r, x_z, x_n = split(x_BGH, 3)
+    h_r, h_z = split(R_rz(h), 2)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = tanh(x_n + R_n(r * h))
+    return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
+
+
+def mingru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Minimal gated recurrent unit (Feng et al. 2024): gate and candidate see the input alone.
+
+    z = sigmoid(x_z)
+    n = x_n
+    h' = (1 - z) * h + z * n
+
+    Here z is the share of the NEW candidate, the other way round than in `gru`. Nothing but the last line depends on
+    the state, so that all steps of a block can be computed side by side and joined by a scan.
+
+    Args:
+        x_BGH: shape (B, 2H).
+        recurrent: nothing.
+        state: h, shape (B, H).
+    """
+    (h,) = state
+    z, n = split(x_BGH, 2)
+    z = sigmoid(z)
+    return ((1 - z) * h + z * n,), {"update": z, "candidate": n}
+
+
+def minlstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Minimal long short-term memory (Feng et al. 2024): the gates see the input alone and share what is 1 together.
+
+    s = sigmoid(x_f) + sigmoid(x_i)
+    f = sigmoid(x_f) / s
+    i = sigmoid(x_i) / s
+    g = x_g
+    h' = f * h + i * g
+
+    There is no cell state besides h. Nothing but the last line depends on it, so that all steps of a block can be
+    computed side by side and joined by a scan.
+
+    Args:
+        x_BGH: shape (B, 3H).
+        recurrent: nothing.
+        state: h, shape (B, H).
+    """
+    (h,) = state
+    x_f, x_i, g = split(x_BGH, 3)
+    # The same quotient by logarithms, -log sigmoid(x) = softplus(-x): both gates may be as good as 0.
+    f = sigmoid(softplus(-x_i) - softplus(-x_f))
+    i = 1 - f
+    return (f * h + i * g,), {"forget": f, "input": i, "candidate": g}
+
+
+_OF_LSTM = ("input", "forget", "candidate", "output")
+_OF_GRU = ("reset", "update", "candidate")
 
 CELLS = {
-    "lstm": Cell(lstm, ("input", "forget", "candidate", "output"), ("hidden", "cell")),
-    "gru": Cell(gru, ("reset", "update", "candidate"), ("hidden",)),
-    "rnn": Cell(rnn, ("candidate",), ("hidden",)),
+    "rnn": Cell(rnn, ("candidate",), ("hidden",), (1,)),
+    "rnn-relu": Cell(rnn_relu, ("candidate",), ("hidden",), (1,)),
+    "lstm": Cell(lstm, _OF_LSTM, ("hidden", "cell"), (4,)),
+    "lstm-peephole": Cell(lstm_peephole, _OF_LSTM, ("hidden", "cell"), (4,), ("input", "forget", "output")),
+    "lstm-coupled": Cell(lstm_coupled, ("forget", "candidate", "output"), ("hidden", "cell"), (3,)),
+    "gru": Cell(gru, _OF_GRU, ("hidden",), (3,)),
+    "gru-reset-before": Cell(gru_reset_before, _OF_GRU, ("hidden",), (2, 1)),
+    "mingru": Cell(mingru, ("update", "candidate"), ("hidden",), ()),
+    "minlstm": Cell(minlstm, ("forget", "input", "candidate"), ("hidden",), ()),
 }
 
 
@@ -103,6 +295,16 @@ def tanh(x: Array) -> Array:
     return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
 
 
+def relu(x: Array) -> Array:
+    """The larger of x and 0."""
+    return np.maximum(x, 0) if isinstance(x, np.ndarray) else x.relu()
+
+
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), as a tanh: it cannot overflow and keeps the dtype."""
     return 0.5 * tanh(0.5 * x) + 0.5
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x)), without overflow."""
+    return np.logaddexp(x, x.dtype.type(0)) if isinstance(x, np.ndarray) else x.logaddexp(x.new_zeros(()))

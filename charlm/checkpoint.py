@@ -34,6 +34,10 @@ MAX_NUMBER = 1e9
 # Arrays under these prefixes are what exact resume needs; a model file to share has none of them.
 TRAINING_PREFIXES = ("optimizer.", "carried.")
 
+SIZES = ("embedding_size", "hidden_size", "num_layers")
+# What a model file may say of these; the first where it says nothing.
+KINDS = {"direction": ("forward", "backward", "both"), "initial_state": ("zero", "learned")}
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -72,7 +76,11 @@ class ModelFile:
         """Write it in one piece: either the whole new file is there afterwards or the old one."""
         fields = {
             # One by one: JSON would join two lone surrogates that stand side by side to one character.
-            "vocabulary": {"kind": self.vocabulary.kind, "symbols": list(self.vocabulary.symbols)},
+            "vocabulary": {
+                "kind": self.vocabulary.kind,
+                "symbols": list(self.vocabulary.symbols),
+                "filter": self.vocabulary.filter,
+            },
             "config": self.config,
             "metrics": self.metrics,
             "corpus": self.corpus,
@@ -108,18 +116,23 @@ def load(path: Path) -> ModelFile:
 def expected_shapes(config: Mapping[str, Any], num_symbols: int) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every weight of a model with these settings and that many symbols.
 
-    The embedding has one row more than there are symbols: the last stands for the start of a text.
+    There is one input more than there are symbols: the last stands for the start of a text. Without an embedding
+    inputs are one-hot.
     """
     settings = config["model"]
-    embedding, hidden, layers = settings["embedding_size"], settings["hidden_size"], settings["num_layers"]
-    gates = len(CELLS[settings["cell"]].gates)
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (num_symbols + 1, embedding)}
-    for layer in range(layers):
-        shapes[f"layers.{layer}.weight_ih_l0"] = (gates * hidden, embedding if layer == 0 else hidden)
-        shapes[f"layers.{layer}.weight_hh_l0"] = (gates * hidden, hidden)
-        shapes[f"layers.{layer}.bias_ih_l0"] = (gates * hidden,)
-        shapes[f"layers.{layer}.bias_hh_l0"] = (gates * hidden,)
-    return shapes | {"output.weight": (num_symbols, hidden), "output.bias": (num_symbols,)}
+    embedding, hidden, num_layers = (settings[name] for name in SIZES)
+    cell, stacks = CELLS[settings["cell"]], ["layers"]
+    if settings.get("direction") == "both":
+        stacks.append("backward_layers")
+    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (num_symbols + 1, embedding)} if embedding else {}
+    for stack in stacks:
+        for layer in range(num_layers):
+            num_inputs = hidden if layer else embedding or num_symbols + 1
+            of_layer = cell.weight_shapes(num_inputs, hidden)
+            shapes |= {f"{stack}.{layer}.{name}": shape for name, shape in of_layer.items()}
+    if settings.get("initial_state") == "learned":
+        shapes["initial_state"] = (len(cell.state), len(stacks) * num_layers, hidden)
+    return shapes | {"output.weight": (num_symbols, len(stacks) * hidden), "output.bias": (num_symbols,)}
 
 
 class _Refused(Exception):
@@ -156,7 +169,9 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     symbols = fields["vocabulary"]["symbols"]
     if not symbols or not isinstance(symbols, list) or any(len(symbol) != 1 for symbol in symbols):
         raise _Refused("has a vocabulary that is not a list of characters")
-    vocabulary = Vocabulary(fields["vocabulary"]["kind"], "".join(symbols))
+    # Files of before there were filters do not name one.
+    filter = fields["vocabulary"].get("filter", "none")
+    vocabulary = Vocabulary(fields["vocabulary"]["kind"], "".join(symbols), filter)
     _check_shapes(fields["config"], len(vocabulary), header)
 
     file.seek(0)
@@ -180,10 +195,14 @@ def _content_hash(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
 
 def _check_shapes(config: Mapping[str, Any], num_symbols: int, header: Mapping[str, Mapping[str, Any]]) -> None:
     """Compare the arrays that a header announces with those that the settings make."""
-    sizes = [config["model"][name] for name in ("embedding_size", "hidden_size", "num_layers")]
+    sizes = [config["model"][name] for name in SIZES]
     # Before they are used: a million million layers must not be enumerated.
-    if not all(type(size) is int and 1 <= size <= 1 << 20 for size in sizes) or sizes[2] > len(header):
+    are_sizes = all(type(size) is int and 0 <= size <= 1 << 20 for size in sizes)
+    if not are_sizes or not sizes[1] or not 1 <= sizes[2] <= len(header):
         raise _Refused(f"has no model in it: there is none with the sizes {sizes}")
+    for name, kinds in KINDS.items():
+        if config["model"].get(name, kinds[0]) not in kinds:
+            raise _Refused(f"has a model whose {name} is none of {', '.join(kinds)}")
     expected = expected_shapes(config, num_symbols)
     for name, entry in header.items():
         found = tuple(entry["shape"])

@@ -1,178 +1,24 @@
-"""YAML and overrides to validated, frozen settings. Knows every setting's meaning and bounds; runs nothing."""
+"""YAML and overrides to validated, frozen settings. Knows where settings come from; runs nothing."""
 
 from __future__ import annotations
 
 import copy
 import difflib
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder, expanded
-from charlm.strict_yaml import MAX_BYTES, StrictDumper, Tree, parse
+from charlm.settings import DURATIONS, GROUPS, Config, Settings
+from charlm.strict_yaml import MAX_BYTES, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
 MAX_PROBLEMS = 20
 MAX_GROUPS = 8
-DURATIONS = ("steps", "epochs", "time")
-DEFAULT_TIME = 60.0
-UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
-
-
-def parse_seconds(value: Any) -> Any:
-    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; anything else is left for the validator to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
-        try:
-            return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
-        except ValueError:
-            return value
-    return value
-
-
-def _as_names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _auto_or_up_to(limit: float) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if value == "auto" or (type(value) in (int, float) and 0 <= value <= limit):
-            return value
-        raise ValueError(f"should be `auto` or a number from 0 to {limit:g}")
-
-    return BeforeValidator(check)
-
-
-def _group_or_defaults(value: Any) -> Any:
-    # A group all of whose lines are remarks is None.
-    if value is None:
-        return {}
-    if not isinstance(value, dict | Settings):
-        raise ValueError("should be a group of settings")
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
-Fraction = Annotated[float, Field(ge=0, le=0.5)]
-
-
-class Settings(BaseModel):
-    """What all groups of settings share: they are frozen, strict, and refuse what they do not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelConfig(Settings):
-    """What the model is made of."""
-
-    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="the recurrence: lstm, gru, or rnn (Elman, tanh)")
-    embedding_size: int = Field(64, ge=1, le=4096, description="numbers that stand for one character at the input")
-    hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
-    num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
-    dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
-        "auto", description="share of each layer's outputs left out, one mask per block; auto: by how often it reads"
-    )
-    weight_dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
-        "auto", description="share of each layer's recurrent weights left out, one mask per block; auto: as above"
-    )
-
-
-class DataConfig(Settings):
-    """Which text is learned and which is held out."""
-
-    corpus: Annotated[list[str], BeforeValidator(_as_names)] = Field(
-        ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
-    )
-    encoding: str = Field("utf-8", description="how the bytes of the text spell characters")
-    validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
-    test_fraction: Fraction = Field(0.0, description="share after that, which training does not even look at")
-
-
-class TrainConfig(Settings):
-    """How it is learned. One of steps, epochs and time says how long."""
-
-    steps: int | None = Field(None, ge=1, le=10**9, description="blocks to train on")
-    epochs: float | None = Field(None, gt=0, le=10**6, description="how often to read the training part")
-    time: Seconds | None = Field(
-        None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s where none of the three is set"
-    )
-    batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
-    block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
-    optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
-        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all"
-    )
-    learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
-    matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
-    weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
-        "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
-    )
-    warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
-    schedule: Literal["linear", "cosine", "step"] = Field(
-        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, or by steps"
-    )
-    decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
-    step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: what it is multiplied by after each epoch")
-    step_after_epochs: int = Field(
-        10, ge=1, le=10**6, description="schedule step: after so many epochs for the first time"
-    )
-    clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null for any")
-    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
-    reset_probability: float = Field(
-        0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"
-    )
-    evaluations: int = Field(
-        10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
-    )
-    evaluation_characters: int = Field(
-        20_000, ge=1, le=10**9, description="how much of the validation part each reads; the best is measured on all"
-    )
-    patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as there are cores")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_duration(cls, data: Any) -> Any:
-        if isinstance(data, dict) and all(data.get(name) is None for name in DURATIONS):
-            return data | {"time": DEFAULT_TIME}
-        return data
-
-    @model_validator(mode="after")
-    def _one_duration(self) -> TrainConfig:
-        given = [name for name in DURATIONS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
-        return self
-
-
-class Config(Settings):
-    """All settings of a run."""
-
-    model: Annotated[ModelConfig, BeforeValidator(_group_or_defaults)] = ModelConfig()
-    data: Annotated[DataConfig, BeforeValidator(_group_or_defaults)] = DataConfig()
-    train: Annotated[TrainConfig, BeforeValidator(_group_or_defaults)] = TrainConfig()
-    vocab: Literal["characters", "bytes"] = Field(
-        "characters", description="symbols of the model: the text's own characters, or the 256 byte values"
-    )
-    seed: int | None = Field(
-        None, ge=0, lt=2**63, description="makes a run repeatable; drawn and written down if absent"
-    )
-
-    def to_yaml(self) -> str:
-        """Write the settings as YAML that `load` reads back."""
-        values = self.model_dump(exclude_none=True)
-        # PyYAML writes a next-line character bare and then reads it as the end of a line.
-        is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
-        return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
-
-
-GROUPS: dict[str, type[Settings]] = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig}
 
 
 def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:

@@ -22,9 +22,9 @@ from charlm.downloads import Progress
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.files import cache_folder, replacing, sweep_temporary, write_atomic
 from charlm.sources import chunks, find
-from charlm.vocab import NUM_CODE_POINTS, Ids, Kind, Vocabulary, code_points_of
+from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, Vocabulary, code_points_of, filtered
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 DAY_SECONDS = 86400.0
 BYTE_ORDER_MARK = "\ufeff"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
@@ -50,6 +50,15 @@ class Corpus:
     num_bytes: int
     notes: tuple[str, ...] = ()
 
+    def facts(self) -> dict[str, str | int]:
+        """Return what a model file says of it."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "characters": len(self.ids),
+            "bytes": self.num_bytes,
+        }
+
 
 class Split(NamedTuple):
     """Three contiguous parts of a corpus, in the order they stand in it."""
@@ -64,6 +73,7 @@ def load(
     *,
     encoding: str = "utf-8",
     kind: Kind = "characters",
+    filter: Filter = "none",
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
     progress: Progress | None = None,
@@ -78,7 +88,8 @@ def load(
         names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
         encoding: how the bytes spell characters; decoding is strict.
         kind: which vocabulary to build, where none is given.
-        vocabulary: encode with this one instead of the text's own.
+        filter: what is done to the text before, see `vocab.filtered`.
+        vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
         progress: told how a download goes.
         max_bytes: where the names come from a stranger's file: how many bytes each may have, in files, not pipes.
@@ -92,17 +103,19 @@ def load(
         vocabulary.encode("", unknown)  # refuses a policy that is none, whether or not it will be needed
     notes: list[str] = []
     sources = [source for name in names for source in find(name, encoding, notes, progress, max_bytes)]
-    kind = vocabulary.kind if vocabulary else kind
+    if vocabulary:
+        kind, filter = vocabulary.kind, vocabulary.filter
     digest, lengths = _fingerprint(sources)
     if not sum(lengths):
         raise CorpusError(f"{_title(names)} is empty", "a corpus needs at least one character")
     wanted = vocabulary.symbols if vocabulary else ""
-    key_parts = [CACHE_VERSION, digest, lengths, encoding, kind, list(map(ord, wanted)), unknown if vocabulary else ""]
+    key_parts = [CACHE_VERSION, digest, lengths, encoding, kind, filter, list(map(ord, wanted))]
+    key_parts.append(unknown if vocabulary else "")
     key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:32]
     folder = _writable_cache()
     description = _cached(folder, key)
     if description is None:
-        options = (key, sources, encoding, kind, vocabulary, unknown, digest)
+        options = (key, sources, encoding, kind, filter, vocabulary, unknown, digest)
         try:
             description = _encode_into(folder, *options)
         except OSError:  # the disk of the cache is full
@@ -114,11 +127,16 @@ def load(
                     f"the encoded text cannot be written into `{folder}`: {error.strerror or error}",
                     "`CHARLM_CACHE` and `TMPDIR` may name folders with more room",
                 ) from error
-    symbols = Vocabulary(kind, "".join(map(chr, description["symbols"])))
+    symbols = Vocabulary(kind, "".join(map(chr, description["symbols"])), filter)
     if not description["characters"]:
         raise CorpusError(f"{_title(names)} holds no character that could be used")
     if description["skipped"]:
         notes.append(f"{description['skipped']:,} characters that the model does not know are left out")
+    if filter != "none":
+        notes.append(
+            f"vocab.filter {filter}: of {description['unfiltered']:,} characters {description['characters']:,} are "
+            "left, lower-cased, with one space for all that stands between letters"
+        )
     # Kept by number, for the same texts may come under other names.
     notes += [f"byte order mark of `{sources[index].name}` dropped" for index in description["marked"]]
     ids = np.memmap(folder / f"{key}.ids", dtype=symbols.dtype, mode="r")
@@ -238,6 +256,7 @@ def _encode_into(
     sources: Sequence[Source],
     encoding: str,
     kind: Kind,
+    filter: Filter,
     vocabulary: Vocabulary | None,
     unknown: str,
     digest: str,
@@ -245,14 +264,15 @@ def _encode_into(
     marked: list[int] = []
     is_own = vocabulary is None
     if vocabulary is None:
-        vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding)
-    num_characters, num_skipped, ids_digest = 0, 0, hashlib.sha256()
+        vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding, filter)
+    num_characters, num_skipped, num_unfiltered, ids_digest = 0, 0, 0, hashlib.sha256()
     with replacing(folder / f"{key}.ids") as file:
         for index, source in enumerate(sources):
             found: list[str] = []
-            for ids, length in _encoded(source, encoding, vocabulary, unknown, found, is_own):
+            for ids, length, unfiltered in _encoded(source, encoding, vocabulary, unknown, found, is_own):
                 num_characters += len(ids)
                 num_skipped += length - len(ids)
+                num_unfiltered += unfiltered
                 ids_digest.update(ids.data)
                 file.write(ids.data)
             if found:
@@ -264,6 +284,7 @@ def _encode_into(
         "symbols": [ord(symbol) for symbol in vocabulary.symbols],
         "characters": num_characters,
         "skipped": num_skipped,
+        "unfiltered": num_unfiltered,
         "ids_sha256": ids_digest.hexdigest(),
         "marked": marked,
     }
@@ -279,15 +300,15 @@ def _hash_of(description: dict[str, Any]) -> str:
 
 def _encoded(
     source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str], is_own: bool
-) -> Iterator[tuple[Ids, int]]:
-    """Go through a source chunk by chunk: its ids, and of how many symbols they were made."""
+) -> Iterator[tuple[Ids, int, int]]:
+    """Go through a source chunk by chunk: its ids, and of how many symbols they were made, filtered and before."""
     if vocabulary.kind == "bytes":
-        yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk)) for chunk in chunks(source))
+        yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk), len(chunk)) for chunk in chunks(source))
         return
     position = 0
-    for text in _texts(source, encoding, notes):
+    for text, unfiltered in _filtered_texts(source, encoding, notes, vocabulary.filter):
         try:
-            yield vocabulary.encode(text, unknown, position), len(text)
+            yield vocabulary.encode(text, unknown, position), len(text), unfiltered
         except UnknownCharacterError as error:
             if is_own:
                 raise CorpusError(*CHANGED) from error
@@ -295,12 +316,21 @@ def _encoded(
         position += len(text)
 
 
-def _collect(sources: Sequence[Source], encoding: str) -> Vocabulary:
+def _filtered_texts(source: Source, encoding: str, notes: list[str], filter: Filter) -> Iterator[tuple[str, int]]:
+    """Go through a source as a model with this filter reads it, and how many characters each piece had before."""
+    before = ""
+    for text in _texts(source, encoding, notes):
+        found = filtered(text, filter, before)
+        yield found, len(text)
+        before = found or before
+
+
+def _collect(sources: Sequence[Source], encoding: str, filter: Filter) -> Vocabulary:
     seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
     for source in sources:
-        for text in _texts(source, encoding, []):
+        for text, _ in _filtered_texts(source, encoding, [], filter):
             if text.isascii():
                 seen[:256] |= np.bincount(np.frombuffer(text.encode("ascii"), dtype=np.uint8), minlength=256) > 0
             else:
                 seen[code_points_of(text)] = True
-    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(seen))))
+    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(seen))), filter)

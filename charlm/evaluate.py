@@ -73,6 +73,9 @@ class Scores:
 def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
     """Score a text, in float32, without touching the model, its mode, or any random numbers.
 
+    A model that reads backward predicts each character from those after it; one that reads from both sides, from all
+    others, of which it has read at least the 256 before it and the 256 after it.
+
     Args:
         model: in whatever mode; it comes out as it went in.
         ids: the text, shape (N,), N at least 1.
@@ -83,6 +86,7 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
         CorpusError: the text is empty.
     """
     _refuse_nothing(ids)
+    ids = _as_read(model, ids)
     if window is not None:
         window = min(window, len(ids))
         return _score(model, ids, np.arange(0, len(ids), window), window, warm_up=0)
@@ -108,13 +112,13 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
     the text as it goes and not beforehand from the training text.
     """
     _refuse_nothing(ids)
-    model = copy.deepcopy(model)
+    model, ids = copy.deepcopy(model), _as_read(model, ids)
     device = model.output.weight.device
     weights = list(model.parameters())
     origins = [weight.detach().clone() for weight in weights]
     mean_squares = [torch.zeros_like(weight) for weight in weights]
-    tokens_N = np.concatenate([[model.output.out_features], ids[:-1]]).astype(np.int64)
-    state, sums = model.zero_state(1), np.zeros(3)
+    tokens_N = np.concatenate([[model.num_symbols], ids[:-1]]).astype(np.int64)
+    state, sums = model.start_state(1), np.zeros(3)
     for step, start in enumerate(range(0, len(ids), SEGMENT_SIZE), start=1):
         tokens_TB = torch.from_numpy(tokens_N[start : start + SEGMENT_SIZE, None]).to(device)
         targets_TB = torch.from_numpy(ids[start : start + SEGMENT_SIZE, None].astype(np.int64)).to(device)
@@ -122,7 +126,8 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
         sums += _sums(logits_TBV.detach(), targets_TB, torch.ones_like(targets_TB))
         state = tuple(part_LBH.detach() for part_LBH in state)
         loss = functional.cross_entropy(logits_TBV.flatten(0, 1), targets_TB.flatten())
-        gradients = torch.autograd.grad(loss, weights)
+        # A learned initial state is a weight that only the first segment depends on.
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             for weight, origin, mean_square, gradient in zip(weights, origins, mean_squares, gradients, strict=True):
                 mean_square.mul_(DYNAMIC_DECAY).addcmul_(gradient, gradient, value=1 - DYNAMIC_DECAY)
@@ -130,6 +135,10 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
                 weight.lerp_(origin, DYNAMIC_RETURN).addcdiv_(gradient, size, value=-DYNAMIC_RATE)
     nats, top1, top5 = sums / len(ids)
     return Scores(len(ids), float(nats), float(top1), float(top5))
+
+
+def _as_read(model: CharModel, ids: Ids) -> Ids:
+    return ids[::-1] if model.direction == "backward" else ids
 
 
 def _refuse_nothing(ids: Ids) -> None:
@@ -150,8 +159,11 @@ def _score(model: CharModel, ids: Ids, first: NDArray[np.int64], length: int, wa
 def _score_group(
     model: CharModel, ids: Ids, first_B: NDArray[np.int64], length: int, warm_up: int
 ) -> NDArray[np.float64]:
-    num_symbols = model.output.out_features
-    block_size = max(1, min(BLOCK_SIZE, MAX_LOGITS // (len(first_B) * num_symbols)))
+    num_symbols = model.num_symbols
+    sees_right = model.direction == "both"
+    # What is read on the right of a block is read again for the next one.
+    largest = BLOCK_SIZE + WARM_UP if sees_right else BLOCK_SIZE
+    block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * num_symbols)))
     device = model.output.weight.device
 
     def inputs(start: int, end: int) -> Tensor:
@@ -161,26 +173,35 @@ def _score_group(
         tokens_TB[positions_TB < 0] = num_symbols
         return torch.from_numpy(tokens_TB).to(device)
 
-    state = model.zero_state(len(first_B))
+    def right_of(start: int, end: int) -> Tensor:
+        """Return what stands after the same targets, and `WARM_UP` more: the start symbol after all of it."""
+        num_left = max(len(ids) - end - int(first_B[0]), 0)
+        positions_SB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
+        tokens_SB = ids[np.clip(positions_SB, 0, len(ids) - 1)].astype(np.int64)
+        tokens_SB[positions_SB >= len(ids)] = num_symbols
+        tokens_SB[-1] = num_symbols
+        return torch.from_numpy(tokens_SB).to(device)
+
+    def read(start: int, end: int, state: State) -> tuple[Tensor, State]:
+        return model(inputs(start, end), state, (), right_of(start, end) if sees_right else None)  # type: ignore[no-any-return]
+
+    state = model.start_state(len(first_B))
     start_1B = torch.full((1, len(first_B)), num_symbols, device=device)
-    _, state = model(start_1B, state)
+    _, state = model(start_1B, state, (), start_1B)
     for start in range(-warm_up, 0, block_size):
-        _, state = model(inputs(start, min(start + block_size, 0)), state)
-    state = _forgotten(state, first_B == 0)
+        _, state = read(start, min(start + block_size, 0), state)
+    begins_B1 = torch.from_numpy(first_B == 0).to(device)[:, None]
+    starts = model.start_state(len(first_B))
+    state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     sums = np.zeros(3)
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
-        logits_TBV, state = model(inputs(start, end), state)
+        logits_TBV, state = read(start, end, state)
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < len(ids)
         targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, len(ids) - 1)].astype(np.int64)).to(device)
         sums += _sums(logits_TBV, targets_TB, torch.from_numpy(inside_TB).to(device))
     return sums
-
-
-def _forgotten(state: State, which_B: NDArray[np.bool_]) -> State:
-    keep_B1 = torch.from_numpy(~which_B).to(state[0])[:, None]
-    return tuple(part_LBH * keep_B1 for part_LBH in state)
 
 
 def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:

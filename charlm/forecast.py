@@ -13,10 +13,10 @@ from typing import Any
 from charlm import usable_bytes
 from charlm.cells import CELLS
 from charlm.checkpoint import expected_shapes
-from charlm.config import Config
 from charlm.corpus import Corpus
 from charlm.errors import TrainingError
 from charlm.evaluate import evaluate
+from charlm.settings import Config
 from charlm.streams import fit
 from charlm.train import Training
 
@@ -60,7 +60,7 @@ def check_memory(config: Config, text: Corpus) -> None:
     Raises:
         TrainingError: it would need more than all of the machine's memory.
     """
-    characters = fit(len(text.ids), config.train.batch_size, config.train.block_size)
+    characters = fit(len(text.ids), config.train.batch_size, config.train.block_size, config.train.reset_probability)
     needed = least_memory_bytes(config.model.model_dump(), len(text.vocabulary), math.prod(characters))
     there = usable_bytes()
     if needed > there:

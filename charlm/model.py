@@ -1,4 +1,4 @@
-"""Embedding -> RNN | LSTM | GRU -> Linear, in torch. State goes in and comes out; the module remembers nothing."""
+"""Embedding -> recurrent layers -> Linear, in torch. State goes in and comes out; the module remembers nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import one_hot
 
-from charlm.blocks import GRU, RNN
 from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
+from charlm.initialise import draw_
+from charlm.layers import make as make_layer
 
-LAYERS = {"lstm": nn.LSTM, "gru": GRU, "rnn": RNN}
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
 
@@ -34,61 +35,120 @@ class Masks(NamedTuple):
 class CharModel(nn.Module):
     """A recurrent character model over blocks of T characters in B streams.
 
-    There is one embedding more than symbols: the last, id V, stands for the start of a text.
+    There is one input more than symbols: the last, id V, stands for the start of a text, and for the end of one that
+    is read from the right. Without an embedding the inputs are one-hot. A model of both directions has two stacks of
+    layers that never meet but at the output, which sees what one makes of all before a character and the other of all
+    after it.
     """
 
-    def __init__(self, cell: str, num_symbols: int, embedding_size: int, hidden_size: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        cell: str,
+        num_symbols: int,
+        embedding_size: int,
+        hidden_size: int,
+        num_layers: int,
+        direction: str = "forward",
+        initial_state: str = "zero",
+    ) -> None:
         super().__init__()
-        self.cell = CELLS[cell]
-        self.hidden_size = hidden_size
-        self.embedding = nn.Embedding(num_symbols + 1, embedding_size)
+        self.cell, self.direction = CELLS[cell], direction
+        self.num_symbols, self.hidden_size = num_symbols, hidden_size
+        self.embedding = nn.Embedding(num_symbols + 1, embedding_size) if embedding_size else None
+        num_inputs = embedding_size or num_symbols + 1
+
         # One module per layer, so that dropout between them is ours: one mask per block, its random numbers known.
-        self.layers = nn.ModuleList(
-            LAYERS[cell](embedding_size if layer == 0 else hidden_size, hidden_size) for layer in range(num_layers)
-        )
-        self.output = nn.Linear(hidden_size, num_symbols)
+        def stack(count: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                make_layer(cell, num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(count)
+            )
+
+        self.layers = stack(num_layers)
+        self.backward_layers = stack(num_layers if direction == "both" else 0)
+        num_stacked = num_layers + len(self.backward_layers)
+        is_learned = initial_state == "learned"
+        shape = (len(self.cell.state), num_stacked, hidden_size)
+        self.initial_state = nn.Parameter(torch.zeros(shape)) if is_learned else None
+        self.output = nn.Linear(hidden_size * num_stacked // num_layers, num_symbols)
+
+    @property
+    def all_layers(self) -> list[nn.Module]:
+        """Its layers, from left to right and then those from right to left."""
+        return [*self.layers, *self.backward_layers]
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw fresh weights: embeddings of size 1, matrices uniform as torch does, forget bias 1, other biases 0.
+    def initialise(self, generator: torch.Generator, how: str = "auto") -> None:
+        """Draw fresh weights; the forget bias is 1, other biases and the initial state are 0.
 
-        Orthogonal recurrent matrices, a habit from other optimisers, end a little worse under Muon.
+        By default embeddings are of size 1 and matrices uniform as torch draws them. Orthogonal recurrent matrices, a
+        habit from other optimisers, end a little worse under Muon.
+
+        Args:
+            generator: of the random numbers.
+            how: the matrices are drawn, as `initialise.draw_` names it; or `auto`.
         """
-        nn.init.normal_(self.embedding.weight, generator=generator)
-        bound = self.hidden_size**-0.5
-        for layer in self.layers:
+        num_gates = len(self.cell.gates)
+        matrices = how if how != "auto" else f"uniform({self.hidden_size**-0.5!r})"
+        if self.embedding is not None:
+            draw_(self.embedding.weight, "normal(1)" if how == "auto" else how, generator)
+        for layer in self.all_layers:
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight"):
-                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                    draw_(parameter, matrices, generator, num_gates)
                 else:
                     nn.init.zeros_(parameter)
             if "forget" in self.cell.gates:
                 # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
-                gates = layer.get_parameter("bias_ih_l0").chunk(len(self.cell.gates))
+                gates = layer.get_parameter("bias_ih_l0").chunk(num_gates)
                 gates[self.cell.gates.index("forget")].fill_(1.0)
-        nn.init.uniform_(self.output.weight, -bound, bound, generator=generator)
+        draw_(self.output.weight, matrices, generator)
         nn.init.zeros_(self.output.bias)
 
-    def zero_state(self, num_streams: int) -> State:
-        """Return the state before any character: zeros, one (L, B, H) tensor for each part of the cell's state."""
+    def start_state(self, num_streams: int) -> State:
+        """Return the state before any character, one (L, B, H) tensor for each part of the cell's state."""
+        return self._start_state(num_streams, slice(len(self.layers)))
+
+    def _start_state(self, num_streams: int, layers: slice) -> State:
+        if self.initial_state is not None:
+            return tuple(part_LH[layers, None].expand(-1, num_streams, -1) for part_LH in self.initial_state)
         shape = (len(self.layers), num_streams, self.hidden_size)
         device = self.output.weight.device
         return tuple(torch.zeros(shape, device=device) for _ in self.cell.state)
 
-    def forward(self, tokens_TB: Tensor, state: State, masks: Sequence[Masks] = ()) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens_TB: Tensor, state: State, masks: Sequence[Masks] = (), right_SB: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Read a block.
 
         Args:
-            tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text.
+            tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text. Each stands before the one
+                that is to be predicted.
             state: one (L, B, H) tensor for each part of the cell's state.
             masks: what to leave out of each layer; none of them leaves out nothing.
+            right_SB: for a model of both directions, what stands after each of the T to be predicted, and after
+                them as much as there is to read: S >= T ids, V for the end of a text.
 
         Returns:
             logits_TBV, and the state after the block, not detached.
         """
-        x_TBH = self.embedding(tokens_TB)
+        y_TBH, state = self._read(self.layers, self._inputs(tokens_TB), state, masks[: len(self.layers)])
+        if self.direction == "both":
+            assert right_SB is not None
+            start = self._start_state(right_SB.shape[1], slice(len(self.layers), None))
+            inputs_SBE = self._inputs(right_SB.flip(0))
+            y_SBH, _ = self._read(self.backward_layers, inputs_SBE, start, masks[len(self.layers) :])
+            y_TBH = torch.cat([y_TBH, y_SBH.flip(0)[: len(tokens_TB)]], dim=-1)
+        return self.output(y_TBH), state
+
+    def _inputs(self, tokens_TB: Tensor) -> Tensor:
+        if self.embedding is None:
+            return one_hot(tokens_TB, self.num_symbols + 1).to(self.output.weight.dtype)
+        embedded: Tensor = self.embedding(tokens_TB)
+        return embedded
+
+    def _read(self, layers: nn.ModuleList, x_TBH: Tensor, state: State, masks: Sequence[Masks]) -> tuple[Tensor, State]:
         layer_states: list[tuple[Tensor, ...]] = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(layers):
             outputs_BH, recurrent_RH = masks[index] if masks else (None, None)
             before = tuple(part_LBH[index : index + 1].to(x_TBH.dtype) for part_LBH in state)
             arguments = (x_TBH, before if len(before) > 1 else before[0])
@@ -100,7 +160,7 @@ class CharModel(nn.Module):
             layer_states.append(after if isinstance(after, tuple) else (after,))
             if outputs_BH is not None:
                 x_TBH = x_TBH * outputs_BH.to(x_TBH.dtype)
-        return self.output(x_TBH), tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
+        return x_TBH, tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
 
     def arrays(self) -> Arrays:
         """Return the weights by name, as NumPy copies on the CPU."""
@@ -128,18 +188,20 @@ def tensor_of(arrays: Arrays, name: str, shape: Sequence[int]) -> Tensor:
 def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
     """Make the model that the `model` group of some settings describes, its weights not yet drawn."""
     sizes = {name: settings[name] for name in ("embedding_size", "hidden_size", "num_layers")}
-    return CharModel(settings["cell"], num_symbols, **sizes)
+    # Model files of before these were settings do not have them.
+    kinds = {name: settings[name] for name in ("direction", "initial_state") if name in settings}
+    return CharModel(settings["cell"], num_symbols, **sizes, **kinds)
 
 
 def draw_masks(
-    model: CharModel, num_streams: int, dropout: float, weight_dropout: float, seed: Sequence[int]
+    model: CharModel, num_streams: int, dropout: Sequence[float], weight_dropout: float, seed: Sequence[int]
 ) -> list[Masks]:
     """Draw the masks of one block, as a function of the seed alone.
 
     Args:
         model: whose layers they are for.
         num_streams: B.
-        dropout: the share of its outputs that a layer leaves out.
+        dropout: for each layer of a stack, the share of its outputs that it leaves out.
         weight_dropout: the share of its recurrent weights that a layer leaves out.
         seed: numbers that are others for every block.
     """
@@ -153,7 +215,9 @@ def draw_masks(
         return torch.from_numpy(kept / np.float32(1 - share)).to(device)
 
     outputs = torch.Size((num_streams, model.hidden_size))
+    num_stacks = len(model.all_layers) // len(model.layers)
+    thinned = weight_dropout if model.cell.products else 0.0
     return [
-        Masks(draw(outputs, dropout), draw(layer.get_parameter("weight_hh_l0").shape, weight_dropout))
-        for layer in model.layers
+        Masks(draw(outputs, share), draw(layer.get_parameter("weight_hh_l0").shape, thinned) if thinned else None)
+        for layer, share in zip(model.all_layers, [*dropout] * num_stacks, strict=True)
     ]

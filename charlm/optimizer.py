@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from charlm.checkpoint import Arrays
-from charlm.config import TrainConfig
 from charlm.model import CharModel, tensor_of
+from charlm.settings import TrainConfig
 
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -90,7 +90,7 @@ class Optimizer:
 
     def __init__(self, model: CharModel, settings: TrainConfig) -> None:
         named = dict(model.named_parameters())
-        matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(name)}
+        matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(model, name)}
         rest = {name: parameter for name, parameter in named.items() if name not in matrices}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._optimizers: list[torch.optim.Optimizer]
@@ -192,5 +192,7 @@ def _has_state(arrays: Arrays) -> bool:
     return any(name.startswith("optimizer.") for name in arrays)
 
 
-def _is_recurrent_matrix(name: str) -> bool:
-    return name.startswith("layers.") and ".weight_" in name
+def _is_recurrent_matrix(model: CharModel, name: str) -> bool:
+    # Where the input is one-hot, the first layer's weights for it are an embedding.
+    is_embedding = model.embedding is None and name.endswith("layers.0.weight_ih_l0")
+    return "layers." in name and ".weight_" in name and not is_embedding

@@ -29,6 +29,7 @@ class Progress:
         evaluations_without_gain: how many came since.
         nats: sum of the losses since the last record, over `num_losses` blocks.
         num_losses: blocks since the last record.
+        smoothed_nats: running mean of the losses, slow and from the beginning.
         skipped: blocks left out because their loss or gradient was not finite.
         skipped_in_a_row: those of them that came last.
         rollbacks: how often the run went back to its last good state with half the rate.
@@ -45,6 +46,7 @@ class Progress:
     evaluations_without_gain: int = 0
     nats: float = 0.0
     num_losses: int = 0
+    smoothed_nats: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
     rollbacks: int = 0
@@ -80,6 +82,7 @@ class Record:
     epoch: float
     seconds: float
     train_bits_per_character: float | None
+    smoothed_bits_per_character: float
     learning_rate: float
     characters_per_second: float
     validation_bits_per_character: float | None = None

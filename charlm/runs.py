@@ -17,7 +17,6 @@ from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
 from charlm.checkpoint import ModelFile, load
-from charlm.config import Config, TrainConfig
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
 from charlm.errors import CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
@@ -26,6 +25,7 @@ from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
+from charlm.settings import Config, TrainConfig
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
 from charlm.train import MIN_VALIDATION_CHARACTERS, Training
@@ -150,9 +150,10 @@ def _num_bytes(file: ModelFile) -> int:
 
 
 def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_bytes: int | None = None) -> Corpus:
-    data = effective.data
-    options = {"encoding": data.encoding, "kind": effective.vocab, "vocabulary": vocabulary, "max_bytes": max_bytes}
-    text = corpora.load(data.corpus, progress=show_download, **options)  # type: ignore[arg-type]
+    data, vocab = effective.data, effective.vocab
+    options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
+    options |= {"vocabulary": vocabulary, "max_bytes": max_bytes}
+    text = corpora.load(data.corpus, progress=show_download, **options)
     check_memory(effective, text)
     return text
 
@@ -261,7 +262,8 @@ def text_to_score(
     if data.corpus == ["-"]:
         raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
     try:
-        options = {"encoding": data.encoding, "kind": file.vocabulary.kind, "max_bytes": _num_bytes(file)}
+        options = {"encoding": data.encoding, "kind": file.vocabulary.kind, "filter": file.vocabulary.filter}
+        options |= {"max_bytes": _num_bytes(file)}
         text = corpora.load(data.corpus, **options)  # type: ignore[arg-type]
     except TooLargeError as error:
         raise UsageError(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from typing import NamedTuple
+
+# A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
+SHARE_TO_PROJECT_FROM = 0.06
 
 
 class Clock:
@@ -37,6 +41,30 @@ class Pace:
         self._seconds = self._clock.seconds
 
 
+class Projection:
+    """Tells how many blocks a timed run will learn, once it has seen how fast the machine is."""
+
+    def __init__(self) -> None:
+        self._marked: tuple[int, float] | None = None
+
+    def steps(self, share: float, step: int, seconds: float, planned_seconds: float) -> float | None:
+        """Return how many; None while it is too early to tell.
+
+        Args:
+            share: how much of the run is done.
+            step: blocks learned so far.
+            seconds: spent on them.
+            planned_seconds: of the whole run.
+        """
+        if self._marked is None and share >= SHARE_TO_PROJECT_FROM / 2:
+            self._marked = (step, seconds)
+        if self._marked is None or share < SHARE_TO_PROJECT_FROM or step == self._marked[0]:
+            return None
+        # From there to here, for the first blocks of a process take far longer than all others.
+        first_step, first_seconds = self._marked
+        return step + (step - first_step) / (seconds - first_seconds) * (planned_seconds - seconds)
+
+
 def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_cosine: bool = False) -> float:
     """Return the share of the full learning rate at a share of the run: up, level, and down to 0.
 
@@ -61,6 +89,19 @@ def due(share_before: float, share: float, times: int) -> bool:
     """Tell whether something that happens so many times in a run happens between two shares of it."""
     # A share such as 29/100 times 100 may come out a hair below 29.
     return int(share * times + 1e-9) > int(share_before * times + 1e-9)
+
+
+class HeldBack(NamedTuple):
+    """What keeps a model from learning its text by heart."""
+
+    dropout: float
+    weight_dropout: float
+    weight_decay: float
+
+
+def held_back(num_epochs: float) -> HeldBack:
+    """Return how strongly, for a text that is read so often."""
+    return HeldBack(dropout_for(num_epochs), weight_dropout_for(num_epochs), weight_decay_for(num_epochs))
 
 
 def dropout_for(num_epochs: float) -> float:

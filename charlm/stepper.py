@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm import usable_cores
-from charlm.cells import CELLS
-from charlm.checkpoint import ModelFile
+from charlm.cells import CELLS, Cell, Gates, Recurrent
+from charlm.checkpoint import Arrays, ModelFile
+from charlm.errors import UsageError
 from charlm.vocab import Ids, Vocabulary
 
 if TYPE_CHECKING:
@@ -31,36 +32,83 @@ MIN_STREAMS_PER_THREAD = 16
 ROWS_TOGETHER = 64
 
 
+class Stack:
+    """Embedding and recurrent layers, one step for B streams at a time, state in and state out.
+
+    Args:
+        model: its weights and sizes.
+        name: of the layers: `layers` read from left to right, `backward_layers` of a model of both directions from
+            right to left.
+    """
+
+    def __init__(self, model: ModelFile, name: str = "layers") -> None:
+        settings: Mapping[str, Any] = model.config["model"]
+        weights, num_layers = model.weights, settings["num_layers"]
+        self.cell = CELLS[settings["cell"]]
+        layers = [
+            {weight: weights[f"{name}.{layer}.{weight}"] for weight in self.cell.weight_shapes(1, 1)}
+            for layer in range(num_layers)
+        ]
+        # The first layer's input is one of V + 1 symbols: what each adds to the gates is known beforehand.
+        first = layers[0]["weight_ih_l0"].T
+        table_VG = weights["embedding.weight"] @ first if settings["embedding_size"] else first
+        self._table_VG = np.ascontiguousarray(table_VG + layers[0]["bias_ih_l0"])
+        self._inputs = [(_padded(layer["weight_ih_l0"]), layer["bias_ih_l0"]) for layer in layers[1:]]
+        self._recurrents = [_recurrent(self.cell, layer) for layer in layers]
+        zero_PLH = np.zeros((len(self.cell.state), num_layers, settings["hidden_size"]), self._table_VG.dtype)
+        # Those of the layers from right to left come after the others.
+        first_layer = num_layers if name == "backward_layers" else 0
+        start_PLH = weights.get("initial_state", zero_PLH)[:, first_layer : first_layer + num_layers]
+        self._start = [tuple(part_LH[layer] for part_LH in start_PLH) for layer in range(num_layers)]
+
+    def start(self, num_streams: int) -> StepperState:
+        """Return the state before anything was read."""
+        return tuple(tuple(np.repeat(part_H[None], num_streams, axis=0) for part_H in layer) for layer in self._start)
+
+    def step(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
+        """Read one character in each stream; what the last layer puts out is the first part of its new state."""
+        return self.look(ids_B, state)[0]
+
+    def look(self, ids_B: NDArray[Any], state: StepperState) -> tuple[StepperState, list[Gates]]:
+        """Read one character in each stream, and return also the gates of each layer by name."""
+        x_BG = self._table_VG[ids_B]
+        new_state: list[tuple[Floats, ...]] = []
+        gates: list[Gates] = []
+        for layer, (recurrent, layer_state) in enumerate(zip(self._recurrents, state, strict=True)):
+            if layer:
+                x_BG = _linear(new_state[-1][0], *self._inputs[layer - 1])
+            layer_state, layer_gates = self.cell.step(x_BG, recurrent, layer_state)
+            new_state.append(layer_state)
+            gates.append(layer_gates)
+        return tuple(new_state), gates
+
+
 class Stepper:
-    """Embedding -> RNN | LSTM | GRU -> Linear, one step for B streams at a time, state in and state out.
+    """Embedding -> recurrent layers -> Linear, one step for B streams at a time, state in and state out.
 
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
+        stack: its recurrent layers.
+        is_backward: whether it reads texts from their end: what comes next is what stands before.
+
+    Raises:
+        UsageError: the model reads in both directions, and cannot be asked for one step.
     """
 
     def __init__(self, model: ModelFile) -> None:
-        settings: Mapping[str, Any] = model.config["model"]
-        weights = model.weights
+        direction = model.config["model"].get("direction", "forward")
+        if direction == "both":
+            raise UsageError(
+                "this model reads from both sides and cannot go on with a text", "`charlm fill` asks it for blanks"
+            )
         self.vocabulary: Vocabulary = model.vocabulary
-        self._cell = CELLS[settings["cell"]]
-        self._hidden_size: int = settings["hidden_size"]
-        layers = [
-            [weights[f"layers.{layer}.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            for layer in range(settings["num_layers"])
-        ]
-        # The first layer's input is one of V + 1 embeddings: what each adds to the gates is known beforehand.
-        first_weight_ih, _, first_bias_ih, _ = layers[0]
-        self._table_VG = weights["embedding.weight"] @ first_weight_ih.T + first_bias_ih
-        self._inputs = [(_padded(weight_ih), bias_ih) for weight_ih, _, bias_ih, _ in layers[1:]]
-        self._recurrences = [(_padded(weight_hh), bias_hh) for _, weight_hh, _, bias_hh in layers]
-        self._output = (_padded(weights["output.weight"]), weights["output.bias"])
+        self.is_backward = direction == "backward"
+        self.stack = Stack(model)
+        self._output = (_padded(model.weights["output.weight"]), model.weights["output.bias"])
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
         """Begin texts: return what the model expects first and its state, before any character."""
-        dtype = self._table_VG.dtype
-        zero = np.zeros((num_streams, self._hidden_size), dtype=dtype)
-        state = tuple((zero,) * len(self._cell.state) for _ in self._recurrences)
-        return self.step(np.full(num_streams, len(self.vocabulary)), state)
+        return self.step(np.full(num_streams, len(self.vocabulary)), self.stack.start(num_streams))
 
     def step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         """Read one character in each stream.
@@ -84,14 +132,8 @@ class Stepper:
         return np.concatenate(logits), tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in layers)
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
-        x_BG = self._table_VG[ids_B]
-        new_state: list[tuple[Floats, ...]] = []
-        for layer, ((weight_hh, bias_hh), layer_state) in enumerate(zip(self._recurrences, state, strict=True)):
-            if layer:
-                x_BG = _linear(new_state[-1][0], *self._inputs[layer - 1])
-            layer_state, _ = self._cell.step(x_BG, _linear(layer_state[0], weight_hh, bias_hh), layer_state)
-            new_state.append(layer_state)
-        return _linear(new_state[-1][0], *self._output), tuple(new_state)
+        state = self.stack.step(ids_B, state)
+        return _linear(state[-1][0], *self._output), state
 
     def read(self, ids_T: Ids, logits_BV: Floats, state: StepperState) -> tuple[Floats, StepperState]:
         """Read T characters in every stream; with none, return what came in."""
@@ -106,6 +148,17 @@ def _threads() -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(usable_cores(), "stepper")
+
+
+def _recurrent(cell: Cell, weights: Arrays) -> Recurrent:
+    """Return what the state of a layer is multiplied with, one product for each group of gates."""
+    ends = np.cumsum((0, *cell.products)) * (len(weights["bias_ih_l0"]) // len(cell.gates))
+    rows = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
+    products = [
+        partial(_linear, weight_PI=_padded(weights["weight_hh_l0"][part]), bias_O=weights["bias_hh_l0"][part])
+        for part in rows
+    ]
+    return Recurrent(products, weights.get("peephole_l0"))
 
 
 def _padded(weight_OI: Floats) -> Floats:

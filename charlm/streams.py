@@ -20,22 +20,28 @@ class Block(NamedTuple):
         tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol where a stream begins.
         targets_TB: the characters to predict.
         begins_B: whether a stream begins with this block and has no state yet, shape (B,), bool.
+        right_SB: for a model that reads from both sides, the characters after each target, and after these as many
+            as the block's own random number says; the start symbol at the end of them and of the text.
     """
 
     tokens_TB: NDArray[np.int64]
     targets_TB: NDArray[np.int64]
     begins_B: NDArray[np.bool_]
+    right_SB: NDArray[np.int64] | None = None
 
 
-def fit(num_characters: int, batch_size: int, block_size: int) -> tuple[int, int]:
+def fit(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
     """Shrink batch and block to a short text: fewer streams first, then shorter blocks; 1 character is enough.
+
+    Streams that begin anew with every block have nothing to carry over, and one block each is enough for them.
 
     Returns:
         (B, T), such that B streams of whole blocks of T fill the text, or all of it but a small remainder.
     """
-    num_streams = max(1, min(batch_size, num_characters // (MIN_BLOCKS_PER_STREAM * block_size)))
+    min_blocks = MIN_BLOCKS_PER_STREAM if reset_probability < 1 else 1
+    num_streams = max(1, min(batch_size, num_characters // (min_blocks * block_size)))
     per_stream = num_characters // num_streams
-    if per_stream < MIN_BLOCKS_PER_STREAM * block_size:
+    if per_stream < min_blocks * block_size:
         # So few blocks that a remainder would be a good part of the text: divide it evenly.
         block_size = per_stream // max(1, -(-per_stream // block_size))
     return num_streams, block_size
@@ -49,8 +55,18 @@ class Streams:
     """
 
     def __init__(
-        self, ids: Ids, num_symbols: int, num_streams: int, block_size: int, seed: int, reset_probability: float
+        self,
+        ids: Ids,
+        num_symbols: int,
+        num_streams: int,
+        block_size: int,
+        seed: int,
+        reset_probability: float,
+        direction: str = "forward",
     ) -> None:
+        if direction == "backward":
+            ids = ids[::-1]
+        self._sees_right = direction == "both"
         self._ids = ids
         self._start_id = num_symbols
         self._num_streams, self._block_size = num_streams, block_size
@@ -75,7 +91,17 @@ class Streams:
         if self._reset_probability:
             begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
         window_BT[begins_B, 0] = self._start_id
-        return Block(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B)
+        right_SB = self._right(first_B, self._random(epoch, index + 1, 1)) if self._sees_right else None
+        return Block(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
+
+    def _right(self, first_B: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+        # From none to half a block beyond: texts end here or there, and most of what is predicted has a right side.
+        size = self._block_size + int(random.integers(self._block_size // 2 + 1))
+        positions_SB = first_B + np.arange(1, size + 1)[:, None]
+        right_SB: NDArray[np.int64] = self._ids[np.minimum(positions_SB, len(self._ids) - 1)].astype(np.int64)
+        right_SB[positions_SB >= len(self._ids)] = self._start_id
+        right_SB[-1] = self._start_id
+        return right_SB
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, *key])

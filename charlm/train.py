@@ -11,28 +11,28 @@ import torch
 from torch.nn import functional
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config
 from charlm.corpus import Corpus, split
 from charlm.errors import RunError, TrainingError
 from charlm.evaluate import Scores, evaluate
-from charlm.model import CharModel, build, draw_masks, tensor_of
+from charlm.model import CharModel, State, build, draw_masks, tensor_of
 from charlm.optimizer import Optimizer
 from charlm.progress import MAX_ROLLBACKS, Progress, Record
 from charlm.run_folder import Logbook, RunFolder
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, step_share, weight_decay_for, weight_dropout_for
+from charlm.schedule import Clock, Pace, Projection, due, held_back, rate_share, step_share
+from charlm.settings import Config
 from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
 RECORDS_PER_EVALUATION = 10
+# What a block's loss leaves of the smoothed one, which begins as that of uniform guessing (as min-char-rnn has it).
+SMOOTHING = 0.999
 SAVE_SECONDS = 60.0
 # Fewer characters than these do not tell which of two models is better.
 MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
 # Of its time, what a timed run may have spent on evaluations when it begins another.
 MAX_EVALUATION_SHARE = 0.03
-# A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
-SHARE_TO_PROJECT_FROM = 0.06
 
 
 class Training:
@@ -49,9 +49,10 @@ class Training:
         assert config.seed is not None
         self.config, self.corpus, self.logbook, self.runtime = config, corpus, Logbook(run), runtime
         self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
-        self.num_streams, self.block_size = fit(len(self.parts.train), config.train.batch_size, config.train.block_size)
+        sizes = (config.train.batch_size, config.train.block_size)
+        self.num_streams, self.block_size = fit(len(self.parts.train), *sizes, config.train.reset_probability)
         self.notes = list(corpus.notes)
-        if (self.num_streams, self.block_size) != (config.train.batch_size, config.train.block_size):
+        if (self.num_streams, self.block_size) != sizes:
             self.notes.append(
                 f"the text has {len(self.parts.train):,} characters to train on: "
                 f"{self.num_streams} x {self.block_size} of them are read at a time"
@@ -63,7 +64,7 @@ class Training:
             )
         num_symbols = len(corpus.vocabulary)
         self.model: CharModel = build(config.model.model_dump(), num_symbols)
-        self.model.initialise(torch.Generator().manual_seed(config.seed))
+        self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
         self.model.to(runtime.device)
         self.optimizer = Optimizer(self.model, config.train)
         self.streams = Streams(
@@ -73,15 +74,16 @@ class Training:
             self.block_size,
             config.seed,
             config.train.reset_probability,
+            config.model.direction,
         )
-        self.state = self.model.zero_state(self.num_streams)
-        self.progress = Progress()
+        self.state = self._start_state()
+        self.progress = Progress(smoothed_nats=math.log(num_symbols))
         self._regularise(num_epochs=0)
         self._tell: Callable[[str], None] = lambda message: None
         self._last_good: ModelFile | None = None
         self._saved_at = 0.0
         self._evaluation_seconds = 0.0
-        self._marked: tuple[int, float] | None = None
+        self._projection = Projection()
 
     @property
     def num_parameters(self) -> int:
@@ -224,7 +226,7 @@ class Training:
                 raise ValueError("the state of the optimiser is missing")
             self.model.load_arrays(snapshot.weights)
             self.optimizer.load_arrays(snapshot.arrays)
-            self.state = self.model.zero_state(self.num_streams)
+            self.state = self._start_state()
             if not is_same_text:
                 self.forget_best()
             else:
@@ -263,13 +265,17 @@ class Training:
         device, progress = self.runtime.device, self.progress
         tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
         targets_TB = torch.from_numpy(block.targets_TB).to(device)
-        keep_B1 = torch.from_numpy(~block.begins_B).to(self.state[0])[:, None]
-        state = tuple(part_LBH * keep_B1 for part_LBH in self.state)
+        right_SB = None if block.right_SB is None else torch.from_numpy(block.right_SB).to(device)
+        begins_B1 = torch.from_numpy(block.begins_B).to(device)[:, None]
+        starts = self.model.start_state(self.num_streams)
+        state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, self.state, strict=True))
         # Drawn from (seed, step) alone: there is no state of a generator to save.
         seed = (self.config.seed or 0, progress.step)
-        masks = draw_masks(self.model, self.num_streams, progress.dropout, progress.weight_dropout, seed)
+        given = self.config.model.dropout
+        dropout = given if isinstance(given, list) else [progress.dropout] * len(self.model.layers)
+        masks = draw_masks(self.model, self.num_streams, dropout, progress.weight_dropout, seed)
         with self.runtime.autocast():
-            logits_TBV, after = self.model(tokens_TB, state, masks)
+            logits_TBV, after = self.model(tokens_TB, state, masks, right_SB)
         loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         nats = loss.item()
@@ -278,11 +284,15 @@ class Training:
             self.state = tuple(part_LBH.detach().float() for part_LBH in after)
             progress.nats += nats
             progress.num_losses += 1
+            progress.smoothed_nats += (1 - SMOOTHING) * (nats - progress.smoothed_nats)
             progress.skipped_in_a_row = 0
         else:
             progress.skipped += 1
             progress.skipped_in_a_row += 1
         self.optimizer.clear()
+
+    def _start_state(self) -> State:
+        return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
 
     def _rate_share(self, share: float) -> float:
         settings = self.config.train
@@ -300,27 +310,20 @@ class Training:
             progress.settled = True
 
     def _regularise(self, num_epochs: float) -> None:
-        given, progress = self.config, self.progress
+        given, progress, planned = self.config, self.progress, held_back(num_epochs)
         dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
-        progress.dropout = dropout_for(num_epochs) if dropout == "auto" else dropout
-        progress.weight_dropout = weight_dropout_for(num_epochs) if thinning == "auto" else thinning
+        progress.dropout = dropout if isinstance(dropout, float | int) else planned.dropout
+        progress.weight_dropout = planned.weight_dropout if thinning == "auto" else thinning
         decays_by_itself = given.train.optimizer in ("muon", "adamw")
-        planned = weight_decay_for(num_epochs) if decays_by_itself else 0.0
-        progress.weight_decay = planned if decay == "auto" else decay
+        progress.weight_decay = decay if decay != "auto" else planned.weight_decay if decays_by_itself else 0.0
 
     def _epochs_planned(self) -> float | None:
         """Return how often the text will have been read; None while a timed run does not know its pace yet."""
         settings, progress = self.config.train, self.progress
         if settings.time is None:
             return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
-        if self._marked is None and self.share >= SHARE_TO_PROJECT_FROM / 2:
-            self._marked = (progress.step, progress.seconds)
-        if self._marked is None or self.share < SHARE_TO_PROJECT_FROM or progress.step == self._marked[0]:
-            return None
-        # From here to there, for the first blocks of a process take far longer than all others.
-        step, seconds = self._marked
-        steps_per_second = (progress.step - step) / (progress.seconds - seconds)
-        return self.streams.epoch(progress.step + steps_per_second * (settings.time - progress.seconds))
+        steps = self._projection.steps(self.share, progress.step, progress.seconds, settings.time)
+        return None if steps is None else self.streams.epoch(steps)
 
     def _validate(self) -> float | None:
         part = self.parts.validation[: self.config.train.evaluation_characters]
@@ -333,6 +336,7 @@ class Training:
             epoch=self.epoch,
             seconds=progress.seconds,
             train_bits_per_character=progress.nats / progress.num_losses * BITS if progress.num_losses else None,
+            smoothed_bits_per_character=progress.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * rate,
             characters_per_second=characters_per_second,
             validation_bits_per_character=validation,
@@ -390,11 +394,5 @@ class Training:
             self._tell(f"{self.logbook.trouble}; the run goes on and tries again")
 
     def _model_file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
-        corpus = {
-            "name": self.corpus.name,
-            "sha256": self.corpus.sha256,
-            "characters": len(self.corpus.ids),
-            "bytes": self.corpus.num_bytes,
-        }
-        runtime = self.runtime.facts()
+        corpus, runtime = self.corpus.facts(), self.runtime.facts()
         return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus, runtime)

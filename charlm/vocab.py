@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, Self
@@ -14,8 +15,10 @@ from charlm.errors import UnknownCharacterError, UsageError
 
 Ids = NDArray[np.unsignedinteger]
 Kind = Literal["characters", "bytes"]
+Filter = Literal["none", "letters"]
 
 NUM_CODE_POINTS = 0x110000
+NO_LETTERS = re.compile(r"[\W\d_]+")
 # What typewriters and word processors disagree about: the look-alikes to suggest for an unknown character.
 LOOK_ALIKES = [set("'`\u2018\u2019\u02bc"), set('"\u201c\u201d\u00ab\u00bb'), set("-\u2010\u2011\u2012\u2013\u2014")]
 
@@ -35,18 +38,21 @@ class Vocabulary:
         kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
             256 byte values of the UTF-8 form, so that nothing is unknown.
         symbols: each symbol as text, by id; for bytes the character of the same number.
+        filter: what is done to a text before it is read, see `filtered`.
     """
 
-    def __init__(self, kind: Kind, symbols: str) -> None:
+    def __init__(self, kind: Kind, symbols: str, filter: Filter = "none") -> None:
         if (
             not isinstance(symbols, str)
             or kind not in ("characters", "bytes")
+            or filter not in (("none", "letters") if kind == "characters" else ("none",))
             or len(set(symbols)) != len(symbols)
             or (kind == "bytes" and symbols != "".join(map(chr, range(256))))
         ):
             raise ValueError(f"no vocabulary: kind {kind!r}, {len(symbols)} symbols, {len(set(symbols))} distinct")
         self.kind: Kind = kind
         self.symbols = symbols
+        self.filter: Filter = filter
         self._code_points = np.array([ord(symbol) for symbol in symbols], dtype=np.uint32)
         self._ids = {symbol: index for index, symbol in enumerate(symbols)}
         # A dense table makes encoding one gather; it ends at the largest code point in use.
@@ -82,7 +88,11 @@ class Vocabulary:
         return self.kind == "bytes" or character in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and (self.kind, self.symbols) == (other.kind, other.symbols)
+        return isinstance(other, Vocabulary) and self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[str, str, str]:
+        return self.kind, self.symbols, self.filter
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -105,6 +115,7 @@ class Vocabulary:
             UsageError: `unknown` is none of the three, or its C is not in the vocabulary.
         """
         replacement = self._replacement(unknown)
+        text = filtered(text, self.filter)
         if self.kind == "bytes":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
         if self.dtype == np.uint8 and text.isascii():
@@ -209,6 +220,21 @@ class _ByteDecoder:
 
     def decode(self, ids: Sequence[int], final: bool = False) -> str:
         return self._decoder.decode(bytes(ids), final)
+
+
+def filtered(text: str, filter: Filter, after: str = "") -> str:
+    """Return a text as a model with such a filter reads it.
+
+    Args:
+        text: any text.
+        filter: `none` leaves it as it is; `letters` makes its letters lower case and puts one space for whatever
+            stands between them.
+        after: what was read before it: no second space follows a space.
+    """
+    if filter == "none":
+        return text
+    text = NO_LETTERS.sub(" ", text.lower())
+    return text[1:] if text.startswith(" ") and after.endswith(" ") else text
 
 
 def code_points_of(text: str) -> NDArray[np.uint32]:

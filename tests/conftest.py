@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import ModelFile, expected_shapes
-from charlm.config import Config, ModelConfig
+from charlm.settings import Config, ModelConfig
 from charlm.vocab import Vocabulary
 from tests.commands import TEXT
 

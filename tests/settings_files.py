@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from charlm.config import (
-    Config,
-    load,
-)
+from charlm.config import load
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder
+from charlm.settings import Config
 
 SHIPPED = sorted(bundled_folder("configs").glob("*.yaml"))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from charlm import blocks
+from charlm import layers
 
-PAIRS = {"gru": (nn.GRU, blocks.GRU), "rnn": (nn.RNN, blocks.RNN)}
+PAIRS = {"gru": (nn.GRU, layers.GRU), "rnn": (nn.RNN, layers.RNN)}
 # (T, B, E, H): one of everything, none a multiple of another, a long and narrow block, and inputs wider than units.
 SHAPES = [(1, 1, 1, 1), (5, 3, 7, 4), (33, 2, 3, 5), (4, 6, 9, 2)]
 

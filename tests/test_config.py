@@ -11,32 +11,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from charlm.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-    describe,
-    load,
-    parse_seconds,
-)
+from charlm.config import describe, load
 from charlm.errors import ConfigError
+from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
 from tests.settings_files import SHIPPED, durations, loaded, refusal
 
 # What there is
 
 
-@pytest.mark.parametrize("group", [ModelConfig, DataConfig, TrainConfig])
-def test_every_setting_of_a_group_is_described(group: type[ModelConfig | DataConfig | TrainConfig]) -> None:
+@pytest.mark.parametrize("group", [ModelConfig, VocabConfig, DataConfig, TrainConfig])
+def test_every_setting_of_a_group_is_described(group: type[BaseModel]) -> None:
     """No setting is without words on what it is for."""
     assert [name for name, field in group.model_fields.items() if not field.description] == []
 
 
 def test_every_setting_outside_a_group_is_described() -> None:
     """The settings that stand alone are described too."""
-    groups = {"model", "data", "train"}
-    assert {"vocab", "seed"} == set(Config.model_fields) - groups
-    assert all(Config.model_fields[name].description for name in ("vocab", "seed"))
+    groups = {"model", "vocab", "data", "train"}
+    assert {"seed"} == set(Config.model_fields) - groups
+    assert Config.model_fields["seed"].description
 
 
 def test_the_list_of_settings_has_each_with_its_default() -> None:
@@ -44,10 +37,11 @@ def test_the_list_of_settings_has_each_with_its_default() -> None:
     lines = describe().splitlines()
     groups: list[tuple[str, type[BaseModel]]] = [
         ("model.", ModelConfig),
+        ("vocab.", VocabConfig),
         ("data.", DataConfig),
         ("train.", TrainConfig),
     ]
-    keys = {group + name for group, model in groups for name in model.model_fields} | {"vocab", "seed"}
+    keys = {group + name for group, model in groups for name in model.model_fields} | {"seed"}
     assert keys == {line.split(" ")[0] for line in lines}
     assert len(keys) == len(lines)
     assert any(line.startswith("model.hidden_size (default 512): ") for line in lines)

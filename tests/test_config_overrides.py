@@ -10,15 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-    override,
-    validate,
-)
+from charlm.config import override, validate
 from charlm.errors import ConfigError, one_line
+from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig
 from charlm.strict_yaml import parse
 from tests.settings_files import durations, loaded, refusal
 
@@ -249,6 +243,6 @@ def test_the_name_of_a_file_that_looks_like_yaml_reads_back(name: str) -> None:
 def test_the_order_of_the_written_settings_is_that_of_the_documentation() -> None:
     """A written file begins with the model and leaves out what is not set."""
     text = Config(seed=7).to_yaml()
-    assert list(yaml.safe_load(text)) == ["model", "data", "train", "vocab", "seed"]
+    assert list(yaml.safe_load(text)) == ["model", "vocab", "data", "train", "seed"]
     assert "null" not in text
     assert "seed" not in Config().to_yaml()

@@ -176,7 +176,7 @@ def test_the_first_thing_learned_is_one_step_against_each_gradient(make_model: C
     """The second segment costs what a model costs whose weights went one rate against the sign of the gradient."""
     module, ids = module_of(make_model("lstm")), text(8)
     tokens_TB = torch.tensor([NUM_SYMBOLS, *ids[:-1]])[:, None]
-    logits_TBV, state = module(tokens_TB[:4], module.zero_state(1))
+    logits_TBV, state = module(tokens_TB[:4], module.start_state(1))
     loss = torch.nn.functional.cross_entropy(logits_TBV[:, 0], torch.tensor(ids[:4].astype(int)))
     loss.backward()
     with torch.no_grad():

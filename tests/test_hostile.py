@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 from charlm.cli import app
-from charlm.config import GROUPS, Config, Settings, load
+from charlm.config import load
 from charlm.errors import ConfigError, one_line
+from charlm.settings import GROUPS, Config, Settings
 from charlm.strict_yaml import MAX_BYTES
 from tests.commands import SMALL, answer, call, within
 from tests.settings_files import SHIPPED, durations, loaded, refusal

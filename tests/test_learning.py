@@ -91,7 +91,7 @@ def nats_of_each(model: CharModel, ids: Ids) -> Floats:
     """Return -ln p of every character, read in one stream from the start of a text."""
     tokens_TB = torch.from_numpy(np.append(model.output.out_features, ids[:-1]).astype(np.int64))[:, None]
     with torch.no_grad():
-        logits_TBV, _ = model(tokens_TB, model.zero_state(1))
+        logits_TBV, _ = model(tokens_TB, model.start_state(1))
     log_p_TV: Floats = torch.log_softmax(logits_TBV[:, 0].double(), dim=-1).numpy()
     return -log_p_TV[np.arange(len(ids)), ids]
 
@@ -298,7 +298,7 @@ def test_evaluation_leaves_everything_as_it_was(
     if name == "dynamic":
         ids = ids[:300]
     tokens_TB = torch.from_numpy(ids[:20].astype(np.int64))[:, None]
-    module(tokens_TB, module.zero_state(1))[0].sum().backward()
+    module(tokens_TB, module.start_state(1))[0].sum().backward()
 
     def everything() -> list[Any]:
         weights = [(weight.tolist(), None if weight.grad is None else weight.grad.tolist()) for weight in parameters]

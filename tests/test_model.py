@@ -21,8 +21,8 @@ def test_one_block_equals_its_parts_read_in_turn(cell: str) -> None:
     """Ten characters at once, or three and seven with the state handed over, give the same logits."""
     model = fresh(cell)
     tokens_TB = torch.randint(8, (10, 3), generator=torch.Generator().manual_seed(1))
-    whole_TBV, _ = model(tokens_TB, model.zero_state(3))
-    first_TBV, state = model(tokens_TB[:3], model.zero_state(3))
+    whole_TBV, _ = model(tokens_TB, model.start_state(3))
+    first_TBV, state = model(tokens_TB[:3], model.start_state(3))
     rest_TBV, _ = model(tokens_TB[3:], state)
     torch.testing.assert_close(torch.cat([first_TBV, rest_TBV]), whole_TBV, rtol=0, atol=1e-6)
 
@@ -56,7 +56,7 @@ def test_fresh_weights_depend_on_the_seed_alone() -> None:
 def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
     """So that the mean stays; one for the outputs and one for the recurrent weights of each layer."""
     model = CharModel(cell, 7, embedding_size=6, hidden_size=100, num_layers=2)
-    masks = draw_masks(model, 30, dropout=0.25, weight_dropout=0.5, seed=(1, 2))
+    masks = draw_masks(model, 30, dropout=[0.25, 0.25], weight_dropout=0.5, seed=(1, 2))
     assert len(masks) == 2
     for outputs_BH, recurrent_RH in masks:
         assert outputs_BH is not None
@@ -67,13 +67,13 @@ def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
             assert mask.dtype == torch.float32
             assert mask.unique().tolist() == pytest.approx([0.0, kept])
             assert mask.mean().item() == pytest.approx(1, abs=0.05)
-    assert draw_masks(model, 30, 0.0, 0.0, seed=(1, 2)) == [(None, None)] * 2
+    assert draw_masks(model, 30, [0.0, 0.0], 0.0, seed=(1, 2)) == [(None, None)] * 2
 
 
 def test_masks_depend_on_the_seed_and_the_step() -> None:
     """And on nothing else: a resumed run draws those of the run it resumes."""
     model = fresh("gru")
-    drawn = [draw_masks(model, 3, 0.5, 0.5, seed) for seed in ((1, 2), (1, 2), (1, 3), (2, 2))]
+    drawn = [draw_masks(model, 3, [0.5, 0.5], 0.5, seed) for seed in ((1, 2), (1, 2), (1, 3), (2, 2))]
     outputs = [masks[0].outputs_BH for masks in drawn]
     recurrent = [masks[1].recurrent_RH for masks in drawn]
     for first, same, *others in (outputs, recurrent):
@@ -88,9 +88,9 @@ def test_a_mask_multiplies_the_outputs_of_its_layer(cell: str) -> None:
     model = fresh(cell)
     tokens_TB = torch.zeros(4, 2, dtype=torch.int64)
     nothing = [Masks(torch.ones(2, 8), None), Masks(torch.zeros(2, 8), None)]
-    logits_TBV, state = model(tokens_TB, model.zero_state(2), nothing)
+    logits_TBV, state = model(tokens_TB, model.start_state(2), nothing)
     torch.testing.assert_close(logits_TBV, model.output.bias.expand(4, 2, 7))
-    _, expected = model(tokens_TB, model.zero_state(2))
+    _, expected = model(tokens_TB, model.start_state(2))
     torch.testing.assert_close(state[0], expected[0])
 
 
@@ -104,8 +104,8 @@ def test_a_mask_multiplies_the_recurrent_weights_and_their_gradients(cell: str) 
         for layer, (_, recurrent_RH) in zip(thinned.layers, masks, strict=True):
             layer.get_parameter("weight_hh_l0").mul_(recurrent_RH)  # type: ignore[arg-type]
     before = model.arrays()
-    logits_TBV, _ = model(tokens_TB, model.zero_state(2), masks)
-    torch.testing.assert_close(logits_TBV, thinned(tokens_TB, thinned.zero_state(2))[0])
+    logits_TBV, _ = model(tokens_TB, model.start_state(2), masks)
+    torch.testing.assert_close(logits_TBV, thinned(tokens_TB, thinned.start_state(2))[0])
     logits_TBV.square().sum().backward()
     for layer, (_, recurrent_RH) in zip(model.layers, masks, strict=True):
         gradient = layer.get_parameter("weight_hh_l0").grad
@@ -118,5 +118,5 @@ def test_a_mask_multiplies_the_recurrent_weights_and_their_gradients(cell: str) 
 def test_the_start_of_a_text_is_an_input_but_never_an_output() -> None:
     """There is one embedding more than symbols, and no logit for it: what stands for the start cannot be drawn."""
     model = fresh("gru")
-    logits_TBV, _ = model(torch.tensor([[7]]), model.zero_state(1))
+    logits_TBV, _ = model(torch.tensor([[7]]), model.start_state(1))
     assert (model.embedding.num_embeddings, logits_TBV.shape[-1]) == (8, 7)

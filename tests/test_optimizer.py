@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.config import TrainConfig
 from charlm.model import CharModel
 from charlm.optimizer import GateMuon, Optimizer, orthogonalise
+from charlm.settings import TrainConfig
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (3, 64, 16), (2, 16, 48)])
@@ -169,7 +169,7 @@ def stepped(name: str, steps: int = 1) -> tuple[Optimizer, CharModel]:
 def learn(model: CharModel, optimizer: Optimizer, step: int) -> None:
     """Take one step on random characters that depend on the step."""
     tokens_TB = torch.randint(5, (4, 3), generator=torch.Generator().manual_seed(step))
-    logits_TBV, _ = model(tokens_TB, model.zero_state(3))
+    logits_TBV, _ = model(tokens_TB, model.start_state(3))
     torch.nn.functional.cross_entropy(logits_TBV.flatten(0, 1), tokens_TB.flatten()).backward()
     optimizer.clip()
     optimizer.step(0.5, weight_decay=0.1)

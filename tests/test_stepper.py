@@ -29,7 +29,7 @@ def test_steps_equal_one_block_of_the_module(
     module.load_arrays(file.weights)
     tokens_TB = torch.tensor([num_symbols, *ids_T])[:, None]
     with torch.inference_mode():
-        expected_TBV, expected_state = module(tokens_TB, module.zero_state(1))
+        expected_TBV, expected_state = module(tokens_TB, module.start_state(1))
 
     stepper = Stepper(file)
     logits_BV, state = stepper.start()

@@ -231,7 +231,7 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     """Fresh weights predict all characters about equally."""
     training = begin()
     tokens_TB = torch.from_numpy(training.streams.block(0).tokens_TB)
-    logits_TBV, _ = training.model(tokens_TB, training.model.zero_state(tokens_TB.shape[1]))
+    logits_TBV, _ = training.model(tokens_TB, training.model.start_state(tokens_TB.shape[1]))
     assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
         -math.log(len(training.corpus.vocabulary)), rel=0.1
     )

@@ -12,9 +12,9 @@ import numpy as np
 from charlm import config as settings
 from charlm import corpus as corpora
 from charlm.checkpoint import load
-from charlm.config import Config
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
+from charlm.settings import Config
 from charlm.train import Training
 
 TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40

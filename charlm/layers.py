@@ -1,0 +1,106 @@
+"""One recurrent layer in torch for each cell: torch's own kernel, ours for blocks, a scan, or the equations.
+
+Every layer reads `(x_TBE, state)` and returns `(h_TBH, state)` as torch's do: the state is one (1, B, H) tensor, or a
+pair of them, hidden and cell. Weights have torch's names. Letters: `T` steps, `B` streams, `E` inputs, `H` units.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from charlm.blocks import read_block
+from charlm.cells import CELLS, Recurrent
+from charlm.scan import scan
+
+
+class GRU(nn.GRU):
+    """`torch.nn.GRU` with one layer, faster when it trains on a CPU."""
+
+    def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Read a block; see `torch.nn.GRU`."""
+        return _block("gru", self, x_TBE, h_1BH) if _trains_on_cpu(x_TBE) else super().forward(x_TBE, h_1BH)
+
+
+class RNN(nn.RNN):
+    """`torch.nn.RNN` with one layer, faster when it trains on a CPU."""
+
+    def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Read a block; see `torch.nn.RNN`."""
+        kind = "rnn" if self.nonlinearity == "tanh" else "rnn-relu"
+        return _block(kind, self, x_TBE, h_1BH) if _trains_on_cpu(x_TBE) else super().forward(x_TBE, h_1BH)
+
+
+class Variant(nn.Module):
+    """A layer of a cell that torch has no module for."""
+
+    def __init__(self, name: str, num_inputs: int, num_units: int) -> None:
+        super().__init__()
+        self._name, self._cell = name, CELLS[name]
+        for weight, shape in self._cell.weight_shapes(num_inputs, num_units).items():
+            self.register_parameter(weight, nn.Parameter(torch.zeros(shape)))
+
+    def forward(
+        self, x_TBE: Tensor, state: Tensor | tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        """Read a block."""
+        if not self._cell.products:
+            return self._scanned(x_TBE, state)  # type: ignore[arg-type]
+        parts = torch.cat(state) if isinstance(state, tuple) else state
+        if x_TBE.device.type == "cpu":
+            y_TBH, parts_PBH = _block(self._name, self, x_TBE, parts)
+        else:
+            y_TBH, parts_PBH = self._stepped(x_TBE, parts)
+        return y_TBH, parts_PBH if len(parts_PBH) == 1 else tuple(parts_PBH.chunk(2))
+
+    def _scanned(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gates of all steps at once: what keeps the state and what is added to it."""
+        weight_ih, bias_ih = self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0")
+        x_TBG = nn.functional.linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
+        _, gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
+        if "forget" in gates:
+            kept_TBH, taken_TBH = gates["forget"], gates["input"]
+        else:
+            kept_TBH, taken_TBH = 1 - gates["update"], gates["update"]
+        h_TBH = scan(kept_TBH, taken_TBH * gates["candidate"], h_1BH[0].to(weight_ih.dtype))
+        return h_TBH, h_TBH[-1:]
+
+    def _stepped(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the equations step by step: slow, and right on any device."""
+        weight_hh, bias_hh = self.get_parameter("weight_hh_l0"), self.get_parameter("bias_hh_l0")
+        x_TBG = nn.functional.linear(x_TBE, self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0"))
+        sizes = [num_gates * state_PBH.shape[-1] for num_gates in self._cell.products]
+        pairs = zip(torch.split(weight_hh, sizes), torch.split(bias_hh, sizes), strict=True)
+        products = [partial(nn.functional.linear, weight=weight, bias=bias) for weight, bias in pairs]
+        recurrent = Recurrent(products, getattr(self, "peephole_l0", None))
+        state: tuple[Tensor, ...] = tuple(state_PBH)
+        outputs = []
+        for x_BG in x_TBG:
+            state, _ = self._cell.step(x_BG, recurrent, state)
+            outputs.append(state[0])
+        return torch.stack(outputs), torch.stack(state)
+
+
+def _trains_on_cpu(x: Tensor) -> bool:
+    # On a GPU cuDNN has fused kernels; without gradients there is nothing to keep, and torch's own way is as fast.
+    return x.device.type == "cpu" and torch.is_grad_enabled()
+
+
+def _block(kind: str, layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weight_ih, weight_hh, bias_ih, bias_hh = (getattr(layer, name) for name in names)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh, getattr(layer, "peephole_l0", None))
+    return read_block(kind, x_TBE, state_PBH, weights)
+
+
+def make(cell: str, num_inputs: int, num_units: int) -> nn.Module:
+    """Make a layer, its weights not yet drawn."""
+    if cell == "lstm":
+        return nn.LSTM(num_inputs, num_units)
+    if cell == "gru":
+        return GRU(num_inputs, num_units)
+    if cell in ("rnn", "rnn-relu"):
+        return RNN(num_inputs, num_units, nonlinearity="tanh" if cell == "rnn" else "relu")
+    return Variant(cell, num_inputs, num_units)
