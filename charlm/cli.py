@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from charlm import __version__
+from charlm import __version__, reports
+from charlm.arguments import CorpusNames, Encoding, Json, Model, Seed, Unknown, as_given, as_read, model_file
 from charlm.console import Commands
-from charlm.errors import UsageError, one_line
-from charlm.output import print_bench, print_corpora, print_json, print_rehearsal, say, show_download, write_texts
-
-if TYPE_CHECKING:
-    from charlm.checkpoint import ModelFile
-
+from charlm.errors import UsageError
+from charlm.output import print_filling, print_json, print_rehearsal, say, write_texts
 
 # A little below 1: what is improbable is mostly a mistake of the model's.
 SAMPLE_TEMPERATURE = 0.7
@@ -28,29 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train, sample and probe character-level recurrent language models.",
 )
-
-
-def _as_given(text: str) -> str:
-    """Undo a locale that could not read an argument: the bytes a shell passes are UTF-8 today."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8")
-    except UnicodeError:
-        return text
-
-
-Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
-]
-CorpusNames = Annotated[
-    list[str] | None,
-    typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
-]
-Encoding = Annotated[str | None, typer.Option(help="How the text's bytes spell characters; UTF-8 by default.")]
-Unknown = Annotated[
-    str, typer.Option(help="What to do about characters the model does not know: error, skip, or replace=C.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; drawn and told where absent.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -151,12 +125,13 @@ def sample(
     charlm sample --num 5 --lines 1 --seed 1
     """
     from charlm import sample as sampling
+    from charlm.stepper import Stepper
 
-    stepper = _stepper(model)
-    text = sys.stdin.read() if prompt == "-" else _as_given(prompt)
+    stepper = Stepper(model_file(model))
+    text = as_read(stepper.vocabulary, sys.stdin.read() if prompt == "-" else as_given(prompt))
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
-    logits_BV, state = sampling.start(stepper, text, _as_given(unknown))
-    stops = [_as_given(end) for end in stop or ()]
+    logits_BV, state = sampling.start(stepper, text, as_given(unknown))
+    stops = [as_given(end) for end in stop or ()]
     if "" in stops:
         raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
     first_seed = sampling.draw_seed() if seed is None else seed
@@ -168,10 +143,11 @@ def sample(
     )
     shown = "" if hide_prompt else text
     if as_json:
-        texts = [[shown] for _ in seeds]
-        for index, grown in pieces:
-            texts[index].append(grown)
-        print_json([{"seed": seed, "text": "".join(text)} for seed, text in zip(seeds, texts, strict=True)])
+        texts = sampling.joined(stepper, pieces, shown, num)
+        print_json([{"seed": seed, "text": text} for seed, text in zip(seeds, texts, strict=True)])
+    elif stepper.is_backward:
+        # It grows from its end, and can be shown only when it has begun.
+        write_texts(enumerate(sampling.joined(stepper, pieces, shown, num)), "", seeds)
     else:
         write_texts(pieces, shown, seeds)
 
@@ -184,22 +160,23 @@ def predict_next(
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Show which character may come next; without TEXT, at every keystroke.
+    """Show which character may come next (with a backward model: before); without TEXT, at every keystroke.
 
     charlm predict-next "To be or not to b"
 
     charlm predict-next
     """
     from charlm import repl
+    from charlm.stepper import Stepper
 
-    stepper = _stepper(model)
+    stepper = Stepper(model_file(model))
     if text is None and sys.stdin.isatty() and not as_json:
         repl.converse(repl.Reader(stepper), top)
         return
     if text is None:
         predictions = repl.answer_lines(stepper, top, unknown)
     else:
-        given = sys.stdin.read() if text == "-" else _as_given(text)
+        given = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
         predictions = iter([repl.predict(stepper, given, top, unknown)])
     for prediction in predictions:
         if as_json:
@@ -208,149 +185,32 @@ def predict_next(
             print("\n".join(prediction.lines(repl.bar_character())), flush=True)
 
 
-@app.command("eval")
-def evaluate(
+@app.command()
+def fill(
+    text: Annotated[str, typer.Argument(help="The text with its blanks; - reads it from standard input.")],
     model: Model = None,
-    part: Annotated[
-        Literal["train", "validation", "test"] | None, typer.Option(help="Which part of the run's own corpus.")
-    ] = None,
-    corpus: CorpusNames = None,
-    window: Annotated[
-        int | None, typer.Option(min=1, help="Forget all before each window of so many characters.")
-    ] = None,
-    encoding: Encoding = None,
+    blank: Annotated[str, typer.Option(help="What stands for one character that is not known.")] = "_",
+    top: Annotated[int, typer.Option(min=1, help="How many characters to list for each blank.")] = 5,
     unknown: Unknown = "error",
-    with_baselines: Annotated[
-        bool,
-        typer.Option("--baselines/--no-baselines", help="Beside a held-out part: what counting and compressing cost."),
-    ] = True,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Also score it with a copy that learns from the text as it goes; slow.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how well a model predicts a text it has not learned, in bits per character.
+    """Fill blanks with a model that reads from both sides, trained with --set model.direction=both.
 
-    charlm eval --part test
-
-    charlm eval --corpus another.txt --json
+    charlm fill "the clo_ds are in the sk_"
     """
-    if part and corpus:
-        raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
-    if encoding and not corpus:
-        raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
-    if dynamic and window is not None:
-        raise UsageError("`--dynamic` and `--window` exclude each other", "what is learned on the way is remembered")
-    from charlm import evaluate as evaluation
-    from charlm import runs
-    from charlm.baselines import baselines
-    from charlm.model import build
+    from charlm.fill import Filler
 
-    file = _model_file(model)
-    name, ids, train_ids = runs.text_to_score(file, part, corpus, encoding, unknown)
-    net = build(file.config["model"], len(file.vocabulary))
-    net.load_arrays(file.weights)
-    scores = evaluation.evaluate(net, ids, window)
-    adapted = evaluation.evaluate_dynamically(net, ids) if dynamic else None
-    rows = list(baselines(train_ids, ids, file.vocabulary)) if with_baselines and train_ids is not None else []
+    filler = Filler(model_file(model))
+    given, mark = sys.stdin.read() if text == "-" else as_given(text), as_given(blank)
+    if len(mark) != 1:
+        raise UsageError(f"`{mark}` is not one character", "`--blank` names what stands for one unknown character")
+    if mark not in given:
+        raise UsageError(f"there is no blank in this text, no `{mark}`", "`--blank` names another character for it")
+    filling = filler.fill(given.split(mark), top, as_given(unknown))
     if as_json:
-        in_units = file.vocabulary.in_units
-        beside = [in_units(row.to_json()) for row in rows]
-        learning = in_units(adapted.to_json()) if adapted else None
-        figures = {**in_units(scores.to_json()), "dynamic": learning, "baselines": beside}
-        print_json({"corpus": name, "window": window, **figures})
-        return
-    unit = file.vocabulary.unit
-    context = "state carried through" if window is None else f"windows of {window} {unit}s, each from nothing"
-    print(f"{one_line(name)}, {scores.characters:,} {unit}s, {context}")
-    print(f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats)")
-    print(f"{scores.perplexity_per_character:8.3f} perplexity per {unit}")
-    print(f"{scores.top1_accuracy:8.1%} of {unit}s were the likeliest, {scores.top5_accuracy:.1%} among the first five")
-    if adapted:
-        print(
-            f"{adapted.bits_per_character:8.4f} bits per {unit} by dynamic evaluation: learning from each "
-            f"{evaluation.SEGMENT_SIZE} {unit}s once they are scored ({adapted.nats_per_character:.4f} nats)"
-        )
-    if rows:
-        print(f"beside it, in bits per {unit} of the same text:")
-    for row in sorted(rows, key=lambda row: row.bits_per_character):
-        seen = f", given {row.characters_seen:,} {unit}s of the training part" if row.characters_seen else ""
-        print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
-
-
-@app.command()
-def corpora(
-    fetch: Annotated[list[str] | None, typer.Option(help="Download this corpus now; may be repeated.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the corpora that are known by name, with size, characters and vocabulary.
-
-    charlm corpora
-
-    charlm corpora --fetch enwik8
-    """
-    from charlm import corpus as texts
-    from charlm.catalog import entries
-
-    for name in fetch or []:
-        if name not in entries():
-            raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(entries())}")
-        entries()[name].sources(show_download)
-    rows = []
-    for name, entry in entries().items():
-        row: dict[str, Any] = {"name": name, "language": entry.language, "licence": entry.licence, "about": entry.about}
-        if entry.is_here:
-            text = texts.load([name])
-            row |= {"bytes": text.num_bytes, "characters": len(text.ids), "vocabulary": len(text.vocabulary)}
-        else:
-            row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}
-            row |= {"characters": entry.characters, "vocabulary": entry.vocabulary}
-        rows.append(row)
-    if as_json:
-        print_json(rows)
+        print_json(filling.to_json())
     else:
-        print_corpora(rows)
+        print_filling(filling.to_json())
 
 
-@app.command()
-def bench(
-    only: Annotated[
-        Literal["training", "sampling", "texts", "starting"] | None, typer.Option(help="Measure this part alone.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Measure how fast charlm is on this machine, beside torch as one would write it, in turns.
-
-    charlm bench
-
-    charlm bench --only sampling --json
-    """
-    from charlm import bench as benchmark
-    from charlm.runtime import Runtime
-
-    runtime = Runtime.choose("auto", "auto", None)
-    machine = benchmark.machine(runtime)
-    rows = benchmark.rows(runtime, [only] if only else benchmark.PARTS, rounds)
-    command = f"charlm bench {f'--only {only} ' if only else ''}--rounds {rounds}"
-    if as_json:
-        print_json({"machine": machine, "command": command, "rows": [row.to_json() for row in rows]})
-    else:
-        print_bench(machine, command, (row.to_json() for row in rows))
-
-
-def _model_file(path: Path | None) -> ModelFile:
-    """Load the model that is meant, and say which it is where nobody said."""
-    from charlm.checkpoint import load
-    from charlm.run_folder import find_model
-
-    found = find_model(path)
-    if path is None:
-        say(f"model {found}")
-    return load(found)
-
-
-def _stepper(path: Path | None) -> Any:
-    from charlm.stepper import Stepper
-
-    return Stepper(_model_file(path))
+app.add_typer(reports.app)

@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from charlm.progress import Record
-from charlm.sample import Choice, start, stream
+from charlm.sample import Choice, joined, start, stream
 from charlm.stepper import Stepper
 from charlm.train import RECORDS_PER_EVALUATION, Training
 
 # A line of what it writes so far, below each validation on a terminal.
 GLIMPSE_LENGTH = 100
 GLIMPSE_TEMPERATURE = 0.7
+# The sample that `train.sample_every` asks for.
+SAMPLE_LENGTH = 200
 
 
 class TrainingDisplay:
@@ -38,6 +40,9 @@ class TrainingDisplay:
         )
         self._can_validate = len(training.parts.validation) > 0
         self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
+        # What sees both sides of a character fills blanks and writes nothing.
+        self._can_write = training.config.model.direction != "both"
+        self._per = self._unit if self._can_write else f"masked {self._unit}"
         self._num_shown = 0
         self._task = self._bar.add_task("", total=1.0)
 
@@ -51,15 +56,18 @@ class TrainingDisplay:
         self._bar.stop()
 
     def tick(self) -> None:
-        """Move the bar to where the run is."""
+        """Move the bar to where the run is, and show a sample where the settings ask for one now and then."""
         self._bar.update(self._task, completed=self._training.share)
+        every, step = self._training.config.train.sample_every, self._training.progress.step
+        if every and self._can_write and step and step % every == 0:
+            self.say(f"--- step {step:,}\n{self._sample(SAMPLE_LENGTH)}\n---")
 
     def show(self, record: Record) -> None:
         """Show a record; those with a validation stay on the screen."""
         bits = record.train_bits_per_character
         train = "train -" if bits is None else f"train {bits:.3f}"
         pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
-        self._bar.update(self._task, description=f"{train} bits/{self._unit}, {pace}")
+        self._bar.update(self._task, description=f"{train} bits/{self._per}, {pace}")
         self._num_shown += 1
         validation = record.validation_bits_per_character
         if validation is not None or (not self._can_validate and self._num_shown % RECORDS_PER_EVALUATION == 0):
@@ -70,19 +78,20 @@ class TrainingDisplay:
             skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
             self.say(
                 f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
-                f"{train}{measured} bits/{self._unit}, {pace}{skipped}"
+                f"{train}{measured} bits/{self._per}, {pace}{skipped}"
             )
-            if self._console.is_terminal:
+            if self._console.is_terminal and self._can_write:
                 self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)
 
     def _glimpse(self) -> str:
         """Return a line of what the model writes by now."""
-        stepper = Stepper(self._training.snapshot())
-        pieces = stream(
-            stepper, *start(stepper, ""), length=GLIMPSE_LENGTH, choice=Choice(GLIMPSE_TEMPERATURE), seeds=[0]
-        )
-        text = "".join(grown for _, grown in pieces)
+        text = self._sample(GLIMPSE_LENGTH)
         return "".join(character if character.isprintable() else " " for character in text)
+
+    def _sample(self, length: int) -> str:
+        stepper = Stepper(self._training.snapshot())
+        pieces = stream(stepper, *start(stepper, ""), length=length, choice=Choice(GLIMPSE_TEMPERATURE), seeds=[0])
+        return joined(stepper, pieces, "", 1)[0]
 
     def say(self, message: str) -> None:
         """Write a line above the bar."""

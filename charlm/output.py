@@ -92,6 +92,27 @@ def print_rehearsal(
     )
 
 
+def print_filling(filling: dict[str, Any]) -> None:
+    """Print a text with its blanks filled, and a line for each blank."""
+    print(filling["text"].translate(ESCAPED) if sys.stdout.isatty() else filling["text"])
+    for blank in filling["blanks"]:
+        candidates = "   ".join(f"{c['name']} {c['probability']:.1%}" for c in blank["candidates"])
+        print(f"{blank['place']:>6}  {candidates}")
+
+
+def print_explanation(description: dict[str, Any] | None, step: dict[str, Any] | None) -> None:
+    """Print a cell's equations, what a model of it is made of, and a step in numbers."""
+    if description:
+        print(f"{description['cell']}: {description['text']}\n\nparameters")
+        for part, count in description["parameters"].items():
+            print(f"{part:>20} {count:>14,}")
+    if step:
+        print(f"\none step, layer {step['layer']}, unit {step['unit']}, of all units the one that puts out most:")
+        print(f"after {step['before']!r} it reads {step['character']}")
+        for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
+            print(f"{title:>20}   " + "   ".join(f"{name} {value:+.4f}" for name, value in step[values].items()))
+
+
 def print_corpora(rows: list[dict[str, Any]]) -> None:
     """Print the catalogue as a table."""
     print(f"{'name':<15} {'bytes':>11} {'characters':>11} {'different':>9}  about")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from charlm.sample import softmax, start
+from charlm.ranking import Ranking, rank
+from charlm.sample import start
 from charlm.stepper import Floats, Stepper, StepperState
+from charlm.vocab import filtered
 
-BAR_WIDTH = 30
 GHOST_LENGTH = 40
 TOOLBAR_CANDIDATES = 8
 LEAVE = ("exit", "quit")
@@ -20,60 +21,24 @@ STATES_KEPT = 256
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One character that may come next.
-
-    Attributes:
-        character: the character itself; for a vocabulary of bytes the character of that number.
-        name: how to show it.
-        probability: how likely it is.
-    """
-
-    character: str
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """What may come after a text.
+    """What may come after a text, or with a backward model before it.
 
     Attributes:
         text: the text.
-        candidates: the likeliest characters, likeliest first.
-        remaining_probability: what is left for all others.
-        num_others: how many others there are.
-        entropy_bits: how uncertain the model is, in bits.
+        ranking: the likeliest characters.
     """
 
     text: str
-    candidates: list[Candidate]
-    remaining_probability: float
-    num_others: int
-    entropy_bits: float
+    ranking: Ranking
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
-            "text": self.text,
-            "candidates": [
-                {"character": candidate.character, "name": candidate.name, "probability": candidate.probability}
-                for candidate in self.candidates
-            ],
-            "remaining_probability": self.remaining_probability,
-            "entropy_bits": self.entropy_bits,
-        }
+        return {"text": self.text, **self.ranking.to_json()}
 
     def lines(self, bar: str) -> Iterator[str]:
-        """Draw it: a line per candidate with a bar of `bar`, and one for all the rest."""
-        width = max([len(candidate.name) for candidate in self.candidates] + [len("others")])
-        largest = max(candidate.probability for candidate in self.candidates)
-        for candidate in self.candidates:
-            length = round(BAR_WIDTH * candidate.probability / largest)
-            yield f"{candidate.name:<{width}} {candidate.probability:7.2%}  {bar * length}".rstrip()
-        if self.num_others:
-            yield f"{'others':<{width}} {self.remaining_probability:7.2%}  {self.num_others} characters"
-        yield f"entropy {self.entropy_bits:.2f} bits"
+        """Draw it; see `Ranking.lines`."""
+        return self.ranking.lines(bar)
 
 
 def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Prediction:
@@ -82,21 +47,7 @@ def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Pr
     Raises:
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
-    return _rank(stepper, text, start(stepper, text, unknown)[0], top)
-
-
-def _rank(stepper: Stepper, text: str, logits_BV: Floats, top: int) -> Prediction:
-    vocabulary = stepper.vocabulary
-    p_V = softmax(logits_BV[0])
-    order_V = np.argsort(-p_V, kind="stable")
-    ids = order_V[:top]
-    return Prediction(
-        text=text,
-        candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
-        remaining_probability=float(p_V[order_V[top:]].sum()),
-        num_others=max(0, len(vocabulary) - top),
-        entropy_bits=float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum()),
-    )
+    return Prediction(text, rank(stepper.vocabulary, start(stepper, text, unknown)[0][0], top))
 
 
 class Reader:
@@ -115,12 +66,14 @@ class Reader:
 
     def read(self, text: str) -> None:
         """Move to another text, stepping only over what differs from the one before."""
+        vocabulary, order = self._stepper.vocabulary, slice(None, None, -1 if self._stepper.is_backward else 1)
+        text = filtered(text, vocabulary.filter)[order]
         common = _common_length(self._text, text)
         self._states = {length: state for length, state in self._states.items() if length <= common}
         known = max(self._states)
         now = self._states[known]
         for length, character in enumerate(text[known:], start=known + 1):
-            now = self._stepper.read(self._stepper.vocabulary.encode(character, "skip"), *now)
+            now = self._stepper.read(vocabulary.encode(character, "skip")[order], *now)
             self._states[length] = now
             if (length - STATES_KEPT) % STATES_KEPT:
                 self._states.pop(length - STATES_KEPT, None)
@@ -135,12 +88,14 @@ class Reader:
     def _now(self) -> tuple[Floats, StepperState]:
         return self._states[len(self._text)] if self._text else self._empty
 
-    def predict(self, top: int) -> Prediction:
+    def predict(self, top: int) -> Ranking:
         """Rank what may come next."""
-        return _rank(self._stepper, self._text, self._now[0], top)
+        return rank(self._stepper.vocabulary, self._now[0][0], top)
 
     def continuation(self, length: int) -> str:
-        """Return the likeliest next characters, taken one by one, up to the end of the line."""
+        """Return the likeliest next characters, taken one by one, up to the end of the line; none backward."""
+        if self._stepper.is_backward:
+            return ""
         decoder = self._stepper.vocabulary.decoder()
         logits_BV, state = self._now
         text = ""

@@ -21,6 +21,7 @@ from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
 from charlm.errors import CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.files import expanded, write_atomic
+from charlm.fill import Filler
 from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
@@ -31,6 +32,8 @@ from charlm.stepper import Stepper
 from charlm.train import MIN_VALIDATION_CHARACTERS, Training
 from charlm.vocab import Ids, Vocabulary
 
+# Of what a model that fills blanks is shown at the end of its training.
+PASSAGE_LENGTH, BLANK_EVERY = 160, 16
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer", "evaluation_characters"}
 
@@ -223,28 +226,60 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     measured = ""
     if scores is not None:
         unit = training.corpus.vocabulary.unit
+        if training.model.direction == "both":
+            unit = f"masked {unit}, {scores.top1_accuracy:.1%} of them were the likeliest,"
         measured = f": {scores.bits_per_character:.3f} bits per {unit} on all {scores.characters:,} held out"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
     say(verdict(training))
-    stepper = Stepper(file)
-    choice = sampling.Choice(temperature)
-    seed = training.config.seed or 0
-    pieces = sampling.stream(stepper, *sampling.start(stepper, ""), length=sample_length, choice=choice, seeds=[seed])
-    if as_json:
-        text = "".join(grown for _, grown in pieces)
-        figures = {
-            name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
-        }
-        print_json({**figures, "run": str(training.run.path), "model": str(best), "sample": text, "seed": seed})
+    figures = {
+        name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
+    }
+    figures |= {"run": str(training.run.path), "model": str(best)}
+    if training.model.direction == "both":
+        _show_filling(training, file, figures, as_json)
     else:
-        say(f"it writes, at temperature {temperature}:\n")
-        write_texts(pieces, "", [seed])
+        _show_sample(training, file, sample_length, temperature, figures, as_json)
     if error:
         raise error
     if not as_json:
-        say(f"\nmore of it: charlm sample --model {one_line(shlex.quote(str(training.run.path)))}")
+        command = "fill 'a te_t with bl_nks'" if training.model.direction == "both" else "sample"
+        say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(training.run.path)))}")
+
+
+def _show_sample(
+    training: Training,
+    file: ModelFile,
+    length: int,
+    temperature: float,
+    figures: dict[str, Any],
+    as_json: bool,
+) -> None:
+    stepper, seed = Stepper(file), training.config.seed or 0
+    choice = sampling.Choice(temperature)
+    pieces = sampling.stream(stepper, *sampling.start(stepper, ""), length=length, choice=choice, seeds=[seed])
+    if as_json or stepper.is_backward:
+        pieces = enumerate(sampling.joined(stepper, pieces, "", 1))
+    if as_json:
+        print_json({**figures, "sample": dict(pieces)[0], "seed": seed})
+        return
+    say(f"it writes, at temperature {temperature}:\n")
+    write_texts(pieces, "", [seed])
+
+
+def _show_filling(training: Training, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
+    """Hide some characters of a passage that was held out, or of the text's beginning where nothing was."""
+    ids = training.parts.validation if len(training.parts.validation) else training.parts.train
+    passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
+    filler, unknown = Filler(file), f"replace={file.vocabulary.symbols[0]}"
+    parts = [passage[start : start + BLANK_EVERY - 1] for start in range(0, len(passage), BLANK_EVERY)]
+    filled = filler.fill([*parts, ""] if len(parts) == 1 else parts, 1, unknown).text
+    if as_json:
+        print_json({**figures, "blanks": "_".join(parts), "filled": filled})
+        return
+    say("it reads a text with blanks, and fills them:\n")
+    write_texts(iter([(0, f"{'_'.join(parts)}\n{filled}\n")]), "", [0])
 
 
 def text_to_score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,7 @@ def draw_seed() -> int:
 
 
 def start(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats, StepperState]:
-    """Read a prompt from the start of a text.
+    """Read a prompt from the start of a text, or with a backward model from its end.
 
     Without a prompt the text begins as a new line does that is not empty, in a vocabulary that has newlines.
 
@@ -94,6 +94,8 @@ def start(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats
     """
     vocabulary = stepper.vocabulary
     ids_T = vocabulary.encode(prompt, unknown)
+    if stepper.is_backward:
+        ids_T = ids_T[::-1]
     if prompt or "\n" not in vocabulary or len(vocabulary) == 1:
         return stepper.read(ids_T, *stepper.start())
     newline = vocabulary.encode("\n")
@@ -128,11 +130,13 @@ def stream(
         lines: ends a sample after that many newlines.
 
     Yields:
-        the number of the text and the characters it has grown by, as they are drawn.
+        the number of the text and the characters it has grown by, as they are drawn; a backward model's stand
+        before those that came earlier.
     """
     random = [np.random.default_rng(seed) for seed in seeds]
-    decoders = [stepper.vocabulary.decoder() for _ in seeds]
-    endings = [_Ending(stop, lines) for _ in seeds]
+    decoders = [stepper.vocabulary.decoder(stepper.is_backward) for _ in seeds]
+    order = slice(None, None, -1 if stepper.is_backward else 1)
+    endings = [_Ending([text[order] for text in stop], lines) for _ in seeds]
     logits_BV = np.repeat(logits_BV, len(seeds), axis=0)
     state = tuple(tuple(np.repeat(part, len(seeds), axis=0) for part in layer) for layer in state)
     for position in range(length):
@@ -142,12 +146,22 @@ def stream(
             if ending.reached:
                 continue
             grown = decoders[index].decode([drawn], final=is_last)
-            ending.see(grown)
+            ending.see(grown[order])
             if grown:
                 yield index, grown
         if is_last or all(ending.reached for ending in endings):
             return
         logits_BV, state = stepper.step(drawn_B, state)
+
+
+def joined(stepper: Stepper, pieces: Iterable[tuple[int, str]], prompt: str, num_texts: int) -> list[str]:
+    """Put together what `stream` yields: each text, after the prompt, or with a backward model before it."""
+    texts: list[list[str]] = [[] for _ in range(num_texts)]
+    for index, grown in pieces:
+        texts[index].append(grown)
+    if stepper.is_backward:
+        return ["".join(reversed(text)) + prompt for text in texts]
+    return [prompt + "".join(text) for text in texts]
 
 
 class _Ending:

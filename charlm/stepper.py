@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +55,10 @@ class Stack:
         self._table_VG = np.ascontiguousarray(table_VG + layers[0]["bias_ih_l0"])
         self._inputs = [(_padded(layer["weight_ih_l0"]), layer["bias_ih_l0"]) for layer in layers[1:]]
         self._recurrents = [_recurrent(self.cell, layer) for layer in layers]
-        zero_PLH = np.zeros((len(self.cell.state), num_layers, settings["hidden_size"]), self._table_VG.dtype)
-        # Those of the layers from right to left come after the others.
-        first_layer = num_layers if name == "backward_layers" else 0
-        start_PLH = weights.get("initial_state", zero_PLH)[:, first_layer : first_layer + num_layers]
+        start_PLH = np.zeros((len(self.cell.state), num_layers, settings["hidden_size"]), self._table_VG.dtype)
+        if "initial_state" in weights:
+            # Those of the layers from right to left come after the others.
+            start_PLH = weights["initial_state"][:, slice(num_layers, None) if name != "layers" else slice(num_layers)]
         self._start = [tuple(part_LH[layer] for part_LH in start_PLH) for layer in range(num_layers)]
 
     def start(self, num_streams: int) -> StepperState:
@@ -68,6 +68,12 @@ class Stack:
     def step(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
         """Read one character in each stream; what the last layer puts out is the first part of its new state."""
         return self.look(ids_B, state)[0]
+
+    def read(self, ids_T: Iterable[int], state: StepperState) -> StepperState:
+        """Read T characters in one stream."""
+        for index in ids_T:
+            state = self.step(np.array([index]), state)
+        return state
 
     def look(self, ids_B: NDArray[Any], state: StepperState) -> tuple[StepperState, list[Gates]]:
         """Read one character in each stream, and return also the gates of each layer by name."""
@@ -81,6 +87,17 @@ class Stack:
             new_state.append(layer_state)
             gates.append(layer_gates)
         return tuple(new_state), gates
+
+
+class Output:
+    """What the last layers put out, to logits."""
+
+    def __init__(self, model: ModelFile) -> None:
+        self._weight_PI, self._bias_V = _padded(model.weights["output.weight"]), model.weights["output.bias"]
+
+    def __call__(self, x_BI: Floats) -> Floats:
+        """Return logits, shape (B, V)."""
+        return _linear(x_BI, self._weight_PI, self._bias_V)
 
 
 class Stepper:
@@ -104,7 +121,7 @@ class Stepper:
         self.vocabulary: Vocabulary = model.vocabulary
         self.is_backward = direction == "backward"
         self.stack = Stack(model)
-        self._output = (_padded(model.weights["output.weight"]), model.weights["output.bias"])
+        self._output = Output(model)
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
         """Begin texts: return what the model expects first and its state, before any character."""
@@ -133,7 +150,7 @@ class Stepper:
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         state = self.stack.step(ids_B, state)
-        return _linear(state[-1][0], *self._output), state
+        return self._output(state[-1][0]), state
 
     def read(self, ids_T: Ids, logits_BV: Floats, state: StepperState) -> tuple[Floats, StepperState]:
         """Read T characters in every stream; with none, return what came in."""

@@ -177,7 +177,7 @@ class Training:
                 self._evaluation_seconds += clock.seconds - self.progress.seconds
                 self.progress.seconds = clock.seconds
                 record = self._take_record(rate, characters_per_second, validation)
-                self._write_down(record=self.corpus.vocabulary.in_units(record.to_json()))
+                self._write_down(record=self._in_units(record.to_json()))
                 if is_evaluation:
                     self._keep_if_best(validation)
                     self._finish_if_over()
@@ -257,7 +257,7 @@ class Training:
         self.model.load_arrays(best.weights)
         scores = evaluate(self.model, self.parts.validation)
         measured = {"validation_bits_per_character": scores.bits_per_character}
-        self._write_down(best=self._model_file(best.weights, best.metrics | self.corpus.vocabulary.in_units(measured)))
+        self._write_down(best=self._model_file(best.weights, best.metrics | self._in_units(measured)))
         return scores
 
     def learn_block(self, block: Block, rate: float) -> None:
@@ -293,6 +293,9 @@ class Training:
 
     def _start_state(self) -> State:
         return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
+
+    def _in_units(self, values: dict[str, Any]) -> dict[str, Any]:
+        return self.corpus.vocabulary.in_units(values, is_masked=self.model.direction == "both")
 
     def _rate_share(self, share: float) -> float:
         settings = self.config.train

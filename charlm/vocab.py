@@ -77,9 +77,15 @@ class Vocabulary:
         """What one symbol is: `character` or `byte`."""
         return self.kind.removesuffix("s")
 
-    def in_units(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Call figures by what they count: bits per character of a model of bytes are bits per byte."""
-        return {name.replace("character", self.unit): value for name, value in values.items()}
+    def in_units(self, values: dict[str, Any], is_masked: bool = False) -> dict[str, Any]:
+        """Call figures by what they count.
+
+        Bits per character of a model of bytes are bits per byte; those of one that sees both sides of a character
+        are per masked character.
+        """
+        per = "per_masked_character" if is_masked else "per_character"
+        names = (name.replace("per_character", per).replace("character", self.unit) for name in values)
+        return dict(zip(names, values.values(), strict=True))
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -145,9 +151,11 @@ class Vocabulary:
         """
         return self.decoder().decode([int(index) for index in ids], final=True)
 
-    def decoder(self) -> Decoder:
-        """Return a decoder that can be fed a few ids at a time."""
-        return _ByteDecoder() if self.kind == "bytes" else _CharacterDecoder(self.symbols)
+    def decoder(self, is_backward: bool = False) -> Decoder:
+        """Return a decoder that can be fed a few ids at a time, for a backward model from the end of the text."""
+        if self.kind == "characters":
+            return _CharacterDecoder(self.symbols)
+        return _BackwardByteDecoder() if is_backward else _ByteDecoder()
 
     def name(self, index: int) -> str:
         """Name a symbol so that it can be seen."""
@@ -220,6 +228,28 @@ class _ByteDecoder:
 
     def decode(self, ids: Sequence[int], final: bool = False) -> str:
         return self._decoder.decode(bytes(ids), final)
+
+
+class _BackwardByteDecoder:
+    """Turns bytes into text that come last byte first: a character is complete with its first byte."""
+
+    def __init__(self) -> None:
+        self._waiting = b""
+
+    def decode(self, ids: Sequence[int], final: bool = False) -> str:
+        text = ""
+        for byte in ids:
+            self._waiting = bytes([byte]) + self._waiting
+            is_continuation = 0x80 <= byte < 0xC0
+            # No character has more than three continuing bytes.
+            if not is_continuation or len(self._waiting) > 3:
+                text = self._flush() + text
+        return self._flush() + text if final else text
+
+    def _flush(self) -> str:
+        text = self._waiting.decode("utf-8", "replace")
+        self._waiting = b""
+        return text
 
 
 def filtered(text: str, filter: Filter, after: str = "") -> str:

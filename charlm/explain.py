@@ -1,0 +1,117 @@
+"""A cell's equations and parameters, and one real step of a trained model with its numbers. Never imports torch."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.errors import UsageError
+from charlm.stepper import Stack
+from charlm.vocab import Vocabulary, filtered
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a cell is.
+
+    Attributes:
+        cell: its name.
+        text: its equations, source, and what to know of them.
+        parameters: how many each part of a model with such layers has.
+    """
+
+    cell: str
+    text: str
+    parameters: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the last layer, in numbers of its strongest unit: the one that puts out most.
+
+    Attributes:
+        before: the text that had been read, by a backward model from its end.
+        character: the character that is read in this step.
+        layer: which layer, from 1.
+        unit: which of its units, from 0.
+        old_state: each part of the state before, by name.
+        gates: each gate, by name.
+        new_state: each part of the state after.
+    """
+
+    before: str
+    character: str
+    layer: int
+    unit: int
+    old_state: dict[str, float]
+    gates: dict[str, float]
+    new_state: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def cells() -> dict[str, str]:
+    """Return what there is: the name of each cell and its first line."""
+    return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
+
+
+def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
+    """Describe a cell and count the parameters of a model of these sizes.
+
+    Args:
+        settings: the `model` group.
+        num_symbols: V.
+    """
+    text = inspect.getdoc(CELLS[settings["cell"]].step) or ""
+    parts = {"embedding": "embedding.", "recurrent layers": "layers.", "initial state": "initial_state"}
+    counts = dict.fromkeys([*parts, "output"], 0)
+    for name, shape in expected_shapes({"model": settings}, num_symbols).items():
+        part = next((part for part, prefix in parts.items() if prefix in name), "output")
+        counts[part] += math.prod(shape)
+    counts = {part: count for part, count in counts.items() if count}
+    return Description(settings["cell"], text.partition("\nArgs:")[0].strip(), counts | {"all": sum(counts.values())})
+
+
+def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
+    """Let a model read a text, and look into the last step.
+
+    Raises:
+        UsageError: the text is empty.
+        UnknownCharacterError: it holds characters the model lacks, under `unknown="error"`.
+    """
+    vocabulary: Vocabulary = model.vocabulary
+    ids_T = vocabulary.encode(text, unknown)
+    if not len(ids_T):
+        raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
+    read = filtered(text, vocabulary.filter)[:-1]
+    if model.config["model"].get("direction") == "backward":
+        ids_T, read = ids_T[::-1], filtered(text, vocabulary.filter)[1:]
+    stack = Stack(model)
+    before = stack.read([len(vocabulary), *ids_T[:-1]], stack.start(1))
+    after, gates = stack.look(ids_T[-1:], before)
+    unit = int(abs(after[-1][0][0]).argmax())
+    names = stack.cell.state
+
+    def of_unit(parts: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(part[0, unit]) for name, part in parts.items()}
+
+    return Step(
+        before=read,
+        character=vocabulary.name(int(ids_T[-1])),
+        layer=len(after),
+        unit=unit,
+        old_state=of_unit(dict(zip(names, before[-1], strict=True))),
+        gates=of_unit(gates[-1]),
+        new_state=of_unit(dict(zip(names, after[-1], strict=True))),
+    )
