@@ -301,8 +301,8 @@ def relu(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), as a tanh: it cannot overflow and keeps the dtype."""
-    return 0.5 * tanh(0.5 * x) + 0.5
+    """1 / (1 + exp(-x)); in NumPy as a tanh, which cannot overflow and keeps the dtype."""
+    return 0.5 * np.tanh(0.5 * x) + 0.5 if isinstance(x, np.ndarray) else x.sigmoid()
 
 
 def softplus(x: Array) -> Array:

@@ -38,7 +38,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def train(
     config: Annotated[
-        str | None, typer.Argument(help="A settings file, or lstm, gru, rnn, quick, best; lstm by default.")
+        str | None, typer.Argument(help="A settings file, or lstm, gru, rnn, quick, best, hello; lstm by default.")
     ] = None,
     corpus: CorpusNames = None,
     overrides: Annotated[

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from charlm.blocks import read_block
 from charlm.cells import CELLS, Recurrent
@@ -52,13 +53,13 @@ class Variant(nn.Module):
         if x_TBE.device.type == "cpu":
             y_TBH, parts_PBH = _block(self._name, self, x_TBE, parts)
         else:
-            y_TBH, parts_PBH = self._stepped(x_TBE, parts)
+            y_TBH, parts_PBH = self.read_by_steps(x_TBE, parts)
         return y_TBH, parts_PBH if len(parts_PBH) == 1 else tuple(parts_PBH.chunk(2))
 
     def _scanned(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gates of all steps at once: what keeps the state and what is added to it."""
         weight_ih, bias_ih = self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0")
-        x_TBG = nn.functional.linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
+        x_TBG = linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
         _, gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
         if "forget" in gates:
             kept_TBH, taken_TBH = gates["forget"], gates["input"]
@@ -67,14 +68,24 @@ class Variant(nn.Module):
         h_TBH = scan(kept_TBH, taken_TBH * gates["candidate"], h_1BH[0].to(weight_ih.dtype))
         return h_TBH, h_TBH[-1:]
 
-    def _stepped(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
-        """Follow the equations step by step: slow, and right on any device."""
-        weight_hh, bias_hh = self.get_parameter("weight_hh_l0"), self.get_parameter("bias_hh_l0")
-        x_TBG = nn.functional.linear(x_TBE, self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0"))
-        sizes = [num_gates * state_PBH.shape[-1] for num_gates in self._cell.products]
-        pairs = zip(torch.split(weight_hh, sizes), torch.split(bias_hh, sizes), strict=True)
-        products = [partial(nn.functional.linear, weight=weight, bias=bias) for weight, bias in pairs]
-        recurrent = Recurrent(products, getattr(self, "peephole_l0", None))
+    def read_by_steps(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the equations step by step, on any device, as one would write it in torch: slow.
+
+        Args:
+            x_TBE: the inputs.
+            state_PBH: the parts of the state before, stacked.
+
+        Returns:
+            the outputs (T, B, H), and the state after.
+        """
+        weights = dict(self.named_parameters())
+        x_TBG = linear(x_TBE, weights["weight_ih_l0"], weights["bias_ih_l0"])
+        products = []
+        if self._cell.products:
+            sizes = [num_gates * state_PBH.shape[-1] for num_gates in self._cell.products]
+            rows = torch.split(weights["weight_hh_l0"], sizes), torch.split(weights["bias_hh_l0"], sizes)
+            products = [partial(linear, weight=weight, bias=bias) for weight, bias in zip(*rows, strict=True)]
+        recurrent = Recurrent(products, weights.get("peephole_l0"))
         state: tuple[Tensor, ...] = tuple(state_PBH)
         outputs = []
         for x_BG in x_TBG:

@@ -35,7 +35,7 @@ from charlm.vocab import Ids, Vocabulary
 # Of what a model that fills blanks is shown at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
 # What a run is made of besides its model and text: with another of these its state would mean something else.
-FIXED_OF_TRAIN = {"batch_size", "block_size", "optimizer", "evaluation_characters"}
+FIXED_OF_TRAIN = {"batch_size", "block_size", "reset_probability", "optimizer", "evaluation_characters"}
 
 
 def rehearse(effective: Config) -> tuple[Runtime, Forecast]:

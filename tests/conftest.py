@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,14 +34,19 @@ def make_model() -> Callable[..., ModelFile]:
     """Return a function that makes a small model file with random weights, large enough to make sharp predictions."""
 
     def make(
-        cell: str = "lstm", num_layers: int = 1, symbols: str = "\n abcdefgh", hidden_size: int = 12, seed: int = 0
+        cell: str = "lstm",
+        num_layers: int = 1,
+        symbols: str = "\n abcdefgh",
+        hidden_size: int = 12,
+        seed: int = 0,
+        **others: Any,
     ) -> ModelFile:
         sizes = {"embedding_size": 5, "hidden_size": hidden_size, "num_layers": num_layers, "dropout": 0.0}
-        config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes), seed=seed).model_dump()
+        config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes | others), seed=seed).model_dump()
         random = np.random.default_rng(seed)
         shapes = expected_shapes(config, len(symbols))
         # The recurrence stays short of chaos, or rounding would decide what comes after some steps.
-        scales = {name: 0.9 * shape[-1] ** -0.5 if name.startswith("layers") else 1.0 for name, shape in shapes.items()}
+        scales = {name: 0.9 * shape[-1] ** -0.5 if "layers." in name else 1.0 for name, shape in shapes.items()}
         arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}
         corpus = {"name": "made up", "sha256": "0" * 64, "characters": 1, "bytes": 1}
         return ModelFile(arrays, Vocabulary("characters", symbols), config, {"step": 0}, corpus)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 from charlm import config as settings
 from charlm import corpus as corpora
+from charlm.catalog import entries
 from charlm.checkpoint import load
 from charlm.files import bundled_folder
+from charlm.repl import Reader, converse
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
+from charlm.stepper import Stepper
 from charlm.train import Training
+from tests.commands import answer, call
 
 NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 
@@ -20,14 +27,18 @@ NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 def test_the_promised_files_are_there() -> None:
     """The default among them."""
     assert {"lstm", "gru", "rnn", "quick", "best"} <= set(NAMES)
+    assert {"min-char-rnn", "char-rnn", "time-machine", "hello"} <= set(NAMES)
     assert settings.DEFAULT_CONFIG in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_file_trains_two_steps(name: str) -> None:
-    """At its own sizes, on its own corpus, to a model file that loads."""
-    config = settings.load(name, ["train.steps=2", "train.evaluation_characters=100"], {"seed": 1})
-    text = corpora.load(config.data.corpus)
+    """At its own sizes, on its own corpus or where that is to be downloaded on another, to a model file that loads."""
+    overrides = ["train.steps=2", "train.evaluation_characters=100", "train.evaluations=2"]
+    own = settings.load(name).data.corpus
+    is_here = all(entries()[corpus].is_here for corpus in own)
+    config = settings.load(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
+    text = corpora.load(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
     training = Training(config, text, RunFolder.create(Path("run"), ""), runtime)
     records = list(training.learn())
@@ -40,3 +51,34 @@ def test_the_name_of_a_cell_selects_it(name: str) -> None:
     """`gru` trains a GRU."""
     if name in ("lstm", "gru", "rnn"):
         assert settings.load(name).model.cell == name
+
+
+def learn_hello(seed: int) -> str:
+    """Train the first exercise and return the folder."""
+    result = call("train", "hello", "--seed", str(seed), "--out", "hello", "--sample-length", "0")
+    assert result.exit_code == 0, result.stderr
+    return "hello"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_first_exercise_recites_its_text(seed: int) -> None:
+    """Train `hello`, give its first word, and take the likeliest character again and again: the text, by heart."""
+    text = (bundled_folder("corpora") / "hello.txt").read_text(encoding="utf-8")
+    assert len(text) == 100
+    model = learn_hello(seed)
+    recited = call("sample", "hello", "-m", model, "-t", "0", "-n", "95", "--seed", "0").stdout
+    assert recited == text
+    first = answer("predict-next", "hell", "-m", model, "--json")["candidates"][0]
+    assert first["character"] == "o"
+    assert first["probability"] > 0.5
+
+
+def test_the_first_exercise_ends_with_exit(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the prompt a string is typed, the next character read from the table, and `exit` leaves."""
+    stepper = Stepper(load(Path(learn_hello(seed=1)) / "best.safetensors"))
+    capsys.readouterr()
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        typed.send_text("hello, little ne\rexit\r")
+        converse(Reader(stepper), top=3)
+    first = capsys.readouterr().out.splitlines()[1]
+    assert first.startswith("'t'")

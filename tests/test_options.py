@@ -80,6 +80,8 @@ CHANGES: dict[str, Any] = {
     "train.precision": "bf16",
     "train.threads": 2,
 }
+# What a run learns does not depend on these; they have tests of their own.
+ELSEWHERE = {"train.device", "train.sample_every"}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
@@ -117,9 +119,9 @@ def texts() -> None:
 
 
 def test_the_table_of_changes_has_every_setting() -> None:
-    """A setting that is added must be shown to matter; `device` has a test of its own."""
+    """A setting that is added must be shown to matter."""
     fields = {f"{group}.{name}" for group, model in GROUPS.items() for name in model.model_fields}
-    assert fields | {"seed"} == set(CHANGES) | {"train.device"}
+    assert fields | {"seed"} == set(CHANGES) | ELSEWHERE
 
 
 @pytest.mark.parametrize("key", CHANGES)
@@ -147,6 +149,8 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 SAMPLE = ["sample", "ab", "-m", "small.safetensors", "--length", "40", "--seed", "1"]
 PREDICT = ["predict-next", "ab", "-m", "small.safetensors"]
+FILL = ["fill", "a_c", "-m", "both.safetensors"]
+EXPLAIN = ["explain", "--model", "small.safetensors"]
 EVALUATE = ["eval", "-m", "small.safetensors", "-c", "abc.txt"]
 BENCH = ["bench", "--only", "sampling", "--rounds", "1"]
 FLAGS = [
@@ -167,6 +171,19 @@ FLAGS = [
     (PREDICT, ["--json"]),
     (PREDICT, ["--model", "other.safetensors"]),
     (["predict-next", "aXb", *PREDICT[2:]], ["--unknown", "replace=c"]),
+    (FILL, ["--blank", "c", "--unknown", "skip"]),
+    (FILL, ["--top", "2"]),
+    (FILL, ["--json"]),
+    (FILL, ["--model", "other both.safetensors"]),
+    (["fill", "aX_", *FILL[2:]], ["--unknown", "replace=c"]),
+    (["explain", "gru"], ["--hidden-size", "8"]),
+    (["explain", "gru"], ["--embedding-size", "8"]),
+    (["explain", "gru"], ["--layers", "2"]),
+    (["explain", "gru"], ["--symbols", "8"]),
+    (["explain", "gru"], ["--json"]),
+    (["explain"], ["--model", "small.safetensors"]),
+    (EXPLAIN, ["--text", "ab"]),
+    ([*EXPLAIN, "--text", "aXb"], ["--unknown", "skip"]),
     (EVALUATE, ["--window", "2"]),
     (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
@@ -189,6 +206,8 @@ def test_every_flag_changes_what_a_command_prints(
     monkeypatch.setattr("charlm.bench.SIZES", {"1x8": (1, 8)})
     make_model().save(Path("small.safetensors"))
     make_model(seed=5).save(Path("other.safetensors"))
+    make_model(direction="both").save(Path("both.safetensors"))
+    make_model(direction="both", seed=5).save(Path("other both.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
     Path("utf16.txt").write_text("abcabc", encoding="utf-16")
     Path("unknown.txt").write_text("abXc", encoding="utf-8")
@@ -198,9 +217,10 @@ def test_every_flag_changes_what_a_command_prints(
 
 
 def test_the_table_of_flags_has_every_flag_of_the_commands_that_answer() -> None:
-    """Those of `train`, `--part` and `--fetch` have their tests in test_cli.py and test_catalog.py."""
+    """Those of `train`, `compare`, `--part` and `--fetch` have their tests beside these commands' others."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
+    elsewhere |= {("compare", "--json")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
