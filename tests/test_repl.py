@@ -15,6 +15,7 @@ from prompt_toolkit.output import DummyOutput
 from charlm import repl
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError
+from charlm.ranking import BAR_WIDTH
 from charlm.repl import Reader
 from charlm.sample import softmax, start
 from charlm.stepper import Stepper
@@ -106,7 +107,7 @@ def test_a_character_the_model_does_not_know_is_marked_not_fatal(make_model: Cal
     reader.read("ba\U0001f600d")
     assert reader.unknown_characters == "\U0001f600"
     assert "\U0001f600" in repl.toolbar_text(reader)
-    assert reader.predict(3).candidates == repl.predict(stepper, "bad", 3).candidates
+    assert reader.predict(3).candidates == repl.predict(stepper, "bad", 3).ranking.candidates
     with pytest.raises(UnknownCharacterError, match="position 3"):
         repl.predict(stepper, "bad\U0001f600", 3)
 
@@ -121,7 +122,7 @@ def test_before_the_first_character_the_prompt_expects_what_a_sample_begins_with
     assert [c.probability for c in reader.predict(10).candidates] == sorted(p_V, reverse=True)
     reader.read("a")
     reader.read("")
-    assert reader.predict(10) == repl.predict(stepper, "", 10)
+    assert reader.predict(10) == repl.predict(stepper, "", 10).ranking
 
 
 def test_the_grey_text_is_what_greedy_sampling_would_write(make_model: Callable[..., ModelFile]) -> None:
@@ -142,7 +143,7 @@ def test_white_space_is_shown_by_name(make_model: Callable[..., ModelFile]) -> N
     assert any(line.startswith("newline") for line in lines)
     lengths = [line.count("#") for line in lines[:10]]
     assert lengths == sorted(lengths, reverse=True)
-    assert lengths[0] == repl.BAR_WIDTH
+    assert lengths[0] == BAR_WIDTH
     assert lines[-1].startswith("entropy")
 
 

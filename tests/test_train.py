@@ -242,9 +242,9 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
     training = begin(train__reset_probability=0.5, train__steps=12)
     forward, seen = training.model.forward, []
 
-    def spy(tokens_TB: Any, state: Any, masks: Any) -> Any:
+    def spy(tokens_TB: Any, state: Any, *others: Any) -> Any:
         seen.append([part.clone() for part in state])
-        return forward(tokens_TB, state, masks)
+        return forward(tokens_TB, state, *others)
 
     monkeypatch.setattr(training.model, "forward", spy)
     monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
