@@ -144,6 +144,8 @@ def _put(tree: Tree, key: str, value: Any, place: str) -> None:
         if branch.get(group) is None:
             branch[group] = {}
             places[".".join(groups[: depth + 1])] = place
+        if isinstance(branch[group], str) and key.startswith("vocab.") and not depth:
+            branch[group] = {"kind": branch[group]}
         branch = branch[group]
         if not isinstance(branch, dict):
             raise ConfigError(f"{place}: `{group}` is not a group of settings")

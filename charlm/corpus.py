@@ -266,10 +266,11 @@ def _encode_into(
     if vocabulary is None:
         vocabulary = Vocabulary.of_bytes() if kind == "bytes" else _collect(sources, encoding, filter)
     num_characters, num_skipped, num_unfiltered, ids_digest = 0, 0, 0, hashlib.sha256()
+    filtering = _Filtering(filter)
     with replacing(folder / f"{key}.ids") as file:
         for index, source in enumerate(sources):
             found: list[str] = []
-            for ids, length, unfiltered in _encoded(source, encoding, vocabulary, unknown, found, is_own):
+            for ids, length, unfiltered in _encoded(source, encoding, vocabulary, unknown, found, is_own, filtering):
                 num_characters += len(ids)
                 num_skipped += length - len(ids)
                 num_unfiltered += unfiltered
@@ -299,16 +300,23 @@ def _hash_of(description: dict[str, Any]) -> str:
 
 
 def _encoded(
-    source: Source, encoding: str, vocabulary: Vocabulary, unknown: str, notes: list[str], is_own: bool
+    source: Source,
+    encoding: str,
+    vocabulary: Vocabulary,
+    unknown: str,
+    notes: list[str],
+    is_own: bool,
+    filtering: _Filtering,
 ) -> Iterator[tuple[Ids, int, int]]:
     """Go through a source chunk by chunk: its ids, and of how many symbols they were made, filtered and before."""
     if vocabulary.kind == "bytes":
         yield from ((np.frombuffer(chunk, dtype=np.uint8), len(chunk), len(chunk)) for chunk in chunks(source))
         return
     position = 0
-    for text, unfiltered in _filtered_texts(source, encoding, notes, vocabulary.filter):
+    for unfiltered in _texts(source, encoding, notes):
+        text = filtering(unfiltered)
         try:
-            yield vocabulary.encode(text, unknown, position), len(text), unfiltered
+            yield vocabulary.encode(text, unknown, position), len(text), len(unfiltered)
         except UnknownCharacterError as error:
             if is_own:
                 raise CorpusError(*CHANGED) from error
@@ -316,19 +324,24 @@ def _encoded(
         position += len(text)
 
 
-def _filtered_texts(source: Source, encoding: str, notes: list[str], filter: Filter) -> Iterator[tuple[str, int]]:
-    """Go through a source as a model with this filter reads it, and how many characters each piece had before."""
-    before = ""
-    for text in _texts(source, encoding, notes):
-        found = filtered(text, filter, before)
-        yield found, len(text)
-        before = found or before
+class _Filtering:
+    """Does to a text piece by piece what `filtered` does to it as a whole."""
+
+    def __init__(self, filter: Filter) -> None:
+        self._filter: Filter = filter
+        self._last = ""
+
+    def __call__(self, text: str) -> str:
+        text = filtered(text, self._filter, self._last)
+        self._last = text[-1:] or self._last
+        return text
 
 
 def _collect(sources: Sequence[Source], encoding: str, filter: Filter) -> Vocabulary:
     seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
+    filtering = _Filtering(filter)
     for source in sources:
-        for text, _ in _filtered_texts(source, encoding, [], filter):
+        for text in map(filtering, _texts(source, encoding, [])):
             if text.isascii():
                 seen[:256] |= np.bincount(np.frombuffer(text.encode("ascii"), dtype=np.uint8), minlength=256) > 0
             else:

@@ -150,8 +150,13 @@ def _refuse_nothing(ids: Ids) -> None:
 def _score(model: CharModel, ids: Ids, first: NDArray[np.int64], length: int, warm_up: int) -> Scores:
     """Score the parts that begin at `first`, each of `length` characters, many side by side."""
     totals = np.zeros(3)
-    for group in np.array_split(first, -(-len(first) // MAX_STREAMS)):
+    # Beside others what is near the end of the text would be read from the right after more than one start symbol.
+    is_alone = (model.direction == "both") & (first + length + WARM_UP > len(ids))
+    together = first[~is_alone]
+    for group in np.array_split(together, -(-len(together) // MAX_STREAMS)) if len(together) else []:
         totals += _score_group(model, ids, group, length, warm_up)
+    for start in first[is_alone]:
+        totals += _score_group(model, ids, np.array([start]), min(length, len(ids) - int(start)), warm_up)
     nats, top1, top5 = totals / len(ids)
     return Scores(len(ids), float(nats), float(top1), float(top5))
 

@@ -13,7 +13,7 @@ from charlm.strict_yaml import StrictDumper
 
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
-NAMED_INITIALISER = re.compile(r"(normal|uniform)\((\d+(?:\.\d+)?(?:e-?\d+)?)\)")
+NAMED_INITIALISER = re.compile(r"(normal|uniform)\(([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)\)")
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 

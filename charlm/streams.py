@@ -97,9 +97,10 @@ class Streams:
     def _right(self, first_B: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         # From none to half a block beyond: texts end here or there, and most of what is predicted has a right side.
         size = self._block_size + int(random.integers(self._block_size // 2 + 1))
+        # No further than the text goes, so that it ends with one start symbol, as it begins.
+        size = min(size, len(self._ids) - int(first_B[-1]))
         positions_SB = first_B + np.arange(1, size + 1)[:, None]
         right_SB: NDArray[np.int64] = self._ids[np.minimum(positions_SB, len(self._ids) - 1)].astype(np.int64)
-        right_SB[positions_SB >= len(self._ids)] = self._start_id
         right_SB[-1] = self._start_id
         return right_SB
 

@@ -18,7 +18,6 @@ Kind = Literal["characters", "bytes"]
 Filter = Literal["none", "letters"]
 
 NUM_CODE_POINTS = 0x110000
-NO_LETTERS = re.compile(r"[\W\d_]+")
 # What typewriters and word processors disagree about: the look-alikes to suggest for an unknown character.
 LOOK_ALIKES = [set("'`\u2018\u2019\u02bc"), set('"\u201c\u201d\u00ab\u00bb'), set("-\u2010\u2011\u2012\u2013\u2014")]
 
@@ -263,8 +262,16 @@ def filtered(text: str, filter: Filter, after: str = "") -> str:
     """
     if filter == "none":
         return text
-    text = NO_LETTERS.sub(" ", text.lower())
+    # Sigma is the one letter that str.lower makes depend on its neighbours, which a piece of a text may lack.
+    text = text.replace("\u03a3", "\u03c3").lower()
+    text = text.translate({ord(symbol): " " for symbol in set(text) if not _belongs_to_word(symbol)})
+    text = re.sub("  +", " ", text)
     return text[1:] if text.startswith(" ") and after.endswith(" ") else text
+
+
+def _belongs_to_word(symbol: str) -> bool:
+    # Marks belong to the letters they stand on; in some scripts they are the vowels.
+    return symbol.isalpha() or unicodedata.category(symbol).startswith("M")
 
 
 def code_points_of(text: str) -> NDArray[np.uint32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from charlm.cells import CELLS
 from charlm.config import describe, load
 from charlm.errors import ConfigError
-from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
+from charlm.settings import CellName, Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
 from tests.settings_files import SHIPPED, durations, loaded, refusal
 
 # What there is
@@ -63,6 +64,13 @@ def test_a_shipped_file_is_named_after_its_cell(cell: str) -> None:
     assert cell == load(cell).model.cell
 
 
+def test_the_settings_know_every_cell_there_is_and_no_other() -> None:
+    """What `model.cell` may be is spelled out in its type, in the order of the equations."""
+    assert get_args(CellName) == tuple(CELLS)
+    for cell in CELLS:
+        assert loaded(f"model: {{cell: {cell}}}\n").model.cell == cell
+
+
 def test_the_default_is_the_shipped_lstm() -> None:
     """Nothing chosen means `lstm.yaml`."""
     assert load("lstm") == load(None)
@@ -84,7 +92,7 @@ def test_a_missing_group_means_its_defaults() -> None:
     assert (DataConfig(), TrainConfig(time=60.0)) == (found.data, found.train)
 
 
-@pytest.mark.parametrize("group", ["model", "data", "train"])
+@pytest.mark.parametrize("group", ["model", "vocab", "data", "train"])
 def test_a_group_with_nothing_in_it_means_its_defaults(group: str) -> None:
     """A group all of whose lines are remarks is as good as absent."""
     assert Config() == loaded(f"{group}:\n  # nothing: here\n")
@@ -93,6 +101,83 @@ def test_a_group_with_nothing_in_it_means_its_defaults(group: str) -> None:
 def test_a_group_with_nothing_in_it_can_be_overridden() -> None:
     """`--set` fills a group that the file leaves empty."""
     assert loaded("model:\n", "model.cell=gru").model.cell == "gru"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "filter"),
+    [
+        ("vocab: bytes\n", "bytes", "none"),
+        ("vocab: characters\n", "characters", "none"),
+        ("vocab:\n  kind: bytes\n", "bytes", "none"),
+        ("vocab:\n  kind: bytes\n  filter: none\n", "bytes", "none"),
+        ("vocab:\n  filter: letters\n", "characters", "letters"),
+        ("vocab: {kind: characters, filter: letters}\n", "characters", "letters"),
+        ("", "characters", "none"),
+    ],
+)
+def test_a_vocab_is_a_group_or_a_word_for_its_kind(text: str, kind: str, filter: str) -> None:
+    """`vocab: bytes` is short for `vocab: {kind: bytes}`."""
+    vocab = loaded(text).vocab
+    assert (vocab.kind, vocab.filter) == (kind, filter)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.3", 0.3),
+        ("[0.3]", [0.3]),
+        ("[0, 0.95]", [0, 0.95]),
+        ("[0.1, 0.2, 0.3]", [0.1, 0.2, 0.3]),
+        ("auto", "auto"),
+    ],
+)
+def test_a_dropout_is_one_number_or_one_for_each_layer(text: str, value: Any) -> None:
+    """Where there is a list it is as long as there are layers."""
+    num_layers = len(value) if isinstance(value, list) else 2
+    assert loaded(f"model: {{num_layers: {num_layers}, dropout: {text}}}\n").model.dropout == value
+
+
+@pytest.mark.parametrize("cell", ["mingru", "minlstm"])
+@pytest.mark.parametrize("share", ["0", "0.0", "auto"])
+def test_a_cell_without_recurrent_weights_may_leave_none_of_them_out(cell: str, share: str) -> None:
+    """Only a number above 0 is refused."""
+    assert loaded(f"model: {{cell: {cell}, weight_dropout: {share}}}\n").model.cell == cell
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("words", "'words'"), ("5", "5"), ("[bytes]", "['bytes']"), ("''", "''"), ("true", "True")]
+)
+def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_told(value: str, shown: str) -> None:
+    """A word that is no kind is told as one, anything else as no group."""
+    message = refusal(f"\nvocab: {value}\n")
+    assert "s.yaml:2: `vocab" in message
+    assert f"(it is {shown})" in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "words"),
+    [
+        ("vocab:\n  kind: bytes\n  filter: letters\n", "vocab", ["letters", "bytes"]),
+        ("model:\n  dropout: [0.1, 0.2]\n", "model", ["dropout", "2 numbers", "1 layer"]),
+        ("model:\n  dropout: []\n", "model", ["dropout", "0 numbers", "1 layer"]),
+        ("model:\n  num_layers: 3\n  dropout: [0, 0]\n", "model", ["dropout", "2 numbers", "3 layers"]),
+        ("model:\n  cell: mingru\n  weight_dropout: 0.1\n", "model", ["weight_dropout", "mingru"]),
+        ("model:\n  cell: minlstm\n  weight_dropout: 0.95\n", "model", ["weight_dropout", "minlstm"]),
+    ],
+)
+def test_settings_of_a_group_that_do_not_fit_together_are_told(lines: str, key: str, words: list[str]) -> None:
+    """Each alone would do: the message names the group and what is at odds in it."""
+    message = refusal(lines)
+    assert message.startswith(f"s.yaml:1: `{key}`: ")
+    assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize("count", [2, 8000])
+def test_a_list_of_dropouts_of_another_length_is_told_in_a_short_line(count: int) -> None:
+    """However long it is."""
+    message = refusal(f"model: {{dropout: [{'0,' * count}]}}\n")
+    assert "`model`: dropout" in message
+    assert len(message) < 200
 
 
 def test_settings_are_frozen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from charlm.config import override, validate
 from charlm.errors import ConfigError, one_line
-from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig
+from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
 from charlm.strict_yaml import parse
 from tests.settings_files import durations, loaded, refusal
 
@@ -34,6 +35,12 @@ from tests.settings_files import durations, loaded, refusal
         (" model.hidden_size = 32 ", "model", "hidden_size", 32),
         ("model={hidden_size: 32}", "model", "hidden_size", 32),
         ("train.patience=null", "train", "patience", None),
+        ("vocab.kind=bytes", "vocab", "kind", "bytes"),
+        ("vocab.filter=letters", "vocab", "filter", "letters"),
+        ("vocab=bytes", "vocab", "kind", "bytes"),
+        ("vocab={kind: bytes}", "vocab", "kind", "bytes"),
+        ("model.initialiser=normal(0.01)", "model", "initialiser", "normal(0.01)"),
+        ("model.dropout=[0.5]", "model", "dropout", [0.5]),
     ],
 )
 def test_an_override_is_a_dotted_key_and_a_value(text: str, group: str, key: str, value: Any) -> None:
@@ -43,8 +50,7 @@ def test_an_override_is_a_dotted_key_and_a_value(text: str, group: str, key: str
 
 def test_a_setting_outside_a_group_can_be_overridden() -> None:
     """A key without a dot is one of the settings that stand alone."""
-    found = loaded("seed: 1\n", "seed=42", "vocab=bytes")
-    assert (found.seed, found.vocab) == (42, "bytes")
+    assert loaded("seed: 1\n", "seed=42").seed == 42
 
 
 def test_an_override_leaves_the_rest_of_its_group() -> None:
@@ -65,6 +71,32 @@ def test_the_later_override_wins_and_a_flag_wins_over_all() -> None:
 def test_an_override_mends_what_the_file_has_wrong() -> None:
     """Only what counts in the end is checked."""
     assert loaded("seed: x\n", "seed=2").seed == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "found"),
+    [
+        ("vocab: bytes\n", ["vocab.kind=characters"], ("characters", "none")),
+        ("vocab: characters\n", ["vocab.filter=letters"], ("characters", "letters")),
+        ("", ["vocab=characters", "vocab.filter=letters"], ("characters", "letters")),
+        ("", ["vocab.kind=bytes", "vocab=characters"], ("characters", "none")),
+        ("vocab:\n  filter: letters\n", ["vocab.kind=characters"], ("characters", "letters")),
+    ],
+)
+def test_the_short_form_of_vocab_is_overridden_like_the_group_it_stands_for(
+    text: str, overrides: list[str], found: tuple[str, str]
+) -> None:
+    """`vocab: bytes` is `vocab: {kind: bytes}`, and `--set` reaches into the one as into the other."""
+    vocab = loaded(text, *overrides).vocab
+    assert (vocab.kind, vocab.filter) == found
+
+
+def test_an_earlier_run_may_say_vocab_in_a_word() -> None:
+    """Model files of before there were filters hold `characters` or `bytes` in place of a group."""
+    values = loaded("").model_dump(exclude_none=True)
+    for kind in ("characters", "bytes"):
+        found = override(values | {"vocab": kind}, ["train.steps=3"], {})
+        assert found.vocab == VocabConfig(kind=kind, filter="none")
 
 
 @pytest.mark.parametrize("text", ["model.hidden_size", "=3", " =3", "", "model.hidden_size:3"])
@@ -114,12 +146,17 @@ def test_an_override_of_an_unknown_key_is_told_with_the_nearest(text: str, key: 
         ("model=3", "model"),
         ("model.cell.x=3", "model.cell"),
         ("seed.x=3", "seed"),
+        ("vocab=words", "vocab"),
+        ("vocab=5", "vocab"),
+        ("vocab.filter=digits", "vocab.filter"),
+        ("model.dropout=[0.96]", "model.dropout"),
+        ("model.initialiser=gauss(1)", "model.initialiser"),
     ],
 )
 def test_an_override_with_a_wrong_value_is_told_as_one(text: str, key: str) -> None:
     """The place is the override itself, and the key is the one it sets."""
     message = refusal("model:\n  num_layers: 1\n", text)
-    assert message.startswith(f"--set {text.partition('=')[0]}: `{key}`")
+    assert re.match(rf"--set {re.escape(text.partition('=')[0])}: `{re.escape(key)}(\.kind)?`", message)
 
 
 def test_a_key_below_a_value_is_told() -> None:
@@ -160,14 +197,22 @@ def test_a_wrong_setting_of_an_earlier_run_is_told() -> None:
 # There and back
 
 ALPHABET = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("0123456789eE.-+: #'\"\n")
-MODELS = st.builds(
-    ModelConfig,
-    cell=st.sampled_from(["lstm", "gru", "rnn"]),
-    embedding_size=st.integers(1, 4096),
-    hidden_size=st.integers(1, 16384),
-    num_layers=st.integers(1, 16),
-    dropout=st.just("auto") | st.floats(0, 0.95, exclude_max=True),
+SHARES = st.floats(0, 0.95)
+MODELS = st.integers(1, 16).flatmap(
+    lambda num_layers: st.builds(
+        ModelConfig,
+        cell=st.sampled_from(["lstm", "gru", "rnn", "lstm-peephole"]),
+        embedding_size=st.integers(0, 4096),
+        hidden_size=st.integers(1, 16384),
+        num_layers=st.just(num_layers),
+        direction=st.sampled_from(["forward", "backward", "both"]),
+        initial_state=st.sampled_from(["zero", "learned"]),
+        initialiser=st.sampled_from(["auto", "glorot", "orthogonal", "normal(1e-3)", "uniform(0.08)", "uniform(10)"]),
+        dropout=st.just("auto") | SHARES | st.lists(SHARES, min_size=num_layers, max_size=num_layers),
+        weight_dropout=st.just("auto") | SHARES,
+    )
 )
+VOCABS = st.builds(VocabConfig, kind=st.just("characters"), filter=st.sampled_from(["none", "letters"]))
 DATA = st.builds(
     DataConfig,
     corpus=st.lists(st.text(ALPHABET), min_size=1, max_size=3),
@@ -195,7 +240,7 @@ CONFIGS = st.builds(
     model=MODELS,
     data=DATA,
     train=TRAINING,
-    vocab=st.sampled_from(["characters", "bytes"]),
+    vocab=VOCABS | st.sampled_from(["characters", "bytes"]),
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
 

@@ -125,6 +125,7 @@ FIGURES: dict[str, list[Any]] = {
     "evaluations_without_gain": [None, "x", [], -1, 1.5],
     "nats": [None, "x", [], NAN, INF, HUGE],
     "num_losses": [None, "x", [], -1, 1.5, HUGE],
+    "smoothed_nats": [None, "x", [], -1, NAN, INF, HUGE],
     "skipped": [None, "x", [], -1],
     "skipped_in_a_row": [None, "x", [], -1],
     "rollbacks": [None, "x", [], -5000, 1.5, NAN, INF, HUGE],
@@ -152,7 +153,8 @@ def test_resume_needs_all_that_is_known(last: bytes, field: str, text: str) -> N
 
 SETTINGS: dict[str, list[Any]] = {
     "seed": [None, REMOVED, -1],
-    "vocab": ["bytes", None],
+    "vocab": ["bytes", 5, [], {"kind": "bytes"}, {"filter": "letters"}, {"kind": "bytes", "filter": "letters"}],
+    "model.initialiser": ["normal(0)", 5],
     "data.corpus": [["text.txt", "-"], [5]],
     "data.encoding": ["\n\x1b"],
     "train": [5],
@@ -161,7 +163,7 @@ SETTINGS: dict[str, list[Any]] = {
     "train.steps": [HUGE],
     "train.device": ["tpu"],
     "model.num_layers": [2],
-    "model.dropout": [NAN],
+    "model.dropout": [NAN, [0.1, 0.2], [5], []],
     "a\nb\x1b[2J": [1],
     "key" * 10**5: [1],
 }
