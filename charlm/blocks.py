@@ -298,8 +298,8 @@ class _Block(torch.autograd.Function):
             if is_rounded:
                 saved_GB.copy_(step_GB)
             states_TSB[t + 1] = state_SB
-        ctx.arithmetic = arithmetic
-        ctx.save_for_backward(x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH)
+        ctx.kind = kind
+        ctx.save_for_backward(x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH, peepholes_KH)
         # Units first, as the next layer's products want it.
         y_HTB = states_TSB[1:, :H].transpose(0, 1).contiguous()
         return y_HTB.permute(1, 2, 0), state_SB.view(P, H, B).transpose(1, 2)
@@ -307,9 +307,9 @@ class _Block(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, y_gradient_TBH: Tensor, state_gradient_PBH: Tensor) -> tuple[Tensor | None, ...]:
-        x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH = ctx.saved_tensors
+        x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH, peepholes_KH = ctx.saved_tensors
         (T, G, B), (R, H), dtype = gates_TGB.shape, weight_hh_RH.shape, gates_TGB.dtype
-        arithmetic: _Arithmetic = ctx.arithmetic
+        arithmetic: _Arithmetic = ctx.kind(peepholes_KH)
         P, outer = len(state_gradient_PBH), R - arithmetic.num_inner * H
         weight_hh_HR = weight_hh_RH.t().contiguous()
         y_gradient_THB = y_gradient_TBH.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
@@ -353,8 +353,9 @@ class _Block(torch.autograd.Function):
         state_gradient_PBH = state_gradient_SB.view(P, H, B).transpose(1, 2)
         gradients = (x_gradient_TBE, state_gradient_PBH, weight_ih_gradient_RE, weight_hh_gradient_RH)
         biases = (bias_gradient_G[G - R :], bias_gradient_G[:R].roll(R - G))
-        has_peepholes = arithmetic.peepholes_KH1 is not None
-        peepholes = _peephole_gradient(gradient_TGB, states_TSB[:, H:]).to(gates_GB.dtype) if has_peepholes else None
+        peepholes = None
+        if peepholes_KH is not None:
+            peepholes = _peephole_gradient(gradient_TGB, states_TSB[:, H:]).to(gates_GB.dtype)
         return None, None, *(gradient.to(gates_GB.dtype) for gradient in (*gradients, *biases)), peepholes
 
 

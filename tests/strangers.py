@@ -138,7 +138,7 @@ def works(path: Path) -> bool:
         stepper = Stepper(model)
         pieces = stream(stepper, *start(stepper, ""), length=4, choice=Choice(0.7), seeds=[0, 1])
         assert all(0 <= index <= 1 for index, _ in pieces)
-        entropy = predict(stepper, "", 3).entropy_bits
+        entropy = predict(stepper, "", 3).ranking.entropy_bits
         net = build(model.config["model"], len(model.vocabulary))
         net.load_arrays(model.weights)
         some = np.arange(8, dtype=model.vocabulary.dtype) % len(model.vocabulary)

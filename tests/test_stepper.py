@@ -10,8 +10,9 @@ import torch
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
+from charlm.errors import UsageError
 from charlm.model import build
-from charlm.stepper import Stepper
+from charlm.stepper import Stack, Stepper
 
 SYMBOLS = {3: "\nab", 70: "".join(map(chr, range(48, 118))), 300: "".join(map(chr, range(0x4E00, 0x4E00 + 300)))}
 
@@ -100,3 +101,50 @@ def test_everything_stays_in_float32(make_model: Callable[..., ModelFile]) -> No
     """No step doubles the width of a number, which would double what has to be read from memory."""
     logits_BV, state = Stepper(make_model("gru", 2)).start()
     assert {logits_BV.dtype, *(part.dtype for layer in state for part in layer)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_looking_into_a_step_changes_nothing_of_it(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """The state is that of `step` to the bit; each layer's gates come by name, one number for each stream and unit."""
+    stack = Stack(make_model(cell, 2, hidden_size=24))
+    state, ids_B = stack.start(3), np.array([2, 5, 2])
+    looked, gates = stack.look(ids_B, state)
+    for layer, parts in enumerate(stack.step(ids_B, state)):
+        for part, looked_part in zip(parts, looked[layer], strict=True):
+            np.testing.assert_array_equal(part, looked_part)
+        assert tuple(gates[layer]) == CELLS[cell].gates
+        assert {gate.shape for gate in gates[layer].values()} == {(3, 24)}
+        assert {gate.dtype for gate in gates[layer].values()} == {np.dtype(np.float32)}
+
+
+def test_a_learned_start_is_that_of_every_stream(make_model: Callable[..., ModelFile]) -> None:
+    """One row for each part of each layer's state, as often as there are streams."""
+    file = make_model("lstm", 2, initial_state="learned")
+    for layer, parts in enumerate(Stack(file).start(3)):
+        for part, part_BH in enumerate(parts):
+            np.testing.assert_array_equal(part_BH, np.tile(file.arrays["initial_state"][part, layer], (3, 1)))
+
+
+def test_a_model_that_reads_backward_steps_as_any_other_and_says_so(make_model: Callable[..., ModelFile]) -> None:
+    """The same weights compute the same; whoever asks has to know that what comes next stands before."""
+    steppers = [Stepper(make_model("gru", 2, direction=direction)) for direction in ("forward", "backward")]
+    assert [stepper.is_backward for stepper in steppers] == [False, True]
+    (one, _), (other, _) = (stepper.step(np.array([4]), stepper.start()[1]) for stepper in steppers)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_of_both_directions_is_not_stepped(make_model: Callable[..., ModelFile]) -> None:
+    """It needs what stands after a character; the refusal names the command that has it."""
+    with pytest.raises(UsageError, match="both sides") as raised:
+        Stepper(make_model("lstm", direction="both"))
+    assert "charlm fill" in raised.value.hint
+
+
+def test_a_file_of_before_there_were_directions_reads_forward_from_zero(make_model: Callable[..., ModelFile]) -> None:
+    """What its settings do not say is what was the only way then."""
+    file = make_model("gru", 1)
+    for name in ("direction", "initial_state", "initialiser"):
+        del file.config["model"][name]
+    stepper, known = Stepper(file), Stepper(make_model("gru", 1))
+    assert not stepper.is_backward
+    np.testing.assert_array_equal(stepper.start()[0], known.start()[0])
