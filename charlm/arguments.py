@@ -36,11 +36,12 @@ def as_given(text: str) -> str:
         return text
 
 
-def as_read(vocabulary: Vocabulary, text: str) -> str:
-    """Return a text as a model with this vocabulary reads it, and say so where that is not as it was given."""
+def as_read(vocabulary: Vocabulary, text: str, blank: str = "") -> str:
+    """Return a text as a model with this vocabulary reads it, but for blanks, and say so where it is not as given."""
     from charlm.vocab import filtered
 
-    found = filtered(text, vocabulary.filter)
+    parts = text.split(blank) if blank else [text]
+    found = blank.join(filtered(part, vocabulary.filter) for part in parts)
     if found != text:
         say(f"note: this model reads letters in lower case and one space for all else: {found!r}")
     return found

@@ -206,7 +206,8 @@ def fill(
         raise UsageError(f"`{mark}` is not one character", "`--blank` names what stands for one unknown character")
     if mark not in given:
         raise UsageError(f"there is no blank in this text, no `{mark}`", "`--blank` names another character for it")
-    filling = filler.fill(given.split(mark), top, as_given(unknown))
+    parts = as_read(filler.vocabulary, given, mark).split(mark)
+    filling = filler.fill(parts, top, as_given(unknown))
     if as_json:
         print_json(filling.to_json())
     else:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from charlm.checkpoint import ModelFile, load
-from charlm.errors import RunError
+from charlm.errors import RunError, one_line
 from charlm.files import expanded
 from charlm.run_folder import RunFolder
 
-# A line of metrics that is longer is none of ours.
 MAX_METRICS_BYTES = 1 << 28
+# Nothing that a run counts or measures comes near.
+LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Comparison:
         rows: the runs, the best one first; those that validated nothing come last.
         equal_seconds: after so many seconds all of them are looked at.
         equal_steps: after so many steps.
-        unit: what the bits are per.
+        unit: what is counted per second.
+        per: what the bits are per.
         notes: what makes them hard to compare.
     """
 
@@ -67,6 +69,7 @@ class Comparison:
     equal_seconds: float
     equal_steps: int
     unit: str
+    per: str
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class Comparison:
         head += [f"at {self.equal_seconds:,.1f} s", f"at {self.equal_steps:,} steps", "best"]
         rows = [
             [
-                row.run,
+                one_line(row.run).replace("|", "\\|"),
                 row.cell,
                 f"{row.parameters:,}",
                 "-" if row.characters_per_second is None else f"{row.characters_per_second:,.0f}",
@@ -130,8 +133,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
     for run in runs:
         settings = run.model.config["model"]
         direction = settings.get("direction", "forward")
-        paces = [record["characters_per_second"] for record in run.records if "characters_per_second" in record]
-        paces += [record["bytes_per_second"] for record in run.records if "bytes_per_second" in record]
+        names = ("characters_per_second", "bytes_per_second")
+        paces = [record[name] for record in run.records for name in names if _is_number(record.get(name))]
         rows.append(
             Figures(
                 run=run.name,
@@ -147,7 +150,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
             )
         )
     rows.sort(key=lambda row: (row.best is None, row.best))
-    return Comparison(rows, seconds, steps, runs[0].model.vocabulary.unit, _differences(runs))
+    unit = runs[0].model.vocabulary.unit
+    is_masked = all(run.model.config["model"].get("direction") == "both" for run in runs)
+    return Comparison(rows, seconds, steps, unit, f"masked {unit}" if is_masked else unit, _differences(runs))
 
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
@@ -158,10 +163,9 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
     models = [run.model for run in runs]
     directions = [model.config["model"].get("direction") == "both" for model in models]
-    held_out = [
-        {key: model.config.get("data", {}).get(key) for key in ("validation_fraction", "test_fraction")}
-        for model in models
-    ]
+    data = [model.config.get("data") for model in models]
+    fractions = ("validation_fraction", "test_fraction")
+    held_out = [[part.get(name) for name in fractions] if isinstance(part, dict) else None for part in data]
     reasons = {
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ(held_out),
@@ -174,9 +178,11 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
 def _read(path: Path) -> _Run:
     run = RunFolder(expanded(path))
-    if not run.best.is_file():
+    # One that was stopped early has validated nothing yet.
+    file = next((file for file in (run.best, run.last) if file.is_file()), None)
+    if file is None:
         raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
-    model, records = load(run.best), _records(run)
+    model, records = load(file), _records(run)
     ends = [model.metrics, *records]
     seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
     steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)
@@ -207,4 +213,4 @@ def _validation(values: dict[str, Any]) -> float | None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < float("inf")
+    return type(value) in (int, float) and 0 <= value <= LARGEST

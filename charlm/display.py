@@ -9,10 +9,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from charlm.output import ESCAPED
 from charlm.progress import Record
 from charlm.sample import Choice, joined, start, stream
 from charlm.stepper import Stepper
-from charlm.train import RECORDS_PER_EVALUATION, Training
+from charlm.train import BITS, RECORDS_PER_EVALUATION, Training
 
 # A line of what it writes so far, below each validation on a terminal.
 GLIMPSE_LENGTH = 100
@@ -60,7 +61,8 @@ class TrainingDisplay:
         self._bar.update(self._task, completed=self._training.share)
         every, step = self._training.config.train.sample_every, self._training.progress.step
         if every and self._can_write and step and step % every == 0:
-            self.say(f"--- step {step:,}\n{self._sample(SAMPLE_LENGTH)}\n---")
+            smoothed = f"smoothed {self._training.progress.smoothed_nats * BITS:.3f} bits/{self._unit}"
+            self.say(f"--- step {step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
 
     def show(self, record: Record) -> None:
         """Show a record; those with a validation stay on the screen."""

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, expected_shapes
-from charlm.errors import UsageError
+from charlm.errors import ModelFileError, UsageError
+from charlm.sample import OVERFLOW
 from charlm.stepper import Stack
-from charlm.vocab import Vocabulary, filtered
+from charlm.vocab import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,15 @@ def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
     ids_T = vocabulary.encode(text, unknown)
     if not len(ids_T):
         raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
-    read = filtered(text, vocabulary.filter)[:-1]
-    if model.config["model"].get("direction") == "backward":
-        ids_T, read = ids_T[::-1], filtered(text, vocabulary.filter)[1:]
+    is_backward = model.config["model"].get("direction") == "backward"
+    read = vocabulary.decode(ids_T[1:] if is_backward else ids_T[:-1])
+    if is_backward:
+        ids_T = ids_T[::-1]
     stack = Stack(model)
     before = stack.read([len(vocabulary), *ids_T[:-1]], stack.start(1))
     after, gates = stack.look(ids_T[-1:], before)
+    if not all(np.isfinite(part).all() for part in after[-1]):
+        raise ModelFileError(*OVERFLOW)
     unit = int(abs(after[-1][0][0]).argmax())
     names = stack.cell.state
 

@@ -13,9 +13,10 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.ranking import Ranking, rank
 from charlm.stepper import Floats, Output, Stack
-from charlm.vocab import Vocabulary
+from charlm.vocab import Vocabulary, filtered
 
-# Blanks are guessed anew, each given the others' guesses, until none changes; hardly ever so often.
+# Blanks are guessed anew, each given the others' guesses, until none changes; where many are near each other they may
+# never settle.
 MAX_ROUNDS = 10
 
 
@@ -24,9 +25,9 @@ class Filling:
     """A text with its blanks filled.
 
     Attributes:
-        text: with the likeliest character in each blank.
+        text: with a character in each blank: the likeliest given all others, but where guesses did not settle.
         places: where the blanks are in the text as it was read, in symbols from 0.
-        blanks: what may stand in each, given the likeliest in all others.
+        blanks: what may stand in each, given what the text has in all others.
     """
 
     text: str
@@ -74,7 +75,7 @@ class Filler:
         position = 0
         for part in parts:
             known.append(self.vocabulary.encode(part, unknown, position))
-            position += len(part) + 1
+            position += len(filtered(part, self.vocabulary.filter)) + 1
         guesses: list[int | None] = [None] * (len(parts) - 1)
         for _ in range(MAX_ROUNDS):
             before = list(guesses)
@@ -83,7 +84,11 @@ class Filler:
             logits = self._guess(known, guesses, right)
             if guesses == before:
                 break
-        chosen = [int(logits_V.argmax()) for logits_V in logits]
+        else:
+            # They do not settle: each is ranked given the others as they are shown.
+            right = self._seen_from_the_right(known, guesses)
+            logits = self._guess(known, guesses, right, are_final=True)
+        chosen = [guess for guess in guesses if guess is not None]
         pieces = [np.append(guess, part) for guess, part in zip(chosen, known[1:], strict=True)]
         ids = np.concatenate([known[0], *pieces])
         lengths = np.cumsum([len(part) + 1 for part in known[:-1]]) - 1
@@ -100,15 +105,22 @@ class Filler:
             state = self._right.read([] if guess is None else [guess], state)
         return seen[::-1]
 
-    def _guess(self, known: Sequence[NDArray[Any]], guesses: list[int | None], right: Sequence[Floats]) -> list[Floats]:
-        """Go through the text from the left, make a guess at each blank, and return the logits of each."""
+    def _guess(
+        self,
+        known: Sequence[NDArray[Any]],
+        guesses: list[int | None],
+        right: Sequence[Floats],
+        are_final: bool = False,
+    ) -> list[Floats]:
+        """Go through the text from the left, make a guess at each blank unless they are final, and return the logits."""
         logits: list[Floats] = []
         state = self._left.step(self._edge, self._left.start(1))
         for index, part in enumerate(known[:-1]):
             state = self._left.read(part, state)
             logits.append(self._output(np.concatenate([state[-1][0], right[index]], axis=1))[0])
-            guess = int(logits[-1].argmax())
-            guesses[index] = guess
+            guess = guesses[index]
+            if guess is None or not are_final:
+                guess = guesses[index] = int(logits[-1].argmax())
             state = self._left.read([guess], state)
         return logits
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 MAX_ROLLBACKS = 5
+# What a block's loss leaves of the smoothed one, which begins as that of uniform guessing (as min-char-rnn has it).
+SMOOTHING = 0.999
 # JSON does not tell 1 from 1.0.
 KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -55,6 +57,18 @@ class Progress:
     weight_decay: float = 0.0
     settled: bool = False
     finished: str = ""
+
+    def count(self, nats: float) -> None:
+        """Count a block that was learned, by its loss."""
+        self.nats += nats
+        self.num_losses += 1
+        self.smoothed_nats += (1 - SMOOTHING) * (nats - self.smoothed_nats)
+        self.skipped_in_a_row = 0
+
+    def skip(self) -> None:
+        """Count a block that was left out."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Progress:

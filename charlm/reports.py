@@ -174,16 +174,18 @@ def compare(
         print_json(compared.to_json())
     else:
         print(compared.to_markdown())
-        say(f"validation in bits per {compared.unit}; `best` on all that was held out, the others on its beginning")
+        say(f"validation in bits per {compared.per}; `best` on all that was held out, the others on its beginning")
 
 
 @app.command()
 def explain(
     cell: Annotated[str | None, typer.Argument(help="A cell by name; without one, all of them are listed.")] = None,
-    hidden_size: Annotated[int, typer.Option(min=1, max=16384, help="Units of a layer.")] = 512,
-    embedding_size: Annotated[int, typer.Option(min=0, max=4096, help="Numbers of an embedding; 0 for one-hot.")] = 64,
-    layers: Annotated[int, typer.Option(min=1, max=16, help="Layers.")] = 1,
-    symbols: Annotated[int, typer.Option(min=1, max=0x110000, help="Different characters.")] = 65,
+    hidden_size: Annotated[int | None, typer.Option(min=1, max=16384, help="Units of a layer; 512.")] = None,
+    embedding_size: Annotated[
+        int | None, typer.Option(min=0, max=4096, help="Numbers of an embedding, 0 for one-hot; 64.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, max=16, help="Layers; 1.")] = None,
+    symbols: Annotated[int | None, typer.Option(min=1, max=0x110000, help="Different characters; 65.")] = None,
     model: Model = None,
     text: Annotated[str | None, typer.Option(help="Let a model read this, and show its last step in numbers.")] = None,
     unknown: Unknown = "error",
@@ -200,24 +202,29 @@ def explain(
     known = explanation.cells()
     if cell is not None and cell not in known:
         raise UsageError(f"there is no cell `{cell}`", f"there are {', '.join(known)}")
-    if cell is None and model is None and text is None:
+    given = {"hidden_size": hidden_size, "embedding_size": embedding_size, "num_layers": layers, "symbols": symbols}
+    given = {name: size for name, size in given.items() if size is not None}
+    is_of_model = model is not None or text is not None
+    if given and (cell is None or is_of_model):
+        raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")
+    if cell is None and not is_of_model:
         if as_json:
             print_json(known)
         else:
             print("\n".join(f"{name:<18}{line}" for name, line in known.items()))
         return
     step = None
-    if model is None and text is None:
-        sizes = {"embedding_size": embedding_size, "hidden_size": hidden_size, "num_layers": layers}
-        settings = {"cell": cell, **sizes}
+    if not is_of_model:
+        settings = {"cell": cell, "hidden_size": 512, "embedding_size": 64, "num_layers": 1, "symbols": 65} | given
+        num_symbols = settings.pop("symbols")
     else:
         file = model_file(model)
-        settings, symbols = file.config["model"], len(file.vocabulary)
+        settings, num_symbols = file.config["model"], len(file.vocabulary)
         if cell not in (None, settings["cell"]):
             raise UsageError(f"this model is of the cell {settings['cell']}, not {cell}", "leave the cell away")
         if text is not None:
             step = explanation.take_step(file, as_read(file.vocabulary, as_given(text)), as_given(unknown)).to_json()
-    description = explanation.describe(settings, symbols).to_json()
+    description = explanation.describe(settings, num_symbols).to_json()
     if as_json:
         print_json({**description, "step": step})
     else:

@@ -272,9 +272,10 @@ def _show_filling(training: Training, file: ModelFile, figures: dict[str, Any], 
     """Hide some characters of a passage that was held out, or of the text's beginning where nothing was."""
     ids = training.parts.validation if len(training.parts.validation) else training.parts.train
     passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
-    filler, unknown = Filler(file), f"replace={file.vocabulary.symbols[0]}"
-    parts = [passage[start : start + BLANK_EVERY - 1] for start in range(0, len(passage), BLANK_EVERY)]
-    filled = filler.fill([*parts, ""] if len(parts) == 1 else parts, 1, unknown).text
+    every = min(BLANK_EVERY, len(passage))
+    parts = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
+    parts = [*parts, ""] if len(parts) == 1 else parts
+    filled = Filler(file).fill(parts, 1, f"replace={file.vocabulary.symbols[0]}").text
     if as_json:
         print_json({**figures, "blanks": "_".join(parts), "filled": filled})
         return

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import UsageError
+from charlm.errors import ModelFileError, UsageError
 from charlm.stepper import Floats, Stepper, StepperState
+
+OVERFLOW = ("the weights of this model are so large that what follows from them overflows", "no training ends there")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Choice:
         Temperature comes first, then top-k, top-p and min-p, each on what the one before left.
         """
         if self.temperature == 0:
+            _refuse_overflow(logits)
             likeliest = logits.argmax(axis=-1, keepdims=True)
             return np.where(np.arange(logits.shape[-1]) == likeliest, 1.0, 0.0)
         p = softmax(logits, self.temperature)
@@ -69,6 +72,7 @@ class Choice:
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     """Turn logits into probabilities over the last axis, in float64, without overflow at any temperature above 0."""
+    _refuse_overflow(logits)
     p: NDArray[np.float64] = logits.astype(np.float64)
     p -= p.max(axis=-1, keepdims=True)
     if temperature != 1:
@@ -77,6 +81,12 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     np.exp(p, out=p)
     p /= p.sum(axis=-1, keepdims=True)
     return p
+
+
+def _refuse_overflow(logits: Floats) -> None:
+    # Asked this way round it is NaN's answer too; -inf is what cannot be.
+    if not (logits < np.inf).all():
+        raise ModelFileError(*OVERFLOW)
 
 
 def draw_seed() -> int:

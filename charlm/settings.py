@@ -157,8 +157,8 @@ class TrainConfig(Settings):
         "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
     )
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
-    schedule: Literal["linear", "cosine", "step"] = Field(
-        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, or by steps"
+    schedule: Literal["linear", "cosine", "step", "constant"] = Field(
+        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, by steps, or not"
     )
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
     step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: what it is multiplied by after each epoch")

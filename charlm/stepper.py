@@ -75,6 +75,8 @@ class Stack:
             state = self.step(np.array([index]), state)
         return state
 
+    # A stranger's weights may be so large that a state without bounds overflows; what asks for logits refuses them.
+    @np.errstate(over="ignore", invalid="ignore")
     def look(self, ids_B: NDArray[Any], state: StepperState) -> tuple[StepperState, list[Gates]]:
         """Read one character in each stream, and return also the gates of each layer by name."""
         x_BG = self._table_VG[ids_B]

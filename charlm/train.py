@@ -25,8 +25,6 @@ from charlm.streams import Block, Streams, fit
 
 BITS = 1 / math.log(2)
 RECORDS_PER_EVALUATION = 10
-# What a block's loss leaves of the smoothed one, which begins as that of uniform guessing (as min-char-rnn has it).
-SMOOTHING = 0.999
 SAVE_SECONDS = 60.0
 # Fewer characters than these do not tell which of two models is better.
 MIN_VALIDATION_CHARACTERS = 64
@@ -271,8 +269,8 @@ class Training:
         state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, self.state, strict=True))
         # Drawn from (seed, step) alone: there is no state of a generator to save.
         seed = (self.config.seed or 0, progress.step)
-        given = self.config.model.dropout
-        dropout = given if isinstance(given, list) else [progress.dropout] * len(self.model.layers)
+        each, same = self.config.model.dropout, [progress.dropout] * len(self.model.layers)
+        dropout = each if isinstance(each, list) else same
         masks = draw_masks(self.model, self.num_streams, dropout, progress.weight_dropout, seed)
         with self.runtime.autocast():
             logits_TBV, after = self.model(tokens_TB, state, masks, right_SB)
@@ -282,13 +280,9 @@ class Training:
         if math.isfinite(nats) and math.isfinite(self.optimizer.clip()):
             self.optimizer.step(rate, progress.weight_decay)
             self.state = tuple(part_LBH.detach().float() for part_LBH in after)
-            progress.nats += nats
-            progress.num_losses += 1
-            progress.smoothed_nats += (1 - SMOOTHING) * (nats - progress.smoothed_nats)
-            progress.skipped_in_a_row = 0
+            progress.count(nats)
         else:
-            progress.skipped += 1
-            progress.skipped_in_a_row += 1
+            progress.skip()
         self.optimizer.clear()
 
     def _start_state(self) -> State:
@@ -299,10 +293,10 @@ class Training:
 
     def _rate_share(self, share: float) -> float:
         settings = self.config.train
-        if settings.schedule == "step":
-            falls = step_share(self.epoch, settings.step_factor, settings.step_after_epochs)
-            return falls * rate_share(share, settings.warmup_fraction, 0.0)
-        return rate_share(share, settings.warmup_fraction, settings.decay_fraction, settings.schedule == "cosine")
+        decay_fraction = settings.decay_fraction if settings.schedule in ("linear", "cosine") else 0.0
+        rate = rate_share(share, settings.warmup_fraction, decay_fraction, settings.schedule == "cosine")
+        falls = settings.schedule == "step"
+        return rate * step_share(self.epoch, settings.step_factor, settings.step_after_epochs) if falls else rate
 
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""

@@ -264,7 +264,7 @@ def test_what_accelerators_compute_is_what_the_kernel_computes(cell: str) -> Non
     layer, (x_TBE, state_PBH) = random_layer(cell, 7, 4), random_inputs(cell, 5, 3, 7, 4)
     assert isinstance(layer, layers.Variant)
     expected = results_of(partial(read, layer), x_TBE, state_PBH, layer.parameters())
-    assert_close(results_of(layer._stepped, x_TBE, state_PBH, layer.parameters()), expected, tolerance=1e-11)
+    assert_close(results_of(layer.read_by_steps, x_TBE, state_PBH, layer.parameters()), expected, tolerance=1e-11)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs_TBH, after_PBH = layer.float().read_by_steps(x_TBE.float(), state_PBH.float())
     torch.testing.assert_close(outputs_TBH.double(), expected[0], rtol=0, atol=0.05)
