@@ -13,20 +13,6 @@ if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.vocab import Vocabulary
 
-Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
-]
-CorpusNames = Annotated[
-    list[str] | None,
-    typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
-]
-Encoding = Annotated[str | None, typer.Option(help="How the text's bytes spell characters; UTF-8 by default.")]
-Unknown = Annotated[
-    str, typer.Option(help="What to do about characters the model does not know: error, skip, or replace=C.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; drawn and told where absent.")]
-
 
 def as_given(text: str) -> str:
     """Undo a locale that could not read an argument: the bytes a shell passes are UTF-8 today."""
@@ -36,12 +22,29 @@ def as_given(text: str) -> str:
         return text
 
 
-def as_read(vocabulary: Vocabulary, text: str, blank: str = "") -> str:
-    """Return a text as a model with this vocabulary reads it, but for blanks, and say so where it is not as given."""
+Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
+]
+CorpusNames = Annotated[
+    list[str] | None,
+    typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
+]
+Encoding = Annotated[str | None, typer.Option(help="How the text's bytes spell characters; UTF-8 by default.")]
+Unknown = Annotated[
+    str,
+    typer.Option(
+        help="What to do about characters the model does not know: error, skip, or replace=C.", callback=as_given
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; drawn and told where absent.")]
+
+
+def as_read(vocabulary: Vocabulary, text: str) -> str:
+    """Return a text as a model with this vocabulary reads it, and say so where that is not as it was given."""
     from charlm.vocab import filtered
 
-    parts = text.split(blank) if blank else [text]
-    found = blank.join(filtered(part, vocabulary.filter) for part in parts)
+    found = filtered(text, vocabulary.filter)
     if found != text:
         say(f"note: this model reads letters in lower case and one space for all else: {found!r}")
     return found

@@ -27,12 +27,12 @@ class _Arithmetic:
     torch's order. Where there are more than R, the rows of the state are in torch's order but the last gate first.
 
     Attributes:
-        num_parts: G / H.
+        num_runs: G / H.
         num_inner: gates, the last ones, whose product is not with the state but with what `inner` makes of it.
         peepholes_KH1: weights from the cell state to the gates that see it.
     """
 
-    num_parts: int
+    num_runs: int
     num_inner = 0
 
     def __init__(self, peepholes_KH: Tensor | None = None) -> None:
@@ -60,7 +60,7 @@ class _Arithmetic:
 class _Elman(_Arithmetic):
     """h' = tanh(a)."""
 
-    num_parts = 1
+    num_runs = 1
 
     def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
         state_SB.copy_(_tanh_(gates_GB))
@@ -73,7 +73,7 @@ class _Elman(_Arithmetic):
 class _Rectified(_Arithmetic):
     """h' = max(0, a)."""
 
-    num_parts = 1
+    num_runs = 1
 
     def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
         state_SB.copy_(gates_GB.relu_())
@@ -86,7 +86,7 @@ class _Rectified(_Arithmetic):
 class _Gated(_Arithmetic):
     """r, z = sigmoid(a_r), sigmoid(a_z);  n = tanh(a_x + r a_h);  h' = n + z (h - n)."""
 
-    num_parts = 4
+    num_runs = 4
 
     def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
         from_state, reset, update, candidate = gates_GB.chunk(4)
@@ -109,7 +109,7 @@ class _Gated(_Arithmetic):
 class _ResetBefore(_Arithmetic):
     """r, z = sigmoid(a_r), sigmoid(a_z);  n = tanh(a_n), in which R (r h) is;  h' = n + z (h - n)."""
 
-    num_parts = 3
+    num_runs = 3
     num_inner = 1
 
     def inner(self, gates_GB: Tensor, state_SB: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class _ResetBefore(_Arithmetic):
 class _Peephole(_Arithmetic):
     """i, f = sigmoid(a + p c);  g = tanh(a);  c' = f c + i g;  o = sigmoid(a + p c');  h' = o tanh(c')."""
 
-    num_parts = 4
+    num_runs = 4
 
     def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
         assert self.peepholes_KH1 is not None
@@ -176,7 +176,7 @@ class _Peephole(_Arithmetic):
 class _Coupled(_Arithmetic):
     """f, o = sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  c' = g + f (c - g);  h' = o tanh(c')."""
 
-    num_parts = 3
+    num_runs = 3
 
     def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
         hidden, cell = state_SB.chunk(2)
@@ -267,7 +267,7 @@ class _Block(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         (T, B, E), (R, H), P = x_TBE.shape, weight_hh_RH.shape, len(state_PBH)
         arithmetic = kind(peepholes_KH)
-        G, outer = arithmetic.num_parts * H, R - arithmetic.num_inner * H
+        G, outer = arithmetic.num_runs * H, R - arithmetic.num_inner * H
         x_EN = x_TBE.permute(2, 0, 1).to(dtype).reshape(E, T * B)
         # The GRU's order is r, z, n; rolled it is n, r, z, and r, z meet what the input adds to them.
         weight_ih_RE, weight_hh_RH = weight_ih_RE.to(dtype), weight_hh_RH.to(dtype).roll(G - R, 0)

@@ -2,7 +2,7 @@
 
 Notation: `x` is what the input adds to each gate, W x + b, already computed; the gates lie side by side in its last
 axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, what
-the hidden state adds. A prime marks what is new. Letters: `B` streams, `H` units, `G` gates, `K` peepholes.
+the hidden state adds. A prime marks what is new. Letters: `B` streams, `H` units, `G` gates times units, `K` peepholes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Cell:
     """One kind of recurrence.
 
     Attributes:
-        step: `(x_BGH, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
+        step: `(x_BG, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
         gates: the gates in the order in which they lie in the weights.
         state: the parts of the state; the first is what the layer puts out.
         products: how many of the gates each product with the state makes; together all gates, or none of them.
@@ -61,39 +61,42 @@ class Cell:
         return weights | biases
 
 
-def rnn(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def rnn(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Simple recurrent network (Elman 1990).
 
     h' = tanh(x + R(h))
 
     Args:
-        x_BGH: shape (B, H).
+        x_BG: shape (B, H).
         recurrent: one product, to (B, H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    h = tanh(x_BGH + R(h))
+    h = tanh(x_BG + R(h))
     return (h,), {"candidate": h}
 
 
-def rnn_relu(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Simple recurrent network (Elman 1990) of rectified linear units (as in Le, Jaitly and Hinton 2015).
+def rnn_relu(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Simple recurrent network (Elman 1990) of rectified linear units.
 
     h' = max(0, x + R(h))
 
+    Nothing bounds the state. Le, Jaitly and Hinton 2015 begin with R as the identity to keep it in hand; here it
+    begins as any other matrix does.
+
     Args:
-        x_BGH: shape (B, H).
+        x_BG: shape (B, H).
         recurrent: one product, to (B, H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    h = relu(x_BGH + R(h))
+    h = relu(x_BG + R(h))
     return (h,), {"candidate": h}
 
 
-def lstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
     i = sigmoid(x_i + R_i(h))
@@ -107,20 +110,20 @@ def lstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates
     the output gate o shows the cell to the rest of the net.
 
     Args:
-        x_BGH: shape (B, 4H).
+        x_BG: shape (B, 4H).
         recurrent: one product, to (B, 4H).
         state: h and c, each (B, H).
     """
     (R,) = recurrent.products
     h, c = state
-    i, f, g, o = split(x_BGH + R(h), 4)
+    i, f, g, o = split(x_BG + R(h), 4)
     i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + i * g
     h = o * tanh(c)
     return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
 
 
-def lstm_peephole(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Long short-term memory whose gates see the cell state (Gers and Schmidhuber 2000).
 
     i = sigmoid(x_i + R_i(h) + p_i * c)
@@ -134,13 +137,13 @@ def lstm_peephole(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[Sta
     gate the new one.
 
     Args:
-        x_BGH: shape (B, 4H).
+        x_BG: shape (B, 4H).
         recurrent: one product, to (B, 4H), and the peepholes p_i, p_f, p_o, shape (3, H).
         state: h and c, each (B, H).
     """
     (R,), p_KH = recurrent
     h, c = state
-    i, f, g, o = split(x_BGH + R(h), 4)
+    i, f, g, o = split(x_BG + R(h), 4)
     i, f, g = sigmoid(i + p_KH[0] * c), sigmoid(f + p_KH[1] * c), tanh(g)
     c = f * c + i * g
     o = sigmoid(o + p_KH[2] * c)
@@ -148,8 +151,8 @@ def lstm_peephole(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[Sta
     return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
 
 
-def lstm_coupled(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Long short-term memory with coupled gates: what is let in is what was forgotten (Greff et al. 2015, CIFG).
+def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Long short-term memory with coupled gates: what is let in is what was forgotten (CIFG of Greff et al. 2015).
 
     f = sigmoid(x_f + R_f(h))
     g = tanh(x_g + R_g(h))
@@ -158,21 +161,24 @@ def lstm_coupled(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[Stat
     c' = f * c + i * g
     h' = o * tanh(c')
 
+    Theirs has peepholes besides, which are left out here, and learns i where here f is learned: the same by another
+    name.
+
     Args:
-        x_BGH: shape (B, 3H).
+        x_BG: shape (B, 3H).
         recurrent: one product, to (B, 3H).
         state: h and c, each (B, H).
     """
     (R,) = recurrent.products
     h, c = state
-    f, g, o = split(x_BGH + R(h), 3)
+    f, g, o = split(x_BG + R(h), 3)
     f, g, o = sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + (1 - f) * g
     h = o * tanh(c)
     return (h, c), {"forget": f, "candidate": g, "output": o}
 
 
-def gru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def gru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
 
     r = sigmoid(x_r + R_r(h))
@@ -184,20 +190,20 @@ def gru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]
     Chung et al. 2014, call the share of the new one z.
 
     Args:
-        x_BGH: shape (B, 3H).
+        x_BG: shape (B, 3H).
         recurrent: one product, to (B, 3H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    x_r, x_z, x_n = split(x_BGH, 3)
+    x_r, x_z, x_n = split(x_BG, 3)
     h_r, h_z, h_n = split(R(h), 3)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = tanh(x_n + r * h_n)
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
-def gru_reset_before(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Gated recurrent unit, reset applied before the recurrent product (Cho et al. 2014).
 
     r = sigmoid(x_r + R_r(h))
@@ -209,20 +215,20 @@ def gru_reset_before(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[
     state that is kept, as in Cho et al. 2014; other texts call the share of the new one z.
 
     Args:
-        x_BGH: shape (B, 3H).
+        x_BG: shape (B, 3H).
         recurrent: two products, to (B, 2H) for the gates and to (B, H) for the candidate.
         state: h, shape (B, H).
     """
     R_rz, R_n = recurrent.products
     (h,) = state
-    x_r, x_z, x_n = split(x_BGH, 3)
+    x_r, x_z, x_n = split(x_BG, 3)
     h_r, h_z = split(R_rz(h), 2)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = tanh(x_n + R_n(r * h))
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
-def mingru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Minimal gated recurrent unit (Feng et al. 2024): gate and candidate see the input alone.
 
     z = sigmoid(x_z)
@@ -233,17 +239,17 @@ def mingru(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gat
     the state, so that all steps of a block can be computed side by side and joined by a scan.
 
     Args:
-        x_BGH: shape (B, 2H).
+        x_BG: shape (B, 2H).
         recurrent: nothing.
         state: h, shape (B, H).
     """
     (h,) = state
-    z, n = split(x_BGH, 2)
+    z, n = split(x_BG, 2)
     z = sigmoid(z)
     return ((1 - z) * h + z * n,), {"update": z, "candidate": n}
 
 
-def minlstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def minlstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Minimal long short-term memory (Feng et al. 2024): the gates see the input alone and share what is 1 together.
 
     s = sigmoid(x_f) + sigmoid(x_i)
@@ -256,15 +262,15 @@ def minlstm(x_BGH: Array, recurrent: Recurrent, state: State) -> tuple[State, Ga
     computed side by side and joined by a scan.
 
     Args:
-        x_BGH: shape (B, 3H).
+        x_BG: shape (B, 3H).
         recurrent: nothing.
         state: h, shape (B, H).
     """
     (h,) = state
-    x_f, x_i, g = split(x_BGH, 3)
+    x_f, x_i, g = split(x_BG, 3)
     # The same quotient by logarithms, -log sigmoid(x) = softplus(-x): both gates may be as good as 0.
-    f = sigmoid(softplus(-x_i) - softplus(-x_f))
-    i = 1 - f
+    ratio = softplus(-x_i) - softplus(-x_f)
+    f, i = sigmoid(ratio), sigmoid(-ratio)
     return (f * h + i * g,), {"forget": f, "input": i, "candidate": g}
 
 

@@ -35,7 +35,8 @@ MAX_NUMBER = 1e9
 TRAINING_PREFIXES = ("optimizer.", "carried.")
 
 SIZES = ("embedding_size", "hidden_size", "num_layers")
-# What a model file may say of these; the first where it says nothing.
+# What a model file may say of these; the first where it says nothing. Settings say the same with pydantic, which
+# what only reads a model should not have to load.
 KINDS = {"direction": ("forward", "backward", "both"), "initial_state": ("zero", "learned")}
 
 Arrays = dict[str, NDArray[Any]]

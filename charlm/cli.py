@@ -130,7 +130,7 @@ def sample(
     stepper = Stepper(model_file(model))
     text = as_read(stepper.vocabulary, sys.stdin.read() if prompt == "-" else as_given(prompt))
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
-    logits_BV, state = sampling.start(stepper, text, as_given(unknown))
+    logits_BV, state = sampling.start(stepper, text, unknown)
     stops = [as_given(end) for end in stop or ()]
     if "" in stops:
         raise UsageError("an empty stop text would end every text at once", "leave `--stop` away for none")
@@ -206,8 +206,7 @@ def fill(
         raise UsageError(f"`{mark}` is not one character", "`--blank` names what stands for one unknown character")
     if mark not in given:
         raise UsageError(f"there is no blank in this text, no `{mark}`", "`--blank` names another character for it")
-    parts = as_read(filler.vocabulary, given, mark).split(mark)
-    filling = filler.fill(parts, top, as_given(unknown))
+    filling = filler.fill([as_read(filler.vocabulary, part) for part in given.split(mark)], top, unknown)
     if as_json:
         print_json(filling.to_json())
     else:

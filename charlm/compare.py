@@ -57,7 +57,7 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        rows: the runs, the best one first; those that validated nothing come last.
+        rows: the runs, the best one first; those that are not over, or hold nothing out, come last.
         equal_seconds: after so many seconds all of them are looked at.
         equal_steps: after so many steps.
         unit: what is counted per second.
@@ -156,7 +156,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
-    """Return what makes figures of different things of these runs' figures."""
+    """Return why the figures of these runs are not quite of the same thing."""
 
     def differ(values: Sequence[Any]) -> bool:
         return any(value != values[0] for value in values)
@@ -166,12 +166,15 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     data = [model.config.get("data") for model in models]
     fractions = ("validation_fraction", "test_fraction")
     held_out = [[part.get(name) for name in fractions] if isinstance(part, dict) else None for part in data]
+    train = [model.config.get("train") for model in models]
+    amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ(held_out),
         "they count different symbols": differ([model.vocabulary for model in models]),
         "some see both sides of what they predict": differ(directions),
-        "they ran on different machines or with other threads": differ([model.runtime for model in models]),
+        "they validated on different amounts on the way": differ(amounts),
+        "they ran with another device, precision, torch or threads": differ([model.runtime for model in models]),
     }
     return [reason for reason, holds in reasons.items() if holds]
 

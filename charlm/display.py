@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from charlm.errors import ModelFileError
 from charlm.output import ESCAPED
 from charlm.progress import Record
 from charlm.sample import Choice, joined, start, stream
@@ -45,6 +46,8 @@ class TrainingDisplay:
         self._can_write = training.config.model.direction != "both"
         self._per = self._unit if self._can_write else f"masked {self._unit}"
         self._num_shown = 0
+        # Where a run is taken up again, the sample has been seen.
+        self._sampled_at = training.progress.step
         self._task = self._bar.add_task("", total=1.0)
 
     def __enter__(self) -> Self:
@@ -60,7 +63,8 @@ class TrainingDisplay:
         """Move the bar to where the run is, and show a sample where the settings ask for one now and then."""
         self._bar.update(self._task, completed=self._training.share)
         every, step = self._training.config.train.sample_every, self._training.progress.step
-        if every and self._can_write and step and step % every == 0:
+        if every and step % every == 0 and step != self._sampled_at:
+            self._sampled_at = step
             smoothed = f"smoothed {self._training.progress.smoothed_nats * BITS:.3f} bits/{self._unit}"
             self.say(f"--- step {step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
 
@@ -92,8 +96,13 @@ class TrainingDisplay:
 
     def _sample(self, length: int) -> str:
         stepper = Stepper(self._training.snapshot())
-        pieces = stream(stepper, *start(stepper, ""), length=length, choice=Choice(GLIMPSE_TEMPERATURE), seeds=[0])
-        return joined(stepper, pieces, "", 1)[0]
+        choice = Choice(GLIMPSE_TEMPERATURE)
+        try:
+            pieces = stream(stepper, *start(stepper, ""), length=length, choice=choice, seeds=[0])
+            return joined(stepper, pieces, "", 1)[0]
+        except ModelFileError:
+            # A state without bounds, left to itself; the run may yet learn to hold it.
+            return "(it cannot write yet: its numbers overflow)"
 
     def say(self, message: str) -> None:
         """Write a line above the bar."""

@@ -13,6 +13,8 @@ CharlmError                 exit 1, one line and a hint
 `- DeviceError              this machine lacks the device or precision that was asked for
 """
 
+# Of a ModelFileError: a stranger's numbers, each within bounds, and a state without any.
+OVERFLOW = ("the weights of this model are so large that what follows from them overflows", "no training ends there")
 # Longer than any sensible error, shorter than what a hostile file may put into one.
 MAX_LENGTH = 1500
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from charlm.errors import CorpusError
+from charlm.errors import OVERFLOW, CorpusError, ModelFileError
 from charlm.model import CharModel, State
 from charlm.vocab import Ids
 
@@ -34,7 +34,7 @@ DYNAMIC_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Scores:
-    """How well each character was predicted from those before it, averaged over all characters.
+    """How well each character was predicted from what the model reads of the others, averaged over all characters.
 
     Attributes:
         characters: how many were scored: every one, the first from the start of a text.
@@ -84,6 +84,7 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None) -> Scores:
 
     Raises:
         CorpusError: the text is empty.
+        ModelFileError: the model's numbers overflow.
     """
     _refuse_nothing(ids)
     ids = _as_read(model, ids)
@@ -133,8 +134,7 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
                 mean_square.mul_(DYNAMIC_DECAY).addcmul_(gradient, gradient, value=1 - DYNAMIC_DECAY)
                 size = (mean_square / (1 - DYNAMIC_DECAY**step)).sqrt_().add_(DYNAMIC_EPSILON)
                 weight.lerp_(origin, DYNAMIC_RETURN).addcdiv_(gradient, size, value=-DYNAMIC_RATE)
-    nats, top1, top5 = sums / len(ids)
-    return Scores(len(ids), float(nats), float(top1), float(top5))
+    return _mean(sums, len(ids))
 
 
 def _as_read(model: CharModel, ids: Ids) -> Ids:
@@ -153,12 +153,22 @@ def _score(model: CharModel, ids: Ids, first: NDArray[np.int64], length: int, wa
     # Beside others what is near the end of the text would be read from the right after more than one start symbol.
     is_alone = (model.direction == "both") & (first + length + WARM_UP > len(ids))
     together = first[~is_alone]
-    for group in np.array_split(together, -(-len(together) // MAX_STREAMS)) if len(together) else []:
+    # What is read on the right of a block is read again for the next one: blocks must be long, be there few streams.
+    at_once = MAX_LOGITS // (model.num_symbols * (BLOCK_SIZE + WARM_UP)) if model.direction == "both" else MAX_STREAMS
+    num_groups = -(-len(together) // max(1, min(MAX_STREAMS, at_once)))
+    for group in np.array_split(together, num_groups) if num_groups else []:
         totals += _score_group(model, ids, group, length, warm_up)
     for start in first[is_alone]:
         totals += _score_group(model, ids, np.array([start]), min(length, len(ids) - int(start)), warm_up)
-    nats, top1, top5 = totals / len(ids)
-    return Scores(len(ids), float(nats), float(top1), float(top5))
+    return _mean(totals, len(ids))
+
+
+def _mean(sums: NDArray[np.float64], num_characters: int) -> Scores:
+    # Of numbers that are none every comparison is false, and every character would be the likeliest.
+    if not np.isfinite(sums).all():
+        raise ModelFileError(*OVERFLOW)
+    nats, top1, top5 = sums / num_characters
+    return Scores(num_characters, float(nats), float(top1), float(top5))
 
 
 def _score_group(
@@ -166,7 +176,6 @@ def _score_group(
 ) -> NDArray[np.float64]:
     num_symbols = model.num_symbols
     sees_right = model.direction == "both"
-    # What is read on the right of a block is read again for the next one.
     largest = BLOCK_SIZE + WARM_UP if sees_right else BLOCK_SIZE
     block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * num_symbols)))
     device = model.output.weight.device
@@ -180,10 +189,9 @@ def _score_group(
 
     def right_of(start: int, end: int) -> Tensor:
         """Return what stands after the same targets, and `WARM_UP` more: the start symbol after all of it."""
-        num_left = max(len(ids) - end - int(first_B[0]), 0)
+        num_left = len(ids) - end - int(first_B[0])
         positions_SB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
         tokens_SB = ids[np.clip(positions_SB, 0, len(ids) - 1)].astype(np.int64)
-        tokens_SB[positions_SB >= len(ids)] = num_symbols
         tokens_SB[-1] = num_symbols
         return torch.from_numpy(tokens_SB).to(device)
 
@@ -216,5 +224,6 @@ def _sums(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[
     ids_V = torch.arange(log_p_TBV.shape[-1], device=log_p_TBV.device)
     is_first_TBV = (log_p_TBV == log_p_TB1) & (ids_V < targets_TB[..., None])
     rank_TB = ((log_p_TBV > log_p_TB1) | is_first_TBV).sum(-1)
-    nats = -(log_p_TB1[..., 0].double() * inside_TB).sum()
+    # Not every device has numbers of double length.
+    nats = -(log_p_TB1[..., 0] * inside_TB).cpu().double().sum()
     return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])

@@ -12,8 +12,7 @@ import numpy as np
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, expected_shapes
-from charlm.errors import ModelFileError, UsageError
-from charlm.sample import OVERFLOW
+from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.stepper import Stack
 from charlm.vocab import Vocabulary
 
@@ -77,17 +76,18 @@ def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
         num_symbols: V.
     """
     text = inspect.getdoc(CELLS[settings["cell"]].step) or ""
-    parts = {"embedding": "embedding.", "recurrent layers": "layers.", "initial state": "initial_state"}
+    parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
+    parts["initial state"] = ("initial_state",)
     counts = dict.fromkeys([*parts, "output"], 0)
     for name, shape in expected_shapes({"model": settings}, num_symbols).items():
-        part = next((part for part, prefix in parts.items() if prefix in name), "output")
+        part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
         counts[part] += math.prod(shape)
     counts = {part: count for part, count in counts.items() if count}
     return Description(settings["cell"], text.partition("\nArgs:")[0].strip(), counts | {"all": sum(counts.values())})
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and look into the last step.
+    """Let a model read a text, and look into the last step; of both directions, that of the layers from the left.
 
     Raises:
         UsageError: the text is empty.

@@ -112,7 +112,7 @@ class Filler:
         right: Sequence[Floats],
         are_final: bool = False,
     ) -> list[Floats]:
-        """Go through the text from the left, make a guess at each blank unless they are final, and return the logits."""
+        """Go through the text from the left, guess at each blank unless guesses are final, and return the logits."""
         logits: list[Floats] = []
         state = self._left.step(self._edge, self._left.start(1))
         for index, part in enumerate(known[:-1]):

@@ -79,9 +79,11 @@ def least_memory_bytes(model: Mapping[str, Any], num_symbols: int, characters: i
         characters: of one training block: B times T.
     """
     weights = sum(math.prod(shape) for shape in expected_shapes({"model": model}, num_symbols).values())
-    gates = len(CELLS[model["cell"]].gates)
+    gates, num_stacks = len(CELLS[model["cell"]].gates), 2 if model.get("direction") == "both" else 1
+    one_hot = 0 if model["embedding_size"] else num_stacks * num_symbols
     # Of each character: every gate and the state of every layer, and its logits with their gradient.
-    per_character: int = model["num_layers"] * model["hidden_size"] * (gates + 1) + 2 * num_symbols
+    of_layers = num_stacks * model["num_layers"] * model["hidden_size"] * (gates + 1)
+    per_character: int = of_layers + 2 * num_symbols + one_hot
     half = BYTES_PER_NUMBER // 2
     return BYTES_PER_NUMBER * NUMBERS_PER_WEIGHT * weights + half * characters * per_character
 

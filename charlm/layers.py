@@ -60,12 +60,10 @@ class Variant(nn.Module):
         """Compute the gates of all steps at once: what keeps the state and what is added to it."""
         weight_ih, bias_ih = self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0")
         x_TBG = linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
-        _, gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
-        if "forget" in gates:
-            kept_TBH, taken_TBH = gates["forget"], gates["input"]
-        else:
-            kept_TBH, taken_TBH = 1 - gates["update"], gates["update"]
-        h_TBH = scan(kept_TBH, taken_TBH * gates["candidate"], h_1BH[0].to(weight_ih.dtype))
+        # From nothing, a step ends with what it adds.
+        (added_TBH,), gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
+        kept_TBH = gates["forget"] if "forget" in gates else 1 - gates["update"]
+        h_TBH = scan(kept_TBH, added_TBH, h_1BH[0].to(weight_ih.dtype))
         return h_TBH, h_TBH[-1:]
 
     def read_by_steps(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:

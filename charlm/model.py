@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import one_hot
 
 from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
@@ -78,10 +77,10 @@ class CharModel(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, how: str = "auto") -> None:
-        """Draw fresh weights; the forget bias is 1, other biases and the initial state are 0.
+        """Draw fresh weights; the forget bias is 1, other biases, peepholes and the initial state are 0.
 
-        By default embeddings are of size 1 and matrices uniform as torch draws them. Orthogonal recurrent matrices, a
-        habit from other optimisers, end a little worse under Muon.
+        By default embeddings are of size 1 and matrices uniform from -1 / sqrt(H) to 1 / sqrt(H). Orthogonal
+        recurrent matrices, a habit from other optimisers, end a little worse under Muon.
 
         Args:
             generator: of the random numbers.
@@ -101,6 +100,8 @@ class CharModel(nn.Module):
                 # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
                 gates = layer.get_parameter("bias_ih_l0").chunk(num_gates)
                 gates[self.cell.gates.index("forget")].fill_(1.0)
+        if self.initial_state is not None:
+            nn.init.zeros_(self.initial_state)
         draw_(self.output.weight, matrices, generator)
         nn.init.zeros_(self.output.bias)
 
@@ -110,7 +111,9 @@ class CharModel(nn.Module):
 
     def _start_state(self, num_streams: int, layers: slice) -> State:
         if self.initial_state is not None:
-            return tuple(part_LH[layers, None].expand(-1, num_streams, -1) for part_LH in self.initial_state)
+            return tuple(
+                part_LH[layers, None].expand(-1, num_streams, -1).contiguous() for part_LH in self.initial_state
+            )
         shape = (len(self.layers), num_streams, self.hidden_size)
         device = self.output.weight.device
         return tuple(torch.zeros(shape, device=device) for _ in self.cell.state)
@@ -142,7 +145,9 @@ class CharModel(nn.Module):
 
     def _inputs(self, tokens_TB: Tensor) -> Tensor:
         if self.embedding is None:
-            return one_hot(tokens_TB, self.num_symbols + 1).to(self.output.weight.dtype)
+            weight = self.output.weight
+            inputs_TBV = torch.zeros(*tokens_TB.shape, self.num_symbols + 1, dtype=weight.dtype, device=weight.device)
+            return inputs_TBV.scatter_(-1, tokens_TB[..., None], 1.0)
         embedded: Tensor = self.embedding(tokens_TB)
         return embedded
 
@@ -150,7 +155,7 @@ class CharModel(nn.Module):
         layer_states: list[tuple[Tensor, ...]] = []
         for index, layer in enumerate(layers):
             outputs_BH, recurrent_RH = masks[index] if masks else (None, None)
-            before = tuple(part_LBH[index : index + 1].to(x_TBH.dtype) for part_LBH in state)
+            before = tuple(part_LBH[index : index + 1] for part_LBH in state)
             arguments = (x_TBH, before if len(before) > 1 else before[0])
             if recurrent_RH is None:
                 x_TBH, after = layer(*arguments)

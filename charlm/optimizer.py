@@ -50,7 +50,7 @@ class GateMuon(torch.optim.Optimizer):
     Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)).
     """
 
-    def __init__(self, parameters: list[Tensor], num_gates: int, lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, parameters: list[Any], num_gates: int, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.9})
         self._num_gates = num_gates
 
@@ -95,11 +95,12 @@ class Optimizer:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._optimizers: list[torch.optim.Optimizer]
         if settings.optimizer == "muon":
-            muon = GateMuon(list(matrices.values()), len(model.cell.gates), settings.matrix_learning_rate)
+            # As a group, which may be empty: a minimal cell of one layer with one-hot inputs has no matrices.
+            groups = [{"params": list(matrices.values())}]
+            muon = GateMuon(groups, len(model.cell.gates), settings.matrix_learning_rate)
             self._optimizers = [muon, _classic("adamw", [list(rest.values())], settings)]
         else:
-            groups = [list(matrices.values()), list(rest.values())]
-            self._optimizers = [_classic(settings.optimizer, groups, settings)]
+            self._optimizers = [_classic(settings.optimizer, [[*matrices.values()], [*rest.values()]], settings)]
         # Either way the first group is that of the matrices.
         self._decayed = self._groups()[0]
         self._parameters = list(named.values())

@@ -100,12 +100,11 @@ def print_filling(filling: dict[str, Any]) -> None:
         print(f"{blank['place']:>6}  {candidates}")
 
 
-def print_explanation(description: dict[str, Any] | None, step: dict[str, Any] | None) -> None:
+def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
     """Print a cell's equations, what a model of it is made of, and a step in numbers."""
-    if description:
-        print(f"{description['cell']}: {description['text']}\n\nparameters")
-        for part, count in description["parameters"].items():
-            print(f"{part:>20} {count:>14,}")
+    print(f"{description['cell']}: {description['text']}\n\nparameters")
+    for part, count in description["parameters"].items():
+        print(f"{part:>20} {count:>14,}")
     if step:
         print(f"\none step, layer {step['layer']}, unit {step['unit']}, of all units the one that puts out most:")
         print(f"after {step['before']!r} it reads {step['character']}")

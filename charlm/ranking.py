@@ -47,7 +47,7 @@ class Ranking:
     entropy_bits: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return it as plain values; how many others there are follows from the vocabulary."""
         values = asdict(self)
         del values["num_others"]
         return values

@@ -202,10 +202,10 @@ def explain(
     known = explanation.cells()
     if cell is not None and cell not in known:
         raise UsageError(f"there is no cell `{cell}`", f"there are {', '.join(known)}")
-    given = {"hidden_size": hidden_size, "embedding_size": embedding_size, "num_layers": layers, "symbols": symbols}
+    given = {"hidden_size": hidden_size, "embedding_size": embedding_size, "num_layers": layers}
     given = {name: size for name, size in given.items() if size is not None}
     is_of_model = model is not None or text is not None
-    if given and (cell is None or is_of_model):
+    if (given or symbols) and (cell is None or is_of_model):
         raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")
     if cell is None and not is_of_model:
         if as_json:
@@ -215,15 +215,16 @@ def explain(
         return
     step = None
     if not is_of_model:
-        settings = {"cell": cell, "hidden_size": 512, "embedding_size": 64, "num_layers": 1, "symbols": 65} | given
-        num_symbols = settings.pop("symbols")
+        num_symbols = symbols or 65
+        sizes = {"hidden_size": 512, "embedding_size": 64, "num_layers": 1} | given
+        settings = {"cell": cell, **sizes}
     else:
         file = model_file(model)
         settings, num_symbols = file.config["model"], len(file.vocabulary)
         if cell not in (None, settings["cell"]):
             raise UsageError(f"this model is of the cell {settings['cell']}, not {cell}", "leave the cell away")
         if text is not None:
-            step = explanation.take_step(file, as_read(file.vocabulary, as_given(text)), as_given(unknown)).to_json()
+            step = explanation.take_step(file, as_read(file.vocabulary, as_given(text)), unknown).to_json()
     description = explanation.describe(settings, num_symbols).to_json()
     if as_json:
         print_json({**description, "step": step})

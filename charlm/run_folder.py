@@ -150,6 +150,11 @@ class Logbook:
         """The best model, be it on disk yet or not."""
         return self._best or load(self.run.best)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best model yet."""
+        return self._best is not None or self.run.best.is_file()
+
     def put(
         self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
     ) -> bool:

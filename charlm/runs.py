@@ -19,7 +19,7 @@ from charlm import sample as sampling
 from charlm.checkpoint import ModelFile, load
 from charlm.corpus import Corpus
 from charlm.display import TrainingDisplay
-from charlm.errors import CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
+from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.files import expanded, write_atomic
 from charlm.fill import Filler
 from charlm.forecast import Forecast, check_memory, forecast
@@ -69,6 +69,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         begun = settings.validate(last.config, {}, str(run.last))
         if begun.seed is None:
             raise RunError(f"`{run.last}` does not say which seed the run was begun with", "begin a new run")
+        is_given = "data.corpus" in flags
         corpus = flags.pop("data.corpus", begun.data.corpus)
         effective = settings.override(last.config, overrides, flags)
         if _fixed(effective) != _fixed(begun):
@@ -77,7 +78,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
                 f"only settings of `train` can be changed, except {', '.join(sorted(FIXED_OF_TRAIN))}",
             )
         effective = effective.model_copy(update={"data": effective.data.model_copy(update={"corpus": corpus})})
-        if corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
+        if corpus == ["-"] and not is_given and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
         runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
         # Names that nobody has given now may be a stranger's.
@@ -113,13 +114,11 @@ def _check_best(training: Training) -> None:
     reason = f"`{path}` is not a model of this run"
     try:
         best = load(path)
-        is_of_run = (best.vocabulary, best.config.get("model")) == (
-            training.corpus.vocabulary,
-            training.config.model.model_dump(),
-        )
+        model = settings.validate(best.config, {}, str(path)).model
+        is_of_run = (best.vocabulary, model) == (training.corpus.vocabulary, training.config.model)
         if is_of_run and best.step is not None:
             return
-    except ModelFileError as error:
+    except (ModelFileError, ConfigError) as error:
         reason = str(error)
     if training.progress.finished:
         raise RunError(reason, f"`{training.run.last}` holds the last model; a longer run makes a new best one")
@@ -226,9 +225,10 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
     measured = ""
     if scores is not None:
         unit = training.corpus.vocabulary.unit
+        accuracy = ""
         if training.model.direction == "both":
-            unit = f"masked {unit}, {scores.top1_accuracy:.1%} of them were the likeliest,"
-        measured = f": {scores.bits_per_character:.3f} bits per {unit} on all {scores.characters:,} held out"
+            unit, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the likeliest"
+        measured = f": {scores.bits_per_character:.3f} bits per {unit} on all {scores.characters:,} held out{accuracy}"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
@@ -277,7 +277,7 @@ def _show_filling(training: Training, file: ModelFile, figures: dict[str, Any], 
     parts = [*parts, ""] if len(parts) == 1 else parts
     filled = Filler(file).fill(parts, 1, f"replace={file.vocabulary.symbols[0]}").text
     if as_json:
-        print_json({**figures, "blanks": "_".join(parts), "filled": filled})
+        print_json({**figures, "asked": "_".join(parts), "text": filled})
         return
     say("it reads a text with blanks, and fills them:\n")
     write_texts(iter([(0, f"{'_'.join(parts)}\n{filled}\n")]), "", [0])

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import ModelFileError, UsageError
+from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.stepper import Floats, Stepper, StepperState
-
-OVERFLOW = ("the weights of this model are so large that what follows from them overflows", "no training ends there")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import math
 import time
 from typing import NamedTuple
 
+from charlm.settings import TrainConfig
+
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
 SHARE_TO_PROJECT_FROM = 0.06
 
@@ -63,6 +65,26 @@ class Projection:
         # From there to here, for the first blocks of a process take far longer than all others.
         first_step, first_seconds = self._marked
         return step + (step - first_step) / (seconds - first_seconds) * (planned_seconds - seconds)
+
+
+def share_of(settings: TrainConfig, step: int, seconds: float, blocks_per_epoch: int) -> float:
+    """Return how much of a run is done, from 0 to 1, by what its settings say of how long it is."""
+    if settings.steps is not None:
+        done = step / settings.steps
+    elif settings.epochs is not None:
+        done = step / max(1, round(settings.epochs * blocks_per_epoch))
+    else:
+        done = seconds / (settings.time or math.inf)
+    return min(done, 1.0)
+
+
+def rate_of(settings: TrainConfig, share: float, num_epochs: float) -> float:
+    """Return the share of the full learning rate at a share of a run, after so many epochs."""
+    decay_fraction = settings.decay_fraction if settings.schedule in ("linear", "cosine") else 0.0
+    rate = rate_share(share, settings.warmup_fraction, decay_fraction, settings.schedule == "cosine")
+    if settings.schedule != "step":
+        return rate
+    return rate * step_share(num_epochs, settings.step_factor, settings.step_after_epochs)
 
 
 def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_cosine: bool = False) -> float:

@@ -49,6 +49,12 @@ def _initialiser(value: str) -> str:
     raise ValueError("should be auto, glorot, orthogonal, normal(S) or uniform(A), with S or A up to 10")
 
 
+def _cell(value: str) -> str:
+    if value in CELLS:
+        return value
+    raise ValueError(f"should be one of {', '.join(CELLS)}")
+
+
 def _as_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else _group_or_defaults(value)
 
@@ -62,12 +68,18 @@ def _group_or_defaults(value: Any) -> Any:
     return value
 
 
-# The keys of CELLS, which a type must spell out.
-CellName = Literal[
-    "rnn", "rnn-relu", "lstm", "lstm-peephole", "lstm-coupled", "gru", "gru-reset-before", "mingru", "minlstm"
-]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
+
+
+def _without_absent(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain values, without those that are absent as they are by default."""
+    values = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if value is not None or field.default is not None:
+            values[name] = _without_absent(value) if isinstance(value, Settings) else value
+    return values
 
 
 class Settings(BaseModel):
@@ -79,7 +91,9 @@ class Settings(BaseModel):
 class ModelConfig(Settings):
     """What the model is made of."""
 
-    cell: CellName = Field("lstm", description="the recurrence; `charlm explain CELL` shows its equations")
+    cell: Annotated[str, AfterValidator(_cell)] = Field(
+        "lstm", description="the recurrence; `charlm explain CELL` shows its equations"
+    )
     embedding_size: int = Field(
         64, ge=0, le=4096, description="numbers that stand for one character at the input; 0 for one-hot"
     )
@@ -211,9 +225,15 @@ class Config(Settings):
         None, ge=0, lt=2**63, description="makes a run repeatable; drawn and written down if absent"
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if self.train.sample_every and self.model.direction == "both":
+            raise ValueError("train.sample_every is for models that write, and one of both directions does not")
+        return self
+
     def to_yaml(self) -> str:
         """Write the settings as YAML that `load` reads back."""
-        values = self.model_dump(exclude_none=True)
+        values = _without_absent(self)
         # PyYAML writes a next-line character bare and then reads it as the end of a line.
         is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
         return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)

@@ -97,6 +97,7 @@ class Output:
     def __init__(self, model: ModelFile) -> None:
         self._weight_PI, self._bias_V = _padded(model.weights["output.weight"]), model.weights["output.bias"]
 
+    @np.errstate(over="ignore", invalid="ignore")
     def __call__(self, x_BI: Floats) -> Floats:
         """Return logits, shape (B, V)."""
         return _linear(x_BI, self._weight_PI, self._bias_V)

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from charlm.checkpoint import Arrays, ModelFile
+from charlm.checkpoint import MAX_NUMBER, Arrays, ModelFile
 from charlm.corpus import Corpus, split
-from charlm.errors import RunError, TrainingError
+from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluate import Scores, evaluate
 from charlm.model import CharModel, State, build, draw_masks, tensor_of
 from charlm.optimizer import Optimizer
 from charlm.progress import MAX_ROLLBACKS, Progress, Record
 from charlm.run_folder import Logbook, RunFolder
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, Projection, due, held_back, rate_share, step_share
+from charlm.schedule import Clock, Pace, Projection, due, held_back, rate_of, share_of
 from charlm.settings import Config
 from charlm.streams import Block, Streams, fit
 
@@ -29,6 +29,8 @@ SAVE_SECONDS = 60.0
 # Fewer characters than these do not tell which of two models is better.
 MIN_VALIDATION_CHARACTERS = 64
 MAX_SKIPPED_IN_A_ROW = 5
+# Nats per character: what guesses worse than that has left all bounds.
+MAX_LOSS = 1e6
 # Of its time, what a timed run may have spent on evaluations when it begins another.
 MAX_EVALUATION_SHARE = 0.03
 
@@ -97,7 +99,8 @@ class Training:
     def is_finite(self) -> bool:
         """Whether weights, optimiser and carried state are all numbers that can be gone on with."""
         tensors = (*self.model.parameters(), *self.optimizer.tensors(), *self.state)
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        # Asked this way round it is NaN's answer too.
+        return all(bool((tensor.abs() <= MAX_NUMBER).all()) for tensor in tensors)
 
     @property
     def epoch(self) -> float:
@@ -111,14 +114,7 @@ class Training:
     @property
     def share(self) -> float:
         """How much of the run is done, from 0 to 1."""
-        settings = self.config.train
-        if settings.steps is not None:
-            done = self.progress.step / settings.steps
-        elif settings.epochs is not None:
-            done = self.progress.step / max(1, round(settings.epochs * self.streams.blocks_per_epoch))
-        else:
-            done = self.progress.seconds / (settings.time or math.inf)
-        return min(done, 1.0)
+        return share_of(self.config.train, self.progress.step, self.progress.seconds, self.streams.blocks_per_epoch)
 
     @property
     def _can_afford_evaluation(self) -> bool:
@@ -153,7 +149,7 @@ class Training:
             self.save()
         while not self.progress.finished and not should_stop():
             share_before = self.share
-            rate = self._rate_share(share_before) * 0.5**self.progress.rollbacks
+            rate = rate_of(settings, share_before, self.epoch) * 0.5**self.progress.rollbacks
             self._settle_regularisation()
             self.learn_block(self.streams.block(self.progress.step), rate)
             self.progress.step += 1
@@ -217,7 +213,9 @@ class Training:
                 "resume with the same text, or `--new-text` to go on with this one",
             )
         try:
-            self.progress = Progress.from_json(snapshot.metrics)
+            # Runs of before there was a smoothed loss go on as if it began now.
+            begun = {"smoothed_nats": self.progress.smoothed_nats} | snapshot.metrics
+            self.progress = Progress.from_json(begun)
             if snapshot.vocabulary != self.corpus.vocabulary:
                 raise ValueError("its symbols are not those of the text")
             if self.progress.step > self.progress.skipped and not self.optimizer.is_described_by(snapshot.arrays):
@@ -277,7 +275,7 @@ class Training:
         loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         nats = loss.item()
-        if math.isfinite(nats) and math.isfinite(self.optimizer.clip()):
+        if nats <= MAX_LOSS and math.isfinite(self.optimizer.clip()):
             self.optimizer.step(rate, progress.weight_decay)
             self.state = tuple(part_LBH.detach().float() for part_LBH in after)
             progress.count(nats)
@@ -291,13 +289,6 @@ class Training:
     def _in_units(self, values: dict[str, Any]) -> dict[str, Any]:
         return self.corpus.vocabulary.in_units(values, is_masked=self.model.direction == "both")
 
-    def _rate_share(self, share: float) -> float:
-        settings = self.config.train
-        decay_fraction = settings.decay_fraction if settings.schedule in ("linear", "cosine") else 0.0
-        rate = rate_share(share, settings.warmup_fraction, decay_fraction, settings.schedule == "cosine")
-        falls = settings.schedule == "step"
-        return rate * step_share(self.epoch, settings.step_factor, settings.step_after_epochs) if falls else rate
-
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
         progress = self.progress
@@ -309,7 +300,9 @@ class Training:
     def _regularise(self, num_epochs: float) -> None:
         given, progress, planned = self.config, self.progress, held_back(num_epochs)
         dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
-        progress.dropout = dropout if isinstance(dropout, float | int) else planned.dropout
+        # Where each layer has its own, they stand in the settings.
+        own = 0.0 if isinstance(dropout, list) else dropout
+        progress.dropout = planned.dropout if own == "auto" else own
         progress.weight_dropout = planned.weight_dropout if thinning == "auto" else thinning
         decays_by_itself = given.train.optimizer in ("muon", "adamw")
         progress.weight_decay = decay if decay != "auto" else planned.weight_decay if decays_by_itself else 0.0
@@ -324,7 +317,13 @@ class Training:
 
     def _validate(self) -> float | None:
         part = self.parts.validation[: self.config.train.evaluation_characters]
-        return evaluate(self.model, part).bits_per_character if len(part) else None
+        if not len(part):
+            return None
+        try:
+            return evaluate(self.model, part).bits_per_character
+        except ModelFileError:
+            # A state without bounds may overflow on a text it was not trained on; no model is worse.
+            return math.inf
 
     def _take_record(self, rate: float, characters_per_second: float, validation: float | None) -> Record:
         progress = self.progress
@@ -336,7 +335,7 @@ class Training:
             smoothed_bits_per_character=progress.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * rate,
             characters_per_second=characters_per_second,
-            validation_bits_per_character=validation,
+            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
             skipped=progress.skipped,
         )
         progress.nats, progress.num_losses = 0.0, 0
@@ -346,9 +345,9 @@ class Training:
         progress = self.progress
         best = math.inf if progress.best_bits is None else progress.best_bits
         is_telling = len(self.parts.validation) >= MIN_VALIDATION_CHARACTERS
-        # Asked this way round, a NaN is never better than anything.
-        if validation is None or not is_telling or validation < best:
-            progress.best_bits = validation
+        is_first = not self.logbook.has_best
+        if validation is None or not is_telling or is_first or validation < best:
+            progress.best_bits = None if validation == math.inf else validation
             progress.evaluations_without_gain = 0
             metrics = {"step": progress.step, "epoch": self.epoch, "seconds": progress.seconds}
             self._write_down(best=self._model_file(self.model.arrays(), metrics))

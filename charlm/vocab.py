@@ -203,7 +203,8 @@ class Vocabulary:
                 break
         parts = []
         for character, position in list(first.items())[:5]:
-            part = f"{name_character(character)} (U+{ord(character):04X}) at position {position}"
+            where = "position" if self.filter == "none" else "filtered position"
+            part = f"{name_character(character)} (U+{ord(character):04X}) at {where} {position}"
             relative = self.nearest(character)
             parts.append(part if relative is None else f"{part}, nearest {name_character(relative)}")
         more = "; and more" if len(first) > 5 else ""

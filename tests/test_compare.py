@@ -126,7 +126,7 @@ def test_what_sees_both_sides_is_told(make_run: Maker) -> None:
     alike = compare([Path("m"), Path("n")])
     assert alike.notes == []
     assert alike.rows[0].best == alike.rows[1].best
-    assert alike.unit == "masked character"
+    assert (alike.unit, alike.per) == ("character", "masked character")
 
 
 def test_bytes_are_counted_as_bytes(make_run: Maker) -> None:
@@ -250,7 +250,7 @@ def test_json_is_the_same_for_programs(make_run: Maker) -> None:
     make_run("b", *SECOND)
     values = answer("compare", "a", "b", "--json")
     assert values == json.loads(json.dumps(compare([Path("a"), Path("b")]).to_json()))
-    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "notes"}
+    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes"}
     assert_strict(call("compare", "a", "b", "--json").stdout)
 
 

@@ -65,7 +65,7 @@ def test_the_table_of_files_lists_the_files_in_their_order() -> None:
 
 def test_the_corpora_on_the_page_are_those_of_the_catalogue() -> None:
     """Each by its name."""
-    table = TEXT[TEXT.index("### Texts") : TEXT.index("### Settings")]
+    table = TEXT[TEXT.index("### Texts") : TEXT.index("### Cells")]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(entries())
 
@@ -73,7 +73,7 @@ def test_the_corpora_on_the_page_are_those_of_the_catalogue() -> None:
 def test_the_settings_files_on_the_page_are_those_that_are_shipped() -> None:
     """Each by its name."""
     paragraph = TEXT[TEXT.index("### Settings") : TEXT.index("## How it works")]
-    assert set(re.findall(r"`(\w+\.yaml)`", paragraph)) == {
+    assert set(re.findall(r"`([\w-]+\.yaml)`", paragraph)) == {
         path.name for path in bundled_folder("configs").glob("*.yaml")
     }
 

@@ -232,7 +232,7 @@ def test_a_character_it_lacks_is_named_with_its_place() -> None:
 def test_of_a_model_of_letters_too() -> None:
     """Counted in the text as it was given or in that as it is read, but not in a mixture of both."""
     filler = Filler(make(vocabulary=Vocabulary("characters", " abcdefgh", "letters")))
-    with pytest.raises(UnknownCharacterError, match=r"'z' .* at position (10|5)\b"):
+    with pytest.raises(UnknownCharacterError, match=r"'z' .* at filtered position (10|5)\b"):
         filler.fill(["a -- b", "-- z"], 1)
 
 
@@ -276,8 +276,8 @@ def test_json_has_text_and_blanks(both: str) -> None:
     """Each blank with place, candidates and what is left, so that the probabilities come to 1."""
     values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
     assert values.keys() == {"text", "blanks"}
-    assert [blank["place"] for blank in values["blanks"]] == [2, 4]
-    for blank in values["blanks"]:
+    assert [blank["place"] for blank in values["asked"]] == [2, 4]
+    for blank in values["asked"]:
         assert blank.keys() == {"place", "candidates", "remaining_probability", "entropy_bits"}
         probabilities = [candidate["probability"] for candidate in blank["candidates"]]
         assert probabilities == sorted(probabilities, reverse=True)
@@ -395,5 +395,5 @@ def test_training_ends_with_a_passage_that_it_fills() -> None:
         result = call("train", "--corpus", "short.txt", "--out", f"run{size}", "--json", *small)
         assert result.exit_code == 0, result.stderr
         values = json.loads(result.stdout)
-        assert len(values["blanks"]) == len(values["filled"])
-        assert "_" in values["blanks"]
+        assert len(values["asked"]) == len(values["text"])
+        assert "_" in values["asked"]

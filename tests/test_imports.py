@@ -30,7 +30,7 @@ LEVELS = {
     "downloads": 1,
     "progress": 1,
     "runtime": 1,
-    "schedule": 1,
+    "schedule": 3,
     "vocab": 1,
     "catalog": 2,
     "checkpoint": 2,
@@ -44,17 +44,23 @@ LEVELS = {
     "evaluate": 5,
     "optimizer": 5,
     "sample": 4,
+    "compare": 4,
+    "explain": 4,
+    "arguments": 4,
     "bench": 5,
-    "repl": 5,
+    "ranking": 5,
+    "fill": 6,
+    "repl": 6,
     "train": 6,
     "display": 7,
     "forecast": 7,
     "runs": 8,
-    "cli": 9,
-    "__main__": 10,
+    "reports": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 FOLDER = Path(charlm.__file__).parent
-LIGHT = ["cli", "repl", "sample", "stepper", "checkpoint", "corpus", "config"]
+LIGHT = ["cli", "repl", "sample", "stepper", "checkpoint", "corpus", "config", "fill", "compare", "explain", "reports"]
 
 
 def imported(name: str) -> set[str]:
