@@ -176,7 +176,9 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
         return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
-    return f"{place}: `{key}`: {message[:1].lower() + message[1:]}{given}"
+    # What does not fit together between groups has no key.
+    about = f"`{key}`: " if key else ""
+    return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
 
 
 def _known_keys(groups: Sequence[str]) -> list[str]:

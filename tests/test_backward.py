@@ -315,7 +315,7 @@ def shown(training: Training, stop_after: int = 1000) -> None:
             display.show(record)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_samples_on_the_way_change_nothing(direction: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Shown after each so many blocks; the run is the same run."""
     quiet = begin("quiet", model__direction=direction)

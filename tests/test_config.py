@@ -358,3 +358,15 @@ def test_an_override_of_one_duration_replaces_another() -> None:
     assert durations(loaded(text, "train.steps=500", "train.epochs=2")) == (None, 2.0, None)
     assert durations(loaded(text, "train.steps=500", **{"train.time": "5s"})) == (None, None, 5.0)
     assert durations(loaded(text, "train.steps=null")) == (None, None, 60.0)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_a_shipped_file_says_is_what_a_run_writes_down(path: Path) -> None:
+    """Read back from the run's own `config.yaml` nothing is lost: `clip_norm: null` is not its default."""
+    config = load(path)
+    assert loaded(config.to_yaml()) == config
+
+
+def test_samples_on_the_way_are_for_what_writes() -> None:
+    """A model of both directions fills blanks, and is refused them."""
+    assert "sample_every" in refusal("model: {direction: both}\ntrain: {sample_every: 5}\n")

@@ -12,7 +12,7 @@ import torch
 from charlm import evaluate as evaluation
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluate import evaluate, evaluate_dynamically
 from charlm.model import CharModel, build
 from charlm.sample import softmax
@@ -206,3 +206,13 @@ def test_there_is_nothing_to_learn_from_an_empty_text(make_model: Callable[..., 
     """Dynamic evaluation says so in words too."""
     with pytest.raises(CorpusError, match="empty"):
         evaluate_dynamically(module_of(make_model()), text(0))
+
+
+def test_numbers_that_overflow_are_refused_in_words(make_model: Callable[..., ModelFile]) -> None:
+    """Every weight is within bounds, the state is not: no figure is better than a wrong one."""
+    file = make_model("rnn-relu")
+    module = build(file.config["model"], len(file.vocabulary))
+    module.load_arrays({name: np.full_like(array, 1e8) for name, array in file.weights.items()})
+    for score in (evaluate, evaluate_dynamically):
+        with pytest.raises(ModelFileError, match="overflow"):
+            score(module, np.arange(8, dtype=np.uint8))

@@ -276,8 +276,8 @@ def test_json_has_text_and_blanks(both: str) -> None:
     """Each blank with place, candidates and what is left, so that the probabilities come to 1."""
     values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
     assert values.keys() == {"text", "blanks"}
-    assert [blank["place"] for blank in values["asked"]] == [2, 4]
-    for blank in values["asked"]:
+    assert [blank["place"] for blank in values["blanks"]] == [2, 4]
+    for blank in values["blanks"]:
         assert blank.keys() == {"place", "candidates", "remaining_probability", "entropy_bits"}
         probabilities = [candidate["probability"] for candidate in blank["candidates"]]
         assert probabilities == sorted(probabilities, reverse=True)

@@ -6,6 +6,7 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,12 @@ def test_a_vocabulary_with_a_filter_encodes_what_is_left_or_tells(text: str) -> 
     if left:
         with pytest.raises(CharlmError):
             Vocabulary("characters", "".join(sorted(set(left)))[1:] or "\n", "letters").encode(text)
+
+
+def test_the_blank_of_a_text_to_fill_may_be_a_letter_or_a_space(make_model: Callable[..., ModelFile]) -> None:
+    """What the filter makes of the text beside it is no blank."""
+    file = make_model(symbols=" abcx", direction="both")
+    replace(file, vocabulary=Vocabulary("characters", " abcx", "letters")).save(Path("letters.safetensors"))
+    for text, blank in (("X x", "x"), ("a1b c", " ")):
+        found = answer("fill", text, "--blank", blank, "-m", "letters.safetensors", "--json")
+        assert len(found["blanks"]) == 1

@@ -190,3 +190,15 @@ def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
     for key, after in model.arrays().items():
         kept = 1 - rate * 0.5 if key.startswith("layers.") and ".weight_" in key else 1.0
         np.testing.assert_allclose(after, before[key] * kept, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["mingru", "minlstm"])
+def test_a_net_without_matrices_to_orthogonalise_is_learned_too(cell: str) -> None:
+    """One layer that sees one-hot inputs alone: its weights are an embedding, and none are left for Muon."""
+    model = CharModel(cell, 5, embedding_size=0, hidden_size=6, num_layers=1)
+    model.initialise(torch.Generator().manual_seed(0))
+    before = model.arrays()
+    optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": "muon", "steps": 3}))
+    learn(model, optimizer, step=0)
+    assert all((model.arrays()[name] != before[name]).any() for name in before if "weight" in name)
+    assert {name.rpartition(".")[2] for name in optimizer.arrays()} == {"step", "exp_avg", "exp_avg_sq"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from charlm.checkpoint import load
-from charlm.errors import TrainingError
+from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.runs import verdict
 from charlm.schedule import dropout_for, weight_decay_for, weight_dropout_for
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
@@ -366,3 +366,25 @@ def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.
         training = begin(f"run{expected}", train__evaluations=10, **changes)
         interrupt(training, 1000)
         assert sum("validation_bits_per_character" in record for record in metrics(training)) == expected
+
+
+def test_a_state_that_could_not_be_read_again_is_not_saved() -> None:
+    """Model files hold no number above a bound; what is above it is no good state, finite or not."""
+    training = begin(model__cell="rnn-relu")
+    assert training.is_finite
+    training.state = tuple(torch.full_like(part, 2e9) for part in training.state)
+    assert not training.is_finite
+
+
+def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on, its records say nothing of it, and there is a best model to end with."""
+
+    def overflow(*_: Any) -> Any:
+        raise ModelFileError(*OVERFLOW)
+
+    monkeypatch.setattr("charlm.train.evaluate", overflow)
+    training = begin(train__steps=4, train__evaluations=2)
+    records = list(training.learn())
+    assert training.progress.finished == "done"
+    assert [record.validation_bits_per_character for record in records] == [None] * len(records)
+    assert load(training.run.best).step == 2
