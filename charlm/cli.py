@@ -160,7 +160,9 @@ def predict_next(
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Show which character may come next (with a backward model: before); without TEXT, at every keystroke.
+    """Show which character may come next.
+
+    Without TEXT at every keystroke; with a backward model, which character may come before.
 
     charlm predict-next "To be or not to b"
 
@@ -194,7 +196,9 @@ def fill(
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Fill blanks with a model that reads from both sides, trained with --set model.direction=both.
+    """Fill the blanks in a text.
+
+    It takes a model that reads from both sides: charlm train --set model.direction=both
 
     charlm fill "the clo_ds are in the sk_"
     """

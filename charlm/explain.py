@@ -16,6 +16,9 @@ from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.stepper import Stack
 from charlm.vocab import Vocabulary
 
+NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
+NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
+
 
 @dataclass(frozen=True)
 class Description:
@@ -24,11 +27,13 @@ class Description:
     Attributes:
         cell: its name.
         text: its equations, source, and what to know of them.
+        notation: how to read the equations.
         parameters: how many each part of a model with such layers has.
     """
 
     cell: str
     text: str
+    notation: str
     parameters: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +88,9 @@ def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
         part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
         counts[part] += math.prod(shape)
     counts = {part: count for part, count in counts.items() if count}
-    return Description(settings["cell"], text.partition("\nArgs:")[0].strip(), counts | {"all": sum(counts.values())})
+    notation = NOTATION if CELLS[settings["cell"]].products else NOTATION_OF_INPUT
+    equations = text.partition("\nArgs:")[0].strip()
+    return Description(settings["cell"], equations, notation, counts | {"all": sum(counts.values())})
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:

@@ -102,7 +102,7 @@ def print_filling(filling: dict[str, Any]) -> None:
 
 def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
     """Print a cell's equations, what a model of it is made of, and a step in numbers."""
-    print(f"{description['cell']}: {description['text']}\n\nparameters")
+    print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n\nparameters")
     for part, count in description["parameters"].items():
         print(f"{part:>20} {count:>14,}")
     if step:

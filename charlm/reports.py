@@ -36,7 +36,9 @@ def evaluate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how well a model predicts a text it has not learned, in bits per character.
+    """Measure how well a model predicts a text.
+
+    In bits per character, on the part of its own text that was held out or on another text.
 
     charlm eval --part test
 
@@ -100,7 +102,7 @@ def corpora(
     fetch: Annotated[list[str] | None, typer.Option(help="Download this corpus now; may be repeated.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the corpora that are known by name, with size, characters and vocabulary.
+    """List the corpora that are known by name.
 
     charlm corpora
 
@@ -137,7 +139,9 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Measure how fast charlm is on this machine, beside torch as one would write it, in turns.
+    """Measure how fast charlm is on this machine.
+
+    Beside torch as one would write it, in turns.
 
     charlm bench
 
@@ -161,7 +165,9 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     as_json: Json = False,
 ) -> None:
-    """Put runs side by side: parameters, speed, and validation after equal time and equal steps.
+    """Put runs side by side in a table.
+
+    Parameters, speed, and validation after equal time and equal steps.
 
     charlm compare runs/fables-lstm-1 runs/fables-gru-1
     """
@@ -191,7 +197,9 @@ def explain(
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Show a cell's equations, how many parameters a model of it has, and a step of a trained model in numbers.
+    """Show a cell's equations, and a step in numbers.
+
+    How many parameters a model of given sizes has, and for a trained model and a text every gate of one unit.
 
     charlm explain gru --hidden-size 128
 
