@@ -212,12 +212,12 @@ def test_without_a_cell_all_are_listed() -> None:
 def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
     """As text and as JSON, by default of the sizes that training takes by default."""
     values = answer("explain", cell, "--json")
-    assert values.keys() == {"cell", "text", "parameters", "step"}
+    assert values.keys() == {"cell", "text", "notation", "parameters", "step"}
     assert (values["cell"], values["step"]) == (cell, None)
     module = build({"cell": cell, "embedding_size": 64, "hidden_size": 512, "num_layers": 1}, 65)
     assert values["parameters"]["all"] == sum(parameter.numel() for parameter in module.parameters())
     shown = call("explain", cell).stdout
-    assert shown.startswith(f"{cell}: {values['text']}")
+    assert shown.startswith(f"{cell}: {values['text']}\n\n{values['notation']}\n")
     assert f"{values['parameters']['all']:,}" in shown
 
 
