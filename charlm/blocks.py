@@ -151,7 +151,7 @@ class _Peephole(_Arithmetic):
         _tanh_(candidate)
         cell.mul_(forget).addcmul_(enter, candidate)
         output.addcmul_(self.peepholes_KH1[2], cell).sigmoid_()
-        torch.mul(output, torch.tanh(cell), out=hidden)
+        torch.mul(output, _tanh_(hidden.copy_(cell)), out=hidden)
 
     def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
         assert self.peepholes_KH1 is not None
@@ -160,7 +160,7 @@ class _Peephole(_Arithmetic):
         before = before_SB[size:]
         enter, forget, candidate, output = gates_GB.chunk(4)
         d_enter, d_forget, d_candidate, d_output = gradient_GB.chunk(4)
-        shown = torch.addcmul(forget * before, enter, candidate).tanh_()
+        shown = _tanh_(torch.addcmul(forget * before, enter, candidate))
         _back_from_output(output, shown, d_hidden, d_cell, d_output)
         d_cell.addcmul_(self.peepholes_KH1[2], d_output)
         torch.mul(d_cell, candidate, out=d_enter)
@@ -184,14 +184,14 @@ class _Coupled(_Arithmetic):
         forget.sigmoid_()
         output.sigmoid_()
         torch.lerp(_tanh_(candidate), cell, forget, out=cell)
-        torch.mul(output, torch.tanh(cell), out=hidden)
+        torch.mul(output, _tanh_(hidden.copy_(cell)), out=hidden)
 
     def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
         d_hidden, d_cell = state_gradient_SB.chunk(2)
         before = before_SB[len(d_hidden) :]
         forget, candidate, output = gates_GB.chunk(3)
         d_forget, d_candidate, d_output = gradient_GB.chunk(3)
-        shown = torch.lerp(candidate, before, forget).tanh_()
+        shown = _tanh_(torch.lerp(candidate, before, forget))
         _back_from_output(output, shown, d_hidden, d_cell, d_output)
         _back_to_candidate(forget, candidate, before, d_cell, d_forget, d_candidate, scratch=d_hidden)
         _through_sigmoid_(d_forget, forget)
