@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlm.cells import CELLS
 from charlm.checkpoint import load
 from charlm.errors import RunError
 from charlm.train import Training
@@ -50,6 +51,26 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
     last = assert_resumed_exactly(**changes)
     assert 3 < last.streams.blocks_per_epoch < 13
     assert last.progress.finished == "done"
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
+    """With one-hot inputs, a learned initial state and a dropout for each layer, in bf16."""
+    changes: dict[str, Any] = {
+        "text": TEXT[:500],
+        "model__cell": cell,
+        "model__direction": direction,
+        "model__num_layers": 2,
+        "model__embedding_size": 0,
+        "model__initial_state": "learned",
+        "model__dropout": [0.2, 0.4],
+        "train__precision": "bf16",
+        "train__reset_probability": 0.3,
+        "train__evaluations": 2,
+    }
+    last = assert_resumed_exactly(**changes)
+    assert (last.model.arrays()["initial_state"] != 0).any()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])

@@ -44,7 +44,9 @@ from charlm import config, runs
 
 text = "".join(f"{i} {i * i} the cat sat on the mat, said the frog.\\n" for i in range(1500))
 Path("text.txt").write_text(text)
-settings = ["hidden_size=96", "embedding_size=16", "dropout=0.2", "weight_dropout=0.2"]
+settings = ["hidden_size=96", "embedding_size=16", "dropout=0.2"]
+if not sys.argv[1].startswith("min"):
+    settings.append("weight_dropout=0.2")
 overrides = [f"model.{setting}" for setting in (f"cell={sys.argv[1]}", *settings)]
 overrides += [f"train.{setting}" for setting in ("steps=2500", "evaluations=100", "batch_size=16", "block_size=32")]
 flags = {"data.corpus": ["text.txt"], "seed": 1, "train.precision": sys.argv[2], "train.threads": 1}
