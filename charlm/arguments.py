@@ -40,13 +40,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; drawn and told where absent.")]
 
 
-def as_read(vocabulary: Vocabulary, text: str) -> str:
-    """Return a text as a model with this vocabulary reads it, and say so where that is not as it was given."""
+def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
+    """Return parts of a text as a model with this vocabulary reads them, and say so where that is not as given."""
     from charlm.vocab import filtered
 
-    found = filtered(text, vocabulary.filter)
-    if found != text:
-        say(f"note: this model reads letters in lower case and one space for all else: {found!r}")
+    found = [filtered(part, vocabulary.filter) for part in parts]
+    if found != list(parts):
+        say(f"note: this model reads letters in lower case and one space for all else: {'_'.join(found)!r}")
     return found
 
 

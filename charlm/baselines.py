@@ -52,7 +52,8 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
     yield Baseline("uniform", math.log2(len(vocabulary)), 0)
     counted = train[-MAX_COUNTED:]
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
-    yield Baseline("unigram", nats[0] / math.log(2), len(counted))
+    # Not -0.0 where there is one symbol.
+    yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
     best = int(np.argmin(nats))
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
     seen = train[-MAX_COMPRESSED:]
@@ -63,7 +64,9 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
     }
     for name, compress in compressors.items():
         num_bytes = len(compress(before + after)) - len(compress(before))
-        yield Baseline(name, 8 * num_bytes / len(text), len(seen))
+        # A longer text may come out shorter, by the luck of a few bytes; that says nothing of the text.
+        if num_bytes > 0:
+            yield Baseline(name, 8 * num_bytes / len(text), len(seen))
 
 
 def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[float]:

@@ -128,7 +128,7 @@ def sample(
     from charlm.stepper import Stepper
 
     stepper = Stepper(model_file(model))
-    text = as_read(stepper.vocabulary, sys.stdin.read() if prompt == "-" else as_given(prompt))
+    (text,) = as_read(stepper.vocabulary, sys.stdin.read() if prompt == "-" else as_given(prompt))
     choice = sampling.Choice(temperature, top_k, top_p, min_p)
     logits_BV, state = sampling.start(stepper, text, unknown)
     stops = [as_given(end) for end in stop or ()]
@@ -178,7 +178,7 @@ def predict_next(
     if text is None:
         predictions = repl.answer_lines(stepper, top, unknown)
     else:
-        given = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
+        (given,) = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
         predictions = iter([repl.predict(stepper, given, top, unknown)])
     for prediction in predictions:
         if as_json:
@@ -210,7 +210,7 @@ def fill(
         raise UsageError(f"`{mark}` is not one character", "`--blank` names what stands for one unknown character")
     if mark not in given:
         raise UsageError(f"there is no blank in this text, no `{mark}`", "`--blank` names another character for it")
-    filling = filler.fill([as_read(filler.vocabulary, part) for part in given.split(mark)], top, unknown)
+    filling = filler.fill(as_read(filler.vocabulary, *given.split(mark)), top, unknown)
     if as_json:
         print_json(filling.to_json())
     else:

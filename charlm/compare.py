@@ -18,7 +18,7 @@ import numpy as np
 from charlm.checkpoint import ModelFile, load
 from charlm.errors import RunError, one_line
 from charlm.files import expanded
-from charlm.run_folder import RunFolder
+from charlm.run_folder import RUNS_FOLDER, RunFolder
 
 MAX_METRICS_BYTES = 1 << 28
 # Nothing that a run counts or measures comes near.
@@ -155,6 +155,23 @@ def compare(paths: Sequence[Path]) -> Comparison:
     return Comparison(rows, seconds, steps, unit, f"masked {unit}" if is_masked else unit, _differences(runs))
 
 
+def all_runs() -> list[Path]:
+    """Return the runs in the folder that runs are made in.
+
+    Raises:
+        RunError: there are none.
+    """
+    found = sorted(path for path in Path(RUNS_FOLDER).glob("*") if _model_of(RunFolder(path)))
+    if not found:
+        raise RunError(f"there is no run here to compare: `{RUNS_FOLDER}/` holds none", "`charlm train` makes one")
+    return found
+
+
+def _model_of(run: RunFolder) -> Path | None:
+    # One that was stopped early has validated nothing yet.
+    return next((file for file in (run.best, run.last) if file.is_file()), None)
+
+
 def _differences(runs: Sequence[_Run]) -> list[str]:
     """Return why the figures of these runs are not quite of the same thing."""
 
@@ -180,9 +197,10 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
 
 def _read(path: Path) -> _Run:
-    run = RunFolder(expanded(path))
-    # One that was stopped early has validated nothing yet.
-    file = next((file for file in (run.best, run.last) if file.is_file()), None)
+    folder = expanded(path)
+    # A model file stands for its run.
+    run = RunFolder(folder.parent if folder.is_file() else folder)
+    file = _model_of(run)
     if file is None:
         raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
     model, records = load(file), _records(run)

@@ -7,7 +7,7 @@ import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -60,8 +60,13 @@ def describe() -> str:
         for name, field in model.model_fields.items():
             if field.description:
                 default = "none" if field.default is None else field.default
-                lines.append(f"{group}{name} (default {default}): {field.description}")
+                allowed = f"; one of {', '.join(get_args(field.annotation))}" if _is_choice(field.annotation) else ""
+                lines.append(f"{group}{name} (default {default}): {field.description}{allowed}")
     return "\n".join(lines)
+
+
+def _is_choice(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal
 
 
 def validate(values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()) -> Config:
@@ -163,6 +168,10 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
     parts = [str(part) for part in problem["loc"]]
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     place = next((places[prefix] for prefix in prefixes if prefix in places), name)
+    if len(parts) == 1 and parts[0] in GROUPS:
+        # Settings of a group that do not fit together: what was given last is the likelier reason.
+        given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
+        place = next((given for given in reversed(given_below) if given.startswith("--")), place)
     if problem["type"] != "extra_forbidden":
         # Below a setting pydantic names items and members of a union.
         while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):

@@ -16,6 +16,8 @@ from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.stepper import Stack
 from charlm.vocab import Vocabulary
 
+# How the equations call the gates; the candidate is n or, in the LSTMs, g.
+LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
 NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
 NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
 
@@ -28,12 +30,14 @@ class Description:
         cell: its name.
         text: its equations, source, and what to know of them.
         notation: how to read the equations.
+        letters: how they call each gate.
         parameters: how many each part of a model with such layers has.
     """
 
     cell: str
     text: str
     notation: str
+    letters: dict[str, str]
     parameters: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +51,7 @@ class Step:
 
     Attributes:
         before: the text that had been read, by a backward model from its end.
-        character: the character that is read in this step.
+        name: how to show the character that is read in this step.
         layer: which layer, from 1.
         unit: which of its units, from 0.
         old_state: each part of the state before, by name.
@@ -56,7 +60,7 @@ class Step:
     """
 
     before: str
-    character: str
+    name: str
     layer: int
     unit: int
     old_state: dict[str, float]
@@ -71,6 +75,12 @@ class Step:
 def cells() -> dict[str, str]:
     """Return what there is: the name of each cell and its first line."""
     return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
+
+
+def letters(cell: str) -> dict[str, str]:
+    """Return how a cell's equations call what its step returns by name."""
+    candidate = "h'" if cell.startswith("rnn") else "g" if "lstm" in cell else "n"
+    return {name: candidate if name == "candidate" else LETTERS[name] for name in CELLS[cell].gates}
 
 
 def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
@@ -90,7 +100,8 @@ def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
     counts = {part: count for part, count in counts.items() if count}
     notation = NOTATION if CELLS[settings["cell"]].products else NOTATION_OF_INPUT
     equations = text.partition("\nArgs:")[0].strip()
-    return Description(settings["cell"], equations, notation, counts | {"all": sum(counts.values())})
+    of_gates = letters(settings["cell"])
+    return Description(settings["cell"], equations, notation, of_gates, counts | {"all": sum(counts.values())})
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
@@ -121,7 +132,7 @@ def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
 
     return Step(
         before=read,
-        character=vocabulary.name(int(ids_T[-1])),
+        name=vocabulary.name(int(ids_T[-1])),
         layer=len(after),
         unit=unit,
         old_state=of_unit(dict(zip(names, before[-1], strict=True))),

@@ -102,14 +102,21 @@ def print_filling(filling: dict[str, Any]) -> None:
 
 def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
     """Print a cell's equations, what a model of it is made of, and a step in numbers."""
-    print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n\nparameters")
+    print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n")
+    print("parameters, for one input more than there are symbols: the start of a text")
     for part, count in description["parameters"].items():
         print(f"{part:>20} {count:>14,}")
     if step:
-        print(f"\none step, layer {step['layer']}, unit {step['unit']}, of all units the one that puts out most:")
-        print(f"after {step['before']!r} it reads {step['character']}")
+        letters = {"hidden": "h", "cell": "c"}
+        print(
+            f"\none step of layer {step['layer']}, in its unit {step['unit']}, whose output is the largest, up or down:"
+        )
+        before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
+        print(f"{before} it reads {step['name']}")
         for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
-            print(f"{title:>20}   " + "   ".join(f"{name} {value:+.4f}" for name, value in step[values].items()))
+            called = letters if values != "gates" else description["letters"]
+            parts = [f"{name} {called[name]} = {value:+.6f}" for name, value in step[values].items()]
+            print(f"{title:>20}   {'   '.join(parts)}")
 
 
 def print_corpora(rows: list[dict[str, Any]]) -> None:

@@ -73,5 +73,6 @@ def rank(vocabulary: Vocabulary, logits_V: Floats, top: int) -> Ranking:
         candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
         remaining_probability=float(p_V[order_V[top:]].sum()),
         num_others=max(0, len(vocabulary) - top),
-        entropy_bits=float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum()),
+        # Not -0.0 where it is certain.
+        entropy_bits=max(0.0, float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum())),
     )

@@ -16,6 +16,8 @@ from charlm.vocab import filtered
 
 GHOST_LENGTH = 40
 TOOLBAR_CANDIDATES = 8
+BANNER = "Type, and see what may come next. Right arrow: the grey text. Enter: a table. exit or Ctrl-D: leave."
+BACKWARD_BANNER = "Type, and see what may come before it. Enter: a table. exit or Ctrl-D: leave."
 LEAVE = ("exit", "quit")
 STATES_KEPT = 256
 
@@ -63,6 +65,11 @@ class Reader:
         self._states: dict[int, tuple[Floats, StepperState]] = {0: stepper.start()}
         # Before the first character a new line is expected, though none has been read.
         self._empty = start(stepper, "")
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether what comes next is what stands before the text."""
+        return self._stepper.is_backward
 
     def read(self, text: str) -> None:
         """Move to another text, stepping only over what differs from the one before."""
@@ -132,16 +139,16 @@ def converse(reader: Reader, top: int) -> None:
         buffer.suggestion = Continuation().get_suggestion(buffer, buffer.document)
 
     def toolbar() -> str:
-        reader.read(session.default_buffer.document.text_before_cursor)
+        document = session.default_buffer.document
+        # What stands before a text is a matter of all of it.
+        reader.read(document.text if reader.is_backward else document.text_before_cursor)
         return toolbar_text(reader)
 
     session: PromptSession[str] = PromptSession(
         history=InMemoryHistory(), auto_suggest=Continuation(), bottom_toolbar=toolbar
     )
     session.default_buffer.on_text_changed += suggest
-    print(
-        "Type, and see what may come next. Right arrow takes the grey text, Enter shows a table, exit or Ctrl-D leaves."
-    )
+    print(BACKWARD_BANNER if reader.is_backward else BANNER)
     while True:
         try:
             text = session.prompt("> ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -162,7 +163,7 @@ def bench(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; by default all in runs/.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side in a table.
@@ -173,7 +174,7 @@ def compare(
     """
     from charlm import compare as comparison
 
-    compared = comparison.compare(runs)
+    compared = comparison.compare(runs or comparison.all_runs())
     for note in compared.notes:
         say(f"note: {note}")
     if as_json:
@@ -209,7 +210,10 @@ def explain(
 
     known = explanation.cells()
     if cell is not None and cell not in known:
-        raise UsageError(f"there is no cell `{cell}`", f"there are {', '.join(known)}")
+        close = difflib.get_close_matches(cell.lower(), known, n=1)
+        raise UsageError(
+            f"there is no cell `{cell}`", f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
+        )
     given = {"hidden_size": hidden_size, "embedding_size": embedding_size, "num_layers": layers}
     given = {name: size for name, size in given.items() if size is not None}
     is_of_model = model is not None or text is not None
@@ -232,7 +236,8 @@ def explain(
         if cell not in (None, settings["cell"]):
             raise UsageError(f"this model is of the cell {settings['cell']}, not {cell}", "leave the cell away")
         if text is not None:
-            step = explanation.take_step(file, as_read(file.vocabulary, as_given(text)), unknown).to_json()
+            (given_text,) = as_read(file.vocabulary, as_given(text))
+            step = explanation.take_step(file, given_text, unknown).to_json()
     description = explanation.describe(settings, num_symbols).to_json()
     if as_json:
         print_json({**description, "step": step})

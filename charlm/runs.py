@@ -26,7 +26,7 @@ from charlm.forecast import Forecast, check_memory, forecast
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
-from charlm.settings import Config, TrainConfig
+from charlm.settings import DURATIONS, Config, TrainConfig
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
 from charlm.train import MIN_VALIDATION_CHARACTERS, Training
@@ -95,11 +95,13 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         _warn_of_changes(last.runtime, runtime.facts())
         if effective.train != begun.train:
             training.reopen()
-        if training.share >= 1 and not training.progress.finished:
+        is_changed = any(getattr(effective.train, name) != getattr(begun.train, name) for name in DURATIONS)
+        if training.share >= 1 and (is_changed or not training.progress.finished):
             raise UsageError(
                 f"`{path}` is past that already: step {training.progress.step:,}, {training.progress.seconds:.0f} s",
                 "a duration counts from the beginning of the run",
             )
+        _tell_if_over(training)
         _check_best(training)
         training.logbook.rewind(training.progress.step)
         # For people; what counts is in `last.safetensors`, and a full disk must not end here a run that can go on.
@@ -111,6 +113,8 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
 def _check_best(training: Training) -> None:
     """Make sure that the best model is one of this run; a run that goes on makes another where it is not."""
     path = training.run.best
+    if training.progress.best_bits is None and not training.progress.finished and not path.exists():
+        return
     reason = f"`{path}` is not a model of this run"
     try:
         best = load(path)
@@ -169,6 +173,11 @@ def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -
     for note in training.notes:
         say(f"note: {note}")
     return training
+
+
+def _tell_if_over(training: Training) -> None:
+    if training.progress.finished:
+        say(f"note: this run is over, at step {training.progress.step:,}; a longer duration makes it go on")
 
 
 def learn(training: Training) -> None:
@@ -321,6 +330,6 @@ def text_to_score(
     parts = corpora.split(text.ids, data.validation_fraction, data.test_fraction)
     name = f"{chosen} part of {text.name}"
     if not len(getattr(parts, chosen)):
-        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` of its run says how much is held out"
+        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` held out nothing; `--part train` scores the rest"
         raise CorpusError(f"the {name} is empty", hint)
     return name, getattr(parts, chosen), None if chosen == "train" else parts.train

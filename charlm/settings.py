@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,8 @@ def _initialiser(value: str) -> str:
 def _cell(value: str) -> str:
     if value in CELLS:
         return value
-    raise ValueError(f"should be one of {', '.join(CELLS)}")
+    close = difflib.get_close_matches(value.lower(), CELLS, n=1)
+    raise ValueError(f"should be one of {', '.join(CELLS)}" + (f"; did you mean {close[0]}?" if close else ""))
 
 
 def _as_kind(value: Any) -> Any:

@@ -122,7 +122,7 @@ class Stepper:
                 "this model reads from both sides and cannot go on with a text", "`charlm fill` asks it for blanks"
             )
         self.vocabulary: Vocabulary = model.vocabulary
-        self.is_backward = direction == "backward"
+        self.is_backward: bool = direction == "backward"
         self.stack = Stack(model)
         self._output = Output(model)
 

@@ -266,17 +266,19 @@ def test_no_name_breaks_the_table(make_run: Maker, name: str) -> None:
 
 
 def test_what_is_no_run_is_refused(make_run: Maker) -> None:
-    """Missing, a file, an empty folder, a damaged model: one line that names it."""
+    """Missing, an empty folder, a damaged model: one line that names it. A run's model file stands for the run."""
     make_run("a", *FIRST)
     Path("empty").mkdir()
     damaged = make_run("damaged")
     (damaged / "best.safetensors").write_bytes(b"no model")
-    for name in ("missing", "a/best.safetensors", "empty", "damaged", "x" * 300, ""):
+    for name in ("missing", "empty", "damaged", "x" * 300, ""):
         result = call("compare", "a", name)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith("error: ")
         assert (name in result.stderr) or len(name) > 200
         assert len(result.stderr.splitlines()) <= 2
+    (row,) = compare([Path("a/best.safetensors")]).rows
+    assert row.steps == compare([Path("a")]).rows[0].steps
     with pytest.raises(RunError, match="missing"):
         compare([Path("missing")])
     with pytest.raises(ModelFileError, match="damaged"):
@@ -299,3 +301,13 @@ def test_a_run_that_has_validated_nothing_yet_is_named_as_that() -> None:
     assert not training.run.best.exists()
     result = call("compare", "early")
     assert result.exit_code == 0 or "validated" in result.stderr
+
+
+def test_without_names_all_runs_here_are_compared(make_run: Maker) -> None:
+    """Those in `runs/`, as other commands take the newest of them; where there are none it is said."""
+    assert "holds none" in call("compare").stderr
+    for name in ("one", "two"):
+        Path("runs").mkdir(exist_ok=True)
+        make_run(name, *FIRST).rename(Path("runs") / name)
+    Path("runs/no-run").mkdir()
+    assert {row["run"] for row in answer("compare", "--json")["rows"]} == {"runs/one", "runs/two"}

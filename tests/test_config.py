@@ -370,3 +370,23 @@ def test_what_a_shipped_file_says_is_what_a_run_writes_down(path: Path) -> None:
 def test_samples_on_the_way_are_for_what_writes() -> None:
     """A model of both directions fills blanks, and is refused them."""
     assert "sample_every" in refusal("model: {direction: both}\ntrain: {sample_every: 5}\n")
+
+
+def test_the_list_of_settings_says_what_a_choice_may_be() -> None:
+    """All of the values, in a line of its own."""
+    lines = describe().splitlines()
+    assert any(
+        line.startswith("model.direction ") and line.endswith("one of forward, backward, both") for line in lines
+    )
+
+
+def test_what_does_not_fit_together_is_blamed_on_what_was_given() -> None:
+    """Not on the file that has the rest of the group."""
+    with pytest.raises(ConfigError) as raised:
+        load("lstm", ["model.dropout=[0.1, 0.2]"])
+    assert str(raised.value).startswith("--set model.dropout: ")
+
+
+def test_a_cell_that_is_none_is_told_the_nearest() -> None:
+    """Upper case is a slip, too."""
+    assert "did you mean lstm?" in refusal("model: {cell: LSTM}\n")

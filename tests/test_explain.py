@@ -110,7 +110,7 @@ def test_the_numbers_satisfy_the_equations(make_model: Make, cell: str, num_laye
     model = make_model(cell, num_layers)
     step = take_step(model, text)
     assert_state_follows(cell, step)
-    assert (step.before, step.character) == (text[:-1], model.vocabulary.name(model.vocabulary.symbols.index(text[-1])))
+    assert (step.before, step.name) == (text[:-1], model.vocabulary.name(model.vocabulary.symbols.index(text[-1])))
     assert step.layer == num_layers
     if len(text) > 1:
         stack = Stack(model)
@@ -172,16 +172,16 @@ def test_a_byte_comes_after_the_bytes_before_it(make_model: Make) -> None:
     model = replace(make_model(symbols=BYTES), vocabulary=Vocabulary.of_bytes())
     assert take_step(model, "狐a").before == "狐"
     step = take_step(model, "aé")
-    assert (step.before, step.character) == ("a\ufffd", "byte 0xa9")
+    assert (step.before, step.name) == ("a\ufffd", "byte 0xa9")
     step = take_step(directed(model, "backward"), "éa")
-    assert (step.before, step.character) == ("\ufffda", "byte 0xc3")
+    assert (step.before, step.name) == ("\ufffda", "byte 0xc3")
 
 
 def test_letters_are_read_as_the_model_reads_them(make_model: Make) -> None:
     """In lower case, one space for the rest; the command says so."""
     model = replace(make_model(symbols=" abcdefgh"), vocabulary=Vocabulary("characters", " abcdefgh", "letters"))
     assert take_step(model, "A--B, C") == take_step(model, "a b c")
-    assert take_step(model, "A, ").character == "space"
+    assert take_step(model, "A, ").name == "space"
     model.save(Path("letters.safetensors"))
     result = call("explain", "--model", "letters.safetensors", "--text", "A--B")
     assert "'a b'" in result.stderr
@@ -212,7 +212,9 @@ def test_without_a_cell_all_are_listed() -> None:
 def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
     """As text and as JSON, by default of the sizes that training takes by default."""
     values = answer("explain", cell, "--json")
-    assert values.keys() == {"cell", "text", "notation", "parameters", "step"}
+    assert values.keys() == {"cell", "text", "notation", "letters", "parameters", "step"}
+    assert tuple(values["letters"]) == CELLS[cell].gates
+    assert all(f"{letter} = " in values["text"] for letter in values["letters"].values())
     assert (values["cell"], values["step"]) == (cell, None)
     module = build({"cell": cell, "embedding_size": 64, "hidden_size": 512, "num_layers": 1}, 65)
     assert values["parameters"]["all"] == sum(parameter.numel() for parameter in module.parameters())
@@ -240,7 +242,8 @@ def test_a_model_is_shown_with_a_step(model: str, make_model: Make) -> None:
     shown = call("explain", "--model", model, "--text", "had").stdout
     unit = values["step"]["unit"]
     assert f"unit {unit}," in shown
-    assert f"hidden {values['step']['new_state']['hidden']:+.4f}" in shown
+    assert f"hidden h = {values['step']['new_state']['hidden']:+.6f}" in shown
+    assert f"forget f = {values['step']['gates']['forget']:+.6f}" in shown
 
 
 def test_sizes_do_not_go_with_a_model(model: str) -> None:
