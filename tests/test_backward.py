@@ -27,7 +27,7 @@ from charlm.stepper import Stepper
 from charlm.train import Training
 from charlm.vocab import Vocabulary, _BackwardByteDecoder
 from tests.commands import answer, call
-from tests.training import TEXT, assert_same_run, begin, interrupt, metrics, resume
+from tests.training import begin, interrupt, metrics
 
 Make = Callable[..., ModelFile]
 BYTES = "".join(map(chr, range(256)))
@@ -271,30 +271,6 @@ def test_it_recites_its_text_from_the_end() -> None:
     snapshot = learned(text * 30, "characters")
     (recited,) = written(snapshot, "said the frog. ", [0], Choice(0.0), length=2 * len(text) - 15)
     assert recited == text * 2
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru", "lstm-peephole"])
-@pytest.mark.parametrize("direction", ["backward", "both"])
-def test_a_resumed_run_of_another_direction_is_bit_identical(cell: str, direction: str) -> None:
-    """Interrupted twice, between records: weights, optimiser, state, records."""
-    changes: dict[str, Any] = {
-        "text": TEXT[:500],
-        "model__cell": cell,
-        "model__direction": direction,
-        "model__num_layers": 2,
-        "model__dropout": 0.2,
-        "model__initial_state": "learned",
-        "train__reset_probability": 0.2,
-    }
-    straight = begin("straight", **changes)
-    interrupt(straight, 100)
-    broken = begin("broken", **changes)
-    interrupt(broken, 7)
-    interrupt(resume(broken.run), 6)
-    last = resume(broken.run)
-    interrupt(last, 100)
-    assert last.progress.finished == "done"
-    assert_same_run(straight, last)
 
 
 # What is shown meanwhile

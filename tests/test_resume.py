@@ -12,6 +12,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import load
 from charlm.errors import RunError
 from charlm.train import Training
+from tests.commands import call
 from tests.training import TEXT, assert_same_run, begin, interrupt, metrics, resume, training_of
 
 
@@ -71,6 +72,24 @@ def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
     }
     last = assert_resumed_exactly(**changes)
     assert (last.model.arrays()["initial_state"] != 0).any()
+
+
+def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> None:
+    """What its files do not say is what every run was then, and its vocabulary a word of its own."""
+    training = begin("old", model__embedding_size=8)
+    interrupt(training, 7)
+    for path in (training.run.last, training.run.best):
+        file = load(path)
+        file.metrics.pop("smoothed_nats", None)
+        for name in ("direction", "initial_state", "initialiser"):
+            del file.config["model"][name]
+        del file.config["train"]["sample_every"]
+        file.config["vocab"] = "characters"
+        file.save(path)
+    result = call("train", "--resume", "old", "--sample-length", "5")
+    assert result.exit_code == 0, result.stderr
+    assert "not a model of this run" not in result.stderr
+    assert load(training.run.last).metrics["finished"] == "done"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
