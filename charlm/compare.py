@@ -18,7 +18,7 @@ import numpy as np
 from charlm.checkpoint import ModelFile, load
 from charlm.errors import RunError, one_line
 from charlm.files import expanded
-from charlm.run_folder import RUNS_FOLDER, RunFolder
+from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
 
 MAX_METRICS_BYTES = 1 << 28
 # Nothing that a run counts or measures comes near.
@@ -161,15 +161,10 @@ def all_runs() -> list[Path]:
     Raises:
         RunError: there are none.
     """
-    found = sorted(path for path in Path(RUNS_FOLDER).glob("*") if _model_of(RunFolder(path)))
+    found = sorted(path for path in Path(RUNS_FOLDER).glob("*") if best_in(path))
     if not found:
         raise RunError(f"there is no run here to compare: `{RUNS_FOLDER}/` holds none", "`charlm train` makes one")
     return found
-
-
-def _model_of(run: RunFolder) -> Path | None:
-    # One that was stopped early has validated nothing yet.
-    return next((file for file in (run.best, run.last) if file.is_file()), None)
 
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
@@ -198,12 +193,12 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
 def _read(path: Path) -> _Run:
     folder = expanded(path)
-    # A model file stands for its run.
-    run = RunFolder(folder.parent if folder.is_file() else folder)
-    file = _model_of(run)
+    if folder.is_file():  # a model file stands for its run
+        folder = folder.parent
+    file = best_in(folder)
     if file is None:
         raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
-    model, records = load(file), _records(run)
+    model, records = load(file), _records(RunFolder(folder))
     ends = [model.metrics, *records]
     seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
     steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)

@@ -228,7 +228,7 @@ def find_model(path: Path | None) -> Path:
         ModelFileError: there is none.
     """
     if path is None:
-        found = [file for run in Path(RUNS_FOLDER).glob("*") if (file := _best_in(run))]
+        found = [file for run in Path(RUNS_FOLDER).glob("*") if (file := best_in(run))]
         if not found:
             raise ModelFileError(
                 f"there is no model here: `{RUNS_FOLDER}/` holds no run", "`charlm train` makes one, or pass `--model`"
@@ -237,12 +237,13 @@ def find_model(path: Path | None) -> Path:
     path = expanded(path)
     if not path.is_dir():
         return path
-    if best := _best_in(path):
+    if best := best_in(path):
         return best
     raise ModelFileError(f"there is no model file in `{path}`", "a run folder holds `best.safetensors`")
 
 
-def _best_in(folder: Path) -> Path | None:
+def best_in(folder: Path) -> Path | None:
+    """Return the best model of a run, of one that has validated nothing yet the last; None where there is no run."""
     run = RunFolder(folder)
     return next((file for file in (run.best, run.last) if file.is_file()), None)
 
