@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
-from charlm.model import CharModel, State
+from charlm.model import CharModel
 from charlm.vocab import Ids
 
 MAX_STREAMS = 64
@@ -191,25 +191,22 @@ def _score_group(
         """Return what stands after the same targets, and `WARM_UP` more: the start symbol after all of it."""
         num_left = len(ids) - end - int(first_B[0])
         positions_SB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
-        tokens_SB = ids[np.clip(positions_SB, 0, len(ids) - 1)].astype(np.int64)
+        tokens_SB = ids[np.minimum(positions_SB, len(ids) - 1)].astype(np.int64)
         tokens_SB[-1] = num_symbols
         return torch.from_numpy(tokens_SB).to(device)
 
-    def read(start: int, end: int, state: State) -> tuple[Tensor, State]:
-        return model(inputs(start, end), state, (), right_of(start, end) if sees_right else None)  # type: ignore[no-any-return]
-
     state = model.start_state(len(first_B))
     start_1B = torch.full((1, len(first_B)), num_symbols, device=device)
-    _, state = model(start_1B, state, (), start_1B)
+    state = model.advance(start_1B, state)
     for start in range(-warm_up, 0, block_size):
-        _, state = read(start, min(start + block_size, 0), state)
+        state = model.advance(inputs(start, min(start + block_size, 0)), state)
     begins_B1 = torch.from_numpy(first_B == 0).to(device)[:, None]
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     sums = np.zeros(3)
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
-        logits_TBV, state = read(start, end, state)
+        logits_TBV, state = model(inputs(start, end), state, (), right_of(start, end) if sees_right else None)
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < len(ids)
         targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, len(ids) - 1)].astype(np.int64)).to(device)

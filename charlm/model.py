@@ -143,6 +143,10 @@ class CharModel(nn.Module):
             y_TBH = torch.cat([y_TBH, y_SBH.flip(0)[: len(tokens_TB)]], dim=-1)
         return self.output(y_TBH), state
 
+    def advance(self, tokens_TB: Tensor, state: State) -> State:
+        """Read a block for the state after it alone; see `forward`."""
+        return self._read(self.layers, self._inputs(tokens_TB), state, ())[1]
+
     def _inputs(self, tokens_TB: Tensor) -> Tensor:
         if self.embedding is None:
             weight = self.output.weight
