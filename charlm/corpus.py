@@ -316,7 +316,7 @@ def _encoded(
     for unfiltered in _texts(source, encoding, notes):
         text = filtering(unfiltered)
         try:
-            yield vocabulary.encode(text, unknown, position), len(text), len(unfiltered)
+            yield vocabulary.encode_filtered(text, unknown, position), len(text), len(unfiltered)
         except UnknownCharacterError as error:
             if is_own:
                 raise CorpusError(*CHANGED) from error

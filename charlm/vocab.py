@@ -119,8 +119,11 @@ class Vocabulary:
                 stands, and its nearest relative in the vocabulary.
             UsageError: `unknown` is none of the three, or its C is not in the vocabulary.
         """
+        return self.encode_filtered(filtered(text, self.filter), unknown, position)
+
+    def encode_filtered(self, text: str, unknown: str = "error", position: int = 0) -> Ids:
+        """Turn text that has been through the filter into ids; see `encode`."""
         replacement = self._replacement(unknown)
-        text = filtered(text, self.filter)
         if self.kind == "bytes":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
         if self.dtype == np.uint8 and text.isascii():
