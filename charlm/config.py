@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder, expanded
-from charlm.settings import DURATIONS, GROUPS, Config, Settings
+from charlm.settings import DURATIONS, GROUPS, SHORT_FOR, Config, Settings
 from charlm.strict_yaml import MAX_BYTES, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
@@ -149,8 +149,8 @@ def _put(tree: Tree, key: str, value: Any, place: str) -> None:
         if branch.get(group) is None:
             branch[group] = {}
             places[".".join(groups[: depth + 1])] = place
-        if isinstance(branch[group], str) and key.startswith("vocab.") and not depth:
-            branch[group] = {"kind": branch[group]}
+        if isinstance(branch[group], str) and group in SHORT_FOR and not depth:
+            branch[group] = {SHORT_FOR[group]: branch[group]}
         branch = branch[group]
         if not isinstance(branch, dict):
             raise ConfigError(f"{place}: `{group}` is not a group of settings")

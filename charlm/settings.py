@@ -14,6 +14,8 @@ from charlm.strict_yaml import StrictDumper
 
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
+# A word in place of a group stands for one of its settings: `vocab: bytes` for `vocab: {kind: bytes}`.
+SHORT_FOR = {"vocab": "kind"}
 NAMED_INITIALISER = re.compile(r"(normal|uniform)\(([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)\)")
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
@@ -57,8 +59,8 @@ def _cell(value: str) -> str:
     raise ValueError(f"should be one of {', '.join(CELLS)}" + (f"; did you mean {close[0]}?" if close else ""))
 
 
-def _as_kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else _group_or_defaults(value)
+def _as_vocab(value: Any) -> Any:
+    return {SHORT_FOR["vocab"]: value} if isinstance(value, str) else _group_or_defaults(value)
 
 
 def _group_or_defaults(value: Any) -> Any:
@@ -219,8 +221,7 @@ class Config(Settings):
     """All settings of a run."""
 
     model: Annotated[ModelConfig, BeforeValidator(_group_or_defaults)] = ModelConfig()
-    # `vocab: bytes` is short for `vocab: {kind: bytes}`.
-    vocab: Annotated[VocabConfig, BeforeValidator(_as_kind)] = VocabConfig()
+    vocab: Annotated[VocabConfig, BeforeValidator(_as_vocab)] = VocabConfig()
     data: Annotated[DataConfig, BeforeValidator(_group_or_defaults)] = DataConfig()
     train: Annotated[TrainConfig, BeforeValidator(_group_or_defaults)] = TrainConfig()
     seed: int | None = Field(
