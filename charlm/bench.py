@@ -162,13 +162,12 @@ class _Stepped(Variant):
 
     def __init__(self, cell: str, hidden_size: int) -> None:
         super().__init__(cell, EMBEDDING_SIZE, hidden_size)
-        self._state_shape = (len(CELLS[cell].state), 1, hidden_size)
+        self._num_parts, self._num_units = len(CELLS[cell].state), hidden_size
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def forward(self, x_TBE: Tensor, state: Any = None) -> tuple[Tensor, Tensor]:
-        num_parts, _, size = self._state_shape
-        return self.read_by_steps(x_TBE, x_TBE.new_zeros(num_parts, x_TBE.shape[1], size))
+        return self.read_by_steps(x_TBE, x_TBE.new_zeros(self._num_parts, x_TBE.shape[1], self._num_units))
 
 
 def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:

@@ -101,7 +101,8 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
                 f"`{path}` is past that already: step {training.progress.step:,}, {training.progress.seconds:.0f} s",
                 "a duration counts from the beginning of the run",
             )
-        _tell_if_over(training)
+        if training.progress.finished:
+            say(f"note: this run is over, at step {training.progress.step:,}; a longer duration makes it go on")
         _check_best(training)
         training.logbook.rewind(training.progress.step)
         # For people; what counts is in `last.safetensors`, and a full disk must not end here a run that can go on.
@@ -173,11 +174,6 @@ def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -
     for note in training.notes:
         say(f"note: {note}")
     return training
-
-
-def _tell_if_over(training: Training) -> None:
-    if training.progress.finished:
-        say(f"note: this run is over, at step {training.progress.step:,}; a longer duration makes it go on")
 
 
 def learn(training: Training) -> None:
