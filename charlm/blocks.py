@@ -1,393 +1,343 @@
-"""Recurrent layers, block by block on the CPU, forward and backward, for the cells torch has no fast way for.
+"""Recurrent layers on the CPU, a block at a time, forward and backward.
 
-torch hands the LSTM to a fused kernel and steps through the others with a dozen small operations a character. Here a
-block is one product for all its inputs, one product a step, gate arithmetic in place on buffers that stay in the
-cache, and one product for each weight's gradient. Units come before streams (`HB`, not `BH`), so that the weights are
-the left factor of each product, and a gate is a run of whole rows.
+torch has a fused CPU kernel for the LSTM alone; the other cells take a dozen small operations a character. Here a step
+is one product: the weights for the state, those for the input and the biases stand side by side in one matrix, and the
+state, the input and a row of ones stand above each other,
 
-Letters: `T` steps, `B` streams, `N` both together, `E` inputs, `H` units, `R` rows of a weight (gates times H), `G`
-rows of pre-activations: for the GRU one gate more than R, for its candidate adds what comes from the state apart from
-what comes from the input; `S` rows of the state: H, and for the LSTMs H more for the cell; `P` parts of the state;
-`K` peepholes.
+    gates = [W_hh  W_ih  b] [h; x; 1]
+
+so that forward is one product a step, backward is one product a step, and one product for the whole block gives the
+gradients of all weights. Where the input is a symbol, x is its one-hot column, and W_ih is a table of what each symbol
+adds to the gates.
+
+Letters: `T` steps, `B` streams, `N` both together, `E` inputs, `H` units, `G` rows of gates, `O` those of them that see
+the state, `K` rows of [h; x; 1], `P` parts of the state, `R` rows of torch's weights.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, pad
+
+from charlm.cell_arithmetic import ARITHMETIC, CellArithmetic, Gates, Step
 
 
-class _Arithmetic:
-    """What a cell does between two products, in place on one step's buffers.
+# Steps whose gradients go into those of the weights together.
+STEPS_AT_ONCE = 16
+# Columns of a matrix that bf16 instructions take at once.
+TILE = 32
 
-    The first R rows of `gates` take the product with the state; the last R rows take the product with the input, in
-    torch's order. Where there are more than R, the rows of the state are in torch's order but the last gate first.
+
+class Weights(NamedTuple):
+    """A layer's weights under torch's names, and the peepholes of a cell that has them."""
+
+    weight_ih_RE: Tensor
+    weight_hh_RH: Tensor
+    bias_ih_R: Tensor
+    bias_hh_R: Tensor
+    peepholes_3H: Tensor | None = None
+
+
+class _Matrices(NamedTuple):
+    """The same weights as the products want them, each row and column scaled as the cell's arithmetic says.
 
     Attributes:
-        num_runs: G / H.
-        num_inner: gates, the last ones, whose product is not with the state but with what `inner` makes of it.
-        peepholes_KH1: weights from the cell state to the gates that see it.
+        outer_OK: for the gates that see the state: columns for it, for the input, and for 1.
+        apart_HK: for the last gate, where it sees the input apart from the state: columns for the input and for 1.
+        inner_HH: for the last gate, where it sees what another gate leaves of the state.
     """
 
-    num_runs: int
-    num_inner = 0
-
-    def __init__(self, peepholes_KH: Tensor | None = None) -> None:
-        self.peepholes_KH1 = None if peepholes_KH is None else peepholes_KH[:, :, None]
-
-    def inner(self, gates_GB: Tensor, state_SB: Tensor) -> Tensor:
-        """Finish the gates that are complete, and return what the last ones are to be multiplied with."""
-        raise NotImplementedError
-
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        """Turn pre-activations into what `backward` needs of them, and the state before into the state after."""
-        raise NotImplementedError
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        """Write the gradient of the pre-activations, and leave in the state's what goes back past the products."""
-        raise NotImplementedError
-
-    def inner_backward(
-        self, gates_GB: Tensor, before_SB: Tensor, inner_HB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor
-    ) -> None:
-        """Do the same for what the gradient of `inner` adds."""
-        raise NotImplementedError
+    outer_OK: Tensor
+    apart_HK: Tensor | None
+    inner_HH: Tensor | None
 
 
-class _Elman(_Arithmetic):
-    """h' = tanh(a)."""
+def read_block(
+    cell: str, x: Tensor, state_PBH: Tensor, weights: Weights, embedding_VE: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Read a block with one of `ARITHMETIC`, in the precision that autocast asks for.
 
-    num_runs = 1
+    Args:
+        cell: by name.
+        x: the inputs, shape (T, B, E); or ids, shape (T, B), int64, each a row of the embedding, or without one an
+            input that is one-hot.
+        state_PBH: the state before; it is not changed.
+        weights: of the layer.
+        embedding_VE: for ids: the input that each stands for.
 
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        state_SB.copy_(_tanh_(gates_GB))
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        _through_tanh(state_gradient_SB, gates_GB, out=gradient_GB)
-        state_gradient_SB.zero_()
-
-
-class _Rectified(_Arithmetic):
-    """h' = max(0, a)."""
-
-    num_runs = 1
-
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        state_SB.copy_(gates_GB.relu_())
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        torch.mul(state_gradient_SB, gates_GB > 0, out=gradient_GB)
-        state_gradient_SB.zero_()
-
-
-class _Gated(_Arithmetic):
-    """r, z = sigmoid(a_r), sigmoid(a_z);  n = tanh(a_x + r a_h);  h' = n + z (h - n)."""
-
-    num_runs = 4
-
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        from_state, reset, update, candidate = gates_GB.chunk(4)
-        size = len(state_SB)
-        gates_GB[size : 3 * size].sigmoid_()
-        _tanh_(candidate.addcmul_(reset, from_state))
-        torch.lerp(candidate, state_SB, update, out=state_SB)
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        from_state, reset, update, candidate = gates_GB.chunk(4)
-        d_from_state, d_reset, d_update, d_candidate = gradient_GB.chunk(4)
-        size = len(before_SB)
-        both, d_both = gates_GB[size : 3 * size], gradient_GB[size : 3 * size]
-        _back_to_candidate(update, candidate, before_SB, state_gradient_SB, d_update, d_candidate, scratch=d_from_state)
-        torch.mul(d_candidate, reset, out=d_from_state)
-        torch.mul(d_candidate, from_state, out=d_reset)
-        _through_sigmoid_(d_both, both)
+    Returns:
+        the outputs (T, B, H), in the precision of the products, and the state after, in that of the weights.
+    """
+    arithmetic, weight = ARITHMETIC[cell], weights.weight_hh_RH
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+    with torch.autocast("cpu", enabled=False):
+        if embedding_VE is not None:
+            # What each symbol adds to the gates, once for the block and not once for each of its characters.
+            weights = weights._replace(weight_ih_RE=linear(weights.weight_ih_RE, embedding_VE))
+        matrices = _arrange(arithmetic, weights)
+        if dtype == torch.bfloat16:
+            matrices = _padded(matrices)
+        num_inputs, state_PBH = weights.weight_ih_RE.shape[1], state_PBH.to(weight.dtype)
+        results: tuple[Tensor, Tensor] = _Block.apply(  # type: ignore[no-untyped-call]
+            arithmetic, dtype, x, num_inputs, state_PBH, weights.peepholes_3H, *matrices
+        )
+    return results
 
 
-class _ResetBefore(_Arithmetic):
-    """r, z = sigmoid(a_r), sigmoid(a_z);  n = tanh(a_n), in which R (r h) is;  h' = n + z (h - n)."""
-
-    num_runs = 3
-    num_inner = 1
-
-    def inner(self, gates_GB: Tensor, state_SB: Tensor) -> Tensor:
-        size = len(state_SB)
-        gates_GB[: 2 * size].sigmoid_()
-        return gates_GB[:size] * state_SB
-
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        _, update, candidate = gates_GB.chunk(3)
-        torch.lerp(_tanh_(candidate), state_SB, update, out=state_SB)
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        _, update, candidate = gates_GB.chunk(3)
-        scratch, d_update, d_candidate = gradient_GB.chunk(3)
-        _back_to_candidate(update, candidate, before_SB, state_gradient_SB, d_update, d_candidate, scratch)
-
-    def inner_backward(
-        self, gates_GB: Tensor, before_SB: Tensor, inner_HB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor
-    ) -> None:
-        size = len(before_SB)
-        torch.mul(inner_HB, before_SB, out=gradient_GB[:size])
-        state_gradient_SB.addcmul_(inner_HB, gates_GB[:size])
-        _through_sigmoid_(gradient_GB[: 2 * size], gates_GB[: 2 * size])
+def _arrange(arithmetic: type[CellArithmetic], weights: Weights) -> _Matrices:
+    """Put the weights and biases side by side, by operations that autograd goes back through."""
+    weight_ih, weight_hh, bias_ih, bias_hh, _ = weights
+    size, bias = weight_hh.shape[1], bias_ih + bias_hh
+    scale_G1 = bias.new_tensor(arithmetic.row_scales).repeat_interleave(size)[:, None]
+    to_state_G1 = scale_G1 / arithmetic.hidden_scale
+    if not arithmetic.sees_apart:
+        outer = [weight_hh * to_state_G1, weight_ih * scale_G1, bias[:, None] * scale_G1]
+        return _Matrices(torch.cat(outer, 1), None, None)
+    early, last = slice(None, -size), slice(-size, None)
+    if arithmetic.has_inner:
+        outer = [weight_hh[early] * to_state_G1[early], weight_ih[early], bias[early, None]]
+        apart = torch.cat([weight_ih[last], bias[last, None]], 1) * scale_G1[last]
+        return _Matrices(torch.cat(outer, 1), apart, weight_hh[last] * to_state_G1[last])
+    # What the last gate sees of the state comes first, so that all gates that see the input are neighbours.
+    rows_ih = torch.cat([torch.zeros_like(weight_ih[last]), weight_ih[early]])
+    rows_bias = torch.cat([bias_hh[last], bias[early]])
+    scale_O1 = scale_G1[early]
+    outer = [weight_hh.roll(size, 0) * to_state_G1[early], rows_ih * scale_O1, rows_bias[:, None] * scale_O1]
+    apart = torch.cat([weight_ih[last], bias_ih[last, None]], 1) * scale_G1[last]
+    return _Matrices(torch.cat(outer, 1), apart, None)
 
 
-class _Peephole(_Arithmetic):
-    """i, f = sigmoid(a + p c);  g = tanh(a);  c' = f c + i g;  o = sigmoid(a + p c');  h' = o tanh(c')."""
-
-    num_runs = 4
-
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        assert self.peepholes_KH1 is not None
-        hidden, cell = state_SB.chunk(2)
-        size = len(hidden)
-        both = gates_GB[: 2 * size]
-        both.view(2, size, -1).addcmul_(self.peepholes_KH1[:2], cell)
-        both.sigmoid_()
-        enter, forget, candidate, output = gates_GB.chunk(4)
-        _tanh_(candidate)
-        cell.mul_(forget).addcmul_(enter, candidate)
-        output.addcmul_(self.peepholes_KH1[2], cell).sigmoid_()
-        torch.mul(output, _tanh_(hidden.copy_(cell)), out=hidden)
-
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        assert self.peepholes_KH1 is not None
-        d_hidden, d_cell = state_gradient_SB.chunk(2)
-        size = len(d_hidden)
-        before = before_SB[size:]
-        enter, forget, candidate, output = gates_GB.chunk(4)
-        d_enter, d_forget, d_candidate, d_output = gradient_GB.chunk(4)
-        shown = _tanh_(torch.addcmul(forget * before, enter, candidate))
-        _back_from_output(output, shown, d_hidden, d_cell, d_output)
-        d_cell.addcmul_(self.peepholes_KH1[2], d_output)
-        torch.mul(d_cell, candidate, out=d_enter)
-        torch.mul(d_cell, before, out=d_forget)
-        _through_tanh(d_cell * enter, candidate, out=d_candidate)
-        d_both = gradient_GB[: 2 * size]
-        _through_sigmoid_(d_both, gates_GB[: 2 * size])
-        d_cell.mul_(forget)
-        d_cell += (d_both.view(2, size, -1) * self.peepholes_KH1[:2]).sum(0)
-        d_hidden.zero_()
+def _padded(matrices: _Matrices) -> _Matrices:
+    """Add columns of zeros, for products of bf16 numbers are twice as fast in whole tiles."""
+    outer_OK, apart_HK, inner_HH = matrices
+    columns = (0, -outer_OK.shape[1] % TILE)
+    return _Matrices(pad(outer_OK, columns), None if apart_HK is None else pad(apart_HK, columns), inner_HH)
 
 
-class _Coupled(_Arithmetic):
-    """f, o = sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  c' = g + f (c - g);  h' = o tanh(c')."""
+class _Kept:
+    """What each step of a block leaves for the next one and for going back.
 
-    num_runs = 3
+    In full precision a step is computed in place on what is kept. Otherwise it is computed on full tensors of its own,
+    and what is kept of them is rounded.
 
-    def forward(self, gates_GB: Tensor, state_SB: Tensor) -> None:
-        hidden, cell = state_SB.chunk(2)
-        forget, candidate, output = gates_GB.chunk(3)
-        forget.sigmoid_()
-        output.sigmoid_()
-        torch.lerp(_tanh_(candidate), cell, forget, out=cell)
-        torch.mul(output, _tanh_(hidden.copy_(cell)), out=hidden)
+    Attributes:
+        columns_TKB: [h; x; 1] before each step, and h after the last.
+        gates_TGB: activations.
+        inner_THB: what the last gate was multiplied with, for a cell with such a product.
+        cells_THB: c before each step and after the last, for a cell that has it.
+        shown_THB: the sigmoid that makes the tanh of c after each step.
+        full: full precision.
+    """
 
-    def backward(self, gates_GB: Tensor, before_SB: Tensor, state_gradient_SB: Tensor, gradient_GB: Tensor) -> None:
-        d_hidden, d_cell = state_gradient_SB.chunk(2)
-        before = before_SB[len(d_hidden) :]
-        forget, candidate, output = gates_GB.chunk(3)
-        d_forget, d_candidate, d_output = gradient_GB.chunk(3)
-        shown = _tanh_(torch.lerp(candidate, before, forget))
-        _back_from_output(output, shown, d_hidden, d_cell, d_output)
-        _back_to_candidate(forget, candidate, before, d_cell, d_forget, d_candidate, scratch=d_hidden)
-        _through_sigmoid_(d_forget, forget)
-        d_hidden.zero_()
+    def __init__(self, cell: type[CellArithmetic], columns_TKB: Tensor, num_units: int, full: torch.dtype) -> None:
+        T, H, B = len(columns_TKB) - 1, num_units, columns_TKB.shape[-1]
+        self.columns_TKB = columns_TKB
+        self.gates_TGB = columns_TKB.new_empty(T, len(cell.row_scales) * H, B)
+        self.inner_THB = columns_TKB.new_empty(T if cell.has_inner else 0, H, B)
+        has_cell = bool(cell.cell_scale)
+        self.cells_THB = columns_TKB.new_empty(T + 1 if has_cell else 0, H, B)
+        self.shown_THB = columns_TKB.new_empty(T if has_cell else 0, H, B)
+        self._gates = _by_step(self.gates_TGB, H)
+        after = (columns_TKB[1:, :H], self.cells_THB[1:], self.shown_THB)
+        self._after = list(zip(*after, strict=True)) if has_cell else [(h_HB,) for h_HB in after[0]]
+        before = (columns_TKB[0, :H], self.cells_THB[0]) if has_cell else (columns_TKB[0, :H],)
+        self._before = [before, *(step[:2] for step in self._after[:-1])]
+        self.full, self.is_rounded = full, columns_TKB.dtype != full
+        if self.is_rounded:
+            (gates,) = _by_step(torch.empty_like(self.gates_TGB[:1], dtype=full), H)
+            one, other = ([torch.empty(H, B, dtype=full) for _ in self._after[0]] for _ in range(2))
+            # What comes after a step comes before the next.
+            self._own = [Step(gates, one[:2], other), Step(gates, other[:2], one)]
 
+    def begin(self, state: Sequence[Tensor]) -> None:
+        """Put the state before the block where the first step finds it."""
+        for part_HB, computed, kept in zip(state, self.step(0).before, self._before[0], strict=True):
+            computed.copy_(part_HB)
+            kept.copy_(part_HB)
 
-def _tanh_(x: Tensor) -> Tensor:
-    """Overwrite x with tanh(x) as 2 sigmoid(2 x) - 1, which torch computes in half the time."""
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    def step(self, t: int) -> Step:
+        """Return the tensors a step is computed on."""
+        return self._own[t % 2] if self.is_rounded else Step(self._gates[t], self._before[t], self._after[t])
 
+    def keep(self, t: int, step: Step) -> None:
+        """Keep what a step has computed."""
+        if self.is_rounded:
+            for kept, computed in zip(
+                (self.gates_TGB[t], *self._after[t]), (step.gates.all_GB, *step.after), strict=True
+            ):
+                kept.copy_(computed)
 
-def _through_tanh(gradient: Tensor, y: Tensor, out: Tensor) -> None:
-    """Write gradient * (1 - y * y); `out` is not `gradient`."""
-    torch.mul(gradient, y, out=out)
-    torch.addcmul(gradient, out, y, value=-1, out=out)
-
-
-def _through_sigmoid_(gradient: Tensor, y: Tensor) -> None:
-    """Overwrite the gradient with gradient * y * (1 - y)."""
-    gradient.mul_(y).addcmul_(gradient, y, value=-1)
-
-
-def _back_to_candidate(
-    kept: Tensor,
-    candidate: Tensor,
-    before: Tensor,
-    gradient: Tensor,
-    d_kept: Tensor,
-    d_candidate: Tensor,
-    scratch: Tensor,
-) -> None:
-    """Go back through n + k (h - n): write d k, not yet through its sigmoid, and d n; leave k of the gradient to h."""
-    torch.sub(before, candidate, out=d_kept).mul_(gradient)
-    torch.mul(gradient, kept, out=scratch)
-    gradient.sub_(scratch)
-    _through_tanh(gradient, candidate, out=d_candidate)
-    gradient.copy_(scratch)
-
-
-def _back_from_output(output: Tensor, shown: Tensor, d_hidden: Tensor, d_cell: Tensor, d_output: Tensor) -> None:
-    """Go back through o tanh(c): write d o, through its sigmoid, and add to d c; `d_hidden` is used up."""
-    torch.mul(d_hidden, shown, out=d_output)
-    _through_sigmoid_(d_output, output)
-    d_hidden.mul_(output)
-    d_cell.add_(d_hidden).addcmul_(d_hidden.mul_(shown), shown, value=-1)
+    def recall(self, t: int) -> Step:
+        """Return the tensors of a step as it left them, but for h and c after it, which going back does not need."""
+        step = self.step(t)
+        if self.is_rounded:
+            kept = (self.gates_TGB[t], *self._before[t], *self._after[t][2:])
+            for computed, tensor in zip((step.gates.all_GB, *step.before, *step.after[2:]), kept, strict=True):
+                computed.copy_(tensor)
+        return step
 
 
-KINDS: dict[str, type[_Arithmetic]] = {
-    "rnn": _Elman,
-    "rnn-relu": _Rectified,
-    "lstm-peephole": _Peephole,
-    "lstm-coupled": _Coupled,
-    "gru": _Gated,
-    "gru-reset-before": _ResetBefore,
-}
+class _Gradients:
+    """The gradients of a layer's matrices, inputs and peepholes, summed up over steps in full precision.
+
+    Attributes:
+        matrices: shaped as the matrices are.
+        inputs_TEB: (T, 0, B) where nobody asks for it.
+        peepholes_3H: None for a cell that has none.
+    """
+
+    def __init__(self, cell: type[CellArithmetic], kept: _Kept, matrices: _Matrices, num_inputs: int) -> None:
+        self._kept, self._num_outer = kept, len(matrices.outer_OK)
+        T, _, B = kept.gates_TGB.shape
+        self._num_units = H = kept.gates_TGB.shape[1] // len(cell.row_scales)
+        full = kept.full
+        self.matrices = [None if one is None else torch.zeros(one.shape, dtype=full) for one in matrices]
+        self.inputs_TEB = torch.empty(T, num_inputs, B, dtype=full)
+        # The weights for the input, of all gates that see it: among those that see the state they are the last.
+        self._input_RE = matrices.outer_OK[:, H : H + num_inputs]
+        if matrices.apart_HK is not None:
+            early_RE = self._input_RE if cell.has_inner else self._input_RE[H:]
+            self._input_RE = torch.cat([early_RE, matrices.apart_HK[:, :num_inputs]])
+        self._cell_scale = cell.cell_scale
+        self.peepholes_3H = torch.zeros(3, H, dtype=full) if cell.has_peepholes else None
+
+    def add(self, first: int, d_gates_SGB: Tensor) -> None:
+        """Add what some steps from `first` on bring."""
+        kept, H, steps = self._kept, self._num_units, slice(first, first + len(d_gates_SGB))
+        d_gates_GN, columns_KN = _side_by_side(d_gates_SGB), _side_by_side(kept.columns_TKB[steps])
+        d_outer, d_apart, d_inner = self.matrices
+        assert d_outer is not None
+        _add_product(d_outer, d_gates_GN[: self._num_outer], columns_KN)
+        if d_apart is not None:
+            _add_product(d_apart, d_gates_GN[self._num_outer :], columns_KN[H:])
+        if d_inner is not None:
+            _add_product(d_inner, d_gates_GN[self._num_outer :], _side_by_side(kept.inner_THB[steps]))
+        if self.inputs_TEB.shape[1]:
+            d_inputs_EN = self._input_RE.t() @ d_gates_GN[-len(self._input_RE) :]
+            self.inputs_TEB[steps] = d_inputs_EN.view(len(d_inputs_EN), len(d_gates_SGB), -1).transpose(0, 1)
+        if self.peepholes_3H is not None:
+            before, after = kept.cells_THB[steps], kept.cells_THB[first + 1 : first + 1 + len(d_gates_SGB)]
+            enter, forget, _, output = d_gates_SGB.chunk(4, dim=1)
+            # Input and forget gate saw the cell before the step, the output gate the one after it.
+            for row, (gradient, cell) in enumerate(((enter, before), (forget, before), (output, after))):
+                self.peepholes_3H[row] += (gradient * cell).sum((0, 2)) / self._cell_scale
+
+
+def _add_product(total: Tensor, left_RN: Tensor, right_KN: Tensor) -> None:
+    if left_RN.dtype == total.dtype:
+        total.addmm_(left_RN, right_KN.t())
+    else:
+        total.add_(left_RN @ right_KN.t())
 
 
 class _Block(torch.autograd.Function):
-    """A layer over a block, from `(x_TBE, state_PBH)` and weights named as torch's to `(h_TBH, state_PBH)`."""
+    """A layer over a block, from inputs, state, peepholes and `_Matrices` to `(h_TBH, state_PBH)`."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        kind: type[_Arithmetic],
+        cell: type[CellArithmetic],
         dtype: torch.dtype,
-        x_TBE: Tensor,
+        x: Tensor,
+        num_inputs: int,
         state_PBH: Tensor,
-        weight_ih_RE: Tensor,
-        weight_hh_RH: Tensor,
-        bias_ih_R: Tensor,
-        bias_hh_R: Tensor,
-        peepholes_KH: Tensor | None,
+        peepholes_3H: Tensor | None,
+        *matrices: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        (T, B, E), (R, H), P = x_TBE.shape, weight_hh_RH.shape, len(state_PBH)
-        arithmetic = kind(peepholes_KH)
-        G, outer = arithmetic.num_runs * H, R - arithmetic.num_inner * H
-        x_EN = x_TBE.permute(2, 0, 1).to(dtype).reshape(E, T * B)
-        # The GRU's order is r, z, n; rolled it is n, r, z, and r, z meet what the input adds to them.
-        weight_ih_RE, weight_hh_RH = weight_ih_RE.to(dtype), weight_hh_RH.to(dtype).roll(G - R, 0)
-        bias_G1 = torch.zeros(G, 1, dtype=bias_hh_R.dtype)
-        bias_G1[:R] += bias_hh_R.roll(G - R)[:, None]
-        bias_G1[G - R :] += bias_ih_R[:, None]
-        bias_G1 = bias_G1.to(dtype)
-
-        gates_TGB = torch.empty(T, G, B, dtype=dtype)
-        gates_TGB[:, : G - R] = bias_G1[: G - R]
-        gates_TGB[:, G - R :] = torch.addmm(bias_G1[G - R :], weight_ih_RE, x_EN).view(R, T, B).transpose(0, 1)
-        states_TSB = torch.empty(T + 1, P * H, B, dtype=dtype)
-        state_SB = _rows_of(state_PBH)
-        states_TSB[0] = state_SB
-        inner_THB = torch.empty(T if outer < R else 0, H, B, dtype=dtype)
-        gates_GB = torch.empty(G, B, dtype=state_PBH.dtype)
-        is_rounded = dtype != state_PBH.dtype
-        for t in range(T):
-            saved_GB = gates_TGB[t]
-            saved_GB[:outer].addmm_(weight_hh_RH[:outer], states_TSB[t, :H])
-            step_GB = gates_GB.copy_(saved_GB) if is_rounded else saved_GB
-            if outer < R:
-                inner_THB[t] = arithmetic.inner(step_GB, state_SB)
-                saved_GB[outer:].addmm_(weight_hh_RH[outer:], inner_THB[t])
-                if is_rounded:
-                    step_GB[outer:] = saved_GB[outer:]
-            arithmetic.forward(step_GB, state_SB)
-            if is_rounded:
-                saved_GB.copy_(step_GB)
-            states_TSB[t + 1] = state_SB
-        ctx.kind = kind
-        ctx.save_for_backward(x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH, peepholes_KH)
-        # Units first, as the next layer's products want it.
-        y_HTB = states_TSB[1:, :H].transpose(0, 1).contiguous()
-        return y_HTB.permute(1, 2, 0), state_SB.view(P, H, B).transpose(1, 2)
+        T, H, arithmetic = len(x), state_PBH.shape[-1], cell(peepholes_3H)
+        outer_OK, apart_HK, inner_HH = (None if matrix is None else matrix.to(dtype) for matrix in matrices)
+        assert outer_OK is not None
+        num_outer, scales = len(outer_OK), (cell.hidden_scale, cell.cell_scale)
+        kept = _Kept(cell, _columns(x, num_inputs, H, outer_OK), H, state_PBH.dtype)
+        kept.begin([part_BH.t() * scale for part_BH, scale in zip(state_PBH, scales, strict=False)])
+        outer_TOB = kept.gates_TGB[:, :num_outer].unbind()
+        for t, (outer_OB, column_KB) in enumerate(zip(outer_TOB, kept.columns_TKB.unbind(), strict=False)):
+            step = kept.step(t)
+            torch.mm(outer_OK, column_KB, out=outer_OB)
+            if apart_HK is not None:
+                torch.mm(apart_HK, column_KB[H:], out=kept.gates_TGB[t, num_outer:])
+            if kept.is_rounded:
+                step.gates.all_GB.copy_(kept.gates_TGB[t])
+            if inner_HH is not None:
+                kept.inner_THB[t] = arithmetic.inner(step)
+                kept.gates_TGB[t, num_outer:].addmm_(inner_HH, kept.inner_THB[t])
+                if kept.is_rounded:
+                    step.gates.each[-1].copy_(kept.gates_TGB[t, num_outer:])
+            arithmetic.forward(step)
+            kept.keep(t, step)
+        ctx.cell, ctx.kept, ctx.num_inputs = cell, kept, num_inputs
+        ctx.save_for_backward(peepholes_3H, outer_OK, apart_HK, inner_HH)
+        # Units first, as the products after this one want it.
+        y_HTB = kept.columns_TKB.new_empty(H, T, x.shape[1])
+        torch.mul(kept.columns_TKB[1:, :H].transpose(0, 1), 1 / cell.hidden_scale, out=y_HTB)
+        after = zip(step.after, scales, strict=False)
+        return y_HTB.permute(1, 2, 0), torch.stack([part_HB.t() / scale for part_HB, scale in after])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, y_gradient_TBH: Tensor, state_gradient_PBH: Tensor) -> tuple[Tensor | None, ...]:
-        x_EN, gates_TGB, states_TSB, inner_THB, weight_ih_RE, weight_hh_RH, peepholes_KH = ctx.saved_tensors
-        (T, G, B), (R, H), dtype = gates_TGB.shape, weight_hh_RH.shape, gates_TGB.dtype
-        arithmetic: _Arithmetic = ctx.kind(peepholes_KH)
-        P, outer = len(state_gradient_PBH), R - arithmetic.num_inner * H
-        weight_hh_HR = weight_hh_RH.t().contiguous()
-        y_gradient_THB = y_gradient_TBH.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
-        is_rounded = dtype != state_gradient_PBH.dtype
-        gradient_TGB = torch.empty(T, G, B, dtype=dtype)
-        gates_GB = torch.empty(G, B, dtype=state_gradient_PBH.dtype)
-        gradient_GB = torch.empty_like(gates_GB)
-        before_SB = torch.empty(P * H, B, dtype=gates_GB.dtype)
+    def backward(ctx: Any, d_y_TBH: Tensor, d_state_PBH: Tensor) -> tuple[Tensor | None, ...]:
+        cell, kept = ctx.cell, ctx.kept
+        peepholes_3H, outer_OK, apart_HK, inner_HH = ctx.saved_tensors
+        (T, G, B), H, arithmetic = kept.gates_TGB.shape, d_state_PBH.shape[-1], cell(peepholes_3H)
+        num_outer, dtype, full = len(outer_OK), outer_OK.dtype, d_state_PBH.dtype
+        outer_HO = outer_OK[:, :H].t().contiguous()
         # The state's gradient is summed up in full precision; only what a product adds to it is rounded.
-        state_gradient_SB = _rows_of(state_gradient_PBH)
-        hidden_gradient_HB = state_gradient_SB[:H]
-        hidden_gradient_HB += y_gradient_THB[-1]
-        product_HB = torch.empty(H, B, dtype=dtype)
-        for t in range(T - 1, -1, -1):
-            gates, before, gradient = gates_TGB[t], states_TSB[t], gradient_TGB[t]
-            if is_rounded:
-                gates, before, gradient = gates_GB.copy_(gates), before_SB.copy_(before), gradient_GB
-            arithmetic.backward(gates, before, state_gradient_SB, gradient)
-            if outer < R:
-                torch.mm(weight_hh_HR[:, outer:], gradient[outer:].to(dtype), out=product_HB)
-                inner_HB = product_HB.to(gates.dtype)
-                arithmetic.inner_backward(gates, before, inner_HB, state_gradient_SB, gradient)
-            if is_rounded:
-                gradient_TGB[t].copy_(gradient)
-            if t:
-                product_HB.copy_(y_gradient_THB[t - 1]).addmm_(weight_hh_HR[:, :outer], gradient_TGB[t, :outer])
-            else:
-                torch.mm(weight_hh_HR[:, :outer], gradient_TGB[t, :outer], out=product_HB)
-            hidden_gradient_HB += product_HB
-
-        gradient_GN = gradient_TGB.transpose(0, 1).reshape(G, T * B)
-        before_HN = states_TSB[:T, :H].transpose(0, 1).reshape(H, T * B)
-        weight_hh_gradient_RH = gradient_GN[:outer] @ before_HN.t()
-        if outer < R:
-            inner_HN = inner_THB.transpose(0, 1).reshape(H, T * B)
-            weight_hh_gradient_RH = torch.cat([weight_hh_gradient_RH, gradient_GN[outer:] @ inner_HN.t()])
-        weight_hh_gradient_RH = weight_hh_gradient_RH.roll(R - G, 0)
-        weight_ih_gradient_RE = gradient_GN[G - R :] @ x_EN.t()
-        x_gradient_TBE = (weight_ih_RE.t() @ gradient_GN[G - R :]).view(-1, T, B).permute(1, 2, 0)
-        bias_gradient_G = gradient_GN.sum(1)
-        state_gradient_PBH = state_gradient_SB.view(P, H, B).transpose(1, 2)
-        gradients = (x_gradient_TBE, state_gradient_PBH, weight_ih_gradient_RE, weight_hh_gradient_RH)
-        biases = (bias_gradient_G[G - R :], bias_gradient_G[:R].roll(R - G))
-        peepholes = None
-        if peepholes_KH is not None:
-            peepholes = _peephole_gradient(gradient_TGB, states_TSB[:, H:]).to(gates_GB.dtype)
-        return None, None, *(gradient.to(gates_GB.dtype) for gradient in (*gradients, *biases)), peepholes
+        d_h_THB = torch.empty(T + 1, H, B, dtype=full)
+        d_h_THB[0] = 0
+        torch.mul(d_y_TBH.transpose(1, 2), 1 / cell.hidden_scale, out=d_h_THB[1:])
+        d_h_THB[T].add_(d_state_PBH[0].t(), alpha=1 / cell.hidden_scale)
+        d_h_of, d_cells = d_h_THB.unbind(), [d_part_BH.t() / cell.cell_scale for d_part_BH in d_state_PBH[1:]]
+        # A few steps at a time: their gradients are still in the cache when the weights' are made of them.
+        d_gates_SGB = kept.gates_TGB.new_empty(min(T, STEPS_AT_ONCE), G, B)
+        d_gates_of, d_outer_of = _by_step(d_gates_SGB, H), d_gates_SGB[:, :num_outer].unbind()
+        (own,) = _by_step(torch.empty(1, G, B, dtype=full), H) if kept.is_rounded else (None,)
+        matrices = _Matrices(outer_OK, apart_HK, inner_HH)
+        gradients = _Gradients(cell, kept, matrices, ctx.num_inputs if ctx.needs_input_grad[2] else 0)
+        for first in range((T - 1) // STEPS_AT_ONCE * STEPS_AT_ONCE, -1, -STEPS_AT_ONCE):
+            for t in range(min(first + STEPS_AT_ONCE, T) - 1, first - 1, -1):
+                step, d_gates, d_outer_OB = kept.recall(t), own or d_gates_of[t - first], d_outer_of[t - first]
+                arithmetic.backward(step, (d_h_of[t + 1], *d_cells), d_h_of[t], d_gates)
+                if inner_HH is not None:
+                    d_inner_HB = (inner_HH.t() @ d_gates.each[-1].to(dtype)).to(full)
+                    arithmetic.inner_backward(step, d_inner_HB, d_h_of[t], d_gates)
+                if kept.is_rounded:
+                    d_gates_SGB[t - first] = d_gates.all_GB
+                    d_h_of[t].add_(outer_HO @ d_outer_OB)
+                else:
+                    d_h_of[t].addmm_(outer_HO, d_outer_OB)
+            gradients.add(first, d_gates_SGB[: T - first])
+        parts = [d_h_THB[0].t() * cell.hidden_scale, *(d_cell_HB.t() * cell.cell_scale for d_cell_HB in d_cells)]
+        d_x_TBE = gradients.inputs_TEB.transpose(1, 2) if ctx.needs_input_grad[2] else None
+        return None, None, d_x_TBE, None, torch.stack(parts), gradients.peepholes_3H, *gradients.matrices
 
 
-def _rows_of(state_PBH: Tensor) -> Tensor:
-    # A copy, for it is stepped in place, and row by row, for arithmetic across rows is half as fast.
-    return state_PBH.transpose(1, 2).flatten(0, 1).clone(memory_format=torch.contiguous_format)
+def _columns(x: Tensor, num_inputs: int, num_units: int, outer_OK: Tensor) -> Tensor:
+    """Return [h; x; 1] for each step, and a column for after the last, with h not yet known."""
+    T, B = x.shape[:2]
+    columns_TKB = outer_OK.new_empty(T + 1, outer_OK.shape[1], B)
+    inputs_TEB, ones_TKB = columns_TKB[:T, num_units:].tensor_split([num_inputs], dim=1)
+    ones_TKB.zero_()
+    ones_TKB[:, 0] = 1
+    if x.is_floating_point():
+        inputs_TEB.copy_(x.transpose(1, 2))
+    else:
+        inputs_TEB.zero_().scatter_(1, x[:, None], 1)
+    return columns_TKB
 
 
-def _peephole_gradient(gradient_TGB: Tensor, cells_THB: Tensor) -> Tensor:
-    """Sum up over steps and streams: input and forget gate saw the cell before, the output gate the one after."""
-    enter, forget, _, output = gradient_TGB.chunk(4, dim=1)
-    pairs = ((enter, cells_THB[:-1]), (forget, cells_THB[:-1]), (output, cells_THB[1:]))
-    return torch.stack([(gradient * cell).sum((0, 2)) for gradient, cell in pairs])
+def _by_step(gates_TGB: Tensor, num_units: int) -> list[Gates]:
+    """Return the gates of each step, together and one by one."""
+    each = zip(
+        *(gate_THB.unbind() for gate_THB in gates_TGB.chunk(gates_TGB.shape[1] // num_units, dim=1)), strict=True
+    )
+    return [Gates(*pair) for pair in zip(gates_TGB.unbind(), each, strict=True)]
 
 
-def read_block(
-    kind: str, x_TBE: Tensor, state_PBH: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """Read a block with one of `KINDS`, in the arithmetic that autocast asks for.
-
-    Args:
-        kind: the cell.
-        x_TBE: the inputs.
-        state_PBH: the state before; it is not changed.
-        weights: for the input, for the state, their biases, and the peepholes of a cell that has them.
-
-    Returns:
-        the outputs (T, B, H), in the arithmetic of the products, and the state after, as precise as the weights.
-    """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_TBE.dtype
-    with torch.autocast("cpu", enabled=False):
-        results: tuple[Tensor, Tensor] = _Block.apply(  # type: ignore[no-untyped-call]
-            KINDS[kind], dtype, x_TBE, state_PBH.to(weights[0].dtype), *weights
-        )
-    return results
+def _side_by_side(rows_TRB: Tensor) -> Tensor:
+    """Return all steps of all streams beside each other, (R, N)."""
+    return rows_TRB.transpose(0, 1).reshape(rows_TRB.shape[1], -1)

@@ -12,26 +12,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from charlm.blocks import read_block
+from charlm.blocks import Weights, read_block
 from charlm.cells import CELLS, Recurrent
 from charlm.scan import scan
+
+
+class LSTM(nn.LSTM):
+    """`torch.nn.LSTM` with one layer, which may train by the kernel of `read_block` on a CPU in full precision.
+
+    Attributes:
+        by_blocks: whether it does. torch's own kernel is as fast on some processors and much slower on others.
+    """
+
+    by_blocks = False
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, state: tuple[Tensor, Tensor], embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Read a block; see `torch.nn.LSTM`, and `read_block` for ids."""
+        if not trains_by_blocks(self):
+            return super().forward(x, state)
+        y_TBH, state_PBH = _block("lstm", self, x, torch.cat(state), embedding_VE)
+        return y_TBH, (state_PBH[:1], state_PBH[1:])
 
 
 class GRU(nn.GRU):
     """`torch.nn.GRU` with one layer, faster when it trains on a CPU."""
 
-    def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Read a block; see `torch.nn.GRU`."""
-        return _block("gru", self, x_TBE, h_1BH) if _trains_on_cpu(x_TBE) else super().forward(x_TBE, h_1BH)
+    def forward(  # type: ignore[override]
+        self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Read a block; see `torch.nn.GRU`, and `read_block` for ids."""
+        return _block("gru", self, x, h_1BH, embedding_VE) if trains_by_blocks(self) else super().forward(x, h_1BH)
 
 
 class RNN(nn.RNN):
     """`torch.nn.RNN` with one layer, faster when it trains on a CPU."""
 
-    def forward(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Read a block; see `torch.nn.RNN`."""
+    def forward(  # type: ignore[override]
+        self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Read a block; see `torch.nn.RNN`, and `read_block` for ids."""
         kind = "rnn" if self.nonlinearity == "tanh" else "rnn-relu"
-        return _block(kind, self, x_TBE, h_1BH) if _trains_on_cpu(x_TBE) else super().forward(x_TBE, h_1BH)
+        return _block(kind, self, x, h_1BH, embedding_VE) if trains_by_blocks(self) else super().forward(x, h_1BH)
 
 
 class Variant(nn.Module):
@@ -44,16 +67,16 @@ class Variant(nn.Module):
             self.register_parameter(weight, nn.Parameter(torch.zeros(shape)))
 
     def forward(
-        self, x_TBE: Tensor, state: Tensor | tuple[Tensor, Tensor]
+        self, x: Tensor, state: Tensor | tuple[Tensor, Tensor], embedding_VE: Tensor | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """Read a block."""
+        """Read a block, of inputs or, where the kernel learns from it, of ids; see `read_block`."""
         if not self._cell.products:
-            return self._scanned(x_TBE, state)  # type: ignore[arg-type]
+            return self._scanned(x, state)  # type: ignore[arg-type]
         parts = torch.cat(state) if isinstance(state, tuple) else state
-        if x_TBE.device.type == "cpu":
-            y_TBH, parts_PBH = _block(self._name, self, x_TBE, parts)
+        if x.device.type == "cpu":
+            y_TBH, parts_PBH = _block(self._name, self, x, parts, embedding_VE)
         else:
-            y_TBH, parts_PBH = self.read_by_steps(x_TBE, parts)
+            y_TBH, parts_PBH = self.read_by_steps(x, parts)
         return y_TBH, parts_PBH if len(parts_PBH) == 1 else tuple(parts_PBH.chunk(2))
 
     def _scanned(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,22 +115,30 @@ class Variant(nn.Module):
         return torch.stack(outputs), torch.stack(state)
 
 
-def _trains_on_cpu(x: Tensor) -> bool:
+def trains_by_blocks(layer: nn.Module) -> bool:
+    """Tell whether a layer reads a block that is learned from by the kernel of `read_block`."""
     # On a GPU cuDNN has fused kernels; without gradients there is nothing to keep, and torch's own way is as fast.
-    return x.device.type == "cpu" and torch.is_grad_enabled()
+    if not torch.is_grad_enabled() or next(layer.parameters()).device.type != "cpu":
+        return False
+    if isinstance(layer, LSTM):
+        return layer.by_blocks and not torch.is_autocast_enabled("cpu")
+    return "weight_hh_l0" in dict(layer.named_parameters())
 
 
-def _block(kind: str, layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+def _block(
+    kind: str, layer: nn.Module, x: Tensor, state_PBH: Tensor, embedding_VE: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    own = dict(layer.named_parameters())
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    weight_ih, weight_hh, bias_ih, bias_hh = (getattr(layer, name) for name in names)
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh, getattr(layer, "peephole_l0", None))
-    return read_block(kind, x_TBE, state_PBH, weights)
+    weight_ih, weight_hh, bias_ih, bias_hh = (own[name] for name in names)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh, own.get("peephole_l0"))
+    return read_block(kind, x, state_PBH, weights, embedding_VE)
 
 
 def make(cell: str, num_inputs: int, num_units: int) -> nn.Module:
     """Make a layer, its weights not yet drawn."""
     if cell == "lstm":
-        return nn.LSTM(num_inputs, num_units)
+        return LSTM(num_inputs, num_units)
     if cell == "gru":
         return GRU(num_inputs, num_units)
     if cell in ("rnn", "rnn-relu"):

@@ -14,6 +14,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
 from charlm.initialise import draw_
 from charlm.layers import make as make_layer
+from charlm.layers import trains_by_blocks
 
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
@@ -134,18 +135,25 @@ class CharModel(nn.Module):
         Returns:
             logits_TBV, and the state after the block, not detached.
         """
-        y_TBH, state = self._read(self.layers, self._inputs(tokens_TB), state, masks[: len(self.layers)])
+        y_TBH, state = self._read(self.layers, tokens_TB, state, masks[: len(self.layers)])
         if self.direction == "both":
             assert right_SB is not None
             start = self._start_state(right_SB.shape[1], slice(len(self.layers), None))
-            inputs_SBE = self._inputs(right_SB.flip(0))
-            y_SBH, _ = self._read(self.backward_layers, inputs_SBE, start, masks[len(self.layers) :])
+            y_SBH, _ = self._read(self.backward_layers, right_SB.flip(0), start, masks[len(self.layers) :])
             y_TBH = torch.cat([y_TBH, y_SBH.flip(0)[: len(tokens_TB)]], dim=-1)
-        return self.output(y_TBH), state
+        return self._logits(y_TBH), state
 
     def advance(self, tokens_TB: Tensor, state: State) -> State:
         """Read a block for the state after it alone; see `forward`."""
-        return self._read(self.layers, self._inputs(tokens_TB), state, ())[1]
+        return self._read(self.layers, tokens_TB, state, ())[1]
+
+    def _logits(self, y_TBH: Tensor) -> Tensor:
+        y_HTB = y_TBH.permute(2, 0, 1)
+        if not y_HTB.is_contiguous():
+            return self.output(y_TBH)  # type: ignore[no-any-return]
+        # Units come first out of the block kernels, and gradients go back into them so: this product leaves them there.
+        logits_VN = torch.addmm(self.output.bias[:, None], self.output.weight, y_HTB.flatten(1))
+        return logits_VN.t().view(*y_TBH.shape[:2], -1)
 
     def _inputs(self, tokens_TB: Tensor) -> Tensor:
         if self.embedding is None:
@@ -155,21 +163,36 @@ class CharModel(nn.Module):
         embedded: Tensor = self.embedding(tokens_TB)
         return embedded
 
-    def _read(self, layers: nn.ModuleList, x_TBH: Tensor, state: State, masks: Sequence[Masks]) -> tuple[Tensor, State]:
+    def _reads_ids(self, layer: nn.Module) -> bool:
+        """Tell whether the first layer is quicker with ids than with what they stand for."""
+        num_inputs = self.embedding.embedding_dim if self.embedding else self.num_symbols + 1
+        # Inputs are multiplied forward, for the weights' gradient and for their own, one-hot ids but the first two.
+        return trains_by_blocks(layer) and 2 * (self.num_symbols + 1) <= 3 * num_inputs
+
+    def _read(
+        self, layers: nn.ModuleList, tokens_TB: Tensor, state: State, masks: Sequence[Masks]
+    ) -> tuple[Tensor, State]:
         layer_states: list[tuple[Tensor, ...]] = []
+        embedding: tuple[Tensor, ...] = ()
+        if self._reads_ids(layers[0]):
+            x = tokens_TB
+            embedding = () if self.embedding is None else (self.embedding.weight,)
+        else:
+            x = self._inputs(tokens_TB)
         for index, layer in enumerate(layers):
             outputs_BH, recurrent_RH = masks[index] if masks else (None, None)
             before = tuple(part_LBH[index : index + 1] for part_LBH in state)
-            arguments = (x_TBH, before if len(before) > 1 else before[0])
+            arguments = (x, before if len(before) > 1 else before[0], *embedding)
             if recurrent_RH is None:
-                x_TBH, after = layer(*arguments)
+                x, after = layer(*arguments)
             else:
                 thinned = {"weight_hh_l0": layer.get_parameter("weight_hh_l0") * recurrent_RH}
-                x_TBH, after = functional_call(layer, thinned, arguments)
+                x, after = functional_call(layer, thinned, arguments)
+            embedding = ()
             layer_states.append(after if isinstance(after, tuple) else (after,))
             if outputs_BH is not None:
-                x_TBH = x_TBH * outputs_BH.to(x_TBH.dtype)
-        return x_TBH, tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
+                x = x * outputs_BH.to(x.dtype)
+        return x, tuple(torch.cat(parts) for parts in zip(*layer_states, strict=True))
 
     def arrays(self) -> Arrays:
         """Return the weights by name, as NumPy copies on the CPU."""

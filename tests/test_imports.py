@@ -19,6 +19,7 @@ LEVELS = {
     "output": 1,
     "signals": 0,
     "blocks": 1,
+    "cell_arithmetic": 0,
     "cells": 1,
     "scan": 1,
     "strict_yaml": 1,

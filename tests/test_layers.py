@@ -29,6 +29,8 @@ VARIANTS = [name for name in CELLS if isinstance(layers.make(name, 1, 1), layers
 def random_layer(cell: str, num_inputs: int, num_units: int) -> nn.Module:
     """Make a layer in float64, every weight, bias and peephole drawn from -0.8 to 0.8."""
     layer = layers.make(cell, num_inputs, num_units).double()
+    if isinstance(layer, layers.LSTM):
+        layer.by_blocks = True
     generator = torch.Generator().manual_seed(num_inputs * 100 + num_units)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -0.8, 0.8, generator=generator)
@@ -218,6 +220,44 @@ def test_under_autocast_products_are_bf16_and_the_state_is_not(cell: str) -> Non
         assert torch.equal(after_PBH, after_PBH.bfloat16().float()) == (cell == "rnn-relu")
         is_scanned = cell not in WITH_PRODUCTS
         assert outputs_TBH.dtype == (torch.float32 if is_scanned else torch.bfloat16)
+
+
+@pytest.mark.parametrize("cell", WITH_PRODUCTS)
+@pytest.mark.parametrize("embedding_size", [0, 3])
+def test_ids_are_read_as_what_they_stand_for(cell: str, embedding_size: int) -> None:
+    """A row of the embedding, or a one-hot input: the same outputs, state and gradients, the embedding's among them."""
+    embedding_VE = torch.randn(6, embedding_size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows_VE = embedding_VE.requires_grad_() if embedding_size else torch.eye(6, dtype=torch.float64)
+    layer, (_, state_PBH) = random_layer(cell, rows_VE.shape[1], 4), random_inputs(cell, 5, 2, 1, 4)
+    ids_TB = torch.tensor([[0, 5], [2, 2], [5, 1], [0, 0], [3, 2]])
+    wanted = [*layer.parameters(), *([embedding_VE] if embedding_size else [])]
+    state = state_PBH if len(state_PBH) == 1 else tuple(part_BH[None] for part_BH in state_PBH)
+    outputs_TBH, after = layer(ids_TB, state, embedding_VE if embedding_size else None)
+    found = [outputs_TBH, torch.cat(after) if isinstance(after, tuple) else after]
+    expected = follow(cell, layer, rows_VE[ids_TB], state_PBH)
+    assert_close(found, expected, tolerance=1e-11)
+    gradients = (torch.autograd.grad(loss_of(*results), wanted) for results in (found, expected))
+    assert_close(*gradients, tolerance=1e-11)
+
+
+@pytest.mark.parametrize(("E", "H"), [(7, 5), (40, 33), (31, 32)])
+@pytest.mark.parametrize("cell", WITH_PRODUCTS)
+def test_under_autocast_sizes_need_not_be_whole_tiles(cell: str, E: int, H: int) -> None:
+    """What is added to make them whole changes nothing."""
+    layer = random_layer(cell, E, H).float()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(0.2)
+    x_TBE, state_PBH = (tensor.detach().float() for tensor in random_inputs(cell, 6, 3, E, H))
+    expected = follow(cell, layer, x_TBE, state_PBH)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = read(layer, x_TBE, state_PBH)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0, atol=0.05)
+    for gradients in zip(
+        *(torch.autograd.grad(y.float().sum(), list(layer.parameters())) for y in (found[0], expected[0])), strict=True
+    ):
+        assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm() + 1e-6
 
 
 @pytest.mark.parametrize(("cell", "bias"), [("mingru", [-7.0, 0.0]), ("minlstm", [20.0, -7.0, 0.0])])
