@@ -26,7 +26,6 @@ from torch.nn.functional import linear, pad
 
 from charlm.cell_arithmetic import ARITHMETIC, CellArithmetic, Gates, Step
 
-
 # Steps whose gradients go into those of the weights together.
 STEPS_AT_ONCE = 16
 # Columns of a matrix that bf16 instructions take at once.

@@ -13,8 +13,8 @@ from torch.func import functional_call
 from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
 from charlm.initialise import draw_
+from charlm.layers import LSTM, trains_by_blocks
 from charlm.layers import make as make_layer
-from charlm.layers import trains_by_blocks
 
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
@@ -75,6 +75,12 @@ class CharModel(nn.Module):
     def all_layers(self) -> list[nn.Module]:
         """Its layers, from left to right and then those from right to left."""
         return [*self.layers, *self.backward_layers]
+
+    def choose_kernel(self, lstm_by_blocks: bool) -> None:
+        """Have LSTM layers learn by our kernel, or by torch's own."""
+        for layer in self.all_layers:
+            if isinstance(layer, LSTM):
+                layer.by_blocks = lstm_by_blocks
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, how: str = "auto") -> None:

@@ -29,22 +29,32 @@ from charlm.runtime import Runtime
 from charlm.settings import DURATIONS, Config, TrainConfig
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
+from charlm.trials import Work
 from charlm.train import MIN_VALIDATION_CHARACTERS, Training
 from charlm.vocab import Ids, Vocabulary
 
 # Of what a model that fills blanks is shown at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
+# One-hot inputs of a text as it often is; how many there are is known only when the text is read.
+TYPICAL_INPUTS = 64
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "reset_probability", "optimizer", "evaluation_characters"}
 
 
 def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
     """Find out what a run will take, and write nothing down."""
-    runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+    runtime = choose_runtime(effective)
     text = _load_text(effective)
     seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
     training = Training(seeded, text, RunFolder(Path()), runtime)
     return runtime, forecast(training)
+
+
+def choose_runtime(effective: Config, before: dict[str, Any] | None = None) -> Runtime:
+    """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
+    model, train = effective.model, effective.train
+    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.hidden_size, train.batch_size)
+    return Runtime.choose(train.device, train.precision, train.threads, work, before)
 
 
 @contextmanager
@@ -52,7 +62,7 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
     """Set up a new run, write down its settings, and hold its folder."""
     if effective.seed is None:
         effective = effective.model_copy(update={"seed": sampling.draw_seed()})
-    runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+    runtime = choose_runtime(effective)
     text = _load_text(effective)
     run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
     with run.locked():
@@ -80,7 +90,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         effective = effective.model_copy(update={"data": effective.data.model_copy(update={"corpus": corpus})})
         if corpus == ["-"] and not is_given and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
-        runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
+        runtime = choose_runtime(effective, last.runtime)
         # Names that nobody has given now may be a stranger's.
         max_bytes = None if is_new_text or corpus != begun.data.corpus else _num_bytes(last)
         try:
@@ -168,7 +178,7 @@ def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_byte
 def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
     training = Training(effective, text, run, runtime)
     model = effective.model
-    say(f"run {one_line(str(run.path))}, seed {effective.seed}, {runtime}")
+    say(f"run {one_line(str(run.path))}, seed {effective.seed}, {runtime.described}")
     say(f"text {one_line(text.name)}: {len(text.ids):,} {text.vocabulary.unit}s, {len(text.vocabulary):,} different")
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {training.num_parameters:,} parameters")
     for note in training.notes:

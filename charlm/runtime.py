@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ import torch
 
 from charlm import usable_cores
 from charlm.errors import DeviceError
+from charlm.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
+
+# Below so many units torch's own LSTM is the faster one everywhere, and a trial would tell nothing.
+MIN_UNITS_OF_BLOCKS = 160
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -25,17 +30,35 @@ class Runtime:
 
     Attributes:
         device: where tensors live.
-        precision: `bf16` or `fp32`: how training blocks are computed; weights are always float32.
+        precision: `bf16` or `fp32`: how training blocks and Muon's directions are computed; weights are float32.
         threads: CPU threads.
+        lstm_by_blocks: whether an LSTM learns by our kernel and not by torch's own.
+        reasons: what was found out on the way to it, for a person.
     """
 
     device: torch.device
     precision: str
     threads: int
+    lstm_by_blocks: bool = False
+    reasons: tuple[str, ...] = ()
 
     @classmethod
-    def choose(cls, device: str, precision: str, threads: int | None) -> Runtime:
-        """Turn settings, `auto` among them, into what this machine can do.
+    def choose(
+        cls,
+        device: str,
+        precision: str,
+        threads: int | None,
+        work: Work | None = None,
+        before: Mapping[str, Any] | None = None,
+    ) -> Runtime:
+        """Turn settings, `auto` among them, into what this machine is fast with, found out by trying.
+
+        Args:
+            device: as the settings have it.
+            precision: likewise.
+            threads: likewise.
+            work: what the run will do; by default a block of a large LSTM.
+            before: the facts of a run that goes on: what was chosen then is not tried again.
 
         Raises:
             DeviceError: the machine lacks what was asked for by name.
@@ -43,14 +66,21 @@ class Runtime:
         keep_freed_memory()
         if threads or "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads or usable_cores())
-        chosen = torch.device(_best_device() if device == "auto" else device)
-        if chosen.type not in _available_devices():
-            raise DeviceError(f"this machine has no device `{device}`", f"there is {', '.join(_available_devices())}")
-        if precision == "auto":
-            precision = "bf16" if _bf16_is_fast(chosen) and _bf16_works(chosen) else "fp32"
-        elif precision == "bf16" and not _bf16_works(chosen):
-            raise DeviceError(f"bf16 does not work on this machine's {chosen.type}", "use `precision: fp32` or `auto`")
-        return cls(chosen, precision, torch.get_num_threads())
+        work, before = work or Work(), before or {}
+        name, of_device = _choose_device(work, before) if device == "auto" else (device, "")
+        if name not in _available_devices():
+            raise DeviceError(f"this machine has no device `{name}`", f"there is {', '.join(_available_devices())}")
+        chosen = torch.device(name)
+        precision, of_precision = _choose_precision(precision, chosen, work, before)
+        # torch's own kernel for the LSTM is as fast as its products on some processors, and on others a third slower.
+        by_blocks = name == "cpu" and precision == "fp32" and work.cell == "lstm" and _choose_blocks(work, before)
+        reasons = tuple(reason for reason in (of_device, of_precision) if reason)
+        return cls(chosen, precision, torch.get_num_threads(), by_blocks, reasons)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return what products are computed in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that training blocks are computed in."""
@@ -63,9 +93,15 @@ class Runtime:
         return {
             "device": self.device.type,
             "precision": self.precision,
+            "lstm_kernel": "blocks" if self.lstm_by_blocks else "torch",
             "threads": self.threads,
             "torch": torch.__version__,
         }
+
+    @property
+    def described(self) -> str:
+        """Say where a run trains, and why so."""
+        return f"{self} ({'; '.join(self.reasons)})" if self.reasons else str(self)
 
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
@@ -96,18 +132,40 @@ def _available_devices() -> list[str]:
     return devices
 
 
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    # Muon computes in bf16 on every device; older versions of Apple's system lack it.
-    return "mps" if torch.backends.mps.is_available() and _bf16_works(torch.device("mps")) else "cpu"
+def _choose_device(work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the device that learns a block in the shortest time, and why where there are several."""
+    devices = _available_devices()
+    if before.get("device") in devices:
+        return before["device"], ""
+    if len(devices) == 1:
+        return devices[0], ""
+    seconds = {device: block_seconds(work, torch.device(device)) for device in devices}
+    tried = ", ".join(f"{taken * 1e3:.1f} ms on {device}" for device, taken in seconds.items())
+    return min(devices, key=lambda device: seconds[device]), f"a block takes {tried}"
 
 
-def _bf16_is_fast(device: torch.device) -> bool:
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the arithmetic that is asked for or, for `auto`, that is faster, and what a trial found."""
+    if asked == "fp32":
+        return asked, ""
+    works = _bf16_works(device)
+    if asked == "bf16" and not works:
+        raise DeviceError(f"bf16 does not work on this machine's {device.type}", "use `precision: fp32` or `auto`")
+    if asked == "auto" and before.get("device") == device.type and before.get("precision") in ("fp32", "bf16"):
+        return (before["precision"] if works else "fp32"), ""
+    if not works:
+        return "fp32", ""
+    speed = bf16_speed(work, device)
+    if asked == "bf16":
+        slower = f"bf16 runs at {speed:.2g} times the pace of fp32 here; `precision: auto` would take fp32"
+        return asked, slower if speed < 1 else ""
+    return ("bf16" if speed >= MARGIN else "fp32"), f"bf16 runs at {speed:.2g} times the pace of fp32"
+
+
+def _choose_blocks(work: Work, before: Mapping[str, Any]) -> bool:
+    if "device" in before:
+        return before.get("lstm_kernel") == "blocks"
+    return work.num_units >= MIN_UNITS_OF_BLOCKS and block_kernel_speed(work) >= MARGIN
 
 
 def _bf16_works(device: torch.device) -> bool:

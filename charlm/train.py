@@ -66,7 +66,8 @@ class Training:
         self.model: CharModel = build(config.model.model_dump(), num_symbols)
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
         self.model.to(runtime.device)
-        self.optimizer = Optimizer(self.model, config.train)
+        self.model.choose_kernel(runtime.lstm_by_blocks)
+        self.optimizer = Optimizer(self.model, config.train, runtime.dtype)
         self.streams = Streams(
             self.parts.train,
             num_symbols,
@@ -276,7 +277,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nats = loss.item()
         if nats <= MAX_LOSS and math.isfinite(self.optimizer.clip()):
-            self.optimizer.step(rate, progress.weight_decay)
+            self.optimizer.step(rate, progress.weight_decay, progress.step)
             self.state = tuple(part_LBH.detach().float() for part_LBH in after)
             progress.count(nats)
         else:

@@ -34,7 +34,7 @@ def test_a_step_of_muon_has_the_same_size_whatever_the_gradient() -> None:
     for scale in (1.0, 1024.0):
         weight = torch.nn.Parameter(torch.zeros(8, 4))
         weight.grad = scale * torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
-        GateMuon([weight], num_gates=2, lr=0.1, weight_decay=0.0).step()
+        GateMuon([{"params": [weight]}], num_gates=2, lr=0.1).step()
         steps.append(weight.detach())
     torch.testing.assert_close(steps[0], steps[1], rtol=1e-6, atol=1e-6)
 
@@ -43,8 +43,52 @@ def test_muon_decays_weights_apart_from_the_gradient() -> None:
     """With a gradient of nothing a weight shrinks by rate times decay."""
     weight = torch.nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.zeros(4, 4)
-    GateMuon([weight], num_gates=1, lr=0.5, weight_decay=0.1).step()
+    GateMuon([{"params": [weight], "weight_decay": 0.1}], num_gates=1, lr=0.5).step()
     torch.testing.assert_close(weight.detach(), torch.full((4, 4), 0.95))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 48)])
+def test_muon_of_one_gate_is_that_of_torch(shape: tuple[int, int]) -> None:
+    """Three steps along random gradients, with decay: torch's update is as near as its own rounding and slack are."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = (torch.randn(shape, generator=generator) for _ in range(4))
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    group = {"params": [ours], "weight_decay": 0.1}
+    optimizers = [
+        GateMuon([group], num_gates=1, lr=0.05),
+        torch.optim.Muon([theirs], lr=0.05, weight_decay=0.1, momentum=0.9, adjust_lr_fn="original"),
+    ]
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moves = [(weight.detach() - start).flatten() for weight in (ours, theirs)]
+    assert torch.nn.functional.cosine_similarity(*moves, dim=0) > 0.99
+    assert moves[0].norm() == pytest.approx(moves[1].norm().item(), rel=0.15)
+
+
+def test_gates_in_turns_move_twice_as_far_half_as_often() -> None:
+    """Under one gradient throughout, the weights are where they would be without turns, after every second step."""
+    start = torch.randn(4 * 6, 6, generator=torch.Generator().manual_seed(0))
+    weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    optimizers = [
+        GateMuon([{"params": [weight], "in_turns": in_turns}], num_gates=4, lr=0.1)
+        for weight, in_turns in zip(weights, (True, False), strict=True)
+    ]
+    for turn in range(2):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.randn(4 * 6, 6, generator=torch.Generator().manual_seed(1))
+            optimizer.step(turn=turn)
+        has_moved = (weights[0].detach() != start).view(4, -1).all(1)
+        assert has_moved.tolist() == [True, turn == 1, True, turn == 1]
+    torch.testing.assert_close(weights[0].detach(), weights[1].detach())
+
+
+def test_bf16_is_precise_enough_to_step_in() -> None:
+    """The direction is that of float32 to a percent."""
+    matrices = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    pair = (orthogonalise(matrices, dtype).flatten() for dtype in (torch.float32, torch.bfloat16))
+    assert torch.nn.functional.cosine_similarity(*pair, dim=0) > 0.99
 
 
 def test_muon_takes_the_recurrent_matrices_and_adamw_all_else() -> None:
