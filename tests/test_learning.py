@@ -191,7 +191,7 @@ def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
     The characters and their number stay, for the vocabulary is that of the whole text. The first validation or test
     character is not even an input.
     """
-    changes = {"model__cell": cell, "data__validation_fraction": 0.1, "data__test_fraction": 0.1}
+    changes: dict[str, Any] = {"model__cell": cell, "data__validation_fraction": 0.1, "data__test_fraction": 0.1}
     changes |= {"train__steps": 170, "train__reset_probability": 0.1, "model__dropout": 0.3}
     train_end = int(len(TEXT) * 0.8)
     other_text = TEXT[:train_end] + "".join(random.Random(1).choices(sorted(set(TEXT)), k=len(TEXT) - train_end))
