@@ -24,13 +24,14 @@ from charlm.evaluate import Scores
 from charlm.files import expanded, write_atomic
 from charlm.fill import Filler
 from charlm.forecast import Forecast, check_memory, forecast
+from charlm.learner import MIN_VALIDATION_CHARACTERS
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.settings import DURATIONS, Config, TrainConfig
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
-from charlm.train import MIN_VALIDATION_CHARACTERS, Training
+from charlm.train import Training
 from charlm.vocab import Ids, Vocabulary
 
 # Of what a model that fills blanks is shown at the end of its training.

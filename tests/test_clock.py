@@ -255,7 +255,8 @@ def test_a_timed_run_and_its_scoring_end_in_time(
     training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=budget, **sizes)
     interrupt(training, 10**9)
     scores = training.measure_best()
-    assert 0.5 * budget <= training.clock.seconds <= 1.15 * budget
+    # Where blocks are short nothing comes late.
+    assert 0.5 * budget <= training.clock.seconds <= (1.02 if is_whole else 1.15) * budget
     assert len(records(training)) >= 1
     assert scores is not None
     assert (scores.characters == len(training.parts.validation)) == is_whole

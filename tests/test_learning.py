@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load
 from charlm.evaluate import Scores, evaluate, evaluate_dynamically
+from charlm.learner import MIN_VALIDATION_CHARACTERS
 from charlm.model import CharModel, build
 from charlm.runs import text_to_score, verdict
-from charlm.train import MIN_VALIDATION_CHARACTERS, Training
+from charlm.train import Training
 from charlm.vocab import Ids
 from tests.commands import SHORT, SMALL, call
 from tests.training import TEXT, begin, interrupt, metrics
