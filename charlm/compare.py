@@ -38,7 +38,7 @@ class Figures:
         steps: how many blocks.
         at_equal_time: validation in bits per character when the shortest of the runs compared ended.
         at_equal_steps: the same at the last step that all of them reached.
-        best: of the best model, on all of the held-out text.
+        best: of the best model, on all of the held-out text or a sample spread over it.
     """
 
     run: str

@@ -13,6 +13,7 @@ from charlm.errors import ModelFileError
 from charlm.output import ESCAPED
 from charlm.progress import Record
 from charlm.sample import Choice, joined, start, stream
+from charlm.schedule import Clock, Every
 from charlm.stepper import Stepper
 from charlm.train import BITS, RECORDS_PER_EVALUATION, Training
 
@@ -21,13 +22,17 @@ GLIMPSE_LENGTH = 100
 GLIMPSE_TEMPERATURE = 0.7
 # The sample that `train.sample_every` asks for.
 SAMPLE_LENGTH = 200
+# Where there is no bar, the longest time between two lines, and to the first.
+LINE_SECONDS = 60.0
+FIRST_LINE_SECONDS = 5.0
+SCORING = "scoring the best model on what was held out"
 
 
-class TrainingDisplay:
-    """Shows records as they come; between them a bar moves, where there is a terminal."""
+class _Display:
+    """A bar on a terminal with lines above it; elsewhere lines alone."""
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
+    def __init__(self, description: str, clock: Clock) -> None:
+        self._clock = clock
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
             BarColumn(bar_width=12),
@@ -40,15 +45,8 @@ class TrainingDisplay:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._can_validate = len(training.parts.validation) > 0
-        self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
-        # What sees both sides of a character fills blanks and writes nothing.
-        self._can_write = training.config.model.direction != "both"
-        self._per = self._unit if self._can_write else f"masked {self._unit}"
-        self._num_shown = 0
-        # Where a run is taken up again, the sample has been seen.
-        self._sampled_at = training.progress.step
-        self._task = self._bar.add_task("", total=1.0)
+        self._task = self._bar.add_task(description, total=1.0)
+        self._lines = Every(LINE_SECONDS, clock.seconds, FIRST_LINE_SECONDS)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -59,6 +57,47 @@ class TrainingDisplay:
     ) -> None:
         self._bar.stop()
 
+    def say(self, message: str) -> None:
+        """Write a line above the bar."""
+        if self._console.is_terminal:
+            self._console.print(message, soft_wrap=True)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def _say_now_and_then(self, message: str) -> None:
+        seconds = self._clock.seconds
+        if self._lines.is_due(seconds) and not self._console.is_terminal:
+            self._lines.done(seconds)
+            self.say(message)
+
+
+class ScoringDisplay(_Display):
+    """Shows how much of a text is scored, where that takes long."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(SCORING, clock or Clock())
+
+    def show(self, share: float) -> None:
+        """Show how much is done, from 0 to 1."""
+        self._bar.update(self._task, completed=share)
+        self._say_now_and_then(f"{SCORING}, {share:.0%} done")
+
+
+class TrainingDisplay(_Display):
+    """Shows records as they come; between them a bar moves, where there is a terminal."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__("", training.clock)
+        self._training = training
+        self._can_validate = len(training.parts.validation) > 0
+        self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
+        # What sees both sides of a character fills blanks and writes nothing.
+        self._can_write = training.config.model.direction != "both"
+        self._per = self._unit if self._can_write else f"masked {self._unit}"
+        self._num_by_share = 0
+        # Where a run is taken up again, the sample has been seen.
+        self._sampled_at = training.progress.step
+
     def tick(self) -> None:
         """Move the bar to where the run is, and show a sample where the settings ask for one now and then."""
         self._bar.update(self._task, completed=self._training.share)
@@ -68,15 +107,26 @@ class TrainingDisplay:
             smoothed = f"smoothed {self._training.progress.smoothed_nats * BITS:.3f} bits/{self._unit}"
             self.say(f"--- step {step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
 
+    def watch(self, share: float) -> None:
+        """Show how far a validation is, where that takes long."""
+        self._bar.update(self._task, description=f"validation, {share:.0%} done")
+        seconds, step = self._clock.seconds, self._training.progress.step
+        self._say_now_and_then(f"{seconds:6.1f} s  step {step:,}  validation, {share:.0%} done")
+
     def show(self, record: Record) -> None:
-        """Show a record; those with a validation stay on the screen."""
+        """Show a record; those with a validation stay on the screen, and without a bar others now and then."""
         bits = record.train_bits_per_character
         train = "train -" if bits is None else f"train {bits:.3f}"
         pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
         self._bar.update(self._task, description=f"{train} bits/{self._per}, {pace}")
-        self._num_shown += 1
+        self._num_by_share += record.by is None
         validation = record.validation_bits_per_character
-        if validation is not None or (not self._can_validate and self._num_shown % RECORDS_PER_EVALUATION == 0):
+        is_in_place_of_validation = (
+            record.by is None and not self._can_validate and self._num_by_share % RECORDS_PER_EVALUATION == 0
+        )
+        is_line_due = self._lines.is_due(record.seconds) and not self._console.is_terminal
+        if validation is not None or is_in_place_of_validation or is_line_due:
+            self._lines.done(record.seconds)
             measured = "" if validation is None else f", validation {validation:.3f}"
             best = self._training.progress.best_bits
             if validation is not None and best is not None and best < validation:
@@ -103,10 +153,3 @@ class TrainingDisplay:
         except ModelFileError:
             # A state without bounds, left to itself; the run may yet learn to hold it.
             return "(it cannot write yet: its numbers overflow)"
-
-    def say(self, message: str) -> None:
-        """Write a line above the bar."""
-        if self._console.is_terminal:
-            self._console.print(message, soft_wrap=True)
-        else:
-            print(message, file=sys.stderr, flush=True)

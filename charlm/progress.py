@@ -39,6 +39,8 @@ class Progress:
         weight_dropout: share of recurrent weights left out.
         weight_decay: of the recurrent layers' matrices.
         settled: whether these three are final: until a timed run knows its pace they are those of a short one.
+        reserved_seconds: of a timed run, kept for what comes after its last block; 0 before that is known.
+        evaluation_characters: how many characters a validation of a timed run may read; 0 for what the settings say.
         finished: why the run is over; empty while it is not.
     """
 
@@ -56,6 +58,8 @@ class Progress:
     weight_dropout: float = 0.0
     weight_decay: float = 0.0
     settled: bool = False
+    reserved_seconds: float = 0.0
+    evaluation_characters: int = 0
     finished: str = ""
 
     def count(self, nats: float) -> None:
@@ -88,9 +92,37 @@ class Progress:
         return progress
 
 
+@dataclass
+class Losses:
+    """Losses of blocks, to be averaged.
+
+    Attributes:
+        nats: their sum.
+        count: how many they are.
+    """
+
+    nats: float = 0.0
+    count: int = 0
+
+    def add(self, nats: float) -> None:
+        """Count a block that was learned, by its loss."""
+        self.nats += nats
+        self.count += 1
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean; None where there are none."""
+        return self.nats / self.count if self.count else None
+
+
 @dataclass(frozen=True)
 class Record:
-    """One line of `metrics.jsonl`."""
+    """One line of `metrics.jsonl`.
+
+    Those by share of the run come in every run of the same settings, and their losses are those since the one before
+    of that kind. Those by the clock come between them where much time goes by, say `"by": "clock"`, and have the losses
+    since the line before.
+    """
 
     step: int
     epoch: float
@@ -101,6 +133,7 @@ class Record:
     characters_per_second: float
     validation_bits_per_character: float | None = None
     skipped: int = 0
+    by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields, without those that were not measured."""

@@ -181,7 +181,7 @@ def compare(
         print_json(compared.to_json())
     else:
         print(compared.to_markdown())
-        say(f"validation in bits per {compared.per}; `best` on all that was held out, the others on its beginning")
+        say(f"validation in bits per {compared.per}; `best` as measured at the end, the others on the beginning")
 
 
 @app.command()

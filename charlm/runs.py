@@ -18,19 +18,21 @@ from charlm import corpus as corpora
 from charlm import sample as sampling
 from charlm.checkpoint import ModelFile, load
 from charlm.corpus import Corpus
-from charlm.display import TrainingDisplay
+from charlm.display import ScoringDisplay, TrainingDisplay
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
+from charlm.evaluate import Scores
 from charlm.files import expanded, write_atomic
 from charlm.fill import Filler
 from charlm.forecast import Forecast, check_memory, forecast
+from charlm.learner import MIN_VALIDATION_CHARACTERS
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.settings import DURATIONS, Config, TrainConfig
 from charlm.signals import Interrupt
 from charlm.stepper import Stepper
+from charlm.train import Training
 from charlm.trials import Work
-from charlm.train import MIN_VALIDATION_CHARACTERS, Training
 from charlm.vocab import Ids, Vocabulary
 
 # Of what a model that fills blanks is shown at the end of its training.
@@ -196,15 +198,23 @@ def learn(training: Training) -> None:
                 display.tick()
                 return interrupt.signal is not None
 
-            for record in training.learn(should_stop, display.say):
+            for record in training.learn(should_stop, display.say, display.watch):
                 display.show(record)
-    if interrupt.signal is not None and not training.progress.finished:
-        if not training.logbook.write():
-            error = _moved_to_safety(training)
-            report_error(str(error), error.hint, interrupt.exit_code)
-        else:
-            say(f"saved at step {training.progress.step:,}; `charlm train --resume {training.run.path}` goes on")
-        raise typer.Exit(interrupt.exit_code)
+    if interrupt.signal is not None:
+        _leave(training, interrupt.exit_code)
+
+
+def _leave(training: Training, exit_code: int) -> None:
+    """End the process as a signal asked for, and say where the run is."""
+    step, path = training.progress.step, training.run.path
+    if not training.logbook.write():
+        error = _moved_to_safety(training)
+        report_error(str(error), error.hint, exit_code)
+    elif training.progress.finished:
+        say(f"saved at step {step:,}: the run is complete; `charlm eval --model {path}` scores its best model")
+    else:
+        say(f"saved at step {step:,}; `charlm train --resume {path}` goes on")
+    raise typer.Exit(exit_code)
 
 
 def _moved_to_safety(training: Training) -> RunError:
@@ -228,22 +238,54 @@ def verdict(training: Training) -> str:
     return f"no validation has been better since step {since:,}: it began to learn its text by heart"
 
 
+class _Left(Exception):
+    """A signal came during the scoring."""
+
+
+def _score_best(training: Training) -> Scores | None:
+    """Score the best model, which a signal ends together with the process; the run is saved already."""
+    with ScoringDisplay() as display:
+        farewell = "ending the scoring; again to quit at once"
+        with Interrupt(lambda: display.say(farewell)) as interrupt:
+
+            def watch(share: float) -> None:
+                display.show(share)
+                if interrupt.signal is not None:
+                    raise _Left
+
+            scores = None
+            with suppress(_Left):
+                scores = training.measure_best(watch)
+    if interrupt.signal is not None:
+        _leave(training, interrupt.exit_code)
+    return scores
+
+
+def _as_measured(training: Training, scores: Scores) -> str:
+    """Return what the scores of the best model are, and of what."""
+    unit = training.corpus.vocabulary.unit
+    accuracy, per = "", unit
+    if training.model.direction == "both":
+        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the likeliest"
+    if scores.characters == len(training.parts.validation):
+        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
+    error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"
+    return (
+        f"{scores.bits_per_character:.3f}{error} bits per {per} on {scores.characters:,} of the "
+        f"{len(training.parts.validation):,} held out, in segments spread over them{accuracy}; `charlm eval` scores all"
+    )
+
+
 def conclude(training: Training, sample_length: int, temperature: float, as_json: bool) -> None:
     """Measure the best model, show what it writes, and say where it is.
 
     Raises:
         RunError: something of the run could not be written to the end.
     """
-    scores = training.measure_best()
+    scores = _score_best(training)
     error = None if training.logbook.write() else _moved_to_safety(training)
     best, file = training.run.best, training.logbook.best
-    measured = ""
-    if scores is not None:
-        unit = training.corpus.vocabulary.unit
-        accuracy = ""
-        if training.model.direction == "both":
-            unit, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the likeliest"
-        measured = f": {scores.bits_per_character:.3f} bits per {unit} on all {scores.characters:,} held out{accuracy}"
+    measured = "" if scores is None else f": {_as_measured(training, scores)}"
     if training.progress.finished not in ("", "done"):
         say(f"ended early: {training.progress.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from charlm.settings import TrainConfig
@@ -13,30 +14,77 @@ SHARE_TO_PROJECT_FROM = 0.06
 
 
 class Clock:
-    """Seconds of a run that goes on, unmoved by changes of the system's time."""
+    """Seconds of a run from the moment this is made, unmoved by changes of the system's time.
 
-    def __init__(self, seconds_before: float) -> None:
-        self._began = time.monotonic() - seconds_before
+    Attributes:
+        now: seconds from any moment, that only grow.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self._began, self._before = now(), 0.0
+
+    def go_on_from(self, seconds: float) -> None:
+        """Count what the run had taken before this was made."""
+        self._before = seconds
 
     @property
     def seconds(self) -> float:
         """How long the run has taken."""
-        return time.monotonic() - self._began
+        return self._before + self.now() - self._began
+
+
+class Every:
+    """Tells when something is due that must happen every so many seconds, by looking now and then.
+
+    It is due when the next look would come too late, if that is as far off as the last one.
+    """
+
+    def __init__(self, every_seconds: float, seconds: float, first_seconds: float | None = None) -> None:
+        """Begin.
+
+        Args:
+            every_seconds: the longest time between two.
+            seconds: what the clock shows now.
+            first_seconds: the longest time to the first; as to the others where None.
+        """
+        self._every = every_seconds
+        self._looked_at = seconds
+        self._limit = seconds + (every_seconds if first_seconds is None else first_seconds)
+
+    def is_due(self, seconds: float, ahead: float = 0.0) -> bool:
+        """Look, and tell whether it is due.
+
+        Args:
+            seconds: what the clock shows now.
+            ahead: seconds that the time to the next look may be longer than that since the last one.
+        """
+        gap, self._looked_at = seconds - self._looked_at, seconds
+        return seconds + gap + ahead > self._limit
+
+    def done(self, seconds: float) -> None:
+        """Count from now on, for it has happened."""
+        self._limit = seconds + self._every
 
 
 class Pace:
-    """Characters per second of learning, from one measurement to the next."""
+    """Characters per second of learning, from one measurement to the next.
+
+    Attributes:
+        last: what was measured last.
+    """
 
     def __init__(self, clock: Clock, characters: int) -> None:
         self._clock = clock
+        self.last = 0.0
         self._seconds, self._characters = clock.seconds, characters
 
     def measure(self, characters: int) -> float:
         """Return the pace since the last call, given all characters so far."""
         seconds = self._clock.seconds
-        pace = (characters - self._characters) / max(seconds - self._seconds, 1e-9)
+        self.last = (characters - self._characters) / max(seconds - self._seconds, 1e-9)
         self._seconds, self._characters = seconds, characters
-        return pace
+        return self.last
 
     def resume(self) -> None:
         """Leave out the time since the last measurement."""
@@ -67,14 +115,24 @@ class Projection:
         return step + (step - first_step) / (seconds - first_seconds) * (planned_seconds - seconds)
 
 
-def share_of(settings: TrainConfig, step: int, seconds: float, blocks_per_epoch: int) -> float:
-    """Return how much of a run is done, from 0 to 1, by what its settings say of how long it is."""
+def share_of(
+    settings: TrainConfig, step: int, seconds: float, blocks_per_epoch: int, reserved_seconds: float = 0.0
+) -> float:
+    """Return how much of a run is done, from 0 to 1, by what its settings say of how long it is.
+
+    Args:
+        settings: they say it in steps, epochs or seconds.
+        step: blocks learned so far.
+        seconds: spent so far.
+        blocks_per_epoch: of the training part.
+        reserved_seconds: of a timed run, for what comes after the last block.
+    """
     if settings.steps is not None:
         done = step / settings.steps
     elif settings.epochs is not None:
         done = step / max(1, round(settings.epochs * blocks_per_epoch))
     else:
-        done = seconds / (settings.time or math.inf)
+        done = seconds / max((settings.time or math.inf) - reserved_seconds, 1e-9)
     return min(done, 1.0)
 
 

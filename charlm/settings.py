@@ -192,7 +192,10 @@ class TrainConfig(Settings):
         10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
     )
     evaluation_characters: int = Field(
-        20_000, ge=1, le=10**9, description="how much of the validation part each reads; the best is measured on all"
+        20_000,
+        ge=1,
+        le=10**9,
+        description="how much of the validation part each reads, at most; the best is measured on more",
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
     sample_every: int | None = Field(

@@ -3,119 +3,81 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch.nn import functional
-
-from charlm.checkpoint import MAX_NUMBER, Arrays, ModelFile
-from charlm.corpus import Corpus, split
-from charlm.errors import ModelFileError, RunError, TrainingError
-from charlm.evaluate import Scores, evaluate
-from charlm.model import CharModel, State, build, draw_masks, tensor_of
-from charlm.optimizer import Optimizer
-from charlm.progress import MAX_ROLLBACKS, Progress, Record
-from charlm.run_folder import Logbook, RunFolder
+from charlm.checkpoint import ModelFile
+from charlm.corpus import Corpus
+from charlm.errors import ModelFileError, TrainingError
+from charlm.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
+from charlm.learner import MIN_VALIDATION_CHARACTERS, Learner
+from charlm.progress import MAX_ROLLBACKS, Losses, Record
+from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
-from charlm.schedule import Clock, Pace, Projection, due, held_back, rate_of, share_of
+from charlm.schedule import Clock, Every, Pace, due, rate_of
 from charlm.settings import Config
-from charlm.streams import Block, Streams, fit
+from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
 RECORDS_PER_EVALUATION = 10
+# The longest time between two saves and between two records, and to the first record.
 SAVE_SECONDS = 60.0
-# Fewer characters than these do not tell which of two models is better.
-MIN_VALIDATION_CHARACTERS = 64
+RECORD_SECONDS = 10.0
+FIRST_RECORD_SECONDS = 5.0
 MAX_SKIPPED_IN_A_ROW = 5
-# Nats per character: what guesses worse than that has left all bounds.
-MAX_LOSS = 1e6
 # Of its time, what a timed run may have spent on evaluations when it begins another.
 MAX_EVALUATION_SHARE = 0.03
+# Of its time, what a timed run reserves at the most for the scoring at its end, and for all that comes at its end.
+MAX_SCORING_SHARE = 0.1
+MAX_RESERVED_SHARE = 0.5
+# What a timed run may take beyond its time: a block that has begun, or a scoring that is slower than it was at first.
+GRACE_SHARE = 0.05
+# The first save has no moments yet; at the end there are `last` with them and `best` twice.
+SAVES_AT_END = 6
+# Runs of steps and epochs are the same on every machine: at their end no more than this is read of what is held out.
+MAX_CHARACTERS_SCORED = 500_000
 
 
-class Training:
-    """A run in the making: model, optimiser, streams and progress.
+class After(NamedTuple):
+    """What a block is followed by.
 
     Attributes:
-        config: the effective settings, seed included.
-        corpus: the text.
-        logbook: where it is written down.
-        notes: what a person should know before it starts.
+        is_over: whether it was the last one.
+        roll_back: whether the run returns to its last good state, and nothing else is done.
+        validate: whether a validation follows, and a save that a rollback returns to.
+        record: whether a record follows by share of the run.
+        record_by_clock: whether one follows because much time has gone by without.
+        save_by_clock: likewise for a save.
     """
 
-    def __init__(self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime) -> None:
-        assert config.seed is not None
-        self.config, self.corpus, self.logbook, self.runtime = config, corpus, Logbook(run), runtime
-        self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
-        sizes = (config.train.batch_size, config.train.block_size)
-        self.num_streams, self.block_size = fit(len(self.parts.train), *sizes, config.train.reset_probability)
-        self.notes = list(corpus.notes)
-        if (self.num_streams, self.block_size) != sizes:
-            self.notes.append(
-                f"the text has {len(self.parts.train):,} characters to train on: "
-                f"{self.num_streams} x {self.block_size} of them are read at a time"
-            )
-        if len(self.parts.validation) < MIN_VALIDATION_CHARACTERS:
-            self.notes.append(
-                f"{len(self.parts.validation)} characters are held out, too few to tell which model is best: "
-                "the last one is kept"
-            )
-        num_symbols = len(corpus.vocabulary)
-        self.model: CharModel = build(config.model.model_dump(), num_symbols)
-        self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
-        self.model.to(runtime.device)
-        self.model.choose_kernel(runtime.lstm_by_blocks)
-        self.optimizer = Optimizer(self.model, config.train, runtime.dtype)
-        self.streams = Streams(
-            self.parts.train,
-            num_symbols,
-            self.num_streams,
-            self.block_size,
-            config.seed,
-            config.train.reset_probability,
-            config.model.direction,
-        )
-        self.state = self._start_state()
-        self.progress = Progress(smoothed_nats=math.log(num_symbols))
-        self._regularise(num_epochs=0)
+    is_over: bool
+    roll_back: bool
+    validate: bool
+    record: bool
+    record_by_clock: bool
+    save_by_clock: bool
+
+
+class Training(Learner):
+    """A run in the making: it learns, reports, validates and saves until it is over."""
+
+    def __init__(
+        self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime, clock: Clock | None = None
+    ) -> None:
+        super().__init__(config, corpus, run, runtime, clock)
         self._tell: Callable[[str], None] = lambda message: None
+        self._watch: Tick = lambda share: None
         self._last_good: ModelFile | None = None
-        self._saved_at = 0.0
-        self._evaluation_seconds = 0.0
-        self._projection = Projection()
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the model learns."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
-    def run(self) -> RunFolder:
-        """Its folder."""
-        return self.logbook.run
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether weights, optimiser and carried state are all numbers that can be gone on with."""
-        tensors = (*self.model.parameters(), *self.optimizer.tensors(), *self.state)
-        # Asked this way round it is NaN's answer too.
-        return all(bool((tensor.abs() <= MAX_NUMBER).all()) for tensor in tensors)
-
-    @property
-    def epoch(self) -> float:
-        """How often the training part has been read."""
-        return self.streams.epoch(self.progress.step)
+        self._rate = 0.0
+        self._block_seconds: deque[float] = deque(maxlen=2)
+        self._save_seconds = 0.0
+        self._evaluation_seconds = self._last_evaluation_seconds = 0.0
+        self._begin_to_count()
 
     @property
     def _characters_learned(self) -> int:
         return self.progress.step * self.num_streams * self.block_size
-
-    @property
-    def share(self) -> float:
-        """How much of the run is done, from 0 to 1."""
-        return share_of(self.config.train, self.progress.step, self.progress.seconds, self.streams.blocks_per_epoch)
 
     @property
     def _can_afford_evaluation(self) -> bool:
@@ -123,8 +85,24 @@ class Training:
         is_timed = self.config.train.time is not None
         return not is_timed or self._evaluation_seconds <= MAX_EVALUATION_SHARE * self.progress.seconds
 
+    @property
+    def _fits_another_block(self) -> bool:
+        budget, progress = self.config.train.time, self.progress
+        if budget is None:
+            return True
+        # The shorter of two, for one may have had to wait for something else.
+        block_seconds = min(self._block_seconds)
+        return progress.seconds + block_seconds <= budget - progress.reserved_seconds + GRACE_SHARE * budget
+
+    @property
+    def _validated_part(self) -> Ids:
+        return self.parts.validation[: self.config.train.evaluation_characters]
+
     def learn(
-        self, should_stop: Callable[[], bool] = lambda: False, tell: Callable[[str], None] | None = None
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] | None = None,
+        watch: Tick | None = None,
     ) -> Iterator[Record]:
         """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
 
@@ -133,214 +111,197 @@ class Training:
         Args:
             should_stop: asked after every block; once it is true the run is saved and this returns.
             tell: called with what a person should know as it happens.
+            watch: called during a validation with the share of it that is done.
 
         Yields:
-            a record per report, as it was written to `metrics.jsonl`.
+            a record per report, as it was written to `metrics.jsonl`, where those made during a validation stand too.
 
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        settings = self.config.train
-        self._tell = tell or self._tell
-        clock = Clock(self.progress.seconds)
-        pace = Pace(clock, self._characters_learned)
+        self._tell, self._watch = tell or self._tell, watch or self._watch
+        self._begin()
+        while not self.progress.finished and not should_stop():
+            # Whatever the set-up took, a run begins with its first block.
+            share_before = self.share if self.progress.step else 0.0
+            self._learn_next_block(share_before)
+            after = self._decide(share_before)
+            if after.roll_back:
+                self._roll_back()
+                continue
+            record = self._report(after) if after.record or after.record_by_clock else None
+            if after.validate:
+                self._finish_if_over(after)
+                self.save()
+            elif after.save_by_clock:
+                self._save_by_clock()
+            if record:
+                yield record
+        if not self.progress.finished:
+            self.save()
+
+    def _begin(self) -> None:
+        """Save what there is, and plan by the clock."""
         if self.run.last.exists():
             self._last_good = self.snapshot()
         else:
+            began = self.clock.seconds
             self.save()
-        while not self.progress.finished and not should_stop():
-            share_before = self.share
-            rate = rate_of(settings, share_before, self.epoch) * 0.5**self.progress.rollbacks
-            self._settle_regularisation()
-            self.learn_block(self.streams.block(self.progress.step), rate)
-            self.progress.step += 1
-            self.progress.seconds = clock.seconds
-            if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-                self._roll_back()
-                continue
+            self._save_seconds = self.clock.seconds - began
+        self._reserve_seconds()
+        self._begin_to_count()
 
-            is_evaluation = self.share >= 1 or (
-                due(share_before, self.share, settings.evaluations) and self._can_afford_evaluation
-            )
-            if is_evaluation and not self.is_finite:
-                self._roll_back()
-                continue
-            if is_evaluation or due(share_before, self.share, RECORDS_PER_EVALUATION * settings.evaluations):
-                characters_per_second = pace.measure(self._characters_learned)
-                validation = self._validate() if is_evaluation else None
-                pace.resume()
-                self._evaluation_seconds += clock.seconds - self.progress.seconds
-                self.progress.seconds = clock.seconds
-                record = self._take_record(rate, characters_per_second, validation)
-                self._write_down(record=self._in_units(record.to_json()))
-                if is_evaluation:
-                    self._keep_if_best(validation)
-                    self._finish_if_over()
-                    self.save()
-                yield record
-            if self.progress.seconds - self._saved_at > SAVE_SECONDS:
-                self.save()
-        if not self.progress.finished:
-            self.save()
+    def _begin_to_count(self) -> None:
+        seconds = self.clock.seconds
+        self._pace = Pace(self.clock, self._characters_learned)
+        self._records = Every(RECORD_SECONDS, seconds, FIRST_RECORD_SECONDS)
+        self._saves = Every(SAVE_SECONDS, seconds)
+
+    def _reserve_seconds(self) -> None:
+        """Plan when a timed run learns its last block, so that what follows ends in time; once for all of a run."""
+        budget, progress = self.config.train.time, self.progress
+        if budget is None or progress.reserved_seconds:
+            return
+        reserved = SAVES_AT_END * self._save_seconds
+        if len(self.parts.validation):
+            now, whole = self.clock.now, self.parts.validation
+            validation = reading_that_fits(self.model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
+            progress.evaluation_characters, seconds = validation
+            reserved += seconds + reading_that_fits(self.model, whole, MAX_SCORING_SHARE * budget, now)[1]
+        progress.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
+
+    def _learn_next_block(self, share: float) -> None:
+        progress = self.progress
+        self._rate = rate_of(self.config.train, share, self.epoch) * 0.5**progress.rollbacks
+        self._settle_regularisation()
+        began = self.clock.seconds
+        self.learn_block(self.streams.block(progress.step), self._rate)
+        progress.step += 1
+        progress.seconds = self.clock.seconds
+        self._block_seconds.append(progress.seconds - began)
+
+    def _decide(self, share_before: float) -> After:
+        """Decide what follows the block that was learned: by share of the run, and what the clock adds."""
+        progress, times = self.progress, self.config.train.evaluations
+        is_over = self.share >= 1 or not self._fits_another_block
+        validate = is_over or (due(share_before, self.share, times) and self._can_afford_evaluation)
+        is_lost = progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW or (validate and not self.is_finite)
+        record = validate or due(share_before, self.share, RECORDS_PER_EVALUATION * times)
+        is_record_due = self._records.is_due(progress.seconds)
+        # The next block may be followed by a validation before it can be saved.
+        is_save_due = self._saves.is_due(progress.seconds, ahead=self._last_evaluation_seconds)
+        return After(is_over, is_lost, validate, record, is_record_due and not record, is_save_due)
+
+    def _report(self, after: After) -> Record:
+        """Write a record, after a validation where one is due."""
+        self._pace.measure(self._characters_learned)
+        if not after.record:
+            return self._write_record_by_clock()
+        progress, validation = self.progress, None
+        if after.validate:
+            validation = self._validate()
+            self._pace.resume()
+            self._last_evaluation_seconds = self.clock.seconds - progress.seconds
+            self._evaluation_seconds += self._last_evaluation_seconds
+            progress.seconds = self.clock.seconds
+        record = self._record(Losses(progress.nats, progress.num_losses), validation)
+        progress.nats, progress.num_losses = 0.0, 0
+        self._write_record(record)
+        if after.validate:
+            self._keep_if_best(validation)
+        return record
+
+    def _write_record_by_clock(self) -> Record:
+        """Write a record of what was learned since the last one; nothing in it touches what the next one will say."""
+        record = self._record(self._since_record, None, by="clock")
+        self._write_record(record)
+        return record
+
+    def _write_record(self, record: Record) -> None:
+        self._since_record = Losses()
+        self._records.done(record.seconds)
+        self._write_down(record=self._in_units(record.to_json()))
+
+    def _record(self, losses: Losses, validation: float | None, by: str | None = None) -> Record:
+        progress, mean = self.progress, losses.mean
+        return Record(
+            step=progress.step,
+            epoch=self.epoch,
+            seconds=progress.seconds if by is None else self.clock.seconds,
+            train_bits_per_character=None if mean is None else mean * BITS,
+            smoothed_bits_per_character=progress.smoothed_nats * BITS,
+            learning_rate=self.config.train.learning_rate * self._rate,
+            characters_per_second=self._pace.last,
+            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
+            skipped=progress.skipped,
+            by=by,
+        )
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`, unless it holds numbers that are not finite."""
         if not self.is_finite:
             self._roll_back()
             return
-        self._last_good, self._saved_at = self.snapshot(), self.progress.seconds
-        self._write_down(last=self._last_good)
+        self._last_good = self.snapshot()
+        self._write_last(self._last_good)
 
-    def snapshot(self) -> ModelFile:
-        """Return the state of the run: all that going on exactly needs."""
-        carried = {f"carried.{index}": part.cpu().numpy().copy() for index, part in enumerate(self.state)}
-        return self._model_file(self.model.arrays() | self.optimizer.arrays() | carried, asdict(self.progress))
+    def _save_by_clock(self) -> None:
+        """Save for the case that the process is killed; a rollback returns to where it would without the clock."""
+        if self.is_finite:
+            self._write_last(self.snapshot())
 
-    def restore(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
-        """Go back to, or on from, a snapshot.
+    def _write_last(self, state: ModelFile) -> None:
+        self._saves.done(self.clock.seconds)
+        self._write_down(last=state)
+
+    def measure_best(self, watch: Tick | None = None) -> Scores | None:
+        """Score the best model and write that into its file; None where nothing is held out.
+
+        All of the validation part is scored where it is short enough: for a timed run, where there is time for it.
 
         Args:
-            snapshot: what `snapshot` returned.
-            is_new_text: whether the text may be another one; then its streams begin with an empty state, and nothing
-                that was measured on the old text counts.
-
-        Raises:
-            RunError: it is the state of another text, or no state of such a run.
+            watch: called with the share that is done; what it raises leaves the file as it was.
         """
-        is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
-        if not (is_same_text or is_new_text):
-            raise RunError(
-                f"the text has changed since `{self.run.path}` was begun",
-                "resume with the same text, or `--new-text` to go on with this one",
-            )
-        try:
-            # Runs of before there was a smoothed loss go on as if it began now.
-            begun = {"smoothed_nats": self.progress.smoothed_nats} | snapshot.metrics
-            self.progress = Progress.from_json(begun)
-            if snapshot.vocabulary != self.corpus.vocabulary:
-                raise ValueError("its symbols are not those of the text")
-            if self.progress.step > self.progress.skipped and not self.optimizer.is_described_by(snapshot.arrays):
-                raise ValueError("the state of the optimiser is missing")
-            self.model.load_arrays(snapshot.weights)
-            self.optimizer.load_arrays(snapshot.arrays)
-            self.state = self._start_state()
-            if not is_same_text:
-                self.forget_best()
-            else:
-                for index, part_LBH in enumerate(self.state):
-                    part_LBH.copy_(tensor_of(snapshot.arrays, f"carried.{index}", part_LBH.shape))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(
-                f"`{self.run.last}` holds no state that a run could go on from: {reason}",
-                "its model can still be used with `--model`, or begin a new run",
-            ) from error
-
-    def forget_best(self) -> None:
-        """Take the next model that is validated for the best so far."""
-        self.progress.best_bits, self.progress.evaluations_without_gain = None, 0
-
-    def reopen(self) -> None:
-        """Let a finished run go on whose settings have changed, if by these it is not over."""
-        self.progress.settled = False
-        if self.share < 1:
-            self.progress.finished = ""
-
-    def measure_best(self) -> Scores | None:
-        """Score the best model on all of the validation part and write that into its file; None without one."""
-        best = self.logbook.best
-        if not len(self.parts.validation):
-            return None
-        self.model.load_arrays(best.weights)
-        scores = evaluate(self.model, self.parts.validation)
-        measured = {"validation_bits_per_character": scores.bits_per_character}
-        self._write_down(best=self._model_file(best.weights, best.metrics | self._in_units(measured)))
-        return scores
-
-    def learn_block(self, block: Block, rate: float) -> None:
-        """Go forward and back through one block and update the weights, unless a number is not finite."""
-        device, progress = self.runtime.device, self.progress
-        tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
-        targets_TB = torch.from_numpy(block.targets_TB).to(device)
-        right_SB = None if block.right_SB is None else torch.from_numpy(block.right_SB).to(device)
-        begins_B1 = torch.from_numpy(block.begins_B).to(device)[:, None]
-        starts = self.model.start_state(self.num_streams)
-        state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, self.state, strict=True))
-        # Drawn from (seed, step) alone: there is no state of a generator to save.
-        seed = (self.config.seed or 0, progress.step)
-        each, same = self.config.model.dropout, [progress.dropout] * len(self.model.layers)
-        dropout = each if isinstance(each, list) else same
-        masks = draw_masks(self.model, self.num_streams, dropout, progress.weight_dropout, seed)
-        with self.runtime.autocast():
-            logits_TBV, after = self.model(tokens_TB, state, masks, right_SB)
-        loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        nats = loss.item()
-        if nats <= MAX_LOSS and math.isfinite(self.optimizer.clip()):
-            self.optimizer.step(rate, progress.weight_decay, progress.step)
-            self.state = tuple(part_LBH.detach().float() for part_LBH in after)
-            progress.count(nats)
-        else:
-            progress.skip()
-        self.optimizer.clear()
-
-    def _start_state(self) -> State:
-        return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
-
-    def _in_units(self, values: dict[str, Any]) -> dict[str, Any]:
-        return self.corpus.vocabulary.in_units(values, is_masked=self.model.direction == "both")
-
-    def _settle_regularisation(self) -> None:
-        """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
-        progress = self.progress
-        num_epochs = None if progress.settled else self._epochs_planned()
-        if num_epochs is not None:
-            self._regularise(num_epochs)
-            progress.settled = True
-
-    def _regularise(self, num_epochs: float) -> None:
-        given, progress, planned = self.config, self.progress, held_back(num_epochs)
-        dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
-        # Where each layer has its own, they stand in the settings.
-        own = 0.0 if isinstance(dropout, list) else dropout
-        progress.dropout = planned.dropout if own == "auto" else own
-        progress.weight_dropout = planned.weight_dropout if thinning == "auto" else thinning
-        decays_by_itself = given.train.optimizer in ("muon", "adamw")
-        progress.weight_decay = decay if decay != "auto" else planned.weight_decay if decays_by_itself else 0.0
-
-    def _epochs_planned(self) -> float | None:
-        """Return how often the text will have been read; None while a timed run does not know its pace yet."""
-        settings, progress = self.config.train, self.progress
-        if settings.time is None:
-            return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
-        steps = self._projection.steps(self.share, progress.step, progress.seconds, settings.time)
-        return None if steps is None else self.streams.epoch(steps)
-
-    def _validate(self) -> float | None:
-        part = self.parts.validation[: self.config.train.evaluation_characters]
+        best, part = self.logbook.best, self.parts.validation
         if not len(part):
             return None
+        self.model.load_arrays(best.weights)
+        scores = evaluate_sample(self.model, part, self._characters_to_score(), watch or (lambda share: None))
+        measured: dict[str, float | None] = {
+            "validation_bits_per_character": scores.bits_per_character,
+            "validation_characters": scores.characters,
+            "validation_standard_error_bits": scores.standard_error_bits,
+        }
+        metrics = best.metrics | self._in_units(measured)
+        metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
+        self._write_down(best=self._model_file(best.weights, metrics))
+        return scores
+
+    def _characters_to_score(self) -> int:
+        """Return how many characters are read of the validation part at the end of the run."""
+        budget = self.config.train.time
+        if budget is None:
+            return MAX_CHARACTERS_SCORED
+        left = budget - self.clock.seconds
+        # A run that ended early has much time left, and one that was slower than planned has none.
+        seconds = min(max(left, 0.0), MAX_SCORING_SHARE * budget) + GRACE_SHARE * budget
+        return reading_that_fits(self.model, self.parts.validation, seconds, self.clock.now)[0]
+
+    def _validate(self) -> float | None:
+        part = self._validated_part
+        if not len(part):
+            return None
+        num_read = self.progress.evaluation_characters or len(part)
         try:
-            return evaluate(self.model, part).bits_per_character
+            return evaluate_sample(self.model, part, num_read, self._while_validating).bits_per_character
         except ModelFileError:
             # A state without bounds may overflow on a text it was not trained on; no model is worse.
             return math.inf
 
-    def _take_record(self, rate: float, characters_per_second: float, validation: float | None) -> Record:
-        progress = self.progress
-        record = Record(
-            step=progress.step,
-            epoch=self.epoch,
-            seconds=progress.seconds,
-            train_bits_per_character=progress.nats / progress.num_losses * BITS if progress.num_losses else None,
-            smoothed_bits_per_character=progress.smoothed_nats * BITS,
-            learning_rate=self.config.train.learning_rate * rate,
-            characters_per_second=characters_per_second,
-            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
-            skipped=progress.skipped,
-        )
-        progress.nats, progress.num_losses = 0.0, 0
-        return record
+    def _while_validating(self, share: float) -> None:
+        self._watch(share)
+        if self._records.is_due(self.clock.seconds):
+            self._write_record_by_clock()
 
     def _keep_if_best(self, validation: float | None) -> None:
         progress = self.progress
@@ -355,9 +316,9 @@ class Training:
         else:
             progress.evaluations_without_gain += 1
 
-    def _finish_if_over(self) -> None:
+    def _finish_if_over(self, after: After) -> None:
         patience = self.config.train.patience
-        if self.share >= 1:
+        if after.is_over or self.share >= 1:
             self.progress.finished = "done"
         elif patience is not None and self.progress.evaluations_without_gain >= patience:
             self.progress.finished = f"no better validation in {patience} evaluations"
@@ -371,11 +332,13 @@ class Training:
                 f"the loss does not stay finite, even at 1/{2**MAX_ROLLBACKS} of the learning rate",
                 f"`{self.run.path}` holds the last good state; a lower `train.learning_rate` may help",
             )
-        self.restore(self._last_good)
+        self._take_over(self._last_good)
         self.progress.rollbacks = before.rollbacks + 1
         self.progress.skipped = before.skipped
         self.progress.seconds = before.seconds
+        self._since_record = Losses()
         self.logbook.rewind(self.progress.step)
+        self._write_last(self.snapshot())
         self._tell(
             f"numbers were not finite at step {before.step:,}: back to step {self.progress.step:,}, "
             f"at 1/{2**self.progress.rollbacks} of the learning rate"
@@ -389,7 +352,3 @@ class Training:
             self._tell(f"everything is written down again in `{self.run.path}`")
         elif not is_written and not before:
             self._tell(f"{self.logbook.trouble}; the run goes on and tries again")
-
-    def _model_file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
-        corpus, runtime = self.corpus.facts(), self.runtime.facts()
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, corpus, runtime)

@@ -74,8 +74,8 @@ def test_a_run_can_be_resumed_and_made_longer(text: str) -> None:
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     again = call("train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0")
     assert again.exit_code == 0, again.stderr
-    steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert steps == list(range(1, 10))
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if line.get("by") != "clock"] == list(range(1, 10))
     Path("moved.txt").write_bytes(Path(text).read_bytes())
     Path(text).unlink()
     assert call("train", "--resume", "run").exit_code == 1

@@ -240,7 +240,7 @@ def test_the_end_of_a_text_does_not_depend_on_the_streams_beside_it(
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
 def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str, initial_state: str) -> None:
     """As if it had never been stopped, bit for bit."""
-    options = {"model__direction": direction, "model__initial_state": initial_state}
+    options: dict[str, Any] = {"model__direction": direction, "model__initial_state": initial_state}
     whole, halves = begin("whole", **options), begin("halves", **options)
     list(whole.learn())
     interrupt(halves, 9)

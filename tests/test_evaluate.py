@@ -13,7 +13,7 @@ from charlm import evaluate as evaluation
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import CorpusError, ModelFileError
-from charlm.evaluate import evaluate, evaluate_dynamically
+from charlm.evaluate import evaluate, evaluate_dynamically, evaluate_sample, reading_that_fits
 from charlm.model import CharModel, build
 from charlm.sample import softmax
 from charlm.stepper import Stepper
@@ -216,3 +216,90 @@ def test_numbers_that_overflow_are_refused_in_words(make_model: Callable[..., Mo
     for score in (evaluate, evaluate_dynamically):
         with pytest.raises(ModelFileError, match="overflow"):
             score(module, np.arange(8, dtype=np.uint8))
+
+
+# A sample
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_segment_costs_what_it_costs_in_its_text(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """After its warm-up the state is that of a model that has read all before: the mean is that over the segments."""
+    module, ids = module_of(make_model(cell)), text(20_000)
+    segments = evaluation._spread(len(ids), 9_000)
+    assert (len(segments.first_S), segments.length, segments.warm_up) == (16, 306, 256)
+    costs = []
+    for first in segments.first_S:
+        end = int(first) + segments.length
+        total, before = (evaluate(module, ids[:place]).nats_per_character * place for place in (end, int(first)))
+        costs.append((total - before) / segments.length)
+    scores = evaluate_sample(module, ids, 9_000)
+    assert scores.characters == 16 * 306
+    assert scores.nats_per_character == pytest.approx(np.mean(costs), abs=1e-4)
+    assert scores.standard_error_nats == pytest.approx(np.std(costs, ddof=1) / 4, abs=1e-4)
+    assert scores.standard_error_bits == pytest.approx(np.std(costs, ddof=1) / 4 / math.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("num_read", [1, 5, 100, 5_000, 50_000, 120_000])
+@pytest.mark.parametrize("length", [2, 17, 3_000, 130_000])
+def test_segments_lie_apart_in_the_text_and_spread_over_it(length: int, num_read: int) -> None:
+    """Whatever the text and the sample: none beyond an end, none on another, no more read than was allowed."""
+    if num_read >= length:
+        return
+    first_S, size, warm_up = evaluation._spread(length, num_read)
+    assert first_S[0] >= 0
+    assert first_S[-1] + size <= length
+    assert (np.diff(first_S) >= size).all()
+    assert len(first_S) * (size + warm_up) <= max(num_read, 2 * evaluation.MIN_SEGMENTS)
+    assert 0 <= warm_up <= evaluation.WARM_UP
+    assert np.ptp(np.diff(first_S)) <= 1 if len(first_S) > 1 else True
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_short_text_is_scored_whole_bit_for_bit(make_model: Callable[..., ModelFile], direction: str) -> None:
+    """As `evaluate` does, and no sample has a standard error of that; a longer one is near the figure of all of it."""
+    module, ids = module_of(make_model("lstm", direction=direction)), text(6_000)
+    whole = evaluate(module, ids)
+    assert evaluate_sample(module, ids, 6_000) == whole
+    assert whole.standard_error_nats is None
+    sample = evaluate_sample(module, ids, 5_999)
+    assert sample.standard_error_nats
+    assert abs(sample.nats_per_character - whole.nats_per_character) < 4 * sample.standard_error_nats
+
+
+@pytest.mark.parametrize("num_read", [5_000, 30_000])
+def test_an_evaluation_tells_how_far_it_is(make_model: Callable[..., ModelFile], num_read: int) -> None:
+    """From a little to all, in a sample and in a whole text; what is raised there ends it."""
+    module, ids = module_of(make_model("lstm")), text(30_000)
+    told: list[float] = []
+    evaluate_sample(module, ids, num_read, told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] <= 0.5
+    assert told[-1] == pytest.approx(1, abs=0.01)
+
+    def leave(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_sample(module, ids, num_read, leave)
+
+
+def test_what_fits_a_time_follows_from_the_pace(
+    make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a text where there is time for its warm-ups too, with how long that takes, else what fits."""
+    module, ids = module_of(make_model("lstm")), text(20_480)
+    seconds = 0.0
+
+    def read(model: CharModel, tokens_TB: torch.Tensor, *others: object) -> object:
+        nonlocal seconds
+        seconds += tokens_TB.numel() / 1000
+        return forward(model, tokens_TB, *others)
+
+    forward: Callable[..., object] = CharModel.forward
+    monkeypatch.setattr(CharModel, "forward", read)
+    whole = 20.48 + 10 * 0.256
+    cases = [(whole + 0.01, 20_480, whole), (5.0, 5_000, 5.0), (21.0, 20_479, 21.0)]
+    for allowed, num_read, needed in cases:
+        found = reading_that_fits(module, ids, allowed, lambda: seconds)
+        assert found == pytest.approx((num_read, needed), abs=1)
+        assert (found[0] == len(ids)) == (num_read == len(ids))

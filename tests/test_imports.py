@@ -53,13 +53,14 @@ LEVELS = {
     "ranking": 5,
     "fill": 6,
     "repl": 6,
-    "train": 6,
-    "display": 7,
-    "forecast": 7,
-    "runs": 8,
-    "reports": 9,
-    "cli": 10,
-    "__main__": 11,
+    "learner": 6,
+    "train": 7,
+    "display": 8,
+    "forecast": 8,
+    "runs": 9,
+    "reports": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 FOLDER = Path(charlm.__file__).parent
 LIGHT = ["cli", "repl", "sample", "stepper", "checkpoint", "corpus", "config", "fill", "compare", "explain", "reports"]

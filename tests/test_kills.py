@@ -127,6 +127,7 @@ def content(run: RunFolder) -> tuple[Any, ...]:
     """Return all that a finished run has written, without what depends on the clock."""
     clocked = ("seconds", "characters_per_second")
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    lines = [line for line in lines if line.get("by") != "clock"]
     records = [{key: value for key, value in line.items() if key not in clocked} for line in lines]
     files = []
     for path in (run.best, run.last):

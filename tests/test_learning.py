@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load
 from charlm.evaluate import Scores, evaluate, evaluate_dynamically
+from charlm.learner import MIN_VALIDATION_CHARACTERS
 from charlm.model import CharModel, build
 from charlm.runs import text_to_score, verdict
-from charlm.train import MIN_VALIDATION_CHARACTERS, Training
+from charlm.train import Training
 from charlm.vocab import Ids
 from tests.commands import SHORT, SMALL, call
 from tests.training import TEXT, begin, interrupt, metrics
@@ -191,7 +192,7 @@ def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
     The characters and their number stay, for the vocabulary is that of the whole text. The first validation or test
     character is not even an input.
     """
-    changes = {"model__cell": cell, "data__validation_fraction": 0.1, "data__test_fraction": 0.1}
+    changes: dict[str, Any] = {"model__cell": cell, "data__validation_fraction": 0.1, "data__test_fraction": 0.1}
     changes |= {"train__steps": 170, "train__reset_probability": 0.1, "model__dropout": 0.3}
     train_end = int(len(TEXT) * 0.8)
     other_text = TEXT[:train_end] + "".join(random.Random(1).choices(sorted(set(TEXT)), k=len(TEXT) - train_end))

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from charlm.schedule import Clock, Pace, dropout_for, due, rate_share, step_share, weight_decay_for, weight_dropout_for
+from charlm.schedule import (
+    Clock,
+    Every,
+    Pace,
+    dropout_for,
+    due,
+    rate_share,
+    share_of,
+    step_share,
+    weight_decay_for,
+    weight_dropout_for,
+)
+from charlm.settings import TrainConfig
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -53,11 +67,11 @@ def test_dropout_grows_with_the_epochs() -> None:
     assert decays == [0.05, 0.05, 0.08, 0.1, 0.1]
 
 
-def test_the_pace_leaves_out_the_time_that_was_not_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_leaves_out_the_time_that_was_not_learning() -> None:
     """Characters over seconds since the last measurement, or since learning went on after a pause."""
     now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = Clock(50.0)
+    clock = Clock(lambda: now[0])
+    clock.go_on_from(50.0)
     pace = Pace(clock, 1000)
     now[0] += 10
     assert clock.seconds == 60
@@ -66,3 +80,36 @@ def test_the_pace_leaves_out_the_time_that_was_not_learning(monkeypatch: pytest.
     pace.resume()
     now[0] += 2
     assert pace.measure(3100) == 50
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.7, 3.0, 9.9])
+def test_what_is_due_every_10_s_is_never_late(gap: float) -> None:
+    """However often one looks, the first time within 5 s if one looks by then, and not much too often."""
+    every, seconds, happened = Every(10.0, 100.0, first_seconds=5.0), 100.0, [100.0]
+    while seconds < 400:
+        seconds += gap
+        if every.is_due(seconds):
+            every.done(seconds)
+            happened.append(seconds)
+    assert happened[1] <= 100 + max(5.0, gap)
+    gaps = [later - earlier for earlier, later in pairwise(happened)]
+    assert max(gaps) <= 10
+    assert min(gaps[1:]) >= 10 - 2 * gap or gap > 5
+
+
+def test_what_would_be_late_after_something_long_is_due_before_it() -> None:
+    """When what comes ahead takes longer than the time that is left."""
+    every = Every(60.0, 0.0)
+    assert not every.is_due(1.0)
+    assert not every.is_due(2.0, ahead=50.0)
+    assert every.is_due(3.0, ahead=60.0)
+
+
+def test_a_share_of_a_timed_run_leaves_out_what_is_reserved() -> None:
+    """It is 1 when so much is left; steps and epochs know no reserve."""
+    timed = TrainConfig.model_validate({"time": 60.0})
+    assert share_of(timed, 0, 25.0, 10, reserved_seconds=10.0) == 0.5
+    assert share_of(timed, 0, 50.0, 10, reserved_seconds=10.0) == 1.0
+    assert share_of(timed, 0, 50.0, 10, reserved_seconds=1e9) == 1.0
+    counted = TrainConfig.model_validate({"steps": 60})
+    assert share_of(counted, 30, 1e6, 10, reserved_seconds=10.0) == 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.runs import verdict
 from charlm.schedule import dropout_for, weight_decay_for, weight_dropout_for
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
-from tests.training import assert_same_run, begin, interrupt, metrics, resume
+from tests.training import Hours, assert_same_run, begin, interrupt, metrics, records, resume
 
 
 def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
@@ -153,7 +152,7 @@ def test_records_carry_what_a_plot_needs() -> None:
     """Each line of metrics.jsonl has the same keys; validation stands where it was measured."""
     training = begin()
     interrupt(training, 100)
-    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    lines = records(training)
     always = {"step", "epoch", "seconds", "train_bits_per_character", "learning_rate", "characters_per_second"}
     assert all(always <= line.keys() for line in lines)
     assert sum("validation_bits_per_character" in line for line in lines) == 4
@@ -209,12 +208,14 @@ def test_what_was_given_holds_from_the_first_block() -> None:
     assert (progress.dropout, progress.weight_dropout, progress.weight_decay) == (0.4, 0.2, 0.3)
 
 
-def test_a_timed_run_takes_about_as_long_as_it_was_given() -> None:
-    """It ends after the first block at which the time is up, with the rate at nothing."""
-    training = begin(train__steps=None, train__time=0.5)
+def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when the time is up but for what is reserved, with the rate at nothing."""
+    now = Hours()
+    training = begin(now=now, train__steps=None, train__time=100.0)
+    now.spend(monkeypatch, learn_block=0.5)
     interrupt(training, 10**9)
     assert training.progress.finished == "done"
-    assert training.progress.seconds >= 0.5
+    assert (training.progress.seconds, training.progress.step) == (100, 200)
     assert metrics(training)[-1]["learning_rate"] < 1e-3
 
 
@@ -314,13 +315,14 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
     """The whole part is read once, at the end."""
     lengths = []
 
-    def spy(model: Any, ids: Any) -> Any:
-        lengths.append(len(ids))
-        return evaluate(model, ids)
+    def spy(model: Any, ids: Any, *others: Any) -> Any:
+        scores = evaluate_sample(model, ids, *others)
+        lengths.append(scores.characters)
+        return scores
 
-    from charlm.evaluate import evaluate
+    from charlm.evaluate import evaluate_sample
 
-    monkeypatch.setattr("charlm.train.evaluate", spy)
+    monkeypatch.setattr("charlm.train.evaluate_sample", spy)
     training = begin(train__evaluation_characters=70)
     interrupt(training, 100)
     training.measure_best()
@@ -329,15 +331,14 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
 
 def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first block that takes as long as ten others does not hide how many epochs there will be."""
-    training = begin(model__dropout="auto", train__steps=None, train__time=100.0)
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    now = Hours()
+    training = begin(now=now, model__dropout="auto", train__steps=None, train__time=100.0)
     monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
     learn = Training.learn_block
 
     def learn_and_tick(self: Training, block: Any, rate: float) -> None:
         learn(self, block, rate)
-        now[0] += 10 * 0.25 if self.progress.step == 0 else 0.25
+        now.seconds += 10 * 0.25 if self.progress.step == 0 else 0.25
 
     monkeypatch.setattr(Training, "learn_block", learn_and_tick)
     interrupt(training, 60)
@@ -348,22 +349,12 @@ def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(m
 
 def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    learn = Training.learn_block
-
-    def learn_and_tick(self: Training, block: Any, rate: float) -> None:
-        learn(self, block, rate)
-        now[0] += 0.5
-
-    def validate(self: Training) -> float:
-        now[0] += 2
-        return 1.0
-
-    monkeypatch.setattr(Training, "learn_block", learn_and_tick)
-    monkeypatch.setattr(Training, "_validate", validate)
-    for changes, expected in (({"train__steps": None, "train__time": 100.0}, 3), ({"train__steps": 40}, 10)):
-        training = begin(f"run{expected}", train__evaluations=10, **changes)
+    now = Hours()
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    now.spend(monkeypatch, learn_block=0.5, _validate=2.0)
+    timed: dict[str, Any] = {"train__steps": None, "train__time": 100.0}
+    for changes, expected in ((timed, 3), ({"train__steps": 40}, 10)):
+        training = begin(f"run{expected}", now=now, train__evaluations=10, **changes)
         interrupt(training, 1000)
         assert sum("validation_bits_per_character" in record for record in metrics(training)) == expected
 
@@ -382,9 +373,9 @@ def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.
     def overflow(*_: Any) -> Any:
         raise ModelFileError(*OVERFLOW)
 
-    monkeypatch.setattr("charlm.train.evaluate", overflow)
+    monkeypatch.setattr("charlm.train.evaluate_sample", overflow)
     training = begin(train__steps=4, train__evaluations=2)
-    records = list(training.learn())
+    written = list(training.learn())
     assert training.progress.finished == "done"
-    assert [record.validation_bits_per_character for record in records] == [None] * len(records)
+    assert [record.validation_bits_per_character for record in written] == [None] * len(written)
     assert load(training.run.best).step == 2

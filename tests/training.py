@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from charlm import config as settings
 from charlm import corpus as corpora
 from charlm.checkpoint import load
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
+from charlm.schedule import Clock
 from charlm.settings import Config
 from charlm.train import Training
 
 TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 
 
-def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
+class Hours:
+    """A clock that goes on only when told, so that hours go by in no time."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        """Return what it shows."""
+        return self.seconds
+
+    def spend(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        """Let every call of these methods of a training take so many seconds: `learn_block=3.0`."""
+        for name, duration in seconds.items():
+            monkeypatch.setattr(Training, name, self._slow(getattr(Training, name), duration))
+
+    def _slow(self, method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slow(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            self.seconds += seconds
+            return result
+
+        return slow
+
+
+def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None = None, **changes: Any) -> Training:
     """Set up a small run."""
     Path("text.txt").write_text(text, encoding="utf-8")
     flags = {
@@ -39,21 +65,21 @@ def begin(name: str = "run", text: str = TEXT, **changes: Any) -> Training:
     }
     flags |= {key.replace("__", "."): value for key, value in changes.items()}
     flags = {key: value for key, value in flags.items() if value is not None}
-    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""))
+    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""), now)
 
 
-def training_of(config: Config, run: RunFolder) -> Training:
+def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Training:
     """Set up a run with these settings."""
     text = corpora.load(config.data.corpus)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
-    return Training(config, text, run, runtime)
+    return Training(config, text, run, runtime, Clock(now) if now else None)
 
 
-def resume(run: RunFolder, **changes: Any) -> Training:
+def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Training:
     """Take up a run, perhaps with other settings of `train`."""
     last = load(run.last)
     flags = {key.replace("__", "."): value for key, value in changes.items()}
-    training = training_of(settings.override(last.config, (), flags), run)
+    training = training_of(settings.override(last.config, (), flags), run, now)
     training.restore(last)
     training.reopen()
     run.truncate_metrics(training.progress.step)
@@ -75,9 +101,15 @@ def interrupt(training: Training, steps: int) -> None:
         pass
 
 
-def metrics(training: Training) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl` without what depends on the clock."""
+def records(training: Training, by: str | None = None) -> list[dict[str, Any]]:
+    """Read the lines of `metrics.jsonl` that came by share of the run, or `by="clock"`."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    return [line for line in lines if line.get("by") == by]
+
+
+def metrics(training: Training) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl` without what depends on the clock: records that come by it, figures that are of it."""
+    lines = records(training)
     return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
 
 
