@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from charlm import usable_cores
 from charlm.errors import DeviceError
+from charlm.machine import usable_cores
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -41,8 +40,7 @@ class Runtime:
             DeviceError: the machine lacks what was asked for by name.
         """
         keep_freed_memory()
-        if threads or "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(threads or usable_cores())
+        use_threads(threads)
         chosen = torch.device(_best_device() if device == "auto" else device)
         if chosen.type not in _available_devices():
             raise DeviceError(f"this machine has no device `{device}`", f"there is {', '.join(_available_devices())}")
@@ -70,6 +68,12 @@ class Runtime:
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
         return f"{self.device.type}{threads}, {self.precision}"
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Have torch compute with so many threads, or with as many as this process should."""
+    # By itself torch counts the cores that the process may run on, whatever share of their time a container has.
+    torch.set_num_threads(threads or usable_cores())
 
 
 def keep_freed_memory(keep: bool = True) -> None:
