@@ -10,6 +10,10 @@ def main() -> None:
     # Until a command begins there is nothing that Ctrl-C could interrupt: it ends the process without a word.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from charlm.machine import limit_numpy
+
+    # Before any command imports NumPy, which starts its threads then.
+    limit_numpy()
     from charlm.cli import app
 
     app()

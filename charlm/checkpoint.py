@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from charlm import usable_bytes
 from charlm.cells import CELLS
 from charlm.errors import ModelFileError
 from charlm.files import write_atomic
+from charlm.machine import usable_bytes
 from charlm.vocab import Vocabulary
 
 FORMAT_VERSION = 1

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from charlm import usable_bytes
 from charlm.cells import CELLS
 from charlm.checkpoint import expected_shapes
 from charlm.corpus import Corpus
 from charlm.errors import TrainingError
 from charlm.evaluate import evaluate
+from charlm.machine import usable_bytes
 from charlm.settings import Config
 from charlm.streams import fit
 from charlm.train import Training

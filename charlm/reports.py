@@ -55,7 +55,9 @@ def evaluate(
     from charlm import runs
     from charlm.baselines import baselines
     from charlm.model import build
+    from charlm.runtime import use_threads
 
+    use_threads()
     file = model_file(model)
     is_masked = file.config["model"].get("direction") == "both"
     if is_masked and (dynamic or window is not None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Any
 
 import torch
 
-from charlm import usable_cores
 from charlm.errors import DeviceError
+from charlm.machine import usable_cores
 from charlm.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
 
 # Below so many units torch's own LSTM is the faster one everywhere, and a trial would tell nothing.
@@ -64,8 +63,7 @@ class Runtime:
             DeviceError: the machine lacks what was asked for by name.
         """
         keep_freed_memory()
-        if threads or "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(threads or usable_cores())
+        use_threads(threads)
         work, before = work or Work(), before or {}
         name, of_device = _choose_device(work, before) if device == "auto" else (device, "")
         if name not in _available_devices():
@@ -106,6 +104,12 @@ class Runtime:
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
         return f"{self.device.type}{threads}, {self.precision}"
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Have torch compute with so many threads, or with as many as this process should."""
+    # By itself torch counts the cores that the process may run on, whatever share of their time a container has.
+    torch.set_num_threads(threads or usable_cores())
 
 
 def keep_freed_memory(keep: bool = True) -> None:

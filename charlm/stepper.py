@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm import usable_cores
 from charlm.cells import CELLS, Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
+from charlm.machine import usable_cores
 from charlm.vocab import Ids, Vocabulary
 
 if TYPE_CHECKING:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 
-import charlm
 from charlm import config as settings
 from charlm import forecast as forecasts
 from charlm.errors import TrainingError
@@ -94,13 +92,6 @@ def test_the_least_memory_counts_every_weight(cell: str) -> None:
     model, symbols = training.config.model.model_dump(), len(training.corpus.vocabulary)
     assert least_memory_bytes(model, symbols, 0) == 4 * 7 * training.num_parameters
     assert least_memory_bytes(model, symbols, 40) > least_memory_bytes(model, symbols, 0)
-
-
-def test_memory_is_unknown_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then nothing is refused."""
-    monkeypatch.delattr("os.sysconf", raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "max")
-    assert charlm.usable_bytes() == math.inf
 
 
 def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ LEVELS = {
     "__init__": 0,
     "errors": 0,
     "files": 0,
+    "machine": 0,
     "output": 1,
     "signals": 0,
     "blocks": 1,

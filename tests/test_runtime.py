@@ -11,7 +11,7 @@ import torch
 
 from charlm import runtime as runtimes
 from charlm.errors import DeviceError
-from charlm.runtime import Runtime
+from charlm.runtime import Runtime, use_threads
 
 
 @pytest.fixture(autouse=True)
@@ -76,15 +76,26 @@ def test_a_graphics_processor_is_taken_where_there_is_one(
     assert Runtime.choose("auto", "fp32", 1).device.type == device
 
 
-def test_threads_are_those_asked_for_or_of_the_environment_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number wins over `OMP_NUM_THREADS`, and that over the number of cores."""
-    monkeypatch.setattr(runtimes, "usable_cores", lambda: 2)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert Runtime.choose("cpu", "fp32", None).threads == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    assert Runtime.choose("cpu", "fp32", None).threads == 1
-    assert Runtime.choose("cpu", "fp32", 2).threads == 2
+@pytest.mark.parametrize(
+    ("environment", "asked", "threads"), [(None, None, 2), ("3", None, 3), ("3", 1, 1), ("many", None, 2)]
+)
+def test_threads_are_those_asked_for_or_those_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, environment: str | None, asked: int | None, threads: int
+) -> None:
+    """A number in the settings wins over `OMP_NUM_THREADS`, and that over the number of cores."""
+    monkeypatch.setattr("charlm.machine._cores_to_run_on", lambda: 2)
+    monkeypatch.setattr("charlm.machine._cores_of_groups", lambda root: 2.5)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if environment:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    assert Runtime.choose("cpu", "fp32", asked).threads == threads
+
+
+def test_torch_computes_with_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing is trained."""
+    monkeypatch.setattr(runtimes, "usable_cores", lambda: 3)
+    use_threads()
+    assert torch.get_num_threads() == 3
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")
