@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
@@ -26,12 +27,15 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.layers import Variant
 from charlm.model import CharModel, build
+from charlm.optimizer import Optimizer
 from charlm.runtime import Runtime, keep_freed_memory
 from charlm.sample import Choice, start, stream
+from charlm.settings import TrainConfig
 from charlm.stepper import Stepper
+from charlm.trials import Work
 from charlm.vocab import Vocabulary
 
-SIZES = {"1x128": (1, 128), "1x512": (1, 512), "2x512": (2, 512)}
+SIZES = {"1x128": (1, 128), "1x256": (1, 256), "1x512": (1, 512), "2x512": (2, 512)}
 # What torch has a module of that name for.
 STOCK = ("rnn", "lstm", "gru")
 PARTS = ("training", "sampling", "texts", "starting")
@@ -56,7 +60,10 @@ class Row:
         unit: of both figures.
         charlm: median over the rounds.
         beside: the same for what a user would do without charlm, measured in turns with it; None without such.
-        gemm_share: arithmetic done per second, as a share of this machine's best rate for products of matrices.
+        layers_ratio: the same ratio for forward and back alone, without the optimiser.
+        arithmetic: precision and kernel of charlm's figure; what it is measured beside is float32.
+        gemm_share: arithmetic done per second forward and back, as a share of what the machine does in a product of
+            large matrices in the same precision.
     """
 
     part: str
@@ -64,6 +71,8 @@ class Row:
     unit: str
     charlm: float
     beside: float | None = None
+    layers_ratio: float | None = None
+    arithmetic: str | None = None
     gemm_share: float | None = None
 
     @property
@@ -92,7 +101,6 @@ def machine(runtime: Runtime) -> dict[str, str | int]:
         "instructions": " ".join(name for name in wanted if has.get(name)),
         "cores": os.cpu_count() or 1,
         "threads": runtime.threads,
-        "precision": runtime.precision,
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -157,17 +165,18 @@ def _stock_layers(cell: str, hidden_size: int, num_layers: int) -> nn.Module:
     return _Stepped(cell, hidden_size)
 
 
-class _Stepped(Variant):
+class _Stepped(nn.Module):
     """A layer of a cell that torch does not have, in a loop over its equations."""
 
     def __init__(self, cell: str, hidden_size: int) -> None:
-        super().__init__(cell, EMBEDDING_SIZE, hidden_size)
+        super().__init__()
+        self._layer = Variant(cell, EMBEDDING_SIZE, hidden_size)
         self._num_parts, self._num_units = len(CELLS[cell].state), hidden_size
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def forward(self, x_TBE: Tensor, state: Any = None) -> tuple[Tensor, Tensor]:
-        return self.read_by_steps(x_TBE, x_TBE.new_zeros(self._num_parts, x_TBE.shape[1], self._num_units))
+        return self._layer.read_by_steps(x_TBE, x_TBE.new_zeros(self._num_parts, x_TBE.shape[1], self._num_units))
 
 
 def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:
@@ -177,60 +186,85 @@ def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:
     return model
 
 
-def _training(runtime: Runtime, rounds: int) -> Iterator[Row]:
-    """Forward, loss and backward of one block, without the optimiser, which is a matter of choice."""
-    gemm_rate = _gemm_rate(runtime, rounds)
-    tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
+def _training(_: Runtime, rounds: int) -> Iterator[Row]:
+    """A training block with its optimiser, and without."""
     for cell in CELLS:
         # What torch has no module for is measured at one size.
         for name, (num_layers, hidden_size) in SIZES.items() if cell in STOCK else [_typical_size()]:
-            ours = _model(cell, hidden_size, num_layers).to(runtime.device)
-            stock = _StockModel(cell, hidden_size, num_layers).to(runtime.device)
-
-            def learn_ours(model: CharModel = ours) -> None:
-                with runtime.autocast():
-                    logits_TBV, _ = model(tokens_TB, model.start_state(STREAMS))
-                _go_back(model, logits_TBV, tokens_TB)
-
-            def learn_stock(model: _StockModel = stock) -> None:
-                _go_back(model, model(tokens_TB)[0], tokens_TB)
-
-            def prepare(keep: bool, work: Callable[[], None]) -> None:
-                keep_freed_memory(keep)
-                work()
-
-            # Torch alone runs with the C library's own idea of memory; each has a run to find its place in it.
-            prepares = [partial(prepare, True, learn_ours), partial(prepare, False, learn_stock)]
-            seconds = _in_turns(rounds, learn_ours, learn_stock, prepare=prepares)
-            keep_freed_memory()
-            # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
-            weights = {name: parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name}
-            del weights["embedding.weight"]
-            operations = 6 * sum(weights.values()) * STREAMS * BLOCK_SIZE
-            characters = STREAMS * BLOCK_SIZE
-            yield Row(
-                "training",
-                f"{cell} {name}",
-                "characters/s",
-                characters / seconds[0],
-                characters / seconds[1],
-                operations / seconds[0] / gemm_rate,
-            )
+            yield _training_row(cell, name, num_layers, hidden_size, rounds)
 
 
-def _go_back(model: nn.Module, logits_TBV: Tensor, targets_TB: Tensor) -> None:
+def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, rounds: int) -> Row:
+    runtime = Runtime.choose("auto", "auto", None, Work(cell, EMBEDDING_SIZE, hidden_size, STREAMS))
+    tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
+    ours = _model(cell, hidden_size, num_layers).to(runtime.device)
+    ours.choose_kernel(runtime.lstm_by_blocks)
+    stock = _StockModel(cell, hidden_size, num_layers).to(runtime.device)
+    optimizer, adamw = Optimizer(ours, TrainConfig(), runtime.dtype), torch.optim.AdamW(stock.parameters())
+    turns = itertools.count()
+
+    def learn_ours() -> None:
+        with runtime.autocast():
+            logits_TBV, _ = ours(tokens_TB, ours.start_state(STREAMS))
+        _go_back(logits_TBV, tokens_TB)
+
+    def update_ours() -> None:
+        optimizer.clip()
+        optimizer.step(1e-3, 0.0, next(turns))
+        optimizer.clear()
+
+    def learn_stock() -> None:
+        _go_back(stock(tokens_TB)[0], tokens_TB)
+
+    def update_stock() -> None:
+        nn.utils.clip_grad_norm_(stock.parameters(), 1.0)
+        adamw.step()
+        adamw.zero_grad()
+
+    square = torch.ones(GEMM_SIZE, GEMM_SIZE, device=runtime.device, dtype=runtime.dtype)
+
+    def prepare(keep: bool, *works: Callable[[], None]) -> None:
+        # Torch alone runs with the C library's own idea of memory; each has a run to find its place in it.
+        keep_freed_memory(keep)
+        for work in works:
+            work()
+
+    prepares: list[Callable[[], object]] = [
+        partial(prepare, True, learn_ours, update_ours),
+        int,
+        partial(prepare, False, learn_stock, update_stock),
+        int,
+        partial(prepare, True),
+    ]
+    works = [learn_ours, update_ours, learn_stock, update_stock, lambda: (square @ square)[0, 0].item()]
+    forward_back, update, stock_forward_back, stock_update, product = _in_turns(rounds, *works, prepare=prepares)
+    keep_freed_memory()
+    # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
+    weights = {name: parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name}
+    del weights["embedding.weight"]
+    operations, characters = 6 * sum(weights.values()) * STREAMS * BLOCK_SIZE, STREAMS * BLOCK_SIZE
+    return Row(
+        "training",
+        f"{cell} {name}",
+        "characters/s",
+        characters / (forward_back + update),
+        characters / (stock_forward_back + stock_update),
+        stock_forward_back / forward_back,
+        _arithmetic(cell, runtime),
+        operations / forward_back / (2 * GEMM_SIZE**3 / product),
+    )
+
+
+def _arithmetic(cell: str, runtime: Runtime) -> str:
+    if cell != "lstm" or runtime.device.type != "cpu":
+        return runtime.precision
+    return f"{runtime.precision}, {'our' if runtime.lstm_by_blocks else 'its'} kernel"
+
+
+def _go_back(logits_TBV: Tensor, targets_TB: Tensor) -> None:
     loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
     loss.backward()  # type: ignore[no-untyped-call]
     loss.item()
-    model.zero_grad()
-
-
-def _gemm_rate(runtime: Runtime, rounds: int) -> float:
-    """Return the operations per second of a product of large matrices, in the arithmetic that training uses."""
-    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-    square = torch.randn(GEMM_SIZE, GEMM_SIZE, device=runtime.device, dtype=dtype)
-    (seconds,) = _in_turns(rounds, lambda: (square @ square)[0, 0].item())
-    return 2 * GEMM_SIZE**3 / seconds
 
 
 def _sampling(_: Runtime, rounds: int) -> Iterator[Row]:

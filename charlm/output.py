@@ -140,10 +140,13 @@ def print_bench(machine: dict[str, str | int], command: str, rows: Iterable[dict
     for row in rows:
         if row["part"] != part:
             part = row["part"]
-            print(f"\n{part:<30}{'charlm':>12}{'beside':>12}  {'':<13}{'ratio':>6}")
+            of_training = "   layers    GEMM" if part == "training" else ""
+            print(f"\n{part:<30}{'charlm':>12}{'beside':>12}  {'':<13}{'ratio':>6}{of_training}")
         beside = "" if row["beside"] is None else _figure(row["beside"])
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        share = "" if row["gemm_share"] is None else f"  {row['gemm_share']:.0%} of the GEMM rate"
+        share = ""
+        if row["gemm_share"] is not None:
+            share = f"{row['layers_ratio']:9.2f}{row['gemm_share']:8.0%}  {row['arithmetic']}"
         line = f"{row['name']:<30}{_figure(row['charlm']):>12}{beside:>12}  {row['unit']:<13}{ratio:>6}{share}"
         print(line.rstrip(), flush=True)
 

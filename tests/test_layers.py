@@ -236,8 +236,8 @@ def test_ids_are_read_as_what_they_stand_for(cell: str, embedding_size: int) -> 
     found = [outputs_TBH, torch.cat(after) if isinstance(after, tuple) else after]
     expected = follow(cell, layer, rows_VE[ids_TB], state_PBH)
     assert_close(found, expected, tolerance=1e-11)
-    gradients = (torch.autograd.grad(loss_of(*results), wanted) for results in (found, expected))
-    assert_close(*gradients, tolerance=1e-11)
+    gradients = [torch.autograd.grad(loss_of(*results), wanted) for results in (found, expected)]
+    assert_close(gradients[0], gradients[1], tolerance=1e-11)
 
 
 @pytest.mark.parametrize(("E", "H"), [(7, 5), (40, 33), (31, 32)])
