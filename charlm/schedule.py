@@ -171,6 +171,10 @@ def due(share_before: float, share: float, times: int) -> bool:
     return int(share * times + 1e-9) > int(share_before * times + 1e-9)
 
 
+# What the three functions below are fitted for.
+UNITS_OF_READINGS = 512
+
+
 class HeldBack(NamedTuple):
     """What keeps a model from learning its text by heart."""
 
@@ -179,9 +183,15 @@ class HeldBack(NamedTuple):
     weight_decay: float
 
 
-def held_back(num_epochs: float) -> HeldBack:
-    """Return how strongly, for a text that is read so often."""
-    return HeldBack(dropout_for(num_epochs), weight_dropout_for(num_epochs), weight_decay_for(num_epochs))
+def held_back(num_epochs: float, num_units: int) -> HeldBack:
+    """Return how strongly, for a text that is read so often by a net with so many units in a layer.
+
+    A net of half the size learns by heart after twice as many readings. On 166,000 characters of fables, in nats: 128
+    units, 15 readings, 1.208 without dropout, 1.229 with 0.3; 37 readings, 1.182 with 0.15, 1.173 with 0.3; 256 units,
+    5 readings, 1.207 without, 1.215 with 0.15; 10 readings, 1.190 without, 1.173 with 0.2 and with 0.4.
+    """
+    readings = num_epochs * min(1.0, num_units / UNITS_OF_READINGS)
+    return HeldBack(dropout_for(readings), weight_dropout_for(readings), weight_decay_for(readings))
 
 
 def dropout_for(num_epochs: float) -> float:

@@ -126,6 +126,9 @@ def test_an_accelerator_is_taken_where_it_is_faster(
         assert f"{seconds[device] * 1e3:.1f} ms on {device}" in chosen.described
 
 
+@pytest.mark.parametrize(
+    ("environment", "asked", "threads"), [(None, None, 2), ("3", None, 3), ("3", 1, 1), ("many", None, 2)]
+)
 def test_threads_are_those_asked_for_or_those_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, environment: str | None, asked: int | None, threads: int
 ) -> None:

@@ -12,6 +12,7 @@ from charlm.schedule import (
     Pace,
     dropout_for,
     due,
+    held_back,
     rate_share,
     share_of,
     step_share,
@@ -113,3 +114,10 @@ def test_a_share_of_a_timed_run_leaves_out_what_is_reserved() -> None:
     assert share_of(timed, 0, 50.0, 10, reserved_seconds=1e9) == 1.0
     counted = TrainConfig.model_validate({"steps": 60})
     assert share_of(counted, 30, 1e6, 10, reserved_seconds=10.0) == 0.5
+
+
+def test_a_smaller_net_may_read_more_often() -> None:
+    """One of half the units is held back as much after twice as many readings; a larger one not sooner."""
+    for epochs in (3, 8, 16, 50):
+        assert held_back(2 * epochs, 256) == held_back(epochs, 512) == held_back(epochs, 2048)
+    assert held_back(15, 128).dropout == 0
