@@ -88,8 +88,10 @@ def train(
     from charlm import runs
 
     if effective and dry_run:
-        runtime, expected = runs.rehearse(effective)
-        print_rehearsal(effective.to_yaml(), effective.model_dump(), runtime, expected.to_json(), as_json)
+        would_be = runs.rehearse(effective)
+        settings_of, expected = would_be.config, would_be.expected.to_json()
+        texts = (str(would_be.runtime), would_be.reason)
+        print_rehearsal(settings_of.to_yaml(), settings_of.model_dump(), *texts, expected, as_json)
         return
     run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags, new_text)
     with run as training:

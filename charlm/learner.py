@@ -212,7 +212,7 @@ class Learner:
             progress.settled = True
 
     def _regularise(self, num_epochs: float) -> None:
-        given, progress, planned = self.config, self.progress, held_back(num_epochs, self.config.model.hidden_size)
+        given, progress, planned = self.config, self.progress, held_back(num_epochs, self.config.model.num_units)
         dropout, thinning, decay = given.model.dropout, given.model.weight_dropout, given.train.weight_decay
         # Where each layer has its own, they stand in the settings.
         own = 0.0 if isinstance(dropout, list) else dropout

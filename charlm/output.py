@@ -77,13 +77,15 @@ def show_download(here: int, total: int | None) -> None:
 
 
 def print_rehearsal(
-    settings: str, values: dict[str, Any], runtime: object, expected: dict[str, Any], as_json: bool
+    settings: str, values: dict[str, Any], runtime: str, reason: str, expected: dict[str, Any], as_json: bool
 ) -> None:
     """Print the settings of a run, as a settings file, and as remarks in it what the run will take."""
     if as_json:
-        print_json({"settings": values, "runtime": str(runtime), **expected})
+        print_json({"settings": values, "runtime": runtime, "size": reason, **expected})
         return
     print(settings, end="")
+    if reason:
+        print(f"# {reason}")
     print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
     print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
     print(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -17,7 +17,7 @@ from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
 from charlm.checkpoint import ModelFile, load
-from charlm.corpus import Corpus
+from charlm.corpus import Corpus, split
 from charlm.display import ScoringDisplay, TrainingDisplay
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluate import Scores
@@ -28,8 +28,10 @@ from charlm.learner import MIN_VALIDATION_CHARACTERS
 from charlm.output import print_json, report_error, say, show_download, write_texts
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
-from charlm.settings import DURATIONS, Config, TrainConfig
+from charlm.schedule import Clock
+from charlm.settings import DURATIONS, Config, ModelConfig, TrainConfig
 from charlm.signals import Interrupt
+from charlm.sizing import REFERENCE_CELL, settle
 from charlm.stepper import Stepper
 from charlm.train import Training
 from charlm.trials import Work
@@ -39,24 +41,54 @@ from charlm.vocab import Ids, Vocabulary
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
 # One-hot inputs of a text as it often is; how many there are is known only when the text is read.
 TYPICAL_INPUTS = 64
+# What is measured to settle a size, before it is known.
+TYPICAL_UNITS = 256
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "reset_probability", "optimizer", "evaluation_characters"}
 
 
-def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
+class Rehearsal(NamedTuple):
+    """What a run would be.
+
+    Attributes:
+        config: its settings, the size settled.
+        runtime: where it would train.
+        reason: why it is of that size.
+        expected: what it would take.
+    """
+
+    config: Config
+    runtime: Runtime
+    reason: str
+    expected: Forecast
+
+
+def rehearse(effective: Config) -> Rehearsal:
     """Find out what a run will take, and write nothing down."""
-    runtime = choose_runtime(effective)
     text = _load_text(effective)
+    effective, runtime, reason = _fit_to_machine(effective, text)
     seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
     training = Training(seeded, text, RunFolder(Path()), runtime)
-    return runtime, forecast(training)
+    return Rehearsal(effective, runtime, reason, forecast(training))
 
 
-def choose_runtime(effective: Config, before: dict[str, Any] | None = None) -> Runtime:
+def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
     """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
-    model, train = effective.model, effective.train
-    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.hidden_size, train.batch_size)
+    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
     return Runtime.choose(train.device, train.precision, train.threads, work, before)
+
+
+def _fit_to_machine(effective: Config, text: Corpus) -> tuple[Config, Runtime, str]:
+    """Settle the size of a run and where it trains; return why, too."""
+    model, train = effective.model, effective.train
+    typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
+    num_characters = len(split(text.ids, effective.data.validation_fraction, effective.data.test_fraction).train)
+    # A short run of a small net is over before a trial would be worth it.
+    sized = settle(effective, num_characters, len(text.vocabulary), choose_runtime(typical, train))
+    model = model.model_copy(update={"hidden_size": sized.size})
+    effective = effective.model_copy(update={"model": model})
+    check_memory(effective, text)
+    return effective, choose_runtime(model, train), sized.reason
 
 
 @contextmanager
@@ -64,12 +96,13 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
     """Set up a new run, write down its settings, and hold its folder."""
     if effective.seed is None:
         effective = effective.model_copy(update={"seed": sampling.draw_seed()})
-    runtime = choose_runtime(effective)
     text = _load_text(effective)
+    clock = Clock()
+    effective, runtime, reason = _fit_to_machine(effective, text)
     run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
     with run.locked():
         write_atomic(run.config, effective.to_yaml().encode())
-        yield _set_up(effective, text, run, runtime)
+        yield _set_up(effective, text, run, runtime, reason, clock)
 
 
 @contextmanager
@@ -92,7 +125,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         effective = effective.model_copy(update={"data": effective.data.model_copy(update={"corpus": corpus})})
         if corpus == ["-"] and not is_given and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
-        runtime = choose_runtime(effective, last.runtime)
+        runtime = choose_runtime(effective.model, effective.train, last.runtime)
         # Names that nobody has given now may be a stranger's.
         max_bytes = None if is_new_text or corpus != begun.data.corpus else _num_bytes(last)
         try:
@@ -102,6 +135,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
                 f"the text has changed since `{path}` was begun: {error}",
                 "resume with the same text, or `--new-text` to go on with this one",
             ) from error
+        check_memory(effective, text)
         training = _set_up(effective, text, run, runtime)
         training.restore(last, is_new_text)
         _warn_of_changes(last.runtime, runtime.facts())
@@ -172,18 +206,18 @@ def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_byte
     data, vocab = effective.data, effective.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
     options |= {"vocabulary": vocabulary, "max_bytes": max_bytes}
-    text = corpora.load(data.corpus, progress=show_download, **options)
-    check_memory(effective, text)
-    return text
+    return corpora.load(data.corpus, progress=show_download, **options)
 
 
-def _set_up(effective: Config, text: Corpus, run: RunFolder, runtime: Runtime) -> Training:
-    training = Training(effective, text, run, runtime)
+def _set_up(
+    effective: Config, text: Corpus, run: RunFolder, runtime: Runtime, reason: str = "", clock: Clock | None = None
+) -> Training:
+    training = Training(effective, text, run, runtime, clock)
     model = effective.model
     say(f"run {one_line(str(run.path))}, seed {effective.seed}, {runtime.described}")
     say(f"text {one_line(text.name)}: {len(text.ids):,} {text.vocabulary.unit}s, {len(text.vocabulary):,} different")
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {training.num_parameters:,} parameters")
-    for note in training.notes:
+    for note in [*([reason] if reason else []), *training.notes]:
         say(f"note: {note}")
     return training
 

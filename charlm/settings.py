@@ -101,7 +101,9 @@ class ModelConfig(Settings):
     embedding_size: int = Field(
         64, ge=0, le=4096, description="numbers that stand for one character at the input; 0 for one-hot"
     )
-    hidden_size: int = Field(512, ge=1, le=16384, description="units in each recurrent layer")
+    hidden_size: Annotated[int, Field(ge=1, le=16384)] | Literal["auto"] = Field(
+        512, description="units in each recurrent layer; auto: as many as predict best after the time there is"
+    )
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
     direction: Literal["forward", "backward", "both"] = Field(
         "forward", description="reads from the left, from the right, or from both sides, to fill blanks"
@@ -126,6 +128,12 @@ class ModelConfig(Settings):
         if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
             raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
         return self
+
+    @property
+    def num_units(self) -> int:
+        """Units in each recurrent layer, once it is settled how many there are."""
+        assert isinstance(self.hidden_size, int), "the size is not settled"
+        return self.hidden_size
 
 
 class VocabConfig(Settings):

@@ -51,6 +51,7 @@ LEVELS = {
     "explain": 4,
     "arguments": 4,
     "bench": 6,
+    "sizing": 6,
     "ranking": 5,
     "fill": 6,
     "repl": 6,
