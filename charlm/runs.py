@@ -41,7 +41,7 @@ FIXED_OF_TRAIN = {"batch_size", "block_size", "reset_probability", "optimizer", 
 def rehearse(effective: Config) -> tuple[Runtime, Forecast]:
     """Find out what a run will take, and write nothing down."""
     runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
-    text = _load_text(effective)
+    text = _load_text(effective, runtime)
     seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
     training = Training(seeded, text, RunFolder(Path()), runtime)
     return runtime, forecast(training)
@@ -53,7 +53,7 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
     if effective.seed is None:
         effective = effective.model_copy(update={"seed": sampling.draw_seed()})
     runtime = Runtime.choose(effective.train.device, effective.train.precision, effective.train.threads)
-    text = _load_text(effective)
+    text = _load_text(effective, runtime)
     run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
     with run.locked():
         write_atomic(run.config, effective.to_yaml().encode())
@@ -84,7 +84,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         # Names that nobody has given now may be a stranger's.
         max_bytes = None if is_new_text or corpus != begun.data.corpus else _num_bytes(last)
         try:
-            text = _load_text(effective, last.vocabulary if is_new_text else None, max_bytes)
+            text = _load_text(effective, runtime, last.vocabulary if is_new_text else None, max_bytes)
         except TooLargeError as error:
             raise RunError(
                 f"the text has changed since `{path}` was begun: {error}",
@@ -156,12 +156,14 @@ def _num_bytes(file: ModelFile) -> int:
     return size if type(size) is int else 0
 
 
-def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_bytes: int | None = None) -> Corpus:
+def _load_text(
+    effective: Config, runtime: Runtime, vocabulary: Vocabulary | None = None, max_bytes: int | None = None
+) -> Corpus:
     data, vocab = effective.data, effective.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
     options |= {"vocabulary": vocabulary, "max_bytes": max_bytes}
     text = corpora.load(data.corpus, progress=show_download, **options)
-    check_memory(effective, text)
+    check_memory(effective, text, runtime)
     return text
 
 
