@@ -157,8 +157,11 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         raise _Refused(read, "a newer charlm can read it")
     if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != size:
         raise _Refused("is damaged: it is longer or shorter than its header says", "use another copy of it")
-    if size > usable_bytes():
-        raise _Refused(f"is a model of {size / 1e9:,.0f} GB, more than this machine has memory")
+    # The file's bytes are there until all arrays are made of them.
+    needed, there = 2 * size, usable_bytes()
+    if needed > there:
+        has = f"this machine or container has {there / 1e9:,.2f}"
+        raise _Refused(f"needs {needed / 1e9:,.2f} GB of memory to be read, {has}")
     texts = {name: metadata[name] for name in ("vocabulary", "config", "metrics", "corpus")}
     texts["runtime"] = metadata.get("runtime", "{}")
     # Objects take many times the room of their text. Only a vocabulary can be long.

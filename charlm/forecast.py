@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from charlm.cells import CELLS
 from charlm.checkpoint import expected_shapes
-from charlm.corpus import Corpus
+from charlm.corpus import Corpus, split
 from charlm.errors import TrainingError
 from charlm.evaluate import evaluate
-from charlm.machine import usable_bytes
+from charlm.machine import resident_bytes, usable_bytes
+from charlm.runtime import Runtime
 from charlm.settings import Config
 from charlm.streams import fit
 from charlm.train import Training
 
 BYTES_PER_NUMBER = 4
-# A weight has a gradient, up to two moments, and all but the gradient once more in the last good state.
-NUMBERS_PER_WEIGHT = 7
+# What each optimiser remembers of a weight, in numbers; Muon leaves some weights to AdamW.
+MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
+# What torch loads when it makes the first optimiser of a process.
+LOADED_LATER_BYTES = 75_000_000
+# What each number of a block takes, by measuring runs of every cell. It is more than the 4 or 2 bytes of the number:
+# some numbers are in full precision either way, and the memory of freed tensors is kept, with gaps in it.
+BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25}
 TRIAL_BLOCKS = 5
 TRIAL_SECONDS = 10.0
 
@@ -54,38 +59,50 @@ class Forecast:
         return asdict(self)
 
 
-def check_memory(config: Config, text: Corpus) -> None:
-    """Refuse a run that this machine cannot hold, before it tries.
+def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
+    """Refuse a run that this machine, or the container around it, cannot hold, before it tries.
 
     Raises:
-        TrainingError: it would need more than all of the machine's memory.
+        TrainingError: it would need more than all of the memory.
     """
-    characters = fit(len(text.ids), config.train.batch_size, config.train.block_size, config.train.reset_probability)
-    needed = least_memory_bytes(config.model.model_dump(), len(text.vocabulary), math.prod(characters))
-    there = usable_bytes()
+    needed, there = least_memory_bytes(config, text, runtime), usable_bytes()
     if needed > there:
         raise TrainingError(
-            f"this run needs at least {needed / 1e9:,.1f} GB of memory, this machine has {there / 1e9:,.1f}",
+            f"this run needs at least {needed / 1e9:,.2f} GB of memory, "
+            f"this machine or container has {there / 1e9:,.2f}",
             "`model.hidden_size`, `model.num_layers`, `train.batch_size` or `train.block_size` may be smaller",
         )
 
 
-def least_memory_bytes(model: Mapping[str, Any], num_symbols: int, characters: int) -> int:
-    """Return what weights and activations need at the least.
+def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
+    """Return how many bytes of main memory this process will need: what it has now, and what the run adds."""
+    shapes = expected_shapes({"model": config.model.model_dump()}, len(text.vocabulary))
+    weights = BYTES_PER_NUMBER * sum(map(math.prod, shapes.values()))
+    state = (1 + MOMENTS[config.train.optimizer]) * weights
+    # When a state is saved there are also the last good one, the new one, its arrays as bytes, and the file's bytes.
+    saving = 4 * state
+    if runtime.device.type == "cuda":
+        return resident_bytes() + LOADED_LATER_BYTES + saving
+    learning = 2 * state + weights + _block_bytes(config, text, runtime.precision)
+    return resident_bytes() + LOADED_LATER_BYTES + max(state + saving, learning)
 
-    Args:
-        model: the group of settings.
-        num_symbols: V.
-        characters: of one training block: B times T.
-    """
-    weights = sum(math.prod(shape) for shape in expected_shapes({"model": model}, num_symbols).values())
-    gates, num_stacks = len(CELLS[model["cell"]].gates), 2 if model.get("direction") == "both" else 1
-    one_hot = 0 if model["embedding_size"] else num_stacks * num_symbols
-    # Of each character: every gate and the state of every layer, and its logits with their gradient.
-    of_layers = num_stacks * model["num_layers"] * model["hidden_size"] * (gates + 1)
-    per_character: int = of_layers + 2 * num_symbols + one_hot
-    half = BYTES_PER_NUMBER // 2
-    return BYTES_PER_NUMBER * NUMBERS_PER_WEIGHT * weights + half * characters * per_character
+
+def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
+    """Return what is kept of a block on the way forward, and made on the way back."""
+    model, train, num_symbols = config.model, config.train, len(text.vocabulary)
+    learned = split(text.ids, config.data.validation_fraction, config.data.test_fraction).train
+    num_characters = math.prod(fit(len(learned), train.batch_size, train.block_size, train.reset_probability))
+    cell = CELLS[model.cell]
+    # How many blocks each stack of layers reads; what stands on the right goes on for up to half a block.
+    blocks = [1.0, 1.5] if model.direction == "both" else [1.0]
+    # The minimal cells are computed in full precision, and keep what goes into each function and what comes out.
+    of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
+    per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
+    # Of each layer also the outputs before and after dropout; the way back makes as much for one layer at a time.
+    of_layers = (sum(blocks) * model.num_layers + max(blocks)) * (of_unit + 2) * model.num_units
+    # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.
+    of_ends = 3 * sum(blocks) * (model.embedding_size or num_symbols + 1) + 4 * num_symbols
+    return num_characters * per_number * (of_layers + of_ends)
 
 
 def forecast(training: Training) -> Forecast:

@@ -83,12 +83,11 @@ def _fit_to_machine(effective: Config, text: Corpus) -> tuple[Config, Runtime, s
     model, train = effective.model, effective.train
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
     num_characters = len(split(text.ids, effective.data.validation_fraction, effective.data.test_fraction).train)
-    # A short run of a small net is over before a trial would be worth it.
-    sized = settle(effective, num_characters, len(text.vocabulary), choose_runtime(typical, train))
+    sized = settle(effective, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
     model = model.model_copy(update={"hidden_size": sized.size})
-    effective = effective.model_copy(update={"model": model})
-    check_memory(effective, text)
-    return effective, choose_runtime(model, train), sized.reason
+    effective, runtime = effective.model_copy(update={"model": model}), choose_runtime(model, train)
+    check_memory(effective, text, runtime)
+    return effective, runtime, sized.reason
 
 
 @contextmanager
@@ -135,7 +134,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
                 f"the text has changed since `{path}` was begun: {error}",
                 "resume with the same text, or `--new-text` to go on with this one",
             ) from error
-        check_memory(effective, text)
+        check_memory(effective, text, runtime)
         training = _set_up(effective, text, run, runtime)
         training.restore(last, is_new_text)
         _warn_of_changes(last.runtime, runtime.facts())

@@ -211,7 +211,7 @@ class TrainConfig(Settings):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as there are cores")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as cores can be used")
 
     @model_validator(mode="before")
     @classmethod

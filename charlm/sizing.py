@@ -69,14 +69,14 @@ class Sized(NamedTuple):
     reason: str
 
 
-def settle(config: Config, num_characters: int, num_symbols: int, runtime: Runtime) -> Sized:
+def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime: Callable[[], Runtime]) -> Sized:
     """Choose the size where the settings leave it open, or tell what is wrong with the one they give.
 
     Args:
         config: the settings.
         num_characters: how many there are to train on.
         num_symbols: V.
-        runtime: chosen for `REFERENCE_CELL`.
+        choose_runtime: returns where `REFERENCE_CELL` would train.
     """
     given, seconds = config.model.hidden_size, config.train.time
     if seconds is None:
@@ -84,7 +84,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, runtime: Runti
         return Sized(size, "")
     batch = fit(num_characters, config.train.batch_size, config.train.block_size, config.train.reset_probability)
     block = math.prod(batch)
-    measured = measure(_maker(config, num_symbols, batch, runtime), MEASURING_SHARE * seconds)
+    measured = measure(_maker(config, num_symbols, batch, choose_runtime()), MEASURING_SHARE * seconds)
     times = 2 if config.model.direction == "both" else 1
 
     def outlook(size: int) -> tuple[float, float]:
@@ -119,19 +119,19 @@ def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT
     """
     readings = characters / num_characters * size / SIZE_WITHOUT_TIME
     blocks = max(characters, 1.0) / CHARACTERS_PER_BLOCK
-    return rule.capacity * size**-rule.p + rule.learning * blocks**-rule.q + rule.memorising * readings
+    return float(rule.capacity * size**-rule.p + rule.learning * blocks**-rule.q + rule.memorising * readings)
 
 
 def seconds_of_block(size: int, measured: Mapping[int, float]) -> float:
-    """Return what a block of a size takes, by what some sizes take: between them by powers, beyond them by the square."""
+    """Return what a block of a size takes: between sizes that were measured by a power, beyond them by the square."""
     sizes = sorted(measured)
     if size >= sizes[-1]:
-        return measured[sizes[-1]] * (size / sizes[-1]) ** EXPONENT_BEYOND
+        return float(measured[sizes[-1]] * (size / sizes[-1]) ** EXPONENT_BEYOND)
     if size <= sizes[0]:
         return measured[sizes[0]]
     low, high = next(pair for pair in itertools.pairwise(sizes) if pair[0] <= size <= pair[1])
     exponent = math.log(measured[high] / measured[low]) / math.log(high / low)
-    return measured[low] * (size / low) ** exponent
+    return float(measured[low] * (size / low) ** exponent)
 
 
 def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int, float]:

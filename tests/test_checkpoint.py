@@ -416,6 +416,16 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
     assert done.stdout == "refused\n", done.stderr[-300:]
 
 
+def test_a_model_larger_than_the_memory_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes and the arrays made of them are there at the same time, and twice its size must be."""
+    path = own_folders / "m.safetensors"
+    tiny().save(path)
+    monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size)
+    load(path)
+    monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size - 1)
+    assert "GB of memory to be read" in refusal(path)
+
+
 @pytest.mark.parametrize(
     ("kind", "symbols"),
     [
