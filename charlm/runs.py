@@ -17,7 +17,7 @@ from charlm import config as settings
 from charlm import corpus as corpora
 from charlm import sample as sampling
 from charlm.checkpoint import ModelFile, load
-from charlm.corpus import Corpus, split
+from charlm.corpus import Corpus
 from charlm.display import ScoringDisplay, TrainingDisplay
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluate import Scores
@@ -29,20 +29,15 @@ from charlm.output import print_json, report_error, say, show_download, write_te
 from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.schedule import Clock
-from charlm.settings import DURATIONS, Config, ModelConfig, TrainConfig
+from charlm.settings import DURATIONS, Config, TrainConfig
 from charlm.signals import Interrupt
-from charlm.sizing import REFERENCE_CELL, settle
+from charlm.sizing import choose_runtime, fit_to_machine
 from charlm.stepper import Stepper
 from charlm.train import Training
-from charlm.trials import Work
 from charlm.vocab import Ids, Vocabulary
 
 # Of what a model that fills blanks is shown at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
-# One-hot inputs of a text as it often is; how many there are is known only when the text is read.
-TYPICAL_INPUTS = 64
-# What is measured to settle a size, before it is known.
-TYPICAL_UNITS = 256
 # What a run is made of besides its model and text: with another of these its state would mean something else.
 FIXED_OF_TRAIN = {"batch_size", "block_size", "reset_probability", "optimizer", "evaluation_characters"}
 
@@ -66,28 +61,11 @@ class Rehearsal(NamedTuple):
 def rehearse(effective: Config) -> Rehearsal:
     """Find out what a run will take, and write nothing down."""
     text = _load_text(effective)
-    effective, runtime, reason = _fit_to_machine(effective, text)
+    effective, runtime, reason = fit_to_machine(effective, text)
+    check_memory(effective, text, runtime)
     seeded = effective if effective.seed is not None else effective.model_copy(update={"seed": 0})
     training = Training(seeded, text, RunFolder(Path()), runtime)
     return Rehearsal(effective, runtime, reason, forecast(training))
-
-
-def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
-    """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
-    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
-    return Runtime.choose(train.device, train.precision, train.threads, work, before)
-
-
-def _fit_to_machine(effective: Config, text: Corpus) -> tuple[Config, Runtime, str]:
-    """Settle the size of a run and where it trains; return why, too."""
-    model, train = effective.model, effective.train
-    typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
-    num_characters = len(split(text.ids, effective.data.validation_fraction, effective.data.test_fraction).train)
-    sized = settle(effective, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
-    model = model.model_copy(update={"hidden_size": sized.size})
-    effective, runtime = effective.model_copy(update={"model": model}), choose_runtime(model, train)
-    check_memory(effective, text, runtime)
-    return effective, runtime, sized.reason
 
 
 @contextmanager
@@ -97,7 +75,8 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
         effective = effective.model_copy(update={"seed": sampling.draw_seed()})
     text = _load_text(effective)
     clock = Clock()
-    effective, runtime, reason = _fit_to_machine(effective, text)
+    effective, runtime, reason = fit_to_machine(effective, text)
+    check_memory(effective, text, runtime)
     run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
     with run.locked():
         write_atomic(run.config, effective.to_yaml().encode())

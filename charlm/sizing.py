@@ -10,23 +10,27 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from charlm.checkpoint import expected_shapes
+from charlm.corpus import Corpus, split
 from charlm.model import CharModel
 from charlm.optimizer import Optimizer
 from charlm.runtime import Runtime
-from charlm.settings import Config, ModelConfig
+from charlm.settings import Config, ModelConfig, TrainConfig
 from charlm.streams import fit
+from charlm.trials import Work
 
 SIZES = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 # Without a time there is nothing that a smaller net would save.
 SIZE_WITHOUT_TIME = 512
 # A rule of equal parameters: the size is found for this cell, and another one has as many weights.
 REFERENCE_CELL = "lstm"
+# Measured before the size is known; and one-hot inputs of a text as it often is.
+TYPICAL_UNITS, TYPICAL_INPUTS = 256, 64
 # Of the time there is, what may be spent on measuring.
 MEASURING_SHARE = 0.03
 MEASURED_SIZES = (64, 128, 256, 512)
@@ -54,7 +58,23 @@ class Fit(NamedTuple):
     memorising: float
 
 
-FIT = Fit(6.2, 0.62, 8.0, 0.63, 0.01)
+FIT = Fit(2.85, 0.23, 8.07, 0.573, 0.0205)
+
+
+def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
+    """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
+    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
+    return Runtime.choose(train.device, train.precision, train.threads, work, before)
+
+
+def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
+    """Settle the size of a run and where it trains; return the settings, the place, and why it is that size."""
+    model, train, data = config.model, config.train, config.data
+    typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
+    num_characters = len(split(text.ids, data.validation_fraction, data.test_fraction).train)
+    sized = settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
+    model = model.model_copy(update={"hidden_size": sized.size})
+    return config.model_copy(update={"model": model}), choose_runtime(model, train), sized.reason
 
 
 class Sized(NamedTuple):

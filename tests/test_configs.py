@@ -16,7 +16,7 @@ from charlm.checkpoint import load
 from charlm.files import bundled_folder
 from charlm.repl import Reader, converse
 from charlm.run_folder import RunFolder
-from charlm.runtime import Runtime
+from charlm.sizing import fit_to_machine
 from charlm.stepper import Stepper
 from charlm.train import Training
 from tests.commands import answer, call
@@ -39,7 +39,7 @@ def test_a_shipped_file_trains_two_steps(name: str) -> None:
     is_here = all(entries()[corpus].is_here for corpus in own)
     config = settings.load(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
     text = corpora.load(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
-    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
+    config, runtime, _ = fit_to_machine(config, text)
     training = Training(config, text, RunFolder.create(Path("run"), ""), runtime)
     records = list(training.learn())
     assert [record.step for record in records] == [1, 2]
