@@ -1,0 +1,60 @@
+"""A processor with fewer instructions trains as rightly and no slower than a stock loop on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+# What most laptops have, and what the oldest machine that torch runs on has.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+CORE = ["tests/test_layers.py", "tests/test_optimizer.py", "tests/test_trials.py"]
+RESUMED = ["tests/test_resume.py", "-k", "bit_identical and 0.3-muon-fp32"]
+# Noise of a machine that does other things: what is looked for is a loss of many times.
+SLACK = 0.5
+
+avx2 = pytest.mark.skipif(
+    not torch.cpu.get_capabilities().get("avx512_f"), reason="this machine has no more than what it would be held to"
+)
+machines = pytest.mark.parametrize(
+    "instructions", [pytest.param(AVX2, marks=avx2, id="avx2"), pytest.param(SSE41, marks=pytest.mark.slow, id="sse41")]
+)
+
+
+def run(instructions: dict[str, str], *arguments: str, **options: str | Path) -> str:
+    """Run Python held to some instructions and return what it prints."""
+    environment = os.environ | instructions | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return str(done.stdout)
+
+
+@machines
+@pytest.mark.parametrize("tests", [CORE, RESUMED], ids=["core", "resume"])
+def test_the_core_holds_on_a_lesser_machine(instructions: dict[str, str], tests: list[str]) -> None:
+    """Layers, directions and exact resume, by the same tests."""
+    printed = run(instructions, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests, cwd=ROOT)
+    assert " passed" in printed
+
+
+@machines
+def test_the_default_settings_keep_the_pace_of_a_stock_loop(instructions: dict[str, str]) -> None:
+    """Five seconds of them, beside torch's module and AdamW at the same size, optimisers included."""
+    settings = ["--corpus", "fables", "--time", "5s", "--out", "run", "--sample-length", "0"]
+    run(instructions, "-m", "charlm", "train", *settings)
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    pace = statistics.median(line["characters_per_second"] for line in lines)
+    config = Path("run/config.yaml").read_text(encoding="utf-8")
+    (size,) = (line.split()[1] for line in config.splitlines() if "hidden_size" in line)
+    program = f"from charlm import bench; print(bench._training_row('lstm', '', 1, {size}, 3).beside)"
+    stock = float(run(instructions, "-c", program))
+    assert pace > SLACK * stock
