@@ -152,7 +152,7 @@ def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapp
     """Return the arithmetic that is asked for or, for `auto`, that is faster, and what a trial found."""
     if asked == "fp32":
         return asked, ""
-    works = _bf16_works(device)
+    works = bf16_works(device)
     if asked == "bf16" and not works:
         raise DeviceError(f"bf16 does not work on this machine's {device.type}", "use `precision: fp32` or `auto`")
     if asked == "auto" and before.get("device") == device.type and before.get("precision") in ("fp32", "bf16"):
@@ -172,7 +172,7 @@ def _choose_blocks(work: Work, before: Mapping[str, Any]) -> bool:
     return work.num_units >= MIN_UNITS_OF_BLOCKS and block_kernel_speed(work) >= MARGIN
 
 
-def _bf16_works(device: torch.device) -> bool:
+def bf16_works(device: torch.device) -> bool:
     """Run a tiny layer forward and backward: some machines announce bf16 and then have no kernel for it."""
     try:
         square = torch.ones(2, 2, dtype=torch.bfloat16, device=device)

@@ -45,6 +45,15 @@ def _auto_or_up_to(limit: float, may_be_list: bool = False) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _auto_or_whole(least: int, limit: int) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value == "auto" or (type(value) is int and least <= value <= limit):
+            return value
+        raise ValueError(f"should be `auto` or a whole number from {least} to {limit}")
+
+    return BeforeValidator(check)
+
+
 def _initialiser(value: str) -> str:
     named = NAMED_INITIALISER.fullmatch(value)
     if value in ("auto", "glorot", "orthogonal") or (named and 0 < float(named[2]) <= 10):
@@ -101,7 +110,7 @@ class ModelConfig(Settings):
     embedding_size: int = Field(
         64, ge=0, le=4096, description="numbers that stand for one character at the input; 0 for one-hot"
     )
-    hidden_size: Annotated[int, Field(ge=1, le=16384)] | Literal["auto"] = Field(
+    hidden_size: Annotated[int | Literal["auto"], _auto_or_whole(1, 16384)] = Field(
         512, description="units in each recurrent layer; auto: as many as predict best after the time there is"
     )
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
@@ -209,8 +218,12 @@ class TrainConfig(Settings):
     sample_every: int | None = Field(
         None, ge=1, le=10**9, description="blocks after which it shows what the model writes; null for never"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="arithmetic of the training blocks")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of training; auto: whichever measures faster on this machine"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where to train; auto: where a block measures fastest"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as cores can be used")
 
     @model_validator(mode="before")

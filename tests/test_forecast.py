@@ -101,7 +101,11 @@ def in_a_small_container(monkeypatch: pytest.MonkeyPatch, gigabytes: float = 1.0
 def needed(precision: str = "fp32", device: str = "cpu", **changes: Any) -> float:
     """Return the bytes that a run on fables is said to need."""
     flags: dict[str, Any] = {"data.corpus": "fables", "train.steps": 3}
-    config = settings.load("lstm", (), flags | {key.replace("__", "."): value for key, value in changes.items()})
+    config = settings.load(
+        "lstm",
+        (),
+        {"model.hidden_size": 512} | flags | {key.replace("__", "."): value for key, value in changes.items()},
+    )
     return least_memory_bytes(config, corpora.load(["fables"]), Runtime(torch.device(device), precision, 1))
 
 

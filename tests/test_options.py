@@ -21,6 +21,7 @@ from charlm.run_folder import RunFolder
 from charlm.runtime import Runtime
 from charlm.settings import GROUPS
 from charlm.train import Training
+from tests.training import needs_bf16
 
 TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
 SMALL: dict[str, Any] = {
@@ -124,7 +125,9 @@ def test_the_table_of_changes_has_every_setting() -> None:
     assert fields | {"seed"} == set(CHANGES) | ELSEWHERE
 
 
-@pytest.mark.parametrize("key", CHANGES)
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=needs_bf16 if key == "train.precision" else ()) for key in CHANGES]
+)
 def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
     """Weights, records, parts or threads differ from those of the same run without the change."""
     # Measured after every block and at such a rate, a validation soon is no better than the one before.

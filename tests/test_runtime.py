@@ -32,7 +32,7 @@ def test_the_arithmetic_that_measures_faster_is_chosen(
 ) -> None:
     """By how fast products are, not by what the processor is called; what does not work is not tried."""
     monkeypatch.setattr(runtimes, "bf16_speed", lambda work, device: speed)
-    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: works)
+    monkeypatch.setattr(runtimes, "bf16_works", lambda device: works)
     chosen = Runtime.choose("cpu", "auto", 1, Work(num_units=8))
     assert (chosen.precision, chosen.dtype) == (precision, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
     assert str(chosen) == f"cpu x 1, {precision}"
@@ -48,7 +48,7 @@ def test_fp32_by_name_is_fp32_everywhere(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_bf16_by_name_is_taken_and_told_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the ratio, and with what would be faster."""
-    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: True)
+    monkeypatch.setattr(runtimes, "bf16_works", lambda device: True)
     monkeypatch.setattr(runtimes, "bf16_speed", lambda work, device: 0.02)
     chosen = Runtime.choose("cpu", "bf16", 1)
     assert chosen.precision == "bf16"
@@ -61,7 +61,7 @@ def test_bf16_by_name_is_taken_and_told_to_be_slow(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("kernel", ["torch", "blocks"])
 def test_a_run_that_goes_on_tries_nothing_again(monkeypatch: pytest.MonkeyPatch, precision: str, kernel: str) -> None:
     """What was chosen when it was begun is part of its arithmetic."""
-    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: True)
+    monkeypatch.setattr(runtimes, "bf16_works", lambda device: True)
     for name in ("bf16_speed", "block_kernel_speed", "block_seconds"):
         monkeypatch.setattr(runtimes, name, lambda *_: pytest.fail("it is tried"))
     before = {"device": "cpu", "precision": precision, "lstm_kernel": kernel, "threads": 1}
@@ -84,7 +84,7 @@ def test_an_lstm_learns_by_the_kernel_that_measures_faster(
 
 def test_bf16_that_does_not_work_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to ask for instead."""
-    monkeypatch.setattr(runtimes, "_bf16_works", lambda device: False)
+    monkeypatch.setattr(runtimes, "bf16_works", lambda device: False)
     with pytest.raises(DeviceError, match="bf16") as raised:
         Runtime.choose("cpu", "bf16", 1)
     assert "fp32" in raised.value.hint
@@ -93,13 +93,13 @@ def test_bf16_that_does_not_work_is_refused_by_name(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("error", [RuntimeError("no primitive"), TypeError("no bf16")])
 def test_a_trial_that_fails_is_an_answer(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Some machines announce bf16 and then have no kernel for it."""
-    assert runtimes._bf16_works(torch.device("cpu")) in (True, False)
+    assert runtimes.bf16_works(torch.device("cpu")) in (True, False)
 
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(torch.nn, "LSTM", fail)
-    assert not runtimes._bf16_works(torch.device("cpu"))
+    assert not runtimes.bf16_works(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from charlm import config as settings
 from charlm import corpus as corpora
 from charlm.checkpoint import load
 from charlm.run_folder import RunFolder
-from charlm.runtime import Runtime
+from charlm.runtime import Runtime, bf16_works
 from charlm.schedule import Clock
 from charlm.settings import Config
 from charlm.train import Training
 
+BF16_WORKS = bf16_works(torch.device("cpu"))
+needs_bf16 = pytest.mark.skipif(not BF16_WORKS, reason="bf16 does not work on this processor")
 TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 
 
