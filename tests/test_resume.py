@@ -177,7 +177,12 @@ def test_a_run_past_its_new_end_ends() -> None:
 
 def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
     """From where it stood: the rate is what a run of so many steps has there, and dropout is planned anew."""
-    changes = {"train__evaluations": 20, "model__dropout": "auto", "model__hidden_size": 256, "text": TEXT[:300]}
+    changes: dict[str, Any] = {
+        "train__evaluations": 20,
+        "model__dropout": "auto",
+        "model__hidden_size": 256,
+        "text": TEXT[:300],
+    }
     training = begin(train__steps=20, **changes)
     interrupt(training, 100)
     longer = resume(training.run, train__steps=200)
