@@ -346,7 +346,8 @@ def test_a_uniform_model_is_right_no_more_often_than_chance(make_model: Callable
 
 def test_where_too_little_is_held_out_nothing_is_said_about_its_validations() -> None:
     """The last model is kept whatever they were, so that it was the best is not known, and here it was not."""
-    training = begin(text=TEXT[:400] + "qxzj vkw " * 5, train__steps=200, model__hidden_size=64)
+    odd = TEXT[:400] + "qxzj vkw " * 5
+    training = begin(text=odd, train__steps=200, train__evaluations=40, model__hidden_size=64)
     interrupt(training, 1000)
     assert 0 < len(training.parts.validation) < MIN_VALIDATION_CHARACTERS
     found = [record.get("validation_bits_per_character", math.inf) for record in metrics(training)]
