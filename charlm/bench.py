@@ -260,7 +260,7 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
 def _arithmetic(cell: str, runtime: Runtime) -> str:
     if cell != "lstm" or runtime.device.type != "cpu":
         return runtime.precision
-    return f"{runtime.precision}, {'our' if runtime.lstm_by_blocks else 'its'} kernel"
+    return f"{runtime.precision}, {'our' if runtime.lstm_by_blocks else 'torch'} kernel"
 
 
 def _go_back(logits_TBV: Tensor, targets_TB: Tensor) -> None:
