@@ -197,7 +197,7 @@ def test_a_crowded_file_is_refused_in_little_time(text: str) -> None:
         begin = time.process_time()
         assert "s.yaml" in refusal(text)
         seconds.append(time.process_time() - begin)
-    assert min(seconds) < 0.35
+    assert min(seconds) < 2
 
 
 def test_an_override_with_thousands_of_dots_is_refused_in_little_time() -> None:
