@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,7 +19,7 @@ from charlm.runs import conclude
 from charlm.schedule import Clock
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
 from tests.commands import SHORT, call
-from tests.training import TEXT, Hours, assert_same_run, begin, interrupt, records, resume
+from tests.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
 
 MILLION: dict[str, Any] = {"train__steps": 10**6, "train__evaluations": 1}
 
@@ -187,21 +186,10 @@ def test_a_rollback_goes_where_it_goes_without_the_clock(now: Hours, monkeypatch
     for training in runs:
         if training is runs[1]:
             now.spend(monkeypatch, learn_block=100.0)
-        _poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+        poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
         interrupt(training, 100)
         assert training.progress.rollbacks == 1
     assert_same_run(*runs)
-
-
-def _poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
-    forward, count = training.model.forward, iter(range(10**9))
-
-    def poisoned(*arguments: Any) -> Any:
-        logits_TBV, state = forward(*arguments)
-        return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
-
-    monkeypatch.setattr(training.model, "forward", poisoned)
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
 
 
 def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.runs import verdict
 from charlm.schedule import held_back
 from charlm.train import MAX_SKIPPED_IN_A_ROW, Training
-from tests.training import Hours, assert_same_run, begin, interrupt, metrics, records, resume
+from tests.training import Hours, assert_same_run, begin, interrupt, metrics, poison, records, resume
 
 
 def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
@@ -133,19 +133,6 @@ def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.Monk
     with pytest.raises(TrainingError, match="finite"):
         interrupt(training, 10_000)
     assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
-
-
-def poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
-    """Make some calls of the model return NaN."""
-    forward, count = training.model.forward, iter(range(10**9))
-
-    def poisoned(*arguments: Any) -> Any:
-        logits_TBV, state = forward(*arguments)
-        return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
-
-    monkeypatch.setattr(training.model, "forward", poisoned)
-    # Evaluation would use up calls of its own.
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
 
 
 def test_records_carry_what_a_plot_needs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def records(training: Training, by: str | None = None) -> list[dict[str, Any]]:
     """Read the lines of `metrics.jsonl` that came by share of the run, or `by="clock"`."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
     return [line for line in lines if line.get("by") == by]
+
+
+def poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """Make some calls of the model return NaN."""
+    forward, count = training.model.forward, iter(range(10**9))
+
+    def poisoned(*arguments: Any) -> Any:
+        logits_TBV, state = forward(*arguments)
+        return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
+
+    monkeypatch.setattr(training.model, "forward", poisoned)
+    # Evaluation would use up calls of its own.
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
 
 
 def metrics(training: Training) -> list[dict[str, Any]]:
