@@ -194,7 +194,7 @@ CROWDED: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("make", CROWDED.values(), ids=list(CROWDED))
 def test_a_crowded_file_is_refused_in_little_time(make: Callable[[int], str]) -> None:
-    """However much there is wrong with a file that is just not too large, it takes no longer than as many good lines."""
+    """However much is wrong with a file that is just not too large, it takes a few times as long as a sound one."""
     size = MAX_BYTES - 100
     item = "  - a/b.txt\n"
     sound = "data:\n  corpus:\n" + item * (size // len(item) - 2)
