@@ -241,10 +241,7 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
     works = [learn_ours, update_ours, learn_stock, update_stock, lambda: (square @ square)[0, 0].item()]
     forward_back, updates, stock_forward_back, stock_update, product = _in_turns(rounds, *works, prepare=prepares)
     keep_freed_memory()
-    # A weight is multiplied and added once forward and twice back; an embedding is only looked up.
-    weights = {name: parameter.numel() for name, parameter in ours.named_parameters() if "weight" in name}
-    del weights["embedding.weight"]
-    operations, characters = 6 * sum(weights.values()) * STREAMS * BLOCK_SIZE, STREAMS * BLOCK_SIZE
+    characters = STREAMS * BLOCK_SIZE
     return Row(
         "training",
         f"{cell} {name}",
@@ -253,8 +250,15 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
         characters / (stock_forward_back + stock_update),
         stock_forward_back / forward_back,
         _arithmetic(cell, runtime),
-        operations / forward_back / (2 * GEMM_SIZE**3 / product),
+        _operations_a_character(ours) * characters / forward_back / (2 * GEMM_SIZE**3 / product),
     )
+
+
+def _operations_a_character(model: CharModel) -> int:
+    """Count a weight's product and sum once forward and twice back; an embedding is only looked up."""
+    weights = {name: parameter.numel() for name, parameter in model.named_parameters() if "weight" in name}
+    del weights["embedding.weight"]
+    return 6 * sum(weights.values())
 
 
 def _arithmetic(cell: str, runtime: Runtime) -> str:

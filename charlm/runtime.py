@@ -64,7 +64,7 @@ class Runtime:
         """
         keep_freed_memory()
         use_threads(threads)
-        is_known = work is not None and work.cell == "lstm"
+        is_lstm = work is not None and work.cell == "lstm"
         work, before = work or Work(), before or {}
         name, of_device = _choose_device(work, before) if device == "auto" else (device, "")
         if name not in _available_devices():
@@ -72,7 +72,7 @@ class Runtime:
         chosen = torch.device(name)
         precision, of_precision = _choose_precision(precision, chosen, work, before)
         # torch's own kernel for the LSTM is as fast as its products on some processors, and on others a third slower.
-        by_blocks = name == "cpu" and precision == "fp32" and is_known and _choose_blocks(work, before)
+        by_blocks = name == "cpu" and precision == "fp32" and is_lstm and _choose_blocks(work, before)
         reasons = tuple(reason for reason in (of_device, of_precision) if reason)
         return cls(chosen, precision, torch.get_num_threads(), by_blocks, reasons)
 
