@@ -119,7 +119,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     limit = WEIGHTS_PER_CHARACTER * num_characters
     fitting = [size for size in SIZES if _num_weights(config.model, REFERENCE_CELL, size, num_symbols) <= limit]
     best = min(fitting or SIZES[:1], key=lambda size: outlook(size)[0])
-    readings = f"{outlook(best)[1]:.1f} times"
+    readings = f"{outlook(best)[1]:.2g} times"
     if given == "auto":
         size = equal_size(config.model, best, num_symbols)
         like = "" if size == best else f", with the weights of {best} of an {REFERENCE_CELL}"
@@ -130,7 +130,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     better = equal_size(config.model, best, num_symbols)
     return Sized(
         given,
-        f"{given} units read the text {outlook(alike)[1]:.1f} times in this time; {better} would read it {readings}, "
+        f"{given} units read the text {outlook(alike)[1]:.2g} times in this time; {better} would read it {readings}, "
         "and are predicted to do better",
     )
 
