@@ -14,7 +14,7 @@ def main() -> None:
 
     # Before any command imports NumPy, which starts its threads then.
     limit_numpy()
-    from charlm.cli import app
+    from charlm.cli.app import app
 
     app()
 

@@ -1,205 +1,274 @@
-"""YAML and overrides to validated, frozen settings. Knows where settings come from; runs nothing."""
+"""Every setting of a run with its meaning, default and bounds. Reads and runs nothing."""
 
 from __future__ import annotations
 
-import copy
 import difflib
-import reprlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from charlm.errors import ConfigError
-from charlm.files import bundled_folder, expanded
-from charlm.settings import DURATIONS, GROUPS, SHORT_FOR, Config, Settings
-from charlm.strict_yaml import MAX_BYTES, Tree, parse
+from charlm.cells import CELLS
+from charlm.strict_yaml import StrictDumper
 
-DEFAULT_CONFIG = "lstm"
-MAX_PROBLEMS = 20
-MAX_GROUPS = 8
-
-
-def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
-    """Read a settings file and lay overrides over it.
-
-    Args:
-        source: a path, or the name of a bundled file such as `gru`; None for the default.
-        overrides: `key=value` with a dotted key, the value as YAML; later ones win.
-        flags: values by dotted key, which win over both.
-
-    Raises:
-        ConfigError: all problems of the file or the overrides at once, each with its place.
-    """
-    path = _locate(source)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
-    try:
-        tree = parse(data, str(path))
-    except ConfigError as error:
-        if path.suffix not in (".yaml", ".yml"):
-            error.hint = f"a text to learn is given with `--corpus {path}`"
-        raise
-    return _overridden(tree, overrides, flags or {}, str(path))
+DURATIONS = ("steps", "epochs", "time")
+DEFAULT_TIME = 60.0
+# A word in place of a group stands for one of its settings: `vocab: bytes` for `vocab: {kind: bytes}`.
+SHORT_FOR = {"vocab": "kind"}
+NAMED_INITIALISER = re.compile(r"(normal|uniform)\(([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)\)")
+UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
-def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
-    """Lay overrides and flags over the settings of an earlier run, given as plain values."""
-    return _overridden(Tree(copy.deepcopy(dict(tree)), {}, []), overrides, flags, "the run")
-
-
-def describe() -> str:
-    """List every setting with its default and what it means."""
-    lines = []
-    groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
-    for group, model in groups.items():
-        for name, field in model.model_fields.items():
-            if field.description:
-                default = "none" if field.default is None else field.default
-                allowed = f"; one of {', '.join(get_args(field.annotation))}" if _is_choice(field.annotation) else ""
-                lines.append(f"{group}{name} (default {default}): {field.description}{allowed}")
-    return "\n".join(lines)
-
-
-def _is_choice(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal
-
-
-def validate(values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()) -> Config:
-    """Check a tree of plain values.
-
-    Args:
-        values: the tree.
-        places: where each dotted key stands.
-        name: of the whole.
-        problems: what is known to be wrong with it already.
-
-    Raises:
-        ConfigError: all problems at once.
-    """
-    found = list(problems)
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        errors = error.errors()
-        found += [_describe(dict(problem), places, name) for problem in errors[:MAX_PROBLEMS]]
-        if len(errors) > MAX_PROBLEMS:
-            found.append(f"and {len(errors) - MAX_PROBLEMS:,} more")
-    if found:
-        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
-    return config
-
-
-def _locate(source: str | Path | None) -> Path:
-    name = DEFAULT_CONFIG if source is None else str(source)
-    path = expanded(name)
-    bundled = bundled_folder("configs")
-    known = sorted(file.stem for file in bundled.glob("*.yaml"))
-    if name in known:
-        return bundled / f"{name}.yaml"
-    try:
-        if path.is_file():
-            return path
-    except OSError as error:
-        raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
-    if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
-        return bundled / path.name
-    close = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
-    raise ConfigError(f"there is no settings file `{name}`", f"{hint}the bundled ones are {', '.join(known)}")
-
-
-def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
-    problems = list(tree.problems)
-    for override in overrides:
+def parse_seconds(value: Any) -> Any:
+    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; anything else is left for the validator to refuse."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
         try:
-            key, value = _parse_override(override)
-            _put(tree, key, value, f"--set {key}")
-        except ConfigError as error:
-            problems.append(str(error))
-    for key, value in flags.items():
-        _put(tree, key, value, f"--{key.rpartition('.')[2]}")
-    return validate(tree.values, tree.places, name, problems)
+            return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
+        except ValueError:
+            return value
+    return value
 
 
-def _parse_override(override: str) -> tuple[str, Any]:
-    key, equals, text = override.partition("=")
-    key = key.strip()
-    if not equals or not key.isprintable() or not key:
-        raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
-    try:
-        tree = parse(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
-    except ConfigError as error:
-        raise ConfigError(f"`{text}` in `--set {override}` is not a value") from error
-    if tree.problems or tree.values.keys() != {"value"}:
-        raise ConfigError(f"`{text}` in `--set {override}` is not a value")
-    return key, tree.values["value"]
+def _as_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
-def _put(tree: Tree, key: str, value: Any, place: str) -> None:
-    *groups, last = key.split(".")
-    if len(groups) > MAX_GROUPS:
-        raise ConfigError(f"{place[:100]}... is not a setting: none is so deep down")
-    branch, places = tree.values, tree.places
-    for depth, group in enumerate(groups):
-        if branch.get(group) is None:
-            branch[group] = {}
-            places[".".join(groups[: depth + 1])] = place
-        if isinstance(branch[group], str) and group in SHORT_FOR and not depth:
-            branch[group] = {SHORT_FOR[group]: branch[group]}
-        branch = branch[group]
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{place}: `{group}` is not a group of settings")
-    branch[last] = value
-    for below in [name for name in places if name.startswith(f"{key}.")]:
-        del places[below]
-    places[key] = place
-    # A duration replaces the one before it: `--set train.steps=500` over `time: 60s` means 500 steps.
-    if groups == ["train"] and last in DURATIONS and value is not None:
-        for other in set(DURATIONS) - {last}:
-            branch.pop(other, None)
+def _auto_or_up_to(limit: float, may_be_list: bool = False) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        numbers = value if may_be_list and isinstance(value, list) else [value]
+        if value == "auto" or all(type(number) in (int, float) and 0 <= number <= limit for number in numbers):
+            return value
+        some = " or a list of such" if may_be_list else ""
+        raise ValueError(f"should be `auto` or a number from 0 to {limit:g}{some}")
+
+    return BeforeValidator(check)
 
 
-def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> str:
-    parts = [str(part) for part in problem["loc"]]
-    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    place = next((places[prefix] for prefix in prefixes if prefix in places), name)
-    if len(parts) == 1 and parts[0] in GROUPS:
-        # Settings of a group that do not fit together: what was given last is the likelier reason.
-        given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
-        place = next((given for given in reversed(given_below) if given.startswith("--")), place)
-    if problem["type"] != "extra_forbidden":
-        # Below a setting pydantic names items and members of a union.
-        while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):
-            parts.pop()
-    key = ".".join(parts)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
-        close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
-        if close == [key]:
-            return f"{place}: `{key}` is not a setting: in a file its group has lines of its own"
-        return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
-    # What does not fit together between groups has no key.
-    about = f"`{key}`: " if key else ""
-    return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
+def _auto_or_whole(least: int, limit: int) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value == "auto" or (type(value) is int and least <= value <= limit):
+            return value
+        raise ValueError(f"should be `auto` or a whole number from {least} to {limit}")
+
+    return BeforeValidator(check)
 
 
-def _known_keys(groups: Sequence[str]) -> list[str]:
-    model: Any = Config
-    for group in groups:
-        field = model.model_fields.get(group)
-        model = field.annotation if field else None
-        if not (isinstance(model, type) and issubclass(model, Settings)):
-            return []
-    return list(model.model_fields)
+def _initialiser(value: str) -> str:
+    named = NAMED_INITIALISER.fullmatch(value)
+    if value in ("auto", "glorot", "orthogonal") or (named and 0 < float(named[2]) <= 10):
+        return value
+    raise ValueError("should be auto, glorot, orthogonal, normal(S) or uniform(A), with S or A up to 10")
 
 
-def _elsewhere(key: str) -> list[str]:
-    dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
-    return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]
+def _cell(value: str) -> str:
+    if value in CELLS:
+        return value
+    close = difflib.get_close_matches(value.lower(), CELLS, n=1)
+    raise ValueError(f"should be one of {', '.join(CELLS)}" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def _as_vocab(value: Any) -> Any:
+    return {SHORT_FOR["vocab"]: value} if isinstance(value, str) else _group_or_defaults(value)
+
+
+def _group_or_defaults(value: Any) -> Any:
+    # A group all of whose lines are remarks is None.
+    if value is None:
+        return {}
+    if not isinstance(value, dict | Settings):
+        raise ValueError("should be a group of settings")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
+Fraction = Annotated[float, Field(ge=0, le=0.5)]
+
+
+def _without_absent(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain values, without those that are absent as they are by default."""
+    values = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if value is not None or field.default is not None:
+            values[name] = _without_absent(value) if isinstance(value, Settings) else value
+    return values
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: they are frozen, strict, and refuse what they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Settings):
+    """What the model is made of."""
+
+    cell: Annotated[str, AfterValidator(_cell)] = Field(
+        "lstm", description="the recurrence; `charlm explain CELL` shows its equations"
+    )
+    embedding_size: int = Field(
+        64, ge=0, le=4096, description="numbers that stand for one character at the input; 0 for one-hot"
+    )
+    hidden_size: Annotated[int | Literal["auto"], _auto_or_whole(1, 16384)] = Field(
+        512, description="units in each recurrent layer; auto: as many as predict best after the time there is"
+    )
+    num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
+    direction: Literal["forward", "backward", "both"] = Field(
+        "forward", description="reads from the left, from the right, or from both sides, to fill blanks"
+    )
+    initial_state: Literal["zero", "learned"] = Field("zero", description="the state before anything was read")
+    initialiser: Annotated[str, AfterValidator(_initialiser)] = Field(
+        "auto", description="of fresh matrices: glorot, orthogonal, normal(0.01), uniform(0.08), or auto"
+    )
+    dropout: Annotated[float | list[float] | Literal["auto"], _auto_or_up_to(0.95, may_be_list=True)] = Field(
+        "auto",
+        description="share of each layer's outputs left out, one mask per block, or a list of one for each layer; "
+        "auto: by how often it reads",
+    )
+    weight_dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
+        "auto", description="share of each layer's recurrent weights left out, one mask per block; auto: as above"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelConfig:
+        if isinstance(self.dropout, list) and len(self.dropout) != self.num_layers:
+            raise ValueError(f"dropout has {len(self.dropout)} numbers for {self.num_layers} layers")
+        if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
+            raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
+        return self
+
+    @property
+    def num_units(self) -> int:
+        """Units in each recurrent layer, once it is settled how many there are."""
+        assert isinstance(self.hidden_size, int), "the size is not settled"
+        return self.hidden_size
+
+
+class VocabConfig(Settings):
+    """What the symbols of the model are."""
+
+    kind: Literal["characters", "bytes"] = Field(
+        "characters", description="the text's own characters, or the 256 byte values"
+    )
+    filter: Literal["none", "letters"] = Field(
+        "none", description="letters: lower-cases a text, and puts one space for all that stands between letters"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> VocabConfig:
+        if self.kind == "bytes" and self.filter != "none":
+            raise ValueError(f"filter {self.filter} is for characters, not for bytes")
+        return self
+
+
+class DataConfig(Settings):
+    """Which text is learned and which is held out."""
+
+    corpus: Annotated[list[str], BeforeValidator(_as_names)] = Field(
+        ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
+    )
+    encoding: str = Field("utf-8", description="how the bytes of the text spell characters")
+    validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
+    test_fraction: Fraction = Field(0.0, description="share after that, which training does not even look at")
+
+
+class TrainConfig(Settings):
+    """How it is learned. One of steps, epochs and time says how long."""
+
+    steps: int | None = Field(None, ge=1, le=10**9, description="blocks to train on")
+    epochs: float | None = Field(None, gt=0, le=10**6, description="how often to read the training part")
+    time: Seconds | None = Field(
+        None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s where none of the three is set"
+    )
+    batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
+    block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
+    optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
+        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all"
+    )
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
+    matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
+    weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
+        "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
+    )
+    warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
+    schedule: Literal["linear", "cosine", "step", "constant"] = Field(
+        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, by steps, or not"
+    )
+    decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
+    step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: what it is multiplied by after each epoch")
+    step_after_epochs: int = Field(
+        10, ge=1, le=10**6, description="schedule step: after so many epochs for the first time"
+    )
+    clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null for any")
+    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
+    reset_probability: float = Field(
+        0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"
+    )
+    evaluations: int = Field(
+        10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
+    )
+    evaluation_characters: int = Field(
+        20_000,
+        ge=1,
+        le=10**9,
+        description="how much of the validation part each reads, at most; the best is measured on more",
+    )
+    patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
+    sample_every: int | None = Field(
+        None, ge=1, le=10**9, description="blocks after which it shows what the model writes; null for never"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic of training; auto: whichever measures faster on this machine"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where to train; auto: where a block measures fastest"
+    )
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as cores can be used")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_duration(cls, data: Any) -> Any:
+        if isinstance(data, dict) and all(data.get(name) is None for name in DURATIONS):
+            return data | {"time": DEFAULT_TIME}
+        return data
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> TrainConfig:
+        given = [name for name in DURATIONS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
+        return self
+
+
+class Config(Settings):
+    """All settings of a run."""
+
+    model: Annotated[ModelConfig, BeforeValidator(_group_or_defaults)] = ModelConfig()
+    vocab: Annotated[VocabConfig, BeforeValidator(_as_vocab)] = VocabConfig()
+    data: Annotated[DataConfig, BeforeValidator(_group_or_defaults)] = DataConfig()
+    train: Annotated[TrainConfig, BeforeValidator(_group_or_defaults)] = TrainConfig()
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="makes a run repeatable; drawn and written down if absent"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if self.train.sample_every and self.model.direction == "both":
+            raise ValueError("train.sample_every is for models that write, and one of both directions does not")
+        return self
+
+    def to_yaml(self) -> str:
+        """Write the settings as YAML that `load` reads back."""
+        values = _without_absent(self)
+        # PyYAML writes a next-line character bare and then reads it as the end of a line.
+        is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
+        return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
+
+
+GROUPS: dict[str, type[Settings]] = {
+    "model": ModelConfig,
+    "vocab": VocabConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+}

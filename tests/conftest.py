@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import ModelFile, expected_shapes
-from charlm.settings import Config, ModelConfig
+from charlm.config import Config, ModelConfig
 from charlm.vocab import Vocabulary
-from tests.commands import TEXT
+from tests.helpers.commands import TEXT
 
 # Two test processes with two threads each on two cores slow each other many times over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

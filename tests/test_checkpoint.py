@@ -21,7 +21,7 @@ from charlm import checkpoint
 from charlm.checkpoint import Arrays, expected_shapes, load
 from charlm.errors import ModelFileError
 from charlm.vocab import Vocabulary
-from tests.model_files import SYMBOLS, assert_same, refusal, saved, tiny
+from tests.helpers.model_files import SYMBOLS, assert_same, refusal, saved, tiny
 
 # Saving and loading
 

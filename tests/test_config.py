@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from charlm.cells import CELLS
-from charlm.config import describe, load
+from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
+from charlm.config_file import describe, load
 from charlm.errors import ConfigError
-from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
-from tests.settings_files import SHIPPED, durations, loaded, refusal
+from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
 # What there is
 

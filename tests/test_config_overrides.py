@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import override, validate
+from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
+from charlm.config_file import override, validate
 from charlm.errors import ConfigError, one_line
-from charlm.settings import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
 from charlm.strict_yaml import parse
-from tests.settings_files import durations, loaded, refusal
+from tests.helpers.settings_files import durations, loaded, refusal
 
 # Overrides
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from charlm.errors import ConfigError
 from charlm.strict_yaml import parse
-from tests.settings_files import loaded, refusal
+from tests.helpers.settings_files import loaded, refusal
 
 # What a file may not say
 

@@ -9,17 +9,17 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from charlm import config as settings
-from charlm import corpus as corpora
-from charlm.catalog import entries
+from charlm import config_file as settings
 from charlm.checkpoint import load
+from charlm.cli.repl import Reader, converse
+from charlm.data import corpus as corpora
+from charlm.data.catalog import entries
 from charlm.files import bundled_folder
-from charlm.repl import Reader, converse
+from charlm.inference.stepper import Stepper
 from charlm.run_folder import RunFolder
-from charlm.sizing import fit_to_machine
-from charlm.stepper import Stepper
-from charlm.train import Training
-from tests.commands import answer, call
+from charlm.training.sizing import fit_to_machine
+from charlm.training.trainer import Training
+from tests.helpers.commands import answer, call
 
 NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 

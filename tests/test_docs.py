@@ -11,8 +11,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import charlm
-from charlm.catalog import entries
-from charlm.cli import app
+from charlm.cli.app import app
+from charlm.data.catalog import entries
 from charlm.files import bundled_folder
 
 README = Path(__file__).parents[1] / "README.md"
@@ -31,7 +31,7 @@ def commands() -> list[str]:
 
 def test_every_command_on_the_page_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """From top to bottom in one folder with a novel in it, each exits with 0."""
-    monkeypatch.setattr("charlm.bench.SIZES", {"1x8": (1, 8)})
+    monkeypatch.setattr("charlm.evaluation.bench.SIZES", {"1x8": (1, 8)})
     novel = "It was a dark and stormy night. Chapter one, said the hen, and two. " * 30 + "\n"
     Path("my-novel.txt").write_text(novel, encoding="utf-8")
     Path("another.txt").write_text("It was another night.", encoding="utf-8")

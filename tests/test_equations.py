@@ -16,8 +16,8 @@ from torch import Tensor
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.model import CharModel, build
-from charlm.stepper import Stack, Stepper
+from charlm.inference.stepper import Stack, Stepper
+from charlm.nn.model import CharModel, build
 
 Floats = NDArray[np.float64]
 Make = Callable[..., ModelFile]

@@ -1,118 +1,134 @@
-"""The picture of the package: imports point one way, and the light half never loads torch."""
+"""The picture of the package: rooms over a shared root, imports one way, and a half that never loads torch."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import charlm
 
-# What a file may import from charlm: files of a lower number only.
-LEVELS = {
-    "__init__": 0,
-    "errors": 0,
-    "files": 0,
-    "machine": 0,
-    "output": 1,
-    "signals": 0,
-    "blocks": 1,
-    "cell_arithmetic": 0,
-    "cells": 1,
-    "scan": 1,
-    "strict_yaml": 1,
-    "console": 2,
-    "layers": 2,
-    "settings": 2,
-    "config": 3,
-    "initialise": 3,
-    "downloads": 1,
-    "progress": 1,
-    "trials": 3,
-    "runtime": 4,
-    "schedule": 3,
-    "vocab": 1,
-    "catalog": 2,
-    "checkpoint": 2,
-    "streams": 2,
-    "corpus": 4,
-    "sources": 3,
-    "run_folder": 3,
-    "model": 4,
-    "stepper": 3,
-    "baselines": 2,
-    "evaluate": 5,
-    "optimizer": 5,
-    "sample": 4,
-    "compare": 4,
-    "explain": 4,
-    "arguments": 4,
-    "bench": 6,
-    "sizing": 6,
-    "ranking": 5,
-    "fill": 6,
-    "repl": 6,
-    "learner": 6,
-    "train": 7,
-    "display": 8,
-    "forecast": 8,
-    "runs": 9,
-    "reports": 10,
-    "cli": 11,
-    "__main__": 12,
-}
 FOLDER = Path(charlm.__file__).parent
-LIGHT = ["cli", "repl", "sample", "stepper", "checkpoint", "corpus", "config", "fill", "compare", "explain", "reports"]
+FILES = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
+# From which rooms each room imports, besides itself. The root is what lies directly in the package.
+BELOW = {
+    "root": set(),
+    "data": {"root"},
+    "inference": {"root"},
+    "nn": {"root"},
+    "evaluation": {"root", "data", "inference", "nn"},
+    "training": {"root", "data", "inference", "nn", "evaluation"},
+    "cli": {"root", "data", "inference", "nn", "evaluation", "training"},
+}
+# They open the doors: one for programs, one for the terminal.
+DOORS = {"__init__.py": {"inference", "training"}, "__main__.py": {"cli"}}
+MAY_IMPORT_TORCH = {"evaluation/evaluate.py", "evaluation/bench.py"}
+LIGHT = ["cli.app", "cli.repl", "inference", "data", "evaluation.compare", "evaluation.baselines"]
 
 
-def imported(name: str) -> set[str]:
-    """Return which files of charlm a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "charlm":
-            found |= {alias.name if alias.name in LEVELS else "__init__" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("charlm."):
-            found.add(node.module.removeprefix("charlm."))
-    return found
+def tree(file: Path) -> ast.Module:
+    """Parse a file of the package."""
+    return ast.parse((FOLDER / file).read_text(encoding="utf-8"))
 
 
-def test_every_file_has_its_place() -> None:
-    """The table above lists the files there are."""
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(LEVELS)
+def room(module: str) -> str:
+    """Return the room of a module, named without `charlm.` in front."""
+    first = module.partition(".")[0]
+    return first if first in BELOW else "root"
 
 
-@pytest.mark.parametrize("name", LEVELS)
-def test_imports_point_to_lower_levels_only(name: str) -> None:
-    """So there can be no cycle."""
-    assert [other for other in imported(name) if LEVELS[other] >= LEVELS[name]] == []
+def imported(file: Path) -> Iterator[str]:
+    """Yield every module a file imports, anywhere in it."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """Return the rooms a file imports from."""
+    return {room(name.removeprefix("charlm.")) for name in imported(file) if name.startswith("charlm.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_go_one_way(file: Path) -> None:
+    """Root <- data, inference, nn <- evaluation <- training <- cli; data, inference and nn do not know one another."""
+    own = room(file.parts[0].removesuffix(".py"))
+    assert rooms_imported(file) <= BELOW[own] | {own} | DOORS.get(str(file), set())
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_only_nn_training_and_two_files_import_torch(file: Path) -> None:
+    """All else is the light half."""
+    imports_torch = any(name.partition(".")[0] == "torch" for name in imported(file))
+    assert not imports_torch or file.parts[0] in ("nn", "training") or file.as_posix() in MAY_IMPORT_TORCH
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parts[0] != "cli"], ids=str)
+def test_only_the_command_line_prints(file: Path) -> None:
+    """No Typer, no Rich and no `print` outside `cli`: elsewhere, code returns values and raises errors."""
+    names = {name.partition(".")[0] for name in imported(file)}
+    prints = {node.id for node in ast.walk(tree(file)) if isinstance(node, ast.Name)} & {"print"}
+    assert not prints | (names & {"typer", "rich", "prompt_toolkit"})
+
+
+def test_the_root_is_a_page() -> None:
+    """At most twelve modules are shared by all rooms."""
+    assert len([file for file in FILES if len(file.parts) == 1]) <= 12
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """There is no cycle among modules, inside a room either."""
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+    edges = {
+        module: {
+            name
+            for full in imported(file)
+            if full.startswith("charlm.")
+            for name in (full.removeprefix("charlm."), full.removeprefix("charlm.").rpartition(".")[0])
+            if name in modules and name != module
+        }
+        for module, file in modules.items()
+    }
+    while leaves := {module for module, targets in edges.items() if not targets & set(edges)}:
+        edges = {module: targets for module, targets in edges.items() if module not in leaves}
+    assert edges == {}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_functions_have_at_most_60_lines(file: Path) -> None:
+    """A longer one does two things."""
+    functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_light_half_loads_without_torch(name: str) -> None:
-    """In a fresh interpreter, importing it brings no torch with it."""
-    code = f"import sys, charlm.{name}; sys.exit('torch' in sys.modules)"
+    """In a fresh interpreter, importing a room or a file of it, and all its modules, brings no torch with it."""
+    code = (
+        f"import sys, pkgutil, importlib, charlm.{name} as room\n"
+        "for found in pkgutil.iter_modules(getattr(room, '__path__', [])):\n"
+        "    importlib.import_module(f'{room.__name__}.{found.name}')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_help_needs_neither_torch_nor_numpy() -> None:
     """The command line itself is a matter of Typer alone."""
-    code = "import sys, charlm.cli; sys.exit(bool({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
+    code = "import sys, charlm.cli.app; sys.exit(bool({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", LEVELS)
-def test_no_file_is_longer_than_400_lines(name: str) -> None:
-    """A file that grows longer holds two concepts."""
-    assert len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 400
-
-
-@pytest.mark.parametrize("name", LEVELS)
-def test_files_are_opened_with_an_encoding(name: str) -> None:
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_files_are_opened_with_an_encoding(file: Path) -> None:
     """Text is never read or written in whatever encoding the platform prefers (bytes have none)."""
-    for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(file)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id

@@ -297,7 +297,7 @@ def test_a_command_limits_numpy_before_it_begins(monkeypatch: pytest.MonkeyPatch
     """What the command line imports is loaded with the limit in place."""
     seen = []
     monkeypatch.setattr("charlm.machine.usable_cores", lambda root: 1)
-    monkeypatch.setattr("charlm.cli.app", lambda: seen.append(os.environ.get("OPENBLAS_NUM_THREADS")))
+    monkeypatch.setattr("charlm.cli.app.app", lambda: seen.append(os.environ.get("OPENBLAS_NUM_THREADS")))
     before = signal.getsignal(signal.SIGINT)
     try:
         main()

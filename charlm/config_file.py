@@ -1,0 +1,205 @@
+"""YAML and overrides to validated, frozen settings. Knows where settings come from; runs nothing."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+
+from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings
+from charlm.errors import ConfigError
+from charlm.files import bundled_folder, expanded
+from charlm.strict_yaml import MAX_BYTES, Tree, parse
+
+DEFAULT_CONFIG = "lstm"
+MAX_PROBLEMS = 20
+MAX_GROUPS = 8
+
+
+def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """Read a settings file and lay overrides over it.
+
+    Args:
+        source: a path, or the name of a bundled file such as `gru`; None for the default.
+        overrides: `key=value` with a dotted key, the value as YAML; later ones win.
+        flags: values by dotted key, which win over both.
+
+    Raises:
+        ConfigError: all problems of the file or the overrides at once, each with its place.
+    """
+    path = _locate(source)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
+    try:
+        tree = parse(data, str(path))
+    except ConfigError as error:
+        if path.suffix not in (".yaml", ".yml"):
+            error.hint = f"a text to learn is given with `--corpus {path}`"
+        raise
+    return _overridden(tree, overrides, flags or {}, str(path))
+
+
+def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
+    """Lay overrides and flags over the settings of an earlier run, given as plain values."""
+    return _overridden(Tree(copy.deepcopy(dict(tree)), {}, []), overrides, flags, "the run")
+
+
+def describe() -> str:
+    """List every setting with its default and what it means."""
+    lines = []
+    groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
+    for group, model in groups.items():
+        for name, field in model.model_fields.items():
+            if field.description:
+                default = "none" if field.default is None else field.default
+                allowed = f"; one of {', '.join(get_args(field.annotation))}" if _is_choice(field.annotation) else ""
+                lines.append(f"{group}{name} (default {default}): {field.description}{allowed}")
+    return "\n".join(lines)
+
+
+def _is_choice(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal
+
+
+def validate(values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()) -> Config:
+    """Check a tree of plain values.
+
+    Args:
+        values: the tree.
+        places: where each dotted key stands.
+        name: of the whole.
+        problems: what is known to be wrong with it already.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    found = list(problems)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors()
+        found += [_describe(dict(problem), places, name) for problem in errors[:MAX_PROBLEMS]]
+        if len(errors) > MAX_PROBLEMS:
+            found.append(f"and {len(errors) - MAX_PROBLEMS:,} more")
+    if found:
+        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
+    return config
+
+
+def _locate(source: str | Path | None) -> Path:
+    name = DEFAULT_CONFIG if source is None else str(source)
+    path = expanded(name)
+    bundled = bundled_folder("configs")
+    known = sorted(file.stem for file in bundled.glob("*.yaml"))
+    if name in known:
+        return bundled / f"{name}.yaml"
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
+    if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
+        return bundled / path.name
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise ConfigError(f"there is no settings file `{name}`", f"{hint}the bundled ones are {', '.join(known)}")
+
+
+def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
+    problems = list(tree.problems)
+    for override in overrides:
+        try:
+            key, value = _parse_override(override)
+            _put(tree, key, value, f"--set {key}")
+        except ConfigError as error:
+            problems.append(str(error))
+    for key, value in flags.items():
+        _put(tree, key, value, f"--{key.rpartition('.')[2]}")
+    return validate(tree.values, tree.places, name, problems)
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key.isprintable() or not key:
+        raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
+    try:
+        tree = parse(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
+    except ConfigError as error:
+        raise ConfigError(f"`{text}` in `--set {override}` is not a value") from error
+    if tree.problems or tree.values.keys() != {"value"}:
+        raise ConfigError(f"`{text}` in `--set {override}` is not a value")
+    return key, tree.values["value"]
+
+
+def _put(tree: Tree, key: str, value: Any, place: str) -> None:
+    *groups, last = key.split(".")
+    if len(groups) > MAX_GROUPS:
+        raise ConfigError(f"{place[:100]}... is not a setting: none is so deep down")
+    branch, places = tree.values, tree.places
+    for depth, group in enumerate(groups):
+        if branch.get(group) is None:
+            branch[group] = {}
+            places[".".join(groups[: depth + 1])] = place
+        if isinstance(branch[group], str) and group in SHORT_FOR and not depth:
+            branch[group] = {SHORT_FOR[group]: branch[group]}
+        branch = branch[group]
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{place}: `{group}` is not a group of settings")
+    branch[last] = value
+    for below in [name for name in places if name.startswith(f"{key}.")]:
+        del places[below]
+    places[key] = place
+    # A duration replaces the one before it: `--set train.steps=500` over `time: 60s` means 500 steps.
+    if groups == ["train"] and last in DURATIONS and value is not None:
+        for other in set(DURATIONS) - {last}:
+            branch.pop(other, None)
+
+
+def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> str:
+    parts = [str(part) for part in problem["loc"]]
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    place = next((places[prefix] for prefix in prefixes if prefix in places), name)
+    if len(parts) == 1 and parts[0] in GROUPS:
+        # Settings of a group that do not fit together: what was given last is the likelier reason.
+        given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
+        place = next((given for given in reversed(given_below) if given.startswith("--")), place)
+    if problem["type"] != "extra_forbidden":
+        # Below a setting pydantic names items and members of a union.
+        while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):
+            parts.pop()
+    key = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
+        close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
+        if close == [key]:
+            return f"{place}: `{key}` is not a setting: in a file its group has lines of its own"
+        return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
+    # What does not fit together between groups has no key.
+    about = f"`{key}`: " if key else ""
+    return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
+
+
+def _known_keys(groups: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for group in groups:
+        field = model.model_fields.get(group)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, Settings)):
+            return []
+    return list(model.model_fields)
+
+
+def _elsewhere(key: str) -> list[str]:
+    dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
+    return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]

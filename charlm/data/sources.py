@@ -1,0 +1,159 @@
+"""Which bytes a corpus is read from: files, folders, patterns, pipes, the catalogue. Knows nothing of characters."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from charlm.data.catalog import Source, entries, source_of
+from charlm.data.downloads import Progress
+from charlm.errors import CorpusError, TooLargeError
+from charlm.files import CHUNK_BYTES, expanded
+
+# In so many bytes from its start a file shows whether it is a text.
+SNIFFED_BYTES = 8192
+
+
+def find(
+    name: str, encoding: str, notes: list[str], progress: Progress | None = None, max_bytes: int | None = None
+) -> list[Source]:
+    """Return what a name stands for, in order.
+
+    Args:
+        name: a corpus of the catalogue, a file, a folder, a pattern, or `-` for standard input.
+        encoding: of a text; what is binary in it is left out of a folder.
+        notes: what a person should know is added to these.
+        progress: told how a download goes.
+        max_bytes: refuse more than these, and whatever is no file, without reading it.
+
+    Raises:
+        CorpusError: there is no such text, or it cannot be read.
+        TooLargeError: it has more bytes than it may.
+        DownloadError: it could not be fetched.
+    """
+    if name == "-":
+        return [_spool("standard input", sys.stdin.buffer)]
+    if not name:
+        raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
+    if entry := entries().get(name):
+        return entry.sources(progress)
+    try:
+        path = expanded(name)
+        if path.is_dir():
+            return _in_folder(path, encoding, notes, max_bytes)
+        if path.exists():
+            if max_bytes is not None and not path.is_file():
+                raise CorpusError(f"`{name}` is not a file")
+            return [_checked(file) for file in _within([path], max_bytes)]
+        files = sorted(set(_within(_matches(path), max_bytes)))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(f"`{name}` cannot be read: {error}") from error
+    if files:
+        return [_checked(file) for file in files]
+    close = difflib.get_close_matches(name, entries(), n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise CorpusError(
+        f"there is no corpus, file or folder `{name}`", f"{hint}`charlm corpora` lists the corpora by name"
+    )
+
+
+def chunks(source: Source) -> Iterator[bytes]:
+    """Read a source from its start.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        with source.open() as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Go through the files a pattern matches. `**` follows no links, for they may lead in circles."""
+    if "**" not in pattern.parts:
+        yield from (Path(match) for match in glob.iglob(str(pattern)) if Path(match).is_file())
+        return
+    place = pattern.parts.index("**")
+    below = Path(*pattern.parts[place:], *(["*"] if pattern.name == "**" else []))
+    for folder in glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]:
+        for match in Path(folder).glob(str(below)):
+            if match.is_file() and not _is_hidden(match.relative_to(folder)):
+                yield match
+
+
+def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | None) -> list[Source]:
+    sources, num_binary = [], 0
+    for path in sorted(_within(_below(folder), max_bytes)):
+        source = _checked(path)
+        is_binary = "\0" in next(chunks(source), b"")[:SNIFFED_BYTES].decode(encoding, "replace")
+        num_binary += is_binary
+        if not is_binary:
+            sources.append(source)
+    if num_binary:
+        notes.append(f"{num_binary} binary files in `{folder}` left out")
+    if not sources:
+        raise CorpusError(f"there is no text file in `{folder}`")
+    return sources
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Go through the files of a folder and the folders in it, but for hidden ones and what charlm wrote there."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if "last.safetensors" not in files:
+            for path in (Path(parent, name) for name in files if not name.startswith(".")):
+                if path.is_file():
+                    yield path
+
+
+def _within(paths: Iterable[Path], max_bytes: int | None) -> Iterator[Path]:
+    num_bytes = 0
+    for path in paths:
+        num_bytes += path.stat().st_size
+        if max_bytes is not None and num_bytes > max_bytes:
+            raise TooLargeError(f"there are more than the {max_bytes:,} bytes that were learned")
+        yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _checked(path: Path) -> Source:
+    try:
+        with path.open("rb") as file:
+            return source_of(path) if path.is_file() else _spool(str(path), file)
+    except OSError as error:
+        raise CorpusError(f"`{path}` cannot be read: {error.strerror or error}") from error
+
+
+def _spool(name: str, stream: BinaryIO) -> Source:
+    """Keep what comes through a pipe, so that it can be read twice."""
+    try:
+        spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
+        while chunk := stream.read(CHUNK_BYTES):
+            spool.write(chunk)
+        spool.flush()
+    except OSError as error:
+        raise CorpusError(
+            f"what comes through {name} cannot be kept: {error.strerror or error}",
+            "`TMPDIR` may name a folder with more room",
+        ) from error
+
+    def reopen() -> BinaryIO:
+        return Path(spool.name).open("rb")
+
+    return Source(name, reopen)

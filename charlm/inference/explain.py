@@ -1,0 +1,141 @@
+"""A cell's equations and parameters, and one real step of a trained model with its numbers. Never imports torch."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.errors import OVERFLOW, ModelFileError, UsageError
+from charlm.inference.stepper import Stack
+from charlm.vocab import Vocabulary
+
+# How the equations call the gates; the candidate is n or, in the LSTMs, g.
+LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
+NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
+NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a cell is.
+
+    Attributes:
+        cell: its name.
+        text: its equations, source, and what to know of them.
+        notation: how to read the equations.
+        letters: how they call each gate.
+        parameters: how many each part of a model with such layers has.
+    """
+
+    cell: str
+    text: str
+    notation: str
+    letters: dict[str, str]
+    parameters: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the last layer, in numbers of its strongest unit: the one that puts out most.
+
+    Attributes:
+        before: the text that had been read, by a backward model from its end.
+        name: how to show the character that is read in this step.
+        layer: which layer, from 1.
+        unit: which of its units, from 0.
+        old_state: each part of the state before, by name.
+        gates: each gate, by name.
+        new_state: each part of the state after.
+    """
+
+    before: str
+    name: str
+    layer: int
+    unit: int
+    old_state: dict[str, float]
+    gates: dict[str, float]
+    new_state: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def cells() -> dict[str, str]:
+    """Return what there is: the name of each cell and its first line."""
+    return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
+
+
+def letters(cell: str) -> dict[str, str]:
+    """Return how a cell's equations call what its step returns by name."""
+    candidate = "h'" if cell.startswith("rnn") else "g" if "lstm" in cell else "n"
+    return {name: candidate if name == "candidate" else LETTERS[name] for name in CELLS[cell].gates}
+
+
+def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
+    """Describe a cell and count the parameters of a model of these sizes.
+
+    Args:
+        settings: the `model` group.
+        num_symbols: V.
+    """
+    text = inspect.getdoc(CELLS[settings["cell"]].step) or ""
+    parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
+    parts["initial state"] = ("initial_state",)
+    counts = dict.fromkeys([*parts, "output"], 0)
+    for name, shape in expected_shapes({"model": settings}, num_symbols).items():
+        part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
+        counts[part] += math.prod(shape)
+    counts = {part: count for part, count in counts.items() if count}
+    notation = NOTATION if CELLS[settings["cell"]].products else NOTATION_OF_INPUT
+    equations = text.partition("\nArgs:")[0].strip()
+    of_gates = letters(settings["cell"])
+    return Description(settings["cell"], equations, notation, of_gates, counts | {"all": sum(counts.values())})
+
+
+def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
+    """Let a model read a text, and look into the last step; of both directions, that of the layers from the left.
+
+    Raises:
+        UsageError: the text is empty.
+        UnknownCharacterError: it holds characters the model lacks, under `unknown="error"`.
+    """
+    vocabulary: Vocabulary = model.vocabulary
+    ids_T = vocabulary.encode(text, unknown)
+    if not len(ids_T):
+        raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
+    is_backward = model.config["model"].get("direction") == "backward"
+    read = vocabulary.decode(ids_T[1:] if is_backward else ids_T[:-1])
+    if is_backward:
+        ids_T = ids_T[::-1]
+    stack = Stack(model)
+    before = stack.read([len(vocabulary), *ids_T[:-1]], stack.start(1))
+    after, gates = stack.look(ids_T[-1:], before)
+    if not all(np.isfinite(part).all() for part in after[-1]):
+        raise ModelFileError(*OVERFLOW)
+    unit = int(abs(after[-1][0][0]).argmax())
+    names = stack.cell.state
+
+    def of_unit(parts: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(part[0, unit]) for name, part in parts.items()}
+
+    return Step(
+        before=read,
+        name=vocabulary.name(int(ids_T[-1])),
+        layer=len(after),
+        unit=unit,
+        old_state=of_unit(dict(zip(names, before[-1], strict=True))),
+        gates=of_unit(gates[-1]),
+        new_state=of_unit(dict(zip(names, after[-1], strict=True))),
+    )

@@ -1,0 +1,1 @@
+"""Whole blocks and their gradients: the torch model, its layers and their kernels."""

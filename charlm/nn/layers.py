@@ -1,0 +1,146 @@
+"""One recurrent layer in torch for each cell: torch's own kernel, ours for blocks, a scan, or the equations.
+
+Every layer reads `(x_TBE, state)` and returns `(h_TBH, state)` as torch's do: the state is one (1, B, H) tensor, or a
+pair of them, hidden and cell. Weights have torch's names. Letters: `T` steps, `B` streams, `E` inputs, `H` units.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from charlm.cells import CELLS, Recurrent
+from charlm.nn.cpu_kernels import Weights, read_block
+from charlm.nn.scan import scan
+
+
+class LSTM(nn.LSTM):
+    """`torch.nn.LSTM` with one layer, which may train by the kernel of `read_block` on a CPU in full precision.
+
+    Attributes:
+        by_blocks: whether it does. torch's own kernel is as fast on some processors and much slower on others.
+    """
+
+    by_blocks = False
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, state: tuple[Tensor, Tensor], embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Read a block; see `torch.nn.LSTM`, and `read_block` for ids."""
+        if not trains_by_blocks(self):
+            return super().forward(x, state)
+        y_TBH, state_PBH = _block("lstm", self, x, torch.cat(state), embedding_VE)
+        return y_TBH, (state_PBH[:1], state_PBH[1:])
+
+
+class GRU(nn.GRU):
+    """`torch.nn.GRU` with one layer, faster when it trains on a CPU."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Read a block; see `torch.nn.GRU`, and `read_block` for ids."""
+        return _block("gru", self, x, h_1BH, embedding_VE) if trains_by_blocks(self) else super().forward(x, h_1BH)
+
+
+class RNN(nn.RNN):
+    """`torch.nn.RNN` with one layer, faster when it trains on a CPU."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Read a block; see `torch.nn.RNN`, and `read_block` for ids."""
+        kind = "rnn" if self.nonlinearity == "tanh" else "rnn-relu"
+        return _block(kind, self, x, h_1BH, embedding_VE) if trains_by_blocks(self) else super().forward(x, h_1BH)
+
+
+class Variant(nn.Module):
+    """A layer of a cell that torch has no module for."""
+
+    def __init__(self, name: str, num_inputs: int, num_units: int) -> None:
+        super().__init__()
+        self._name, self._cell = name, CELLS[name]
+        for weight, shape in self._cell.weight_shapes(num_inputs, num_units).items():
+            self.register_parameter(weight, nn.Parameter(torch.zeros(shape)))
+
+    def forward(
+        self, x: Tensor, state: Tensor | tuple[Tensor, Tensor], embedding_VE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        """Read a block, of inputs or, where the kernel learns from it, of ids; see `read_block`."""
+        if not self._cell.products:
+            return self._scanned(x, state)  # type: ignore[arg-type]
+        parts = torch.cat(state) if isinstance(state, tuple) else state
+        if x.device.type == "cpu":
+            y_TBH, parts_PBH = _block(self._name, self, x, parts, embedding_VE)
+        else:
+            y_TBH, parts_PBH = self.read_by_steps(x, parts)
+        return y_TBH, parts_PBH if len(parts_PBH) == 1 else tuple(parts_PBH.chunk(2))
+
+    def _scanned(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gates of all steps at once: what keeps the state and what is added to it."""
+        weight_ih, bias_ih = self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0")
+        x_TBG = linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
+        # From nothing, a step ends with what it adds.
+        (added_TBH,), gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
+        kept_TBH = gates["forget"] if "forget" in gates else 1 - gates["update"]
+        h_TBH = scan(kept_TBH, added_TBH, h_1BH[0].to(weight_ih.dtype))
+        return h_TBH, h_TBH[-1:]
+
+    def read_by_steps(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the equations step by step, on any device, as one would write it in torch: slow.
+
+        Args:
+            x_TBE: the inputs.
+            state_PBH: the parts of the state before, stacked.
+
+        Returns:
+            the outputs (T, B, H), and the state after.
+        """
+        weights = dict(self.named_parameters())
+        x_TBG = linear(x_TBE, weights["weight_ih_l0"], weights["bias_ih_l0"])
+        products = []
+        if self._cell.products:
+            sizes = [num_gates * state_PBH.shape[-1] for num_gates in self._cell.products]
+            rows = torch.split(weights["weight_hh_l0"], sizes), torch.split(weights["bias_hh_l0"], sizes)
+            products = [partial(linear, weight=weight, bias=bias) for weight, bias in zip(*rows, strict=True)]
+        recurrent = Recurrent(products, weights.get("peephole_l0"))
+        state: tuple[Tensor, ...] = tuple(state_PBH)
+        outputs = []
+        for x_BG in x_TBG:
+            state, _ = self._cell.step(x_BG, recurrent, state)
+            outputs.append(state[0])
+        return torch.stack(outputs), torch.stack(state)
+
+
+def trains_by_blocks(layer: nn.Module) -> bool:
+    """Tell whether a layer reads a block that is learned from by the kernel of `read_block`."""
+    # On a GPU cuDNN has fused kernels; without gradients there is nothing to keep, and torch's own way is as fast.
+    if not torch.is_grad_enabled() or next(layer.parameters()).device.type != "cpu":
+        return False
+    if isinstance(layer, LSTM):
+        return layer.by_blocks and not torch.is_autocast_enabled("cpu")
+    return "weight_hh_l0" in dict(layer.named_parameters())
+
+
+def _block(
+    kind: str, layer: nn.Module, x: Tensor, state_PBH: Tensor, embedding_VE: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    own = dict(layer.named_parameters())
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weight_ih, weight_hh, bias_ih, bias_hh = (own[name] for name in names)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh, own.get("peephole_l0"))
+    return read_block(kind, x, state_PBH, weights, embedding_VE)
+
+
+def make(cell: str, num_inputs: int, num_units: int) -> nn.Module:
+    """Make a layer, its weights not yet drawn."""
+    if cell == "lstm":
+        return LSTM(num_inputs, num_units)
+    if cell == "gru":
+        return GRU(num_inputs, num_units)
+    if cell in ("rnn", "rnn-relu"):
+        return RNN(num_inputs, num_units, nonlinearity="tanh" if cell == "rnn" else "relu")
+    return Variant(cell, num_inputs, num_units)

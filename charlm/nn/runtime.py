@@ -1,0 +1,187 @@
+"""Where this process trains: device, precision, threads. Knows torch and the machine, nothing of models."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from charlm.errors import DeviceError
+from charlm.machine import usable_cores
+from charlm.nn.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
+
+# Below so many units torch's own LSTM is the faster one everywhere, and a trial would tell nothing.
+MIN_UNITS_OF_BLOCKS = 160
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device and arithmetic of a run.
+
+    Attributes:
+        device: where tensors live.
+        precision: `bf16` or `fp32`: how training blocks and Muon's directions are computed; weights are float32.
+        threads: CPU threads.
+        lstm_by_blocks: whether an LSTM learns by our kernel and not by torch's own.
+        reasons: what was found out on the way to it, for a person.
+    """
+
+    device: torch.device
+    precision: str
+    threads: int
+    lstm_by_blocks: bool = False
+    reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def choose(
+        cls,
+        device: str,
+        precision: str,
+        threads: int | None,
+        work: Work | None = None,
+        before: Mapping[str, Any] | None = None,
+    ) -> Runtime:
+        """Turn settings, `auto` among them, into what this machine is fast with, found out by trying.
+
+        Args:
+            device: as the settings have it.
+            precision: likewise.
+            threads: likewise.
+            work: what the run will do; where it is not known arithmetic is tried for a large LSTM, and no kernel.
+            before: the facts of a run that goes on: what was chosen then is not tried again.
+
+        Raises:
+            DeviceError: the machine lacks what was asked for by name.
+        """
+        keep_freed_memory()
+        use_threads(threads)
+        is_lstm = work is not None and work.cell == "lstm"
+        work, before = work or Work(), before or {}
+        name, of_device = _choose_device(work, before) if device == "auto" else (device, "")
+        if name not in _available_devices():
+            raise DeviceError(f"this machine has no device `{name}`", f"there is {', '.join(_available_devices())}")
+        chosen = torch.device(name)
+        precision, of_precision = _choose_precision(precision, chosen, work, before)
+        # torch's own kernel for the LSTM is as fast as its products on some processors, and on others a third slower.
+        by_blocks = name == "cpu" and precision == "fp32" and is_lstm and _choose_blocks(work, before)
+        reasons = tuple(reason for reason in (of_device, of_precision) if reason)
+        return cls(chosen, precision, torch.get_num_threads(), by_blocks, reasons)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return what products are computed in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that training blocks are computed in."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def facts(self) -> dict[str, str | int]:
+        """Return what a run must have the same of to go on bit for bit."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "lstm_kernel": "blocks" if self.lstm_by_blocks else "torch",
+            "threads": self.threads,
+            "torch": torch.__version__,
+        }
+
+    @property
+    def described(self) -> str:
+        """Say where a run trains, and why so."""
+        return f"{self} ({'; '.join(self.reasons)})" if self.reasons else str(self)
+
+    def __str__(self) -> str:
+        threads = f" x {self.threads}" if self.device.type == "cpu" else ""
+        return f"{self.device.type}{threads}, {self.precision}"
+
+
+def use_threads(threads: int | None = None) -> None:
+    """Have torch compute with so many threads, or with as many as this process should."""
+    # By itself torch counts the cores that the process may run on, whatever share of their time a container has.
+    torch.set_num_threads(threads or usable_cores())
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Have the C library keep the memory of large tensors for the next ones, where it can be told to.
+
+    By default (what it adjusts itself to, and what `keep=False` goes back to) glibc gives blocks of many megabytes back
+    to the system when they are freed, and at every training step the system hands them out again page by page, each
+    cleared first: a third of the time of a step.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        # Not by a higher threshold: glibc before 2.35 refuses one above 32 MB.
+        mallopt(M_MMAP_MAX, 0 if keep else 1 << 16)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 64 << 20)
+
+
+def _available_devices() -> list[str]:
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices.append("cuda")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def _choose_device(work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the device that learns a block in the shortest time, and why where there are several."""
+    devices = _available_devices()
+    if before.get("device") in devices:
+        return before["device"], ""
+    if len(devices) == 1:
+        return devices[0], ""
+    seconds = {device: block_seconds(work, torch.device(device)) for device in devices}
+    tried = ", ".join(f"{taken * 1e3:.1f} ms on {device}" for device, taken in seconds.items())
+    return min(devices, key=lambda device: seconds[device]), f"a block takes {tried}"
+
+
+def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the arithmetic that is asked for or, for `auto`, that is faster, and what a trial found."""
+    if asked == "fp32":
+        return asked, ""
+    works = bf16_works(device)
+    if asked == "bf16" and not works:
+        raise DeviceError(f"bf16 does not work on this machine's {device.type}", "use `precision: fp32` or `auto`")
+    if asked == "auto" and before.get("device") == device.type and before.get("precision") in ("fp32", "bf16"):
+        return (before["precision"] if works else "fp32"), ""
+    if not works:
+        return "fp32", ""
+    speed = bf16_speed(work, device)
+    if asked == "bf16":
+        slower = f"bf16 runs at {speed:.2g} times the pace of fp32 here; `precision: auto` would take fp32"
+        return asked, slower if speed < 1 else ""
+    return ("bf16" if speed >= MARGIN else "fp32"), f"bf16 runs at {speed:.2g} times the pace of fp32"
+
+
+def _choose_blocks(work: Work, before: Mapping[str, Any]) -> bool:
+    if "device" in before:
+        return before.get("lstm_kernel") == "blocks"
+    return work.num_units >= MIN_UNITS_OF_BLOCKS and block_kernel_speed(work) >= MARGIN
+
+
+def bf16_works(device: torch.device) -> bool:
+    """Run a tiny layer forward and backward: some machines announce bf16 and then have no kernel for it."""
+    try:
+        square = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
+        layer = torch.nn.LSTM(8, 16).to(device)
+        x_TBE = torch.ones(2, 2, 8, device=device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            y_TBH, _ = layer(x_TBE)
+        y_TBH.float().sum().backward()
+        return bool(torch.isfinite(y_TBH).all()) and bool((square @ square == 2).all())
+    except (RuntimeError, TypeError):
+        return False

@@ -1,0 +1,113 @@
+"""What is fast on this machine, found out by trying. A trial takes milliseconds where training takes minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from charlm.cells import CELLS
+from charlm.nn.layers import LSTM, make
+
+# Sizes of a trial are bounded: what is faster for large matrices is so for larger ones.
+MAX_UNITS, MAX_STREAMS, MAX_STEPS = 512, 64, 32
+# A trial of arithmetic ends after so long, whatever it has seen: where bf16 is emulated one product takes this long.
+SECONDS = 0.02
+# By how much something must be faster to be chosen before the other. Trials of a busy machine differ by a tenth, and
+# the choice should not change from one run to the next.
+MARGIN = 1.15
+
+
+class Work(NamedTuple):
+    """What a run will do again and again: a block of a recurrent layer."""
+
+    cell: str = "lstm"
+    num_inputs: int = 64
+    num_units: int = 512
+    num_streams: int = 64
+
+    @property
+    def trial_sizes(self) -> tuple[int, int]:
+        """H and B of a trial."""
+        return min(self.num_units, MAX_UNITS), min(self.num_streams, MAX_STREAMS)
+
+
+def bf16_speed(work: Work, device: torch.device) -> float:
+    """Return how many times as fast a step's product is in bf16 as it is in float32."""
+    size, columns = work.trial_sizes
+    # Our kernel multiplies, rounds and widens step by step; where all of a block is done at once a call costs nothing.
+    is_by_step = device.type == "cpu" and work.cell != "lstm" and bool(CELLS[work.cell].products)
+    if not is_by_step:
+        columns = min(max(columns, MAX_UNITS**2 * MAX_STREAMS // size**2), MAX_STREAMS * MAX_STEPS)
+    weight_HH, state_HB = torch.ones(size, size, device=device), torch.ones(size, columns, device=device)
+    halves = weight_HH.bfloat16(), state_HB.bfloat16()
+
+    def in_full() -> None:
+        (weight_HH @ state_HB)[0, 0].item()
+
+    def in_half() -> None:
+        product_HB = halves[0] @ halves[1]
+        if is_by_step:
+            product_HB = state_HB.copy_(product_HB).bfloat16()
+        product_HB[0, 0].item()
+
+    return least_seconds(in_full) / least_seconds(in_half)
+
+
+def block_kernel_speed(work: Work) -> float:
+    """Return how many times as fast the kernel of `read_block` is as torch's own for an LSTM in float32 on the CPU."""
+    size, streams = work.trial_sizes
+    layer = LSTM(work.num_inputs, size)
+    x_TBE = torch.zeros(MAX_STEPS, streams, work.num_inputs)
+
+    def learn(by_blocks: bool) -> Callable[[], None]:
+        def learn_block() -> None:
+            layer.by_blocks = by_blocks
+            _learn(layer, x_TBE, _start(work, x_TBE))
+
+        return learn_block
+
+    kernels = learn(False), learn(True)
+    for kernel in kernels:
+        kernel()
+    # In turns, so that a moment in which the machine is busy counts against both.
+    rounds = [[_timed(kernel) for kernel in kernels] for _ in range(3)]
+    theirs, ours = (min(seconds) for seconds in zip(*rounds, strict=True))
+    return float(theirs / ours)
+
+
+def block_seconds(work: Work, device: torch.device) -> float:
+    """Return how long a device takes to learn a block of one layer, in float32."""
+    size, streams = work.trial_sizes
+    layer = make(work.cell, work.num_inputs, size).to(device)
+    x_TBE = torch.zeros(MAX_STEPS, streams, work.num_inputs, device=device)
+    return least_seconds(lambda: _learn(layer, x_TBE, _start(work, x_TBE)))
+
+
+def _start(work: Work, x_TBE: Tensor) -> Tensor | tuple[Tensor, ...]:
+    parts = tuple(x_TBE.new_zeros(1, x_TBE.shape[1], work.trial_sizes[0]) for _ in CELLS[work.cell].state)
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _learn(layer: nn.Module, x_TBE: Tensor, state: Tensor | tuple[Tensor, ...]) -> None:
+    layer(x_TBE, state)[0].sum().backward()
+    # Whoever asks for a number waits until a device has finished.
+    next(layer.parameters()).grad[0, 0].item()  # type: ignore[index]
+
+
+def least_seconds(work: Callable[[], None]) -> float:
+    """Return how long something takes, the shortest of two times or of as many as fit into `SECONDS`."""
+    work()
+    began, least = time.perf_counter(), _timed(work)
+    while time.perf_counter() - began < SECONDS:
+        least = min(least, _timed(work))
+    return least
+
+
+def _timed(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,150 @@
+"""What a run will ask of a machine: memory, reckoned before anything is made of that size, and time, by trying."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from charlm.cells import CELLS
+from charlm.checkpoint import expected_shapes
+from charlm.config import Config
+from charlm.data.batches import fit
+from charlm.data.corpus import Corpus, split
+from charlm.errors import TrainingError
+from charlm.evaluation.evaluate import evaluate
+from charlm.machine import resident_bytes, usable_bytes
+from charlm.nn.runtime import Runtime
+from charlm.training.trainer import Training
+
+BYTES_PER_NUMBER = 4
+# What each optimiser remembers of a weight, in numbers; Muon leaves some weights to AdamW.
+MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
+# What torch loads when it makes the first optimiser of a process.
+LOADED_LATER_BYTES = 75_000_000
+# What each number of a block takes, by measuring runs of every cell. It is more than the 4 or 2 bytes of the number:
+# some numbers are in full precision either way, and the memory of freed tensors is kept, with gaps in it.
+BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25}
+TRIAL_BLOCKS = 5
+TRIAL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take, had it the machine to itself.
+
+    Attributes:
+        parameters: how many numbers the model learns.
+        model_bytes: size of the model file to share.
+        memory_bytes: the largest resident memory of the trial.
+        characters_per_second: how many it learned from.
+        steps: blocks until the end.
+        epochs: how often the training part will have been read.
+        seconds: until the end, validations included.
+    """
+
+    parameters: int
+    model_bytes: int
+    memory_bytes: int
+    characters_per_second: float
+    steps: int
+    epochs: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields."""
+        return asdict(self)
+
+
+def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
+    """Refuse a run that this machine, or the container around it, cannot hold, before it tries.
+
+    Raises:
+        TrainingError: it would need more than all of the memory.
+    """
+    needed, there = least_memory_bytes(config, text, runtime), usable_bytes()
+    if needed > there:
+        raise TrainingError(
+            f"this run needs at least {needed / 1e9:,.2f} GB of memory, "
+            f"this machine or container has {there / 1e9:,.2f}",
+            "`model.hidden_size`, `model.num_layers`, `train.batch_size` or `train.block_size` may be smaller",
+        )
+
+
+def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
+    """Return how many bytes of main memory this process will need: what it has now, and what the run adds."""
+    shapes = expected_shapes({"model": config.model.model_dump()}, len(text.vocabulary))
+    weights = BYTES_PER_NUMBER * sum(map(math.prod, shapes.values()))
+    state = (1 + MOMENTS[config.train.optimizer]) * weights
+    # When a state is saved there are also the last good one, the new one, its arrays as bytes, and the file's bytes.
+    saving = 4 * state
+    if runtime.device.type == "cuda":
+        return resident_bytes() + LOADED_LATER_BYTES + saving
+    learning = 2 * state + weights + _block_bytes(config, text, runtime.precision)
+    return resident_bytes() + LOADED_LATER_BYTES + max(state + saving, learning)
+
+
+def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
+    """Return what is kept of a block on the way forward, and made on the way back."""
+    model, train, num_symbols = config.model, config.train, len(text.vocabulary)
+    learned = split(text.ids, config.data.validation_fraction, config.data.test_fraction).train
+    num_characters = math.prod(fit(len(learned), train.batch_size, train.block_size, train.reset_probability))
+    cell = CELLS[model.cell]
+    # How many blocks each stack of layers reads; what stands on the right goes on for up to half a block.
+    blocks = [1.0, 1.5] if model.direction == "both" else [1.0]
+    # The minimal cells are computed in full precision, and keep what goes into each function and what comes out.
+    of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
+    per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
+    # Of each layer also the outputs before and after dropout; the way back makes as much for one layer at a time.
+    of_layers = (sum(blocks) * model.num_layers + max(blocks)) * (of_unit + 2) * model.num_units
+    # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.
+    of_ends = 3 * sum(blocks) * (model.embedding_size or num_symbols + 1) + 4 * num_symbols
+    return num_characters * per_number * (of_layers + of_ends)
+
+
+def forecast(training: Training) -> Forecast:
+    """Try a few blocks of a run that is then thrown away, and reckon from them."""
+    settings = training.config.train
+    seconds_of_blocks: list[float] = []
+    began = time.monotonic()
+    for step in range(TRIAL_BLOCKS + 1):
+        block_began = time.monotonic()
+        training.learn_block(training.streams.block(step), rate=0.0)
+        seconds_of_blocks.append(time.monotonic() - block_began)
+        if time.monotonic() - began > TRIAL_SECONDS:
+            break
+    training.snapshot()
+    # The first block of a process takes far longer than all others.
+    per_block = median(seconds_of_blocks[1:] or seconds_of_blocks)
+    evaluation_began = time.monotonic()
+    part = training.parts.validation[: settings.evaluation_characters]
+    if len(part):
+        evaluate(training.model, part)
+    evaluations = settings.evaluations * (time.monotonic() - evaluation_began)
+    if settings.time is None:
+        steps = settings.steps or round((settings.epochs or 0) * training.streams.blocks_per_epoch)
+        seconds = steps * per_block + evaluations
+    else:
+        seconds = settings.time
+        steps = max(1, round(seconds / per_block))
+    return Forecast(
+        parameters=training.num_parameters,
+        model_bytes=BYTES_PER_NUMBER * training.num_parameters,
+        memory_bytes=_peak_bytes(),
+        characters_per_second=training.num_streams * training.block_size / per_block,
+        steps=steps,
+        epochs=training.streams.epoch(steps),
+        seconds=seconds,
+    )
+
+
+def _peak_bytes() -> int:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,240 @@
+"""How large a net predicts best after the time there is, on this machine and for this text.
+
+A small net is quick to read a text often, a large one needs few readings and learns it by heart. What a block costs is
+measured; what it brings is predicted by a rule that is fitted on runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from charlm.checkpoint import expected_shapes
+from charlm.config import Config, ModelConfig, TrainConfig
+from charlm.data.batches import fit
+from charlm.data.corpus import Corpus, split
+from charlm.nn.model import CharModel
+from charlm.nn.runtime import Runtime
+from charlm.nn.trials import Work
+from charlm.training.optimizer import Optimizer
+
+SIZES = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+# Without a time there is nothing that a smaller net would save.
+SIZE_WITHOUT_TIME = 512
+# A rule of equal parameters: the size is found for this cell, and another one has as many weights.
+REFERENCE_CELL = "lstm"
+# Measured before the size is known; and one-hot inputs of a text as it often is.
+TYPICAL_UNITS, TYPICAL_INPUTS = 256, 64
+# Of the time there is, what may be spent on measuring.
+MEASURING_SHARE = 0.03
+MEASURED_SIZES = (64, 128, 256, 512)
+BLOCKS_MEASURED = 2
+CHARACTERS_PER_BLOCK = 64 * 64
+# The time of a large block grows with the square of the size.
+EXPONENT_BEYOND = 2.0
+# Of its time, what a run spends on validations, saves and the last scoring.
+SHARE_OF_BLOCKS = 0.9
+# Beyond so many weights for a character of the text it is learned by heart, whatever is done against it.
+WEIGHTS_PER_CHARACTER = 10
+# A size that was given is far from the best where it loses more than this, in nats.
+FAR = 0.05
+
+
+class Fit(NamedTuple):
+    """The predicted loss, but for what depends on the text alone, in nats for blocks of 64 x 64 characters.
+
+    capacity H^-p + learning N^-q + memorising R, for H units, N blocks and R readings of the text by 512 units, of
+    which a net of half the size needs twice as many to learn as much by heart.
+    """
+
+    capacity: float
+    p: float
+    learning: float
+    q: float
+    memorising: float
+
+
+# Least squares over 37 runs of an lstm, with a constant for each text: 166,000 characters of fables, a million of tiny
+# Shakespeare, a source tree of 1.2 million; 64 to 1024 units, 30 to 2,000 blocks. They are off by 0.057 nats (root mean
+# square), but what counts is where the least of them is: within 0.01 nats of the best size for the first two texts.
+FIT = Fit(4.1, 0.40, 7.3, 0.53, 0.024)
+
+
+def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
+    """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
+    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
+    return Runtime.choose(train.device, train.precision, train.threads, work, before)
+
+
+def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
+    """Settle the size of a run and where it trains; return the settings, the place, and why it is that size."""
+    model, train, data = config.model, config.train, config.data
+    typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
+    num_characters = len(split(text.ids, data.validation_fraction, data.test_fraction).train)
+    sized = settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
+    model = model.model_copy(update={"hidden_size": sized.size})
+    return config.model_copy(update={"model": model}), choose_runtime(model, train), sized.reason
+
+
+class Sized(NamedTuple):
+    """A size and why it is that.
+
+    Attributes:
+        size: units in each recurrent layer.
+        reason: for a person; empty where nothing is to be said.
+    """
+
+    size: int
+    reason: str
+
+
+def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime: Callable[[], Runtime]) -> Sized:
+    """Choose the size where the settings leave it open, or tell what is wrong with the one they give.
+
+    Args:
+        config: the settings.
+        num_characters: how many there are to train on.
+        num_symbols: V.
+        choose_runtime: returns where `REFERENCE_CELL` would train.
+    """
+    given, seconds = config.model.hidden_size, config.train.time
+    if seconds is None:
+        size = given if given != "auto" else equal_size(config.model, SIZE_WITHOUT_TIME, num_symbols)
+        return Sized(size, "")
+    batch = fit(num_characters, config.train.batch_size, config.train.block_size, config.train.reset_probability)
+    block = math.prod(batch)
+    measured = measure(_maker(config, num_symbols, batch, choose_runtime()), MEASURING_SHARE * seconds)
+    times = 2 if config.model.direction == "both" else 1
+
+    def outlook(size: int) -> tuple[float, float]:
+        blocks = SHARE_OF_BLOCKS * seconds / (times * seconds_of_block(size, measured))
+        return predicted(size, blocks * block, num_characters), blocks * block / num_characters
+
+    limit = WEIGHTS_PER_CHARACTER * num_characters
+    fitting = [size for size in SIZES if _num_weights(config.model, REFERENCE_CELL, size, num_symbols) <= limit]
+    best = min(fitting or SIZES[:1], key=lambda size: outlook(size)[0])
+    readings = f"{outlook(best)[1]:.2g} times"
+    if given == "auto":
+        size = equal_size(config.model, best, num_symbols)
+        like = "" if size == best else f", with the weights of {best} of an {REFERENCE_CELL}"
+        return Sized(size, f"{size} units read the text {readings} in this time, which is predicted to be best{like}")
+    alike = reference_size(config.model, given, num_symbols)
+    if outlook(alike)[0] - outlook(best)[0] <= FAR:
+        return Sized(given, "")
+    better = equal_size(config.model, best, num_symbols)
+    return Sized(
+        given,
+        f"{given} units read the text {outlook(alike)[1]:.2g} times in this time; {better} would read it {readings}, "
+        "and are predicted to do better",
+    )
+
+
+def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT) -> float:
+    """Return the predicted loss in nats, but for what is the same for all sizes.
+
+    Args:
+        size: units of the reference cell.
+        characters: learned from until the end.
+        num_characters: of the text.
+        rule: the fitted numbers.
+    """
+    readings = characters / num_characters * size / SIZE_WITHOUT_TIME
+    blocks = max(characters, 1.0) / CHARACTERS_PER_BLOCK
+    return float(rule.capacity * size**-rule.p + rule.learning * blocks**-rule.q + rule.memorising * readings)
+
+
+def seconds_of_block(size: int, measured: Mapping[int, float]) -> float:
+    """Return what a block of a size takes: between sizes that were measured by a power, beyond them by the square."""
+    sizes = sorted(measured)
+    if size >= sizes[-1]:
+        return float(measured[sizes[-1]] * (size / sizes[-1]) ** EXPONENT_BEYOND)
+    if size <= sizes[0]:
+        return measured[sizes[0]]
+    low, high = next(pair for pair in itertools.pairwise(sizes) if pair[0] <= size <= pair[1])
+    exponent = math.log(measured[high] / measured[low]) / math.log(high / low)
+    return float(measured[low] * (size / low) ** exponent)
+
+
+def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int, float]:
+    """Return the seconds that a block takes, for as many of `MEASURED_SIZES` as there is time for, at least the first.
+
+    Args:
+        make: returns for a size what learns a block of it.
+        limit: seconds that all of this should not exceed.
+    """
+    # What a process does once, such as loading the optimisers, is no part of what a block takes.
+    make(MEASURED_SIZES[0])()
+    seconds: dict[int, float] = {}
+    began = time.perf_counter()
+    for size in MEASURED_SIZES:
+        # A block of twice the size takes up to four times as long, and its first one is for warming up.
+        if seconds and time.perf_counter() - began + 4 * (BLOCKS_MEASURED + 1) * seconds[max(seconds)] > limit:
+            break
+        learn = make(size)
+        learn()
+        blocks = []
+        for _ in range(BLOCKS_MEASURED):
+            block_began = time.perf_counter()
+            learn()
+            blocks.append(time.perf_counter() - block_began)
+        seconds[size] = min(blocks)
+    return seconds
+
+
+def equal_size(model: ModelConfig, reference: int, num_symbols: int) -> int:
+    """Return the size at which a model has about as many weights as one of the reference cell of a given size."""
+    target = _num_weights(model, REFERENCE_CELL, reference, num_symbols)
+    sizes = range(8, 16 * reference + 8, 8)
+    return reference if model.cell == REFERENCE_CELL else _nearest(model, model.cell, sizes, target, num_symbols)
+
+
+def reference_size(model: ModelConfig, size: int, num_symbols: int) -> int:
+    """Return the size at which one of the reference cell has about as many weights as a model."""
+    target = _num_weights(model, model.cell, size, num_symbols)
+    return (
+        size
+        if model.cell == REFERENCE_CELL
+        else _nearest(model, REFERENCE_CELL, range(1, size + 1), target, num_symbols)
+    )
+
+
+def _nearest(model: ModelConfig, cell: str, sizes: range, target: int, num_symbols: int) -> int:
+    return min(sizes, key=lambda size: abs(_num_weights(model, cell, size, num_symbols) - target))
+
+
+def _num_weights(model: ModelConfig, cell: str, size: int, num_symbols: int) -> int:
+    settings = model.model_dump() | {"cell": cell, "hidden_size": size}
+    return sum(math.prod(shape) for shape in expected_shapes({"model": settings}, num_symbols).values())
+
+
+def _maker(
+    config: Config, num_symbols: int, batch: tuple[int, int], runtime: Runtime
+) -> Callable[[int], Callable[[], None]]:
+    model, (num_streams, block_size) = config.model, batch
+    tokens_TB = torch.zeros(block_size, num_streams, dtype=torch.long, device=runtime.device)
+
+    def make(size: int) -> Callable[[], None]:
+        net = CharModel(REFERENCE_CELL, num_symbols, model.embedding_size, size, model.num_layers)
+        net.initialise(torch.Generator().manual_seed(0))
+        net.to(runtime.device)
+        net.choose_kernel(runtime.lstm_by_blocks)
+        optimizer, turns = Optimizer(net, config.train, runtime.dtype), itertools.count()
+
+        def learn() -> None:
+            with runtime.autocast():
+                logits_TBV, _ = net(tokens_TB, net.start_state(num_streams))
+            loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), tokens_TB.flatten())
+            loss.backward()  # type: ignore[no-untyped-call]
+            if math.isfinite(optimizer.clip()):
+                optimizer.step(0.0, 0.0, next(turns))
+            optimizer.clear()
+
+        return learn
+
+    return make

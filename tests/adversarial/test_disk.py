@@ -1,0 +1,281 @@
+"""A disk that is full or gone ends no run, and what was saved before stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm import run_folder
+from charlm.checkpoint import ModelFile, load
+from charlm.data import corpus
+from charlm.errors import CorpusError, RunError
+from charlm.files import append_whole
+from charlm.training.lifecycle import conclude, verdict
+from tests.helpers.commands import SHORT, call, spawn
+from tests.helpers.training import assert_same_run, begin, interrupt, metrics, resume
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
+
+
+class Disk:
+    """Fails what is asked for, as a full disk would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full: set[str] = set()
+        save, append = ModelFile.save, append_whole
+
+        def saved(model: ModelFile, path: Path) -> None:
+            self._check(path)
+            save(model, path)
+
+        def appended(path: Path, data: bytes) -> None:
+            self._check(path)
+            append(path, data)
+
+        monkeypatch.setattr(ModelFile, "save", saved)
+        monkeypatch.setattr(run_folder, "append_whole", appended)
+
+    def _check(self, path: Path) -> None:
+        if path.name in self.full or f"{path.parent.name}/{path.name}" in self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk whose files can be made to fail."""
+    return Disk(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder for temporary files, in these tests one of their own."""
+    path = tmp_path / "elsewhere"
+    path.mkdir()
+    monkeypatch.setenv("TMPDIR", str(path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return path
+
+
+EVERY_FILE = ["best.safetensors", "last.safetensors", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("names", [EVERY_FILE, *([name] for name in EVERY_FILE)], ids=lambda names: "+".join(names))
+def test_a_disk_that_is_full_for_a_while_costs_nothing(disk: Disk, names: list[str]) -> None:
+    """The run is told of it once, tries again, and ends as if nothing had happened."""
+    straight = begin("straight")
+    interrupt(straight, 100)
+    training = begin()
+    told: list[str] = []
+    for record in training.learn(tell=told.append):
+        disk.full = set(names) if 5 <= record.step < 12 else set()
+    assert_same_run(straight, training)
+    assert not training.logbook.trouble
+    assert len(told) == 2
+    assert "No space left" in told[0]
+    assert any(name in told[0] for name in names)
+    assert "again" in told[1]
+
+
+def test_what_was_saved_before_the_disk_was_full_stays(disk: Disk) -> None:
+    """Whoever kills the run then can go on from there."""
+    training = begin(train__evaluations=10)
+    saved = b""
+    for record in training.learn():
+        if record.step == 10:
+            saved, disk.full = training.run.last.read_bytes(), {"last.safetensors"}
+    assert load(training.run.last).metrics["step"] == 10
+    assert training.run.last.read_bytes() == saved
+    assert "last.safetensors" in training.logbook.trouble
+    disk.full.clear()
+    again = resume(training.run)
+    interrupt(again, 100)
+    straight = begin("straight", train__evaluations=10)
+    interrupt(straight, 100)
+    assert_same_run(straight, again)
+
+
+def test_a_run_that_could_not_be_written_to_the_end_fails_in_words(
+    disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows what it learned first."""
+    training = begin()
+    disk.full = set(EVERY_FILE)
+    interrupt(training, 100)
+    assert "more time may" in verdict(training)
+    with pytest.raises(RunError, match="No space left") as raised:
+        conclude(training, 30, 0.7, as_json=False)
+    assert "saved before" in raised.value.hint
+    assert len(capsys.readouterr().out) >= 30
+
+
+def test_a_run_that_its_folder_does_not_take_is_put_elsewhere(disk: Disk, elsewhere: Path) -> None:
+    """All of it, and it can be resumed from there; the error says where."""
+    straight = begin("straight")
+    interrupt(straight, 100)
+    training = begin()
+    for record in training.learn():
+        disk.full = {f"run/{name}" for name in EVERY_FILE} if record.step >= 7 else set()
+    training.measure_best()
+    straight.measure_best()
+    with pytest.raises(RunError, match="instead") as raised:
+        conclude(training, 0, 0.7, as_json=False)
+    assert training.run.path.parent == elsewhere
+    assert str(training.run.path) in str(raised.value)
+    assert f"--resume {training.run.path}" in raised.value.hint
+    assert_same_run(straight, training)
+    assert load(Path("run/last.safetensors")).metrics["step"] < 20
+
+
+def test_records_wait_in_order(disk: Disk) -> None:
+    """None is lost, none comes twice, whenever the disk takes them."""
+    training = begin(train__steps=60, train__evaluations=6)
+    for record in training.learn():
+        disk.full = {"metrics.jsonl"} if record.step % 3 else set()
+    disk.full.clear()
+    training.logbook.write()
+    straight = begin("straight", train__steps=60, train__evaluations=6)
+    interrupt(straight, 100)
+    assert metrics(straight) == metrics(training)
+
+
+def test_a_roll_back_drops_records_that_wait(disk: Disk) -> None:
+    """They will come again, whether or not they were on disk."""
+    training = begin(train__evaluations=5)
+    disk.full = {"metrics.jsonl"}
+    answers = training.learn()
+    while next(answers).step < 7:
+        pass
+    training.logbook.rewind(4)
+    disk.full.clear()
+    training.logbook.write()
+    assert [record["step"] for record in metrics(training)] == [1, 2, 3, 4]
+
+
+def test_adding_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line that still found room is taken back."""
+    path = tmp_path / "lines"
+    append_whole(path, b"one\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            append_whole(path, b"two\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"one\n"
+    append_whole(path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+@linux
+def test_a_command_on_a_full_disk_goes_to_its_end(text: str, elsewhere: Path) -> None:
+    """It reports, shows its sample, and exits with 1; the run folder holds nothing half-written."""
+    assert call("train", "-c", text, *SHORT, "--out", "once").exit_code == 0  # the text is in the cache then
+    room = 2000
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    done = spawn("train", "-c", text, *SHORT, "--out", "full", "--sample-length", "40", preexec_fn=limit)
+    errors = done.stderr.decode().splitlines()
+    assert done.returncode == 1, errors
+    assert len(done.stdout.decode()) >= 40
+    assert any("the run goes on and tries again" in line for line in errors)
+    assert errors[-2].startswith("error: ")
+    assert "last.safetensors" in errors[-2]
+    assert not any("Traceback" in line for line in errors)
+    assert {path.name for path in Path("full").iterdir()} <= {"config.yaml", "metrics.jsonl"}
+    assert not any(elsewhere.iterdir())
+
+
+@linux
+def test_a_run_whose_folder_vanishes_goes_to_its_end(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it learned is shown, and the loss is an error of one line."""
+
+    def vanish(path: Path, data: bytes) -> None:
+        if path.parent.exists():
+            shutil.rmtree(path.parent)
+        append_whole(path, data)
+
+    monkeypatch.setattr(run_folder, "append_whole", vanish)
+    result = call("train", "-c", text, *SHORT, "--out", "gone", "--sample-length", "40")
+    assert result.exit_code == 1
+    assert "No such file" in result.stderr
+    assert len(result.stdout) >= 40
+
+
+@linux
+def test_a_run_whose_reader_has_gone_goes_to_its_end(text: str) -> None:
+    """What can no longer be said is not said: a pager that was left, a terminal that was closed, a full log."""
+    command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--sample-length", "0", "--out"]
+    with subprocess.Popen([*command, "gone"], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    with Path("/dev/full").open("w") as full:
+        logged = subprocess.run([*command, "logged"], stderr=full, check=False)
+    assert (process.returncode, logged.returncode) == (0, 0)
+    for name in ("gone", "logged"):
+        assert load(Path(name, "last.safetensors")).metrics["finished"] == "done"
+
+
+@linux
+def test_help_that_cannot_be_written_is_an_error_of_one_line() -> None:
+    """Not a traceback; and a wrong option is one however it can be told."""
+    command = [sys.executable, "-m", "charlm"]
+    with Path("/dev/full").open("w") as full:
+        helped = subprocess.run([*command, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+        wrong = subprocess.run([*command, "sample", "--no-such"], stderr=full, check=False)
+    assert (helped.returncode, helped.stderr.count(b"\n"), wrong.returncode) == (1, 1, 2)
+
+
+@linux
+def test_a_folder_that_is_gone_is_told() -> None:
+    """Rather than by whichever library looks for it first."""
+    Path("gone").mkdir()
+    code = "import os, sys; os.chdir('gone'); os.rmdir('../gone'); from charlm.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "corpora"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
+    assert b"no longer exists" in done.stderr
+
+
+def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is saved all the same, and the trouble told."""
+    training = begin()
+    answers = training.learn()
+    next(answers)
+    training.run.metrics.unlink()
+    os.mkfifo(training.run.metrics)
+    for _ in answers:
+        pass
+    assert "metrics.jsonl" in training.logbook.trouble
+    assert load(training.run.last).metrics["step"] == 20
+
+
+def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the process; where there is no room either, both places are told."""
+    encode, folders = corpus._encode_into, []
+
+    def encode_into(folder: Path, *arguments: Any) -> Any:
+        folders.append(folder)
+        if len(folders) in fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return encode(folder, *arguments)
+
+    monkeypatch.setattr(corpus, "_encode_into", encode_into)
+    fails = {1}
+    assert len(corpus.load([text]).ids) > 0
+    assert folders[0] != folders[1]
+    fails = {3, 4}
+    Path(text).write_text("another", encoding="utf-8")
+    with pytest.raises(CorpusError, match="No space left") as raised:
+        corpus.load([text])
+    assert "CHARLM_CACHE" in raised.value.hint

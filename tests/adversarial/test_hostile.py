@@ -1,0 +1,389 @@
+"""Settings and command lines at their worst: a result or one line of error, in little time."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from typer.main import get_command
+
+from charlm.cli.app import app
+from charlm.config import GROUPS, Config, Settings
+from charlm.config_file import load
+from charlm.errors import ConfigError, one_line
+from charlm.strict_yaml import MAX_BYTES
+from tests.helpers.commands import SMALL, answer, call, within
+from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
+
+NOBODY = "~no-such-user/x"
+TINY = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sample-length", "3"]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n\nseed: !!int abc\n", 3),
+        ("\n\nseed: !!bool abc\n", 3),
+        ("\n\nseed: !!timestamp abc\n", 3),
+        ("\n\nseed: !!timestamp 2001-99-99\n", 3),
+        ("\n\nseed: !!int {!!value x: gru}\n", 3),
+        ("\n\nseed: " + "9" * 5000 + "\n", 3),
+        ('\n\nvocab: "\\UFFFFFFFF"\n', 3),
+        ('\n\nvocab: "\\U00110000"\n', 3),
+        ("\n\nseed: 3\0\n", 3),
+        ("\n\nseed: \x1b\n", 3),
+        ("model:\n  !!merge x: {cell: gru}\n", 2),
+        ("model:\n  cell: !!str {!!value x: gru}\n", 2),
+        ("\nseed: !!python/object/apply:os.getpid []\n", 2),
+        ("%TAG ! tag:yaml.org,2002:python/\n---\nseed: !object:os.system x\n", 3),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_yaml_trips_over_is_told_with_its_line(text: str, line: int) -> None:
+    """Tags, merged groups, endless numbers and control characters are refused with file and line."""
+    assert f"s.yaml:{line}" in refusal(text)
+
+
+@pytest.mark.parametrize("key", ['"a\\nb"', '"\\e[31mred"', '"\\a"', '"\\u202e"', '"\\x9b31m"', '"\\ud800"', '"\\r"'])
+def test_a_key_that_cannot_be_shown_is_shown_as_an_escape(key: str) -> None:
+    """Neither a line end nor an order to the terminal comes out of a settings file."""
+    Path("s.yaml").write_text(f"\n{key}: 1\n", encoding="utf-8")
+    result = call("train", "./s.yaml")
+    assert result.exit_code == 2
+    error, *hints = result.stderr.removesuffix("\n").split("\n")
+    assert "s.yaml:2: " in error
+    assert "``" not in error
+    assert error.isprintable()
+    assert [hint.partition(":")[0] for hint in hints] in ([], ["hint"])
+
+
+@pytest.mark.parametrize("key", ["model.hidden_size", "train.steps", "data.corpus"])
+def test_a_key_is_not_suggested_in_place_of_itself(key: str) -> None:
+    """Who writes `model.hidden_size: 64` into a file is told something else than to write just that."""
+    assert f"did you mean `{key}`" not in refusal(f"{key}: 64\n")
+
+
+def test_a_repeated_key_does_not_hide_what_is_wrong_elsewhere() -> None:
+    """All problems of a file are told at once, those that YAML does not know of too."""
+    message = refusal("seed: 1\nseed: 2\nfoo: 3\nmodel:\n  cell: x\n  cell: gru\n")
+    for part in ("s.yaml:2: `seed`", "s.yaml:3: `foo`", "s.yaml:6: `model.cell`"):
+        assert part in message
+
+
+def test_an_override_whose_key_is_no_text_is_told() -> None:
+    """Bytes that are not UTF-8 name no setting; the place is the override, not the settings file."""
+    message = refusal("", "\udcff=1")
+    assert "--set" in message
+    assert "s.yaml" not in message
+
+
+@pytest.mark.parametrize("text", ["seed=2\nvocab: bytes", "model.cell=gru\nhidden_size: 3", "seed=2\nfoo: 3\n"])
+def test_an_override_of_several_lines_is_not_half_believed(text: str) -> None:
+    """What comes after the first line is not dropped in silence."""
+    with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}"):
+        loaded("", text)
+
+
+GROUPS_AND_ROOT: dict[str, type[Settings]] = {"": Config} | GROUPS
+NUMERIC = [
+    (group, name)
+    for group, model in GROUPS_AND_ROOT.items()
+    for name, field in model.model_fields.items()
+    if re.search(r"\b(int|float)\b", str(field.annotation))
+]
+
+
+@pytest.mark.parametrize(("group", "name"), NUMERIC)
+@pytest.mark.parametrize("value", ["-1e300", "1e300", "9" * 30, "-" + "9" * 30, "9" * 4000, "1e999", "!!float nan"])
+def test_every_number_has_bounds(group: str, name: str, value: str) -> None:
+    """No numeric setting takes what nobody can mean; the message names line and key and stays short."""
+    message = refusal(f"{group}:\n  {name}: {value}\n" if group else f"\n{name}: {value}\n")
+    assert "s.yaml:2" in message
+    assert f"`{group}.{name}`".replace("`.", "`") in message or value.startswith("!!")
+    assert len(message) < 500
+
+
+def test_the_numeric_settings_were_found() -> None:
+    """The table above is not short by accident."""
+    assert len(NUMERIC) >= 28
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("seed", (1, 2, 3)),
+        ("train.time", (10.0, 20.0, 30.0)),
+        ("data.encoding", ("ascii", "cp1252", "latin-1")),
+        ("data.corpus", (["a"], ["b"], ["c"])),
+    ],
+)
+def test_a_flag_wins_over_set_over_file_over_default(key: str, values: tuple[Any, Any, Any]) -> None:
+    """For everything that can be said in three places."""
+    group, _, name = key.rpartition(".")
+
+    def found(config: Config) -> Any:
+        return getattr(getattr(config, group) if group else config, name)
+
+    in_file, in_set, in_flag = values
+    text = yaml.safe_dump({group: {name: in_file}} if group else {name: in_file})
+    assert found(loaded("")) not in values
+    assert found(loaded(text)) == in_file
+    assert found(loaded(text, f"{key}={in_set}")) == in_set
+    assert found(loaded(text, f"{key}={in_set}", **{key: in_flag})) == in_flag
+    assert durations(loaded("train: {steps: 5}", "train.epochs=3", **{"train.time": "9s"})) == (None, None, 9.0)
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/null", "folder", "loop", "x" * 5000, "s.yaml/x", "\0"])
+def test_what_is_no_file_holds_no_settings(name: str) -> None:
+    """A pipe, an endless device, a folder, a link to itself, an impossible name: refused at once, by name."""
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    Path("s.yaml").touch()
+    with within(2), pytest.raises(ConfigError) as raised:
+        load(name)
+    assert one_line(name)[:1000] in str(raised.value)
+
+
+def test_a_large_file_is_refused_unread() -> None:
+    """What is far too large for settings does not go through memory first."""
+    with Path("large.yaml").open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match=r"`large\.yaml` is larger"):
+            load("large.yaml")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+# Of a sound file of the same size; what takes quadratic time takes hundreds.
+MAX_TIMES = 10
+CROWDED: dict[str, Callable[[int], str]] = {
+    "unknown keys": lambda size: "".join(f"key{number}: 1\n" for number in range(size // 12)),
+    "keys that are nearly right": lambda size: (
+        "model:\n" + "".join(f" hidden{number}: 1\n" for number in range(size // 16))
+    ),
+    "a flow mapping": lambda size: "{" + ",".join(f"a{number}" for number in range(size // 8)) + "}",
+    "wrong items": lambda size: "data:\n  corpus: [" + "1," * (size // 2 - 50) + "]",
+    "mappings in a list": lambda size: "data:\n  corpus: [" + "{a: 1}," * (size // 8) + "]",
+    "a long key": lambda size: "? " + "x" * (size - 10) + "\n: 1",
+    "brackets": lambda size: "[" * size,
+    "blanks": lambda size: " " * (size - 10) + "a: 1",
+}
+
+
+@pytest.mark.parametrize("make", CROWDED.values(), ids=list(CROWDED))
+def test_a_crowded_file_is_refused_in_little_time(make: Callable[[int], str]) -> None:
+    """However much is wrong with a file that is just not too large, it takes a few times as long as a sound one."""
+    size = MAX_BYTES - 100
+    item = "  - a/b.txt\n"
+    sound = "data:\n  corpus:\n" + item * (size // len(item) - 2)
+
+    def seconds_for(text: str, is_refused: bool) -> float:
+        seconds = []
+        for _ in range(3):
+            begin = time.process_time()
+            if is_refused:
+                assert "s.yaml" in refusal(text)
+            else:
+                Path("sound.yaml").write_text(text, encoding="utf-8")
+                load("sound.yaml")
+            seconds.append(time.process_time() - begin)
+        return min(seconds)
+
+    assert seconds_for(make(size), True) < MAX_TIMES * seconds_for(sound, False)
+
+
+def test_an_override_with_thousands_of_dots_is_refused_in_little_time() -> None:
+    """A key on the command line may be as long as the system lets it be."""
+    with within(2):
+        assert "is not a setting" in refusal("", ".".join("a" * 30_000) + "=1")
+
+
+# Command lines
+
+AMOUNTS = {"--length", "--num", "--sample-length"}  # how much is wanted is the caller's business: nothing large here
+SMALL_NUMBERS = ["0", "1", "2", "-1", "1.5", "", "nan", "inf", "1e999", "-inf", "\u0663", "1_0", "0x1", " 1", "\udcff"]
+NUMBERS = [*SMALL_NUMBERS, "5e-324", "9" * 30, "-" + "9" * 30, "9" * 5000]
+TIMES = ["0.01", "0.01s", "", "nan", "721h", "-1", "\u0663s", "9" * 400]
+WORDS = ["small.safetensors", "abc.txt", "nowhere", ".", "", "abc.txt/x", "/dev/null", "*", NOBODY, "x" * 300]
+WORDS += ["error", "skip", "replace=a", "replace=", "train", "test", "utf-16", "hex", "gru", "=", "model=3"]
+WORDS += ["model.hidden_size=8", "data.corpus=abc.txt", "seed=1e999", "--", "--json", "--no", "-h", "-", "-x"]
+WORDS += ["\x1b[31m\n", "\U0001f600"]
+COMMANDS = {name: command for name, command in get_command(app).commands.items() if name != "bench"}  # type: ignore[attr-defined]
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """Draw a command, options of its own, values that may fit or be missing, and a tail that keeps it short."""
+    name = draw(st.sampled_from(sorted(COMMANDS)))
+    arguments = [name]
+    for parameter in draw(st.lists(st.sampled_from(COMMANDS[name].params), max_size=5)):
+        option = draw(st.sampled_from([*parameter.opts, *parameter.secondary_opts]))
+        if option.startswith("-"):
+            arguments.append(option)
+            if parameter.is_flag or draw(st.integers(0, 19)) == 0:
+                continue
+        values = SMALL_NUMBERS if AMOUNTS & {*parameter.opts} else TIMES if option == "--time" else [*NUMBERS, *WORDS]
+        arguments.append(draw(st.sampled_from(values)))
+    if name == "train":
+        arguments += draw(st.sampled_from([TINY, ["--resume", "nowhere"]]))
+    return arguments
+
+
+@pytest.fixture
+def tidy() -> Iterator[None]:
+    """Let go of what command lines leave behind before other tests are blamed for it."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@given(arguments=command_lines())
+@example(["sample", "-m", NOBODY])
+@example(["train", "--out", NOBODY, *TINY])
+@example(["train", "--resume", NOBODY])
+@example(["train", "--set", "seed=!!int {!!value x: 1}", *TINY])
+@example(["train", "--set", '"\\UFFFFFFFF"=1', "--set", 'vocab="\\UFFFFFFFF"', *TINY])
+@example(["eval", "-m", "small.safetensors", "-c", "abc.txt", "--window", "9" * 30])
+@example(["eval", "-m", "small.safetensors", "-c", "abc.txt", "--window", str(2**62)])
+@example(["eval", "-m", "small.safetensors", "-c", "abc.txt", "--unknown", "skip", "--encoding", "utf-7"])
+@example(["sample", "-m", "small.safetensors", "--top-k", "9" * 30, "--seed", "9" * 30, "--lines", "9" * 30])
+@example(["predict-next", "a", "-m", "small.safetensors", "--top", "9" * 30])
+@settings(
+    max_examples=150,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_any_command_line_is_done_or_refused(tidy: None, model: str, arguments: list[str]) -> None:
+    """Whatever is typed, the exit code is 0, 1 or 2, no exception gets out, and it comes to an end."""
+    Path("abc.txt").write_text("abc abc\nabc\n", encoding="utf-8")
+    with within(10):
+        result = call(*arguments, stdin=b"ab\n")
+    assert result.exit_code in (0, 1, 2)
+    assert result.exit_code == 0 or re.search("^[eE]rror: ", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("window", [12, 13, 2**20, 2**62, 2**63, 10**30])
+def test_a_window_longer_than_the_text_is_the_text(model: str, window: int) -> None:
+    """It costs no more time and gives the figure of one window around all of it."""
+    Path("abc.txt").write_text("abc abc\nabc\n", encoding="utf-8")
+    arguments = ["eval", "-m", model, "-c", "abc.txt", "--json"]
+    with within(2):
+        figures = answer(*arguments, "--window", str(window))
+    assert figures["nats_per_character"] == pytest.approx(answer(*arguments)["nats_per_character"], rel=1e-6)
+
+
+def test_a_cache_in_the_home_of_nobody_is_told(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CHARLM_CACHE` may be wrong like any other path."""
+    monkeypatch.setenv("CHARLM_CACHE", NOBODY)
+    Path("abc.txt").write_text("abc", encoding="utf-8")
+    result = call("eval", "-m", model, "-c", "abc.txt")
+    assert "bits" in result.stdout if result.exit_code == 0 else "no-such-user" in result.stderr
+
+
+def shell(command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a shell line in which `charlm` is this one and memory is short."""
+    line = f'ulimit -v 4000000; charlm() {{ {sys.executable} -m charlm "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "charlm sample - -m small.safetensors <&-",
+        "charlm predict-next -m small.safetensors <&-",
+        "charlm sample -m small.safetensors --top-k 0 2>&-; test $? = 2 || exit 9",
+        "charlm sample -n 3 -m small.safetensors >&-",
+        pytest.param("charlm eval -c - -m small.safetensors <&-", marks=pytest.mark.slow),
+        pytest.param("charlm sample -m /dev/zero", marks=pytest.mark.slow),
+        pytest.param("charlm sample -m small.safetensors -n 1 --num 1000000000", marks=pytest.mark.slow),
+        pytest.param("charlm train --set model.hidden_size=16384 --set train.steps=1", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_shell_took_away_is_told_in_a_line(model: str, command: str) -> None:
+    """A closed stream and memory that does not suffice are no reason for a traceback."""
+    result = shell(command)
+    assert result.returncode in (0, 1, 2)
+    assert result.stderr.count(b"\n") <= 6
+    assert re.search(rb"Traceback|\w(Error|Exception)\b", result.stderr) is None
+
+
+def test_without_stderr_nothing_strays_into_the_result(model: str) -> None:
+    """`charlm sample --json 2>&-` prints JSON and nothing else."""
+    json.loads(shell("charlm sample -n 3 -m small.safetensors --json 2>&-").stdout)
+
+
+# A thousand settings files
+
+PIECES = ["&a ", "*a", "!!int ", "!!binary ", "<<: ", "? ", "- ", ": ", "---\n", "...\n", "\t", "\0", "\ufeff"]
+PIECES += [*"[]{}'\"|>%#,\\\r\x85", "9" * 30, "1e999", "null", "true", "\U0001f600"]
+NAMES = [name for group in GROUPS_AND_ROOT.values() for name in group.model_fields]
+LEAVES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "gru", "60s", "", "\x1b", "\U0001f600"]
+
+
+def spoiled(chance: random.Random, data: bytes) -> bytes:
+    """Change a settings file in a few places."""
+    for _ in range(chance.randrange(1, 6)):
+        lines = data.split(b"\n")
+        at, line = chance.randrange(len(data) + 1), chance.randrange(len(lines))
+        piece = chance.choice([*PIECES, *NUMBERS, *NAMES]).encode("utf-8", "surrogateescape")
+        lines[line] = chance.choice(
+            [b"  " + lines[line], lines[line].partition(b":")[0] + b": " + piece, lines[line - 1]]
+        )
+        choices = [b"\n".join(lines), data[:at] + piece + data[at:], data[:at] + data[at + chance.randrange(20) :]]
+        data = chance.choice([*choices, data[:at] + chance.randbytes(2) + data[at + 2 :]])
+    return data
+
+
+def tree(chance: random.Random, depth: int = 0) -> Any:
+    """Make up what YAML can say, some of it by the names of settings."""
+    kind = chance.randrange(3 if depth < 5 else 1)
+    if kind == 0:
+        return chance.choice(LEAVES)
+    if kind == 1:
+        return [tree(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice([*NAMES, "", "x", 3, None]): tree(chance, depth + 1) for _ in range(chance.randrange(6))}
+
+
+@pytest.mark.slow
+def test_a_thousand_settings_files_load_or_are_refused() -> None:
+    """Shipped files spoiled and YAML made up: each loads, or is a `ConfigError` that names the file."""
+    chance = random.Random(20)
+    seconds: list[float] = []
+    messages: list[str] = []
+    for number in range(1000):
+        made_up = yaml.dump(tree(chance), allow_unicode=bool(number % 4)).encode()
+        Path("s.yaml").write_bytes(spoiled(chance, chance.choice(SHIPPED).read_bytes()) if number % 2 else made_up)
+        begin = time.perf_counter()
+        try:
+            load("s.yaml")
+        except ConfigError as error:
+            messages.append(str(error))
+        seconds.append(time.perf_counter() - begin)
+    median, longest = statistics.median(seconds) * 1e3, max(seconds) * 1e3
+    print(f"1,000 settings files: {len(messages)} refused, median {median:.2f} ms, longest {longest:.1f} ms")
+    assert all("s.yaml" in message for message in messages)
+    assert 500 < len(messages) < 950
+    assert median < 50

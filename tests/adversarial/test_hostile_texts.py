@@ -1,0 +1,392 @@
+"""Texts, prompts and consoles at their worst: learned and shown as they are, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from charlm.checkpoint import ModelFile
+from charlm.checkpoint import load as load_model
+from charlm.cli.app import app
+from charlm.data import sources
+from charlm.data.corpus import load
+from charlm.errors import CorpusError
+from charlm.inference.sample import softmax
+from charlm.inference.stepper import Stepper
+from charlm.vocab import Vocabulary
+from tests.helpers.commands import answer, call, within
+from tests.helpers.texts import cached_ids, text_of, write
+from tests.test_hostile import TINY
+
+# What would clear the screen, ring, turn text around, or begin a line.
+EVIL = "\x1b[2J\x07\x9b31m\u202e\r\n"
+PLANES = "".join(chr((plane << 16) + 0x1234) for plane in range(17)) + "\U0010ffff\uffff\ufdd0"
+ALONE = b"ab\xed\xa0\x80c"  # half of a pair, which UTF-8 does not have
+
+
+def learn(name: str, *arguments: str) -> tuple[Any, ModelFile]:
+    """Train one step on a text through the command; return what it prints and the model."""
+    run = f"run-{len(list(Path().glob('run-*')))}"
+    return answer("train", "-c", name, *TINY, "--seed", "1", "--out", run, "--json", *arguments), load_model(
+        Path(run, "best.safetensors")
+    )
+
+
+# Texts
+
+TEXTS = {
+    "one character": "a",
+    "two characters": "ab",
+    "one distinct character": "a" * 2000,
+    "nothing but line ends": "\n" * 300,
+    "every kind of line end": "a\rb\nc\r\nd\n\re\x85f\u2028g\u2029h\x0bi\x0cj" * 30,
+    "no line end": "abc def " * 100,
+    "NUL": "a\0b\0\0" * 100,
+    "control characters": "".join(map(chr, [*range(32), *range(127, 160)])) * 10,
+    "orders to the terminal": f"ab{EVIL}" * 50,
+    "every plane": PLANES * 20,
+    "marks of byte order": "a\ufeffb\ufffe" * 50,
+    "combining marks": "e\u0301\u0302\u0303" * 100,
+    "2,000 distinct characters": "".join(map(chr, range(0x4E00, 0x4E00 + 2000))),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_any_text_is_learned_as_it_is(text: str) -> None:
+    """One step of training, a sample and an evaluation; the symbols are exactly the characters of the text."""
+    printed, model = learn(write("text.txt", text))
+    assert sorted(set(text)) == list(model.vocabulary.symbols)
+    assert model.corpus["characters"] == len(text)
+    assert set(printed["sample"]) <= set(text)
+    figures = answer("eval", "-m", "run-0", "-c", "text.txt", "--json")
+    assert (figures["characters"], figures["nats_per_character"] >= 0) == (len(text), True)
+    assert text_of(load(["text.txt"])) == text
+
+
+def test_twenty_thousand_distinct_characters_are_learned() -> None:
+    """A vocabulary of a whole script, two steps long."""
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) * 2
+    printed, model = learn(write("text.txt", text), "--set", "train.steps=2")
+    assert (len(model.vocabulary), printed["step"]) == (20_000, 2)
+    assert load(["text.txt"]).ids.tolist() == [*range(20_000), *range(20_000)]
+
+
+def test_half_of_a_pair_is_no_utf8_and_bytes_like_any_other() -> None:
+    """`ED A0 80` is refused with its offset by both commands, and learned where bytes are the symbols."""
+    name = write("alone.txt", ALONE * 20)
+    learn(write("good.txt", "abc" * 50))
+    for command in (["train", "-c", name, *TINY], ["eval", "-m", "run-0", "-c", name]):
+        result = call(*command)
+        assert result.exit_code == 1
+        assert "`alone.txt` is not utf-8: byte 0xed at offset 2 " in result.stderr
+    learn(name, "--set", "vocab=bytes")
+    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(ALONE) * 20
+
+
+# Folders and names
+
+
+def test_odd_files_in_a_folder_are_passed_by() -> None:
+    """A pipe, a socket, links to nowhere and in circles, empty files: nothing waits, nothing is read twice."""
+    write("folder/b.txt", "b")
+    write("folder/empty.txt", "")
+    os.mkfifo("folder/a-pipe")
+    Path("folder/around").symlink_to(".")
+    Path("folder/back").symlink_to("../folder")
+    Path("folder/self").symlink_to("self")
+    Path("folder/nowhere").symlink_to("nothing")
+    Path("folder/device").symlink_to("/dev/zero")
+    with within(5), socket.socket(socket.AF_UNIX) as door:
+        door.bind("folder/socket")
+        assert text_of(load(["folder"])) == "b"
+
+
+def test_a_pattern_takes_no_pipe() -> None:
+    """Nobody asked by name for the pipe that `folder/*` happens to match."""
+    write("folder/b.txt", "b")
+    os.mkfifo("folder/a-pipe")
+    with within(5):
+        assert text_of(load(["folder/*"])) == "b"
+
+
+def test_a_pattern_takes_each_file_once() -> None:
+    """However many ways lead to it."""
+    write("folder/sub/deep/b.txt", "b")
+    assert text_of(load(["folder/**/**/*.txt"])) == "b"
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_a_pattern_does_not_run_in_circles(links: int) -> None:
+    """Links that lead back into the folder are neither an endless search nor an error."""
+    write("folder/b.txt", "b")
+    for number in range(links):
+        Path(f"folder/around{number}").symlink_to(".")
+    with within(5):
+        assert text_of(load(["folder/**"])) == "b"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_folder_that_is_closed_is_not_left_out_in_silence() -> None:
+    """A text without some of its files is another text."""
+    write("folder/a.txt", "a")
+    write("folder/closed/b.txt", "b")
+    Path("folder/closed").chmod(0)
+    with pytest.raises(CorpusError, match="closed"):
+        load(["folder"])
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "\x1b[31mred.txt", os.fsdecode(b"\xff\xfe.txt"), "\u202egnp.txt", "--"])
+def test_a_file_may_be_called_anything(name: str) -> None:
+    """It is learned under its name, in a folder and by itself, and the run can be evaluated and gone on with."""
+    write(f"folder/{name}", "abc abc\n" * 40)
+    learn("folder")
+    learn(f"folder/{name}")
+    assert call("eval", "-m", "run-1").exit_code == 0
+    resumed = call("train", "--resume", "run-1", "--set", "train.steps=2", "--sample-length", "0")
+    assert resumed.exit_code == 0, resumed.stderr
+
+
+@pytest.mark.parametrize("stem", ["a" * 250, "\u4e2d" * 83], ids=["letters", "ideographs"])
+def test_a_file_with_the_longest_of_names_is_learned(stem: str) -> None:
+    """The folder of its run is called by as much of it as a folder can be."""
+    result = call("train", "-c", write(f"{stem}.txt", "abc abc\n" * 40), *TINY)
+    assert result.exit_code == 0, result.stderr
+
+
+# Files that change or are damaged
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/*.txt", "folder/a.txt"])
+def test_a_file_that_vanishes_before_it_is_read_is_told_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed and then gone: a `CorpusError` that names it."""
+    write("folder/a.txt", "text")
+    original = sources._checked
+
+    def checked_and_gone(path: Path) -> object:
+        source = original(path)
+        path.unlink()
+        return source
+
+    monkeypatch.setattr(sources, "_checked", checked_and_gone)
+    with pytest.raises(CorpusError, match=r"`folder/a\.txt`"):
+        load([name])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"symbols": None},
+        {"symbols": [97, 97]},
+        {"symbols": ["a"]},
+        {"symbols": [-1]},
+        {"symbols": [2**70]},
+        {"symbols": [101, 116]},
+        {"symbols": {}},
+        {"characters": None},
+        {"characters": 0},
+        {"characters": "4"},
+        {"marked": None},
+        {"marked": [99]},
+        {"marked": ["0"]},
+        {"symbols": []},
+    ],
+    ids=str,
+)
+def test_a_description_that_makes_no_sense_is_made_again(tmp_path: Path, change: dict[str, object]) -> None:
+    """It is JSON and the size is right, but a field is missing (None) or cannot be true."""
+    name = write("a.txt", "text")
+    load([name])
+    (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
+    description = json.loads(path.read_bytes()) | change
+    path.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
+    assert text_of(load([name])) == "text"
+
+
+def test_a_description_without_end_is_made_again(tmp_path: Path) -> None:
+    """Brackets deeper than Python can follow."""
+    name = write("a.txt", "text")
+    load([name])
+    (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
+    path.write_bytes(b"[" * 100_000)
+    assert text_of(load([name])) == "text"
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_ids_that_no_symbol_has_are_not_believed(tmp_path: Path, command: str) -> None:
+    """A cache of the right size with other bytes: the text is encoded anew, or the damage is told in a line."""
+    name = write("text.txt", "abc abc\n" * 40)
+    learn(name)
+    for path in cached_ids(tmp_path):
+        ids = np.fromfile(path, dtype=np.uint8)
+        ids[::50] = 200
+        ids.tofile(path)
+    result = call(*{"train": ["train", "-c", name, *TINY], "eval": ["eval", "-m", "run-0"]}[command])
+    assert result.exit_code == 0 or result.stderr.startswith("error: ")
+
+
+def test_two_halves_are_not_taken_for_one_character_by_the_cache() -> None:
+    """What a vocabulary of one was cached under is not found under one of the other."""
+    name = write("a.txt", "a\U0001f600")
+    halves, whole = Vocabulary("characters", "a\ud83d\ude00"), Vocabulary("characters", "a\U0001f600")
+    assert load([name], vocabulary=halves, unknown="skip").ids.tolist() == [0]
+    assert load([name], vocabulary=whole, unknown="skip").ids.tolist() == [0, 1]
+
+
+# Prompts and consoles
+
+
+@pytest.mark.parametrize("prompt", [PLANES, "\udcff\udc80", "a\0\x1b[31m\x9b\r\n\x7f", "\u202e\ufeff", "\ud800"])
+def test_any_prompt_comes_back_in_json(make_model: Callable[..., ModelFile], prompt: str) -> None:
+    """Characters of every plane, halves of pairs and control characters go through both kinds of vocabulary."""
+    make_model(symbols="".join(sorted(set(prompt)))).save(Path("own.safetensors"))
+    of_bytes = make_model(symbols="".join(map(chr, range(256))))
+    ModelFile(of_bytes.arrays, Vocabulary.of_bytes(), of_bytes.config, {}, {}).save(Path("bytes.safetensors"))
+    ids = {"own": [sorted(set(prompt)).index(c) for c in prompt], "bytes": [*prompt.encode("utf-8", "surrogatepass")]}
+    for name in ids:
+        (sample,) = answer("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
+        assert sample["text"][: len(prompt)] == prompt
+        predicted = answer("predict-next", prompt, "-m", f"{name}.safetensors", "--json")
+        stepper = Stepper(load_model(Path(f"{name}.safetensors")))
+        logits_BV, _ = stepper.read(np.array(ids[name], dtype=np.uint8), *stepper.start())
+        assert predicted["text"] == prompt
+        assert predicted["candidates"][0]["probability"] == pytest.approx(softmax(logits_BV).max())
+
+
+@pytest.mark.parametrize("command", ["sample", "predict-next"])
+def test_a_megabyte_that_is_unknown_is_refused_in_little_time(model: str, command: str) -> None:
+    """A prompt of a million characters of which the model knows none, or only the last."""
+    strange = "".join(map(chr, range(0x4E00, 0x9F00))) * 50
+    with within(5):
+        assert call(command, "-", "-m", model, stdin=strange.encode()).exit_code == 1
+        assert call(command, "-", "-m", model, "--unknown", "skip", stdin=f"{strange}abc".encode()).exit_code == 0
+
+
+@pytest.mark.parametrize("charset", ["ascii", "cp1252", "latin-1"])
+def test_a_console_that_cannot_print_shows_escapes(make_model: Callable[..., ModelFile], charset: str) -> None:
+    """Samples, tables, errors, names and the records of a run: all of it comes out, JSON as JSON."""
+    make_model(symbols="\n\u4e00\u4e8c\u4e09").save(Path("zh.safetensors"))
+    write("\u4e00.txt", "\u4e00\u4e8c\u4e09\n" * 40)
+    console = CliRunner(charset=charset)
+
+    def run(*arguments: str) -> Any:
+        return console.invoke(app, arguments, catch_exceptions=False)
+
+    assert run("sample", "\u4e00", "-m", "zh.safetensors", "--seed", "1").stdout.startswith("\\u4e00")
+    assert "'\\u4e8c'" in run("predict-next", "\u4e00", "-m", "zh.safetensors").stdout
+    assert "'\\u4e01'" in run("sample", "\u4e01", "-m", "zh.safetensors").stderr
+    assert "\\u4e00.txt" in run("eval", "-m", "zh.safetensors", "-c", "\u4e00.txt").stdout
+    assert "\\u4e01" in run("train", "\u4e01").stderr
+    trained = run("train", "-c", "\u4e00.txt", *TINY, "--out", "\u4e8c")
+    assert (trained.exit_code, "\\u4e8c" in trained.stderr) == (0, True)
+    assert json.loads(run("sample", "\u4e00", "-m", "zh.safetensors", "--json").stdout)[0]["text"][0] == "\u4e00"
+    assert json.loads(run("predict-next", "\u4e00", "-m", "zh.safetensors", "--json").stdout)["text"] == "\u4e00"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--stop", "\u00e9"), ("--unknown", "replace=\u00e9")])
+def test_an_option_means_the_same_under_a_locale_that_cannot_read_it(
+    make_model: Callable[..., ModelFile], option: str, value: str
+) -> None:
+    """Under an ASCII locale Python hands over bytes as halves of pairs, which are put together again."""
+    make_model(symbols="a\u00e9").save(Path("small.safetensors"))
+    arguments = ["sample", "aXa", "-m", "small.safetensors", "--seed", "1", "--length", "99", "--unknown", "skip"]
+    as_read = value.encode().decode("ascii", "surrogateescape")
+    assert call(*arguments, option, as_read).stdout == call(*arguments, option, value).stdout != ""
+
+
+def test_a_vocabulary_gives_no_orders_to_the_terminal(make_model: Callable[..., ModelFile]) -> None:
+    """In tables and errors every symbol is spelled out."""
+    make_model(symbols="".join(sorted({*EVIL, *"a\x08\u2028\u200b\ufeff\U000e0001"}))).save(Path("evil.safetensors"))
+    table = call("predict-next", "a", "-m", "evil.safetensors", "--top", "99").stdout
+    refused = call("predict-next", "\x1c\u200c", "-m", "evil.safetensors").stderr
+    assert all(line.isprintable() for line in (table + refused).split("\n"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "-m", "small.safetensors", "-c", EVIL],
+        ["train", "-c", EVIL, *TINY, "--out", f"run{EVIL}", "--json"],
+        ["train", EVIL],
+        ["train", "-c", f"no{EVIL}"],
+        ["train", "--set", f"{EVIL}=1"],
+        ["train", "--resume", f"no{EVIL}"],
+        ["sample", "-m", f"no{EVIL}"],
+    ],
+    ids=lambda arguments: repr(" ".join(arguments[:4])),
+)
+def test_a_name_gives_no_orders_to_the_terminal(model: str, arguments: list[str]) -> None:
+    """Neither in a result nor in an error nor while training: files, folders and keys may be called anything."""
+    write(EVIL, "abc abc\n" * 40)
+    result = call(*arguments)
+    assert not set("\x1b\x07\x9b\u202e\r") & set(result.stdout + result.stderr)
+    assert result.exit_code == 0 or len(result.stderr.splitlines()) <= 2
+
+
+# What takes longer
+
+
+def hostile_text(chance: random.Random) -> str:
+    """Make up a text of a few odd characters, often repeated."""
+    ranges = [(0, 32), (32, 127), (127, 256), (0x300, 0x370), (0x590, 0x700), (0x2000, 0x2070), (0x4E00, 0x9FFF)]
+    ranges += [(0xE000, 0xF8FF), (0xFE00, 0xFFFF), (0x1F300, 0x1FAFF), (0xE0000, 0xE0100), (0x10FF00, 0x10FFFF)]
+    few = [chr(chance.randint(*chance.choice(ranges))) for _ in range(chance.choice([1, 2, 5, 50, 500]))]
+    text = "".join(chance.choices([*few, "\r", "\n", "\r\n"], k=chance.choice([1, 2, 3, 10, 100, 1000, 5000])))
+    return text.removeprefix("\ufeff") or "a"
+
+
+@pytest.mark.slow
+def test_a_hundred_hostile_texts_are_learned() -> None:
+    """In several encodings, as characters and as bytes: one step, a sample of the text's own symbols, an evaluation."""
+    chance, seconds = random.Random(7), []
+    for number in range(100):
+        text, encoding = hostile_text(chance), chance.choice(["utf-8", "utf-16-le", "utf-32-be", "utf-7", "gb18030"])
+        kind = chance.choice(["characters", "characters", "bytes"])
+        name = write(f"{number}.txt", text.encode(encoding))
+        begin = time.perf_counter()
+        printed, model = learn(name, "--encoding", encoding, "--set", f"vocab={kind}")
+        assert kind == "bytes" or sorted(set(text)) == list(model.vocabulary.symbols), number
+        assert kind == "bytes" or set(printed["sample"]) <= set(text), number
+        figures = answer("eval", "-m", f"run-{number}", "-c", name, "--encoding", encoding, "--json")
+        assert figures[kind] == (len(text) if kind == "characters" else len(text.encode(encoding))), number
+        seconds.append(time.perf_counter() - begin)
+    print(f"100 hostile texts: none failed, {sum(seconds):.1f} s, longest {max(seconds):.2f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured through /proc")
+def test_a_hundred_megabytes_on_one_line_are_read_in_little_memory() -> None:
+    """Without a line end to stop at: encoded and learned from, with less memory than the text is long."""
+    with Path("line.txt").open("wb") as file:
+        for _ in range(100):
+            file.write("abc def \u4e2d".encode() * 90_909 + b"a")
+    begin = time.perf_counter()
+    program = (
+        "from charlm.corpus import load; print(len(load(['line.txt']).ids)); print(open('/proc/self/status').read())"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
+    megabytes = int(output[output.index("VmHWM:") + 1]) / 1024
+    print(f"100 MB on one line: {time.perf_counter() - begin:.1f} s and {megabytes:.0f} MB to encode")
+    printed, _ = learn("line.txt", "--set", "data.validation_fraction=0.001")
+    assert (int(output[0]), printed["step"]) == (100 * (90_909 * 9 + 1), 1)
+    assert megabytes < 150
+
+
+@pytest.mark.slow
+def test_a_megabyte_that_is_known_is_read(model: str) -> None:
+    """A prompt of a million characters costs a million steps and comes out again."""
+    begin = time.perf_counter()
+    (sample,) = answer("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
+    print(f"a prompt of a million characters: {time.perf_counter() - begin:.1f} s")
+    assert len(sample["text"]) == 1_000_001

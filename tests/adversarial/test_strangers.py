@@ -1,0 +1,369 @@
+"""A stranger's model file or run folder: no pickle is opened, what is wrong is told in one line, all else works."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load as load_arrays
+
+import charlm
+from tests.helpers.commands import call
+from tests.helpers.model_files import SYMBOLS, refusal, saved, tiny
+from tests.helpers.strangers import (
+    FIELDS,
+    REMOVED,
+    Trap,
+    altered,
+    assert_refused,
+    assert_refuses,
+    begun,
+    forged,
+    is_right,
+    joined,
+    parted,
+    respoken,
+    works,
+)
+
+FILE = Path("m.safetensors")
+NAN = float("nan")
+HUGE = 10**4000
+COMMANDS = (["sample", "-n", "3"], ["predict-next", "a"], ["eval"])
+RESUME = ("train", "--resume", "run", "--sample-length", "0")
+LEARNED = SYMBOLS * 40
+
+
+@pytest.fixture
+def run() -> Path:
+    """A small run that was stopped on its way."""
+    return begun()
+
+
+# Pickles
+
+
+def traps(canary: Path) -> dict[str, bytes]:
+    """Make a pickle that makes a file where it is opened, in each of the shapes that models are passed around in."""
+    trap, zipped, array = Trap(canary), io.BytesIO(), io.BytesIO()
+    torch.save(trap, zipped)
+    np.save(array, np.array([trap], dtype=object), allow_pickle=True)
+    return {"pickle": pickle.dumps(trap), "torch.save": zipped.getvalue(), "numpy": array.getvalue()}
+
+
+OPENERS: dict[str, Callable[[bytes], Any]] = {
+    "pickle": pickle.loads,
+    "torch.save": lambda data: torch.load(io.BytesIO(data), weights_only=False),
+    "numpy": lambda data: np.load(io.BytesIO(data), allow_pickle=True)[0],
+}
+
+
+@pytest.fixture(params=OPENERS)
+def evil(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
+    """Each of these traps."""
+    return traps(tmp_path / "canary")[request.param]
+
+
+@pytest.mark.parametrize("shape", OPENERS)
+def test_the_canary_sings(tmp_path: Path, shape: str) -> None:
+    """The traps are good ones: whoever opens them makes the file that the tests below look for."""
+    OPENERS[shape](traps(tmp_path / "canary")[shape]).close()
+    assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_pickle_is_no_model(tmp_path: Path, evil: bytes, command: list[str]) -> None:
+    """Every command that takes a model refuses it unopened, whatever its name, and as what a run folder holds."""
+    Path("run").mkdir()
+    for name in ("m", "m.pt", "m.pkl", "m.npy", "m.safetensors", "run/last.safetensors"):
+        Path(name).write_bytes(evil)
+        assert_refused(call(*command, "-m", name))
+    assert_refused(call(*command, "-m", "run"))
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
+def test_a_pickle_is_no_state_of_a_run(tmp_path: Path, run: Path, evil: bytes, name: str) -> None:
+    """Neither the state to go on from nor the best model of a run is unpickled when it is taken up again."""
+    last = run / "last.safetensors"
+    last.write_bytes(altered(last.read_bytes(), {"metrics.finished": "done", "metrics.step": 8}))
+    (run / name).write_bytes(evil)
+    assert_refused(call(*RESUME))
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("suffix", ["json", "ids"])
+def test_a_pickle_is_no_encoded_text(tmp_path: Path, run: Path, evil: bytes, suffix: str) -> None:
+    """Where the cache holds one, the text is encoded anew and the figure is the same."""
+    before = call("eval", "-m", "run", "--json").stdout
+    entries = list((tmp_path / "cache").rglob(f"*.{suffix}"))
+    for entry in entries:
+        entry.write_bytes(evil)
+    after = call("eval", "-m", "run", "--json")
+    assert entries
+    assert (after.exit_code, after.stdout) == (0, before)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_yaml_makes_no_objects(tmp_path: Path, run: Path) -> None:
+    """A tag of Python's in a settings file or in `--set` is refused, and `config.yaml` of a run is not even read."""
+    tag = f"!!python/object/apply:builtins.open [{tmp_path / 'canary'}, w]"
+    Path("evil.yaml").write_text(f"seed: {tag}\n")
+    assert_refused(call("train", "evil.yaml"))
+    assert_refused(call("train", "--set", f"seed={tag}"))
+    (run / "config.yaml").write_text(f"seed: {tag}\n")
+    assert call(*RESUME).exit_code == 0
+    assert not (tmp_path / "canary").exists()
+
+
+def test_nothing_in_charlm_could_run_what_it_reads() -> None:
+    """No source file knows pickle or its kin, calls eval or exec, or loads with torch, NumPy or yaml's own loaders."""
+    modules = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy"}
+    calls = {"eval", "exec", "compile", "__import__", "np.load", "numpy.load", "torch.load", "torch.jit.load"}
+    calls |= {f"yaml.{name}" for name in ("load", "load_all", "full_load", "unsafe_load", "unsafe_load_all")}
+    loaders = {f"yaml.{name}" for name in ("Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader")}
+    found = []
+    for path in sorted(Path(charlm.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: set[str] = set()
+            if isinstance(node, ast.Import):
+                names = modules & {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = modules & {(node.module or "").partition(".")[0]}
+                names |= (calls | loaders) & {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Call):
+                names = calls & {ast.unparse(node.func)} | {word.arg for word in node.keywords if word.arg} & {
+                    "allow_pickle"
+                }
+            elif isinstance(node, ast.Attribute):
+                names = loaders & {ast.unparse(node)}
+            found += [f"{path.name}:{getattr(node, 'lineno', 0)}: {name}" for name in names]
+    assert found == []
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A good model file that learned `text.txt`."""
+    data = {"corpus": ["text.txt"], "encoding": "utf-8", "validation_fraction": 0.1, "test_fraction": 0.0}
+    digest = hashlib.sha256(LEARNED.encode()).hexdigest()
+    file = saved(tiny("lstm"), tmp_path_factory.mktemp("whole") / "m")
+    return altered(file, {"config.data": data, "corpus.sha256": digest})
+
+
+@pytest.fixture
+def learned(own_folders: Path) -> None:
+    """What that file learned."""
+    Path("text.txt").write_text(LEARNED, encoding="utf-8")
+
+
+def test_a_whole_file_works(whole: bytes, learned: None) -> None:
+    """What the tests below begin with is a working model, and so is what goes through their tools unchanged."""
+    for data in (whole, joined(*parted(whole)), altered(whole, {}), forged(whole), respoken(whole, SYMBOLS)):
+        FILE.write_bytes(data)
+        assert is_right(data)
+        assert works(FILE)
+
+
+per_example = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)  # every example writes the file anew
+
+
+@given(data=st.data())
+@per_example
+def test_flipped_bits_and_cut_ends_are_refused(whole: bytes, data: st.DataObject) -> None:
+    """Some bits flipped, then perhaps cut short: it works if and only if it is as it was."""
+    places = data.draw(st.lists(st.integers(0, 8 * len(whole) - 1), max_size=4, unique=True))
+    bent = bytearray(whole)
+    for place in places:
+        bent[place // 8] ^= 1 << place % 8
+    FILE.write_bytes(bent[: data.draw(st.just(len(bent)) | st.integers(0, len(bent)))])
+    assert works(FILE) == (FILE.read_bytes() == whole)
+
+
+ODD = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 70)
+    | st.sampled_from([2**31, -(2**63), 2**64, HUGE, 1e308, -1e-320, NAN, float("inf"), "", "lstm", "a\nb", "\ud800"])
+    | st.text(max_size=3)
+    | st.lists(st.none() | st.integers(0, 9), max_size=3)
+    | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+)
+
+
+def spots(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """List where in a tree of JSON something could be another thing."""
+    keys: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [path] + [spot for key in keys for spot in spots(value[key], (*path, key))]
+
+
+def put(value: Any, path: tuple[Any, ...], other: Any) -> Any:
+    """Return the tree with something else in that place."""
+    if not path:
+        return other
+    copy = value.copy()
+    copy[path[0]] = put(value[path[0]], path[1:], other)
+    return copy
+
+
+@given(data=st.data())
+@per_example
+def test_odd_metadata_with_the_right_hash_is_refused_or_does_not_matter(
+    whole: bytes, learned: None, data: st.DataObject
+) -> None:
+    """Anything in place of anything in the settings, the vocabulary, the metrics or the corpus."""
+    field = data.draw(st.sampled_from(FIELDS))
+    tree = json.loads(parted(whole)[0]["__metadata__"][field])
+    changed = put(tree, data.draw(st.sampled_from(spots(tree))), data.draw(ODD))
+    FILE.write_bytes(forged(whole, **{field: json.dumps(changed)}))
+    works(FILE)
+
+
+@given(data=st.data())
+@per_example
+def test_a_header_that_is_odd_is_refused(whole: bytes, data: st.DataObject) -> None:
+    """Anything in place of any name, dtype, shape, offset or metadata: what works has the right hash."""
+    header, body = parted(whole)
+    path = data.draw(st.sampled_from(spots(header)))
+    FILE.write_bytes(joined(put(header, path, data.draw(ODD)), body))
+    assert works(FILE) <= is_right(FILE.read_bytes())
+
+
+@given(bits=st.integers(0, 2**32 - 1), data=st.data())
+@per_example
+def test_weights_of_any_bits_are_refused_or_predict_something(whole: bytes, bits: int, data: st.DataObject) -> None:
+    """No weight makes a probability that is none, or a warning."""
+    arrays = {name: array.copy() for name, array in load_arrays(whole).items()}
+    array = arrays[data.draw(st.sampled_from(sorted(arrays)))]
+    array.view(np.uint32)[(slice(None), 0)[: array.ndim]] = bits
+    FILE.write_bytes(forged(whole, arrays))
+    works(FILE)
+
+
+@pytest.mark.parametrize("value", [NAN, np.inf, -np.inf, 3e38, -3e38], ids=str)
+@pytest.mark.parametrize("name", sorted(tiny("lstm").arrays))
+def test_a_weight_that_is_no_use_is_refused_or_harmless(whole: bytes, name: str, value: float) -> None:
+    """NaN and infinity are refused when the file is loaded; numbers next to infinity predict or are refused."""
+    arrays = {key: array.copy() for key, array in load_arrays(whole).items()}
+    arrays[name][-1] = value
+    FILE.write_bytes(forged(whole, arrays))
+    assert works(FILE) <= bool(np.isfinite(value))
+    if not np.isfinite(value):
+        refusal(FILE)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "5", '"x"', "true", "NaN", "{", "", "[" * 10**5, "1" * 5000, None], ids=repr
+)
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_is_no_group_of_values_is_refused(whole: bytes, field: str, text: str | None) -> None:
+    """The vocabulary, the settings, the metrics and the corpus are objects of JSON, or it is no model file."""
+    FILE.write_bytes(forged(whole, **{field: text}))
+    refusal(FILE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocabulary.kind": REMOVED},
+        {"vocabulary.kind": ["characters"]},
+        {"vocabulary.symbols": {"a": 1, "b": 2}},
+        {"vocabulary.symbols": "abcde"},
+        {"vocabulary.symbols": [["a"], ["b"], ["c"], ["d"], ["e"]]},
+        {"vocabulary.symbols": ["a", "b", "c", "d", ""]},
+        {"vocabulary.symbols": ["a", "b", "c", "d", "d"]},
+        {"vocabulary.symbols": list("abcdef")},
+        {"config.model.cell": "mamba"},
+        {"config.model.cell": {}},
+        {"config.model.hidden_size": True},
+        {"config.model.hidden_size": HUGE},
+        {"config.model.num_layers": 0},
+        {"config.model": REMOVED},
+    ],
+    ids=lambda changes: str(changes)[:50],
+)
+def test_metadata_that_makes_no_model_is_refused(whole: bytes, changes: dict[str, Any]) -> None:
+    """By load itself, though the hash is right."""
+    FILE.write_bytes(altered(whole, changes))
+    refusal(FILE)
+
+
+def test_a_model_without_symbols_is_refused(whole: bytes) -> None:
+    """Its arrays have the shapes that go with no symbol at all, and there is nothing it could say."""
+    FILE.write_bytes(respoken(whole, ""))
+    refusal(FILE)
+
+
+@pytest.mark.parametrize("repeated", ['"__metadata__"', '"output.bias"', '"dtype"', '"format_version"', '"sha256"'])
+def test_a_key_that_is_there_twice_is_refused_or_does_not_matter(whole: bytes, repeated: str) -> None:
+    """Two readers of one header could take one value each; what works has the right hash for both."""
+    text = json.dumps(parted(whole)[0])
+    start = text.index(repeated)
+    _, end = json.JSONDecoder().raw_decode(text, start + len(repeated) + 2)
+    pair = text[start:end]
+    others = {"__metadata__": "{}", "output.bias": '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'}
+    other = f"{repeated}: {others.get(json.loads(repeated), json.dumps('I32'))}"
+    for twice in (f"{pair}, {pair}", f"{other}, {pair}", f"{pair}, {other}"):
+        FILE.write_bytes(joined(f"{text[:start]}{twice}{text[end:]}".encode(), parted(whole)[1]))
+        works(FILE)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\rerror: none", "x" * 10**6], ids=lambda name: repr(name)[:9])
+def test_an_error_is_one_line_whatever_the_file_says(whole: bytes, name: str) -> None:
+    """Names in the file are shown, but can neither break the line nor talk to the terminal nor fill the screen."""
+    FILE.write_bytes(forged(whole, load_arrays(whole) | {name: np.zeros(1, np.float32)}))
+    assert_refused(call("sample", "-m", str(FILE)))
+
+
+@pytest.mark.parametrize("version", ["2", " 7\n", "1" * 4000, "x", "", None, "-1", "1.5"], ids=lambda v: repr(v)[:9])
+def test_a_format_that_is_none_or_newer_is_told_in_one_line(whole: bytes, version: str | None) -> None:
+    """Whatever stands for its number."""
+    FILE.write_bytes(forged(whole, format_version=version))
+    assert_refused(call("sample", "-m", str(FILE)))
+
+
+# Files that are no files
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_what_cannot_be_a_model_is_refused_by_every_command(command: list[str]) -> None:
+    """Nothing, a text, zeros, a folder, a link to itself, a folder with nothing in it, a file that cannot be read."""
+    Path("nothing").touch()
+    Path("a.txt").write_text("Once upon a time.\n" * 100)
+    Path("zeros").write_bytes(bytes(1000))
+    Path("folder/best.safetensors").mkdir(parents=True)
+    Path("loop").symlink_to("loop")
+    names = ["nothing", "a.txt", "zeros", "folder", "loop", ".", "absent", "~nobody-at-all/m", "/dev/null"]
+    # Root may read any file, but not this one.
+    for name in [*names, *(["/proc/self/mem"] if Path("/proc/self/mem").exists() else [])]:
+        assert_refused(call(*command, "-m", name))
+
+
+def test_what_never_ends_is_refused_at_once(whole: bytes) -> None:
+    """A pipe nobody writes to, a device, files of 50 GB: one of zeros, one that begins as a good model file does."""
+    os.mkfifo("pipe")
+    with Path("zeros").open("wb") as file:
+        file.truncate(50 << 30)
+    header, body = parted(whole)
+    header["carried.0"] = {"dtype": "F32", "shape": [12 << 30], "data_offsets": [len(body), len(body) + (48 << 30)]}
+    with Path("weights").open("wb") as file:
+        file.write(joined(header, body))
+        file.truncate(file.tell() + (48 << 30))
+    for name in ("pipe", "/dev/zero", "zeros", "weights"):
+        assert_refuses("sample", "-m", name, seconds=10)

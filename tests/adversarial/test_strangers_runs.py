@@ -1,0 +1,366 @@
+"""A stranger's run: `eval` and `--resume` believe neither its settings, its figures, its arrays nor its other files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_arrays
+from typer.testing import Result
+
+from tests.helpers.commands import call, within
+from tests.helpers.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken
+
+NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+
+def short(value: Any) -> str:
+    """Name a value in the name of a test, for some are thousands of digits long."""
+    return "absent" if value is REMOVED else f"{value!s:.40}"
+
+
+def pairs(values: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    """List each key with each of its values."""
+    return [(key, value) for key, several in values.items() for value in several]
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small run that was stopped on its way, and the text it learns."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARLM_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        begun()
+    return folder
+
+
+@pytest.fixture
+def run(begun_once: Path, own_folders: Path) -> Path:
+    """A copy of them in the current folder: `run` and `text.txt`."""
+    shutil.copy(begun_once / "text.txt", "text.txt")
+    shutil.copytree(begun_once / "run", "run")
+    return Path("run")
+
+
+@pytest.fixture
+def best(run: Path) -> bytes:
+    """Its model file."""
+    return (run / "best.safetensors").read_bytes()
+
+
+@pytest.fixture
+def last(run: Path) -> bytes:
+    """What it goes on from."""
+    return (run / "last.safetensors").read_bytes()
+
+
+def evaluate(data: bytes) -> Result:
+    """Score a model on its own text."""
+    Path("m").write_bytes(data)
+    with within(10):
+        return call("eval", "-m", "m", "--no-baselines", stdin="the cat")
+
+
+def resume(data: bytes | None = None) -> Result:
+    """Take up the run, perhaps from another state than it left."""
+    if data is not None:
+        Path("run/last.safetensors").write_bytes(data)
+    with within(10):
+        return call("train", "--resume", "run", "--sample-length", "0", stdin="the cat")
+
+
+def test_what_the_tests_begin_with_is_good(best: bytes, last: bytes) -> None:
+    """The model can be scored and the run goes on, forged anew or not: what is refused below is refused for a cause."""
+    assert evaluate(altered(best, {})).exit_code == 0
+    assert resume(altered(last, {})).exit_code == 0
+    assert evaluate(Path("run/last.safetensors").read_bytes()).exit_code == 0
+
+
+# The model's own text
+
+
+OWN_TEXT: dict[str, list[Any]] = {
+    "config.data": [REMOVED, None, [], {}, 5],
+    "config.data.corpus": [
+        *[REMOVED, None, 5, [], [5], [None], [["text.txt"]], {"text.txt": 1}, ["text.txt", "-"]],
+        *[["a\nb"], ["\0"], ["\ud800"], ["~nobody-at-all"], ["["], ["absent"]],
+    ],
+    "config.data.encoding": [None, 5, ["utf-8"], "hex", "\n\x1b", "undefined"],
+    "config.data.validation_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
+    "config.data.test_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
+    "corpus.sha256": [REMOVED, None, 5, []],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(OWN_TEXT), ids=short)
+def test_eval_believes_no_settings(best: bytes, key: str, value: Any) -> None:
+    """Names, encodings and fractions that are none are told in one line, and standard input is not read."""
+    assert_refused(evaluate(altered(best, {key: value})))
+
+
+@pytest.mark.parametrize("symbols", ["abc", "reversed", "many"])
+def test_a_model_of_other_symbols_than_its_text_is_not_scored_on_it(best: bytes, symbols: str) -> None:
+    """Its ids would mean other characters, or none: whether it has fewer, more, or the same in another order."""
+    own = json.loads(parted(best)[0]["__metadata__"]["vocabulary"])["symbols"]
+    given = {"reversed": "".join(reversed(own)), "many": "".join(own) + "ABCDEFGH"}
+    assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
+
+
+# What a run goes on from
+
+
+FIGURES: dict[str, list[Any]] = {
+    "step": [REMOVED, None, "x", [], -1, 1.5, NAN, INF, HUGE],
+    "seconds": [REMOVED, None, "x", [], -1e300, NAN, INF, HUGE],
+    "best_bits": ["x", [], NAN, -INF],
+    "evaluations_without_gain": [None, "x", [], -1, 1.5],
+    "nats": [None, "x", [], NAN, INF, HUGE],
+    "num_losses": [None, "x", [], -1, 1.5, HUGE],
+    "smoothed_nats": [None, "x", [], -1, NAN, INF, HUGE],
+    "skipped": [None, "x", [], -1],
+    "skipped_in_a_row": [None, "x", [], -1],
+    "rollbacks": [None, "x", [], -5000, 1.5, NAN, INF, HUGE],
+    "dropout": [None, "x", [], -1, 1, 1e308, NAN, HUGE],
+    "weight_dropout": [None, "x", [], -1, 1, 1e308, NAN],
+    "weight_decay": [None, "x", [], -1, 1e308, NAN, HUGE],
+    "settled": [None, "x", [], 1.5],
+    "finished": [None, [], 5],
+    "stranger": [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(FIGURES), ids=short)
+def test_resume_believes_no_figures(last: bytes, key: str, value: Any) -> None:
+    """Where a run stood is numbers within their bounds, all of them and no others."""
+    assert_refused(resume(altered(last, {f"metrics.{key}": value})))
+
+
+@pytest.mark.parametrize("field", ["config", "metrics", "corpus", "vocabulary"])
+@pytest.mark.parametrize("text", ["null", "[]", "5", '"x"', "{}"])
+def test_resume_needs_all_that_is_known(last: bytes, field: str, text: str) -> None:
+    """No figures, no settings, no text or no symbols: there is nothing to go on from."""
+    assert_refused(resume(forged(last, **{field: text})))
+
+
+SETTINGS: dict[str, list[Any]] = {
+    "seed": [None, REMOVED, -1],
+    "vocab": ["bytes", 5, [], {"kind": "bytes"}, {"filter": "letters"}, {"kind": "bytes", "filter": "letters"}],
+    "model.initialiser": ["normal(0)", 5],
+    "data.corpus": [["text.txt", "-"], [5]],
+    "data.encoding": ["\n\x1b"],
+    "train": [5],
+    "train.batch_size": [8, 2],
+    "train.optimizer": ["adamw"],
+    "train.steps": [HUGE],
+    "train.device": ["tpu"],
+    "model.num_layers": [2],
+    "model.dropout": [NAN, [0.1, 0.2], [5], []],
+    "a\nb\x1b[2J": [1],
+    "key" * 10**5: [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), pairs(SETTINGS), ids=short)
+def test_resume_believes_no_settings(last: bytes, key: str, value: Any) -> None:
+    """Settings that are none, and such as make the state mean something else, are told in one line."""
+    assert_refused(resume(altered(last, {f"config.{key}": value})))
+
+
+@pytest.mark.parametrize("symbols", ["abc", "reversed"])
+def test_resume_needs_the_symbols_of_the_text(last: bytes, symbols: str) -> None:
+    """With others, or the same in another order, the weights would belong to other characters."""
+    own = json.loads(parted(last)[0]["__metadata__"]["vocabulary"])["symbols"]
+    assert_refused(resume(respoken(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
+
+
+ARRAYS = (
+    "optimizer.layers.0.weight_hh_l0.momentum",
+    "optimizer.output.bias.exp_avg",
+    "optimizer.output.bias.exp_avg_sq",
+    "optimizer.output.bias.step",
+    "carried.0",
+    "carried.1",
+)
+CHANGES: dict[str, Callable[[Floats], Floats]] = {
+    "nan": lambda array: np.full_like(array, np.nan),
+    "infinite": lambda array: np.full_like(array, np.inf),
+    "float64": lambda array: array.astype(np.float64),
+    "float16": lambda array: array.astype(np.float16),
+    "int64": lambda array: array.astype(np.int64),
+    "bool": lambda array: array.astype(np.bool_),
+    "empty": lambda array: np.zeros(0, np.float32),
+    "three": lambda array: np.zeros(3, np.float32),
+    "nested": lambda array: array[None],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_resume_believes_no_arrays(last: bytes, name: str, change: str) -> None:
+    """Each is of its shape and of float32, and its numbers are finite, or nothing is learned from it."""
+    arrays = load_arrays(last)
+    assert_refused(resume(forged(last, arrays | {name: CHANGES[change](arrays[name])})))
+
+
+@pytest.mark.parametrize("name", ["exp_avg_sq", "step"])
+def test_resume_believes_no_negative_moments(last: bytes, name: str) -> None:
+    """Neither a negative mean of squares nor a negative count of steps."""
+    arrays = load_arrays(last)
+    key = f"optimizer.output.bias.{name}"
+    assert_refused(resume(forged(last, arrays | {key: -1 - np.abs(arrays[key])})))
+
+
+def test_resume_believes_no_state_of_fewer_streams(last: bytes) -> None:
+    """The state of one stream, which would do for all of them by its shape, is not that of four."""
+    arrays = load_arrays(last)
+    carried = {name: array[:, :1] for name, array in arrays.items() if name.startswith("carried.")}
+    assert_refused(resume(forged(last, arrays | carried)))
+
+
+@pytest.mark.parametrize("prefix", [*ARRAYS, "optimizer.", "carried."])
+def test_resume_needs_every_array(last: bytes, prefix: str) -> None:
+    """Without one of them, or all of a kind, the run would silently be another."""
+    arrays = {name: array for name, array in load_arrays(last).items() if not name.startswith(prefix)}
+    assert_refused(resume(forged(last, arrays)))
+
+
+@pytest.mark.parametrize("name", ["carried.2", "carried.x", "optimizer.absent.exp_avg", "optimizer.output.bias.x"])
+def test_resume_needs_no_other_array(last: bytes, name: str) -> None:
+    """An array that nothing would read is a sign of another model."""
+    assert_refused(resume(forged(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
+
+
+def test_a_model_file_is_no_state_of_a_run(best: bytes) -> None:
+    """`best.safetensors` in the place of `last.safetensors` lacks what going on needs."""
+    assert_refused(resume(best))
+
+
+# What else is in the folder
+
+
+@pytest.fixture
+def over(last: bytes) -> None:
+    """The run is over: resumed, it only measures its best model."""
+    Path("run/last.safetensors").write_bytes(altered(last, {"metrics.finished": "done", "metrics.step": 8}))
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "text", ["{}", *(f'{{"step": {step}}}' for step in ("null", '"x"', "[]", "NaN", "-1", "1e400"))]
+)
+def test_the_figures_of_the_best_model_are_only_shown(over: None, best: bytes, text: str, as_json: list[str]) -> None:
+    """Whatever they are, they are shown or refused."""
+    Path("run/best.safetensors").write_bytes(forged(best, metrics=text))
+    result = call("train", "--resume", "run", *as_json)
+    if result.exit_code:
+        assert_refused(result)
+    assert not result.exit_code or not result.stdout
+
+
+@pytest.mark.parametrize("change", ["symbols", "cell"])
+def test_the_best_model_of_a_run_is_one_of_that_run(
+    over: None, best: bytes, change: str, make_model: Callable[..., Any]
+) -> None:
+    """Another model in its place, of other symbols or another kind, is not measured as if it were."""
+    if change == "symbols":
+        Path("run/best.safetensors").write_bytes(respoken(best, "abc"))
+    else:
+        make_model("gru").save(Path("run/best.safetensors"))
+    assert_refused(resume())
+
+
+def test_figures_for_programs_are_those_of_the_run(over: None, best: bytes) -> None:
+    """What a file says of itself takes no place of what charlm says, and what is printed is JSON to everyone."""
+    figures = {"step": 4, "run": "/stranger", "model": "/stranger", "sample": "!", "stranger": NAN}
+    Path("run/best.safetensors").write_bytes(forged(best, metrics=json.dumps(figures)))
+    result = call("train", "--resume", "run", "--json", "--sample-length", "2")
+    if result.exit_code:
+        assert_refused(result)
+        return
+    assert "NaN" not in result.stdout
+    told = json.loads(result.stdout)
+    assert (told["run"], told["model"], len(told["sample"])) == ("run", "run/best.safetensors", 2)
+
+
+def test_what_a_run_says_of_itself_does_not_talk_to_the_terminal(run: Path, last: bytes) -> None:
+    """Why it ended and what it was begun on are shown without what a terminal would obey."""
+    bell = "\x1b]0;stranger\x07\n\x1b[2J"
+    data = altered(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
+    begun_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
+    for file in (data, forged(last, runtime=json.dumps(begun_on))):
+        result = resume(file)
+        assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize("target", ["absent", "empty", "text", "records"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "best.safetensors", "last.safetensors"])
+def test_nothing_is_written_outside_of_a_run_folder(run: Path, name: str, target: str) -> None:
+    """A link in it to a file elsewhere is replaced or refused, but not followed when the run is written down."""
+    texts = {"empty": b"", "text": b"mine\n", "records": b'{"step": 1}\n'}
+    if name.endswith("safetensors"):
+        texts = dict.fromkeys(texts, (run / name).read_bytes())
+    if target in texts:
+        Path("elsewhere").write_bytes(texts[target])
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(Path("elsewhere").absolute())
+    resume()
+    assert Path("elsewhere").exists() == (target in texts)
+    assert target == "absent" or Path("elsewhere").read_bytes() == texts[target]
+
+
+LINES = {
+    "deep": b'{"step": 1, "x": ' + b"[" * 10**5,
+    "closed": b'{"step": 1, "x": ' + b"[" * 10**5 + b"]" * 10**5 + b"}",
+    "number": b'{"step": ' + b"9" * 5000 + b"}",
+    "bytes": b"\xff\0\xfe",
+    "others": b"[]\nnull\n5\n{}\n" + b'{"step": null}\n{"step": "x"}\n{"step": [1]}\n{"step": NaN}',
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_records_that_are_none_are_dropped(run: Path, line: str) -> None:
+    """`metrics.jsonl` keeps the lines that are records, and nothing in it stops a run."""
+    metrics = run / "metrics.jsonl"
+    before = metrics.read_bytes()
+    metrics.write_bytes(before + LINES[line] + b"\n")
+    result = resume()
+    assert result.exit_code == 0, result.stderr
+    records = metrics.read_bytes().splitlines(keepends=True)
+    assert before == b"".join(records[: before.count(b"\n")])
+    assert all(isinstance(json.loads(record)["step"], int) for record in records)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(over: None, name: str) -> None:
+    """Where a file should be that is read when the run is taken up."""
+    Path("run", name).unlink()
+    os.mkfifo(Path("run", name))
+    assert_refused(resume())
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "metrics.jsonl"])
+def test_a_folder_in_a_run_folder_is_told(
+    over: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file should be."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where what cannot be written may be kept
+    Path("run", name).unlink()
+    Path("run", name).mkdir()
+    assert_refused(resume())
+
+
+@pytest.mark.parametrize("path", ["absent", "text.txt", "loop", "~nobody-at-all", "/dev/zero"])
+def test_what_is_no_run_folder_is_told(run: Path, path: str) -> None:
+    """A run is taken up from a folder that holds one."""
+    Path("loop").symlink_to("loop")
+    shutil.rmtree("run")
+    assert_refused(call("train", "--resume", path))

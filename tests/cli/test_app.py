@@ -1,0 +1,363 @@
+"""The commands as a user meets them: in process where that is enough, as processes where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charlm import __version__
+from charlm.checkpoint import ModelFile, load
+from tests.helpers.commands import SHORT, SMALL, TEXT, answer, call, spawn
+
+
+def test_a_run_from_text_to_sample(text: str) -> None:
+    """Training leaves the four files, prints a sample on stdout and all else on stderr; every command then works."""
+    result = call("train", "-c", text, *SHORT, "--seed", "1", "--out", "run", "--sample-length", "40")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.rstrip("\n")) in (39, 40)
+    assert "bits per character" in result.stderr
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors",
+    }  # fmt: skip
+    scores = answer("eval", "-m", "run", "--json")
+    assert scores["characters"] == len(TEXT) - int(0.9 * len(TEXT))
+    best = load(Path("run/best.safetensors")).metrics["validation_bits_per_character"]
+    assert scores["bits_per_character"] == pytest.approx(best, abs=1e-6)
+    assert [row["name"] for row in scores["baselines"]][:2] == ["uniform", "unigram"]
+    assert answer("eval", "-m", "run", "--no-baselines", "--json")["baselines"] == []
+    training = answer("eval", "-m", "run", "--part", "train", "--json")
+    assert (training["characters"], training["baselines"]) == (int(0.9 * len(TEXT)), [])
+    listing = call("eval", "-m", "run").stdout
+    assert "Kneser-Ney" in listing
+    assert f"{scores['bits_per_character']:.4f} bits per character" in listing
+    assert answer("eval", "-m", "run", "--corpus", "-", "--json", stdin="a")["characters"] == 1
+    assert answer("eval", "-m", "run", "--window", "8", "--json")["window"] == 8
+    assert scores["dynamic"] is None
+    adapted = answer("eval", "-m", "run", "--dynamic", "--json")
+    assert adapted["nats_per_character"] == scores["nats_per_character"]
+    assert adapted["dynamic"]["characters"] == scores["characters"]
+    assert "dynamic evaluation" in call("eval", "-m", "run", "--dynamic").stdout
+    assert len(answer("sample", "the", "-m", "run", "--length", "9", "--json")[0]["text"]) == 12
+    assert answer("predict-next", "the ", "-m", "run", "--json")["candidates"][0]["probability"] > 0
+
+
+def test_the_newest_run_is_the_default_and_is_named(text: str) -> None:
+    """Runs are numbered, none is overwritten, and which one was taken stands on stderr."""
+    for _ in range(2):
+        assert call("train", "-c", text, *SHORT, "--sample-length", "0").exit_code == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["hare-lstm-1", "hare-lstm-2"]
+    result = call("sample", "--length", "1")
+    assert "hare-lstm-2" in result.stderr
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(text: str) -> None:
+    """`--out` refuses it, says what to do, and leaves it as it was."""
+    Path("run").mkdir()
+    Path("run/mine.txt").write_text("mine", encoding="utf-8")
+    result = call("train", "-c", text, *SHORT, "--out", "run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--resume" in result.stderr
+    assert Path("run/mine.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_run_can_be_resumed_and_made_longer(text: str) -> None:
+    """From another folder too, given where the text is now; settings other than `train`'s are refused."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    again = call("train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0")
+    assert again.exit_code == 0, again.stderr
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if line.get("by") != "clock"] == list(range(1, 10))
+    Path("moved.txt").write_bytes(Path(text).read_bytes())
+    Path(text).unlink()
+    assert call("train", "--resume", "run").exit_code == 1
+    assert call("train", "--resume", "run", "-c", "moved.txt", "--sample-length", "0").exit_code == 0
+    assert call("train", "--resume", "run", "--set", "model.hidden_size=9").exit_code == 2
+    assert call("train", "--resume", "run", "--seed", "3").exit_code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_saved_and_goes_on(text: str, number: int, code: int) -> None:
+    """The first signal ends the run with its own exit code and a file to resume from."""
+    command = [sys.executable, "-m", "charlm", "train", "-c", text, *SMALL, "--set", "train.steps=1000000"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command += ["--set", "train.evaluations=10000", "--out", "run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"step" in line:
+                break
+        process.send_signal(number)
+        told = process.stderr.read()
+    assert process.returncode == code
+    assert b"--resume run" in told
+    step = load(Path("run/last.safetensors")).metrics["step"]
+    assert step > 0
+    resumed = call("train", "--resume", "run", "--set", f"train.steps={step + 2}", "--sample-length", "0")
+    assert resumed.exit_code == 0, resumed.stderr
+
+
+def test_sampling_into_a_closed_pipe_ends_in_silence(model: str) -> None:
+    """`charlm sample --length 100000 | head -c 10` prints ten characters and succeeds."""
+    command = (
+        f"{sys.executable} -m charlm sample -m {model} --length 100000 --seed 1 | head -c 10; echo ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    assert len(result.stdout) == 10 + len("0\n")
+    assert result.stdout.endswith(b"0\n")
+    assert result.stderr == b""
+
+
+def test_text_goes_into_a_pipe_as_it_is(model: str) -> None:
+    """Exactly so many characters, prompt first, no line end added."""
+    result = call("sample", "abc", "-m", model, "--length", "20", "--seed", "1")
+    assert len(result.stdout) == 23
+    assert result.stdout.startswith("abc")
+    hidden = call("sample", "abc", "-m", model, "--length", "20", "--seed", "1", "--hide-prompt")
+    assert result.stdout == "abc" + hidden.stdout
+
+
+def test_a_prompt_can_come_through_standard_input(model: str) -> None:
+    """Its line end is part of it."""
+    samples = answer("sample", "-", "-m", model, "--length", "3", "--json", stdin="ab\n")
+    assert samples[0]["text"].startswith("ab\n")
+
+
+def test_a_seed_that_was_drawn_is_told_and_repeats_the_text(model: str) -> None:
+    """It is named on stderr; with it the same text comes again, alone and in a batch."""
+    first = call("sample", "-m", model, "--length", "50")
+    seed = first.stderr.split("seed ")[1].split()[0]
+    assert call("sample", "-m", model, "--length", "50", "--seed", seed).stdout == first.stdout
+    batch = answer("sample", "-m", model, "--length", "50", "--seed", seed, "--num", "3", "--json")
+    assert [sample["seed"] for sample in batch] == [int(seed), int(seed) + 1, int(seed) + 2]
+    assert batch[0]["text"] == first.stdout
+    alone = answer("sample", "-m", model, "--length", "50", "--seed", str(int(seed) + 2), "--json")
+    assert alone[0]["text"] == batch[2]["text"]
+
+
+def test_several_texts_end_their_lines(model: str) -> None:
+    """Each of them begins on a line of its own, in the order of its seed."""
+    texts = answer("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1", "--json")
+    result = call("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1")
+    assert result.stdout == "".join(text["text"].removesuffix("\n") + "\n" for text in texts)
+
+
+def test_what_comes_next_is_ranked(model: str) -> None:
+    """Table and JSON say the same; white space has a name."""
+    prediction = answer("predict-next", "ab", "-m", model, "--json", "--top", "3")
+    probabilities = [candidate["probability"] for candidate in prediction["candidates"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) + prediction["remaining_probability"] == pytest.approx(1)
+    assert prediction["entropy_bits"] > 0
+    lines = call("predict-next", "ab", "-m", model, "--top", "3").stdout.splitlines()
+    for line, candidate in zip(lines, prediction["candidates"], strict=False):
+        assert line.startswith(candidate["name"])
+        assert f"{candidate['probability']:.2%}" in line
+    everything = call("predict-next", "-m", model, "ab", "--top", "99").stdout
+    assert "newline" in everything
+    assert "space" in everything
+
+
+def test_without_a_terminal_predict_next_answers_each_line(model: str) -> None:
+    """One JSON object a line."""
+    result = call("predict-next", "-m", model, "--json", stdin="ab\nba\n")
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["ab", "ba"]
+
+
+def test_on_a_terminal_predict_next_is_a_prompt(model: str) -> None:
+    """In a pseudo-terminal: typing shows candidates, Enter a table, exit leaves."""
+    keyboard, screen = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    command = [sys.executable, "-m", "charlm", "predict-next", "-m", model, "--top", "3"]
+    process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=environment)
+    os.close(screen)
+    seen = read_until(keyboard, b">")
+    os.write(keyboard, b"bad\r")
+    seen += read_until(keyboard, b"entropy")
+    os.write(keyboard, b"exit\r")
+    assert process.wait(timeout=30) == 0
+    assert b"%" in seen
+    os.close(keyboard)
+
+
+def test_on_a_terminal_a_run_shows_what_it_writes(text: str) -> None:
+    """A line of it below each validation, then the verdict and how to have more."""
+    keyboard, screen = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--out", "a run", "--seed", "1"]
+    process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=environment)
+    os.close(screen)
+    seen = read_until(keyboard, b"more of it: charlm sample --model 'a run'").decode()
+    assert process.wait(timeout=30) == 0
+    os.close(keyboard)
+    lines = [line for line in seen.splitlines() if ", validation " in line]
+    assert len(lines) == 2
+    glimpses = [seen.splitlines()[seen.splitlines().index(line) + 1] for line in lines]
+    assert all(len(glimpse) > 60 and set(glimpse) & set("abcdefghijklmnopqrstuvwxyz") for glimpse in glimpses)
+    assert "the last validation was the best" in seen
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """Read a terminal until it has shown something; answer its question where the cursor is."""
+    seen = b""
+    while wanted not in seen:
+        ready, _, _ = select.select([terminal], [], [], 30)
+        assert ready, seen
+        chunk = os.read(terminal, 65536)
+        if b"\x1b[6n" in chunk:
+            os.write(terminal, b"\x1b[1;1R")
+        seen += chunk
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["sample", "-m", "nowhere"], 1, "nowhere"),
+        (["sample"], 1, "charlm train"),
+        (["sample", "-m", "."], 1, "best.safetensors"),
+        (["sample", "-m", "hare.txt"], 1, "not a charlm model file"),
+        (["sample", "-m", "small.safetensors", "a\u00e9"], 1, "U+00E9"),
+        (["sample", "-m", "small.safetensors", "-t", "-1"], 2, "-1"),
+        (["sample", "-m", "small.safetensors", "--top-k", "0"], 2, "0"),
+        (["sample", "-m", "small.safetensors", "--unknown", "maybe", "a"], 2, "maybe"),
+        (["sample", "-m", "small.safetensors", "--num", "0"], 2, "--num"),
+        (["sample", "-m", "small.safetensors", "--length", "many"], 2, "--length"),
+        (["predict-next", "a\u00e9", "-m", "small.safetensors"], 1, "U+00E9"),
+        (["eval", "-m", "small.safetensors", "--corpus", "nosuch.txt"], 1, "nosuch.txt"),
+        (["eval", "-m", "small.safetensors", "--corpus", "hare.txt"], 1, "position 0"),
+        (["eval", "-m", "small.safetensors", "--part", "test", "--corpus", "hare.txt"], 2, "--part"),
+        (["train", "nosuch"], 2, "nosuch"),
+        (["train", "lst"], 2, "lstm"),
+        (["train", "-c", "nosuch.txt"], 1, "nosuch.txt"),
+        (["train", "-c", "fabels"], 1, "fables"),
+        (["train", "-c", "empty.txt"], 1, "empty"),
+        (["train", "-c", "latin.txt"], 1, "offset 3"),
+        (["train", "--set", "model.hiden_size=3"], 2, "model.hidden_size"),
+        (["train", "--set", "model.hidden_size=big"], 2, "big"),
+        (["train", "--set", "hidden_size=3"], 2, "model.hidden_size"),
+        (["train", "--set", "train.steps"], 2, "key=value"),
+        (["train", "--time", "soon"], 2, "soon"),
+        (["train", "--set", "train.learning_rate=-1"], 2, "-1"),
+        (["train", "--encoding", "klingon"], 2, "klingon"),
+        (["train", "--resume", "nowhere"], 1, "nowhere"),
+        (["train", "--resume", "nowhere", "--out", "there"], 2, "--out"),
+        (["train", "--set", "train.device=mps"], 1, "mps"),
+        (["train", "hare.txt"], 2, "--corpus hare.txt"),
+        (["train", "--set", "data.corpus="], 2, "data.corpus"),
+        (["eval", "-m", "small.safetensors", "--encoding", "utf-16"], 2, "--corpus"),
+        (["eval", "-m", "small.safetensors", "-c", "hare.txt", "--dynamic", "--window", "9"], 2, "--window"),
+        (["bench", "--only", "nothing"], 2, "nothing"),
+        (["bench", "--rounds", "0"], 2, "--rounds"),
+        (["eval", "-m", "small.safetensors", "-c", "hare.txt", "--unknown", "maybe"], 2, "maybe"),
+        (["eval", "-m", "small.safetensors"], 2, "--corpus"),
+        (["sample", "-m", "small.safetensors", "--unknown", "maybe"], 2, "maybe"),
+        (["sample", "-m", "small.safetensors", "--stop", ""], 2, "stop"),
+        (["corpora", "--fetch", "nosuch"], 2, "nosuch"),
+        (["nosuch"], 2, "nosuch"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_with_its_place_and_no_traceback(
+    model: str, text: str, arguments: list[str], code: int, words: str
+) -> None:
+    """Whatever is wrong, the exit code says whose fault it is, stdout stays empty, and nothing is left behind."""
+    Path("empty.txt").touch()
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    if arguments != ["nosuch"] and "Usage" not in result.stderr:
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.splitlines()) <= 2
+    assert not Path("runs").exists()
+
+
+def test_a_console_that_cannot_print_the_text_shows_escapes(make_model: Callable[..., ModelFile]) -> None:
+    """Under an ASCII locale neither sample nor table nor error crashes."""
+    make_model(symbols="\u4e00\u4e8c\u4e09").save(Path("zh.safetensors"))
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    for arguments, stdin in (
+        (["sample", "--length", "5"], b""),
+        (["predict-next", "\u4e00"], b""),
+        (["predict-next"], "\u4e00\n".encode()),
+        (["sample", "\u4e01"], b""),
+    ):
+        result = spawn(*arguments, "-m", "zh.safetensors", env=ascii_only, input=stdin)
+        assert b"Traceback" not in result.stderr
+        assert b"\\u4e" in result.stdout + result.stderr
+    assert b"U+4E01" in result.stderr
+
+
+def test_standard_input_that_is_no_text_is_refused(model: str) -> None:
+    """Not decoded by guess: the byte and its place are named."""
+    for command in (["sample", "-"], ["predict-next", "-"], ["predict-next"]):
+        result = call(*command, "-m", model, stdin=b"ab\xff")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "0xff" in result.stderr
+
+
+def test_help_shows_every_option_of_every_command() -> None:
+    """Each command and each of its options says what it is for."""
+    top = call("--help").stdout
+    for command in ("train", "sample", "predict-next", "eval", "corpora", "bench"):
+        assert command in top
+        result = call(command, "--help")
+        assert result.exit_code == 0
+        assert "charlm " + command in result.stdout
+
+
+def test_every_setting_can_be_looked_up() -> None:
+    """`train --help-settings` names each with its default and meaning."""
+    lines = call("train", "--help-settings").stdout.splitlines()
+    assert any(line.startswith("model.hidden_size (default 512): ") for line in lines)
+    assert len(lines) > 25
+
+
+def test_the_version_is_printed() -> None:
+    """As the package has it."""
+    assert call("--version").stdout == f"charlm {__version__}\n"
+
+
+def test_the_corpora_are_listed_without_a_network() -> None:
+    """Those that are here with characters and vocabulary, the others with where they come from."""
+    rows = {row["name"]: row for row in answer("corpora", "--json")}
+    assert rows["fables"]["characters"] > 150_000
+    assert rows["fables-zh"]["vocabulary"] > 500
+    assert rows["tinyshakespeare"]["bytes"] == 1_115_394
+    assert rows["enwik8"]["address"].startswith("https://")
+    listing = call("corpora").stdout
+    assert all(name in listing for name in rows)
+
+
+def test_a_text_of_bytes_trains_and_samples(text: str) -> None:
+    """With `vocab: bytes` any file is a text and no prompt is unknown."""
+    Path("any.bin").write_bytes(bytes(range(256)) * 4)
+    result = call("train", "-c", "any.bin", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "9")
+    assert result.exit_code == 0, result.stderr
+    assert len(answer("sample", "\U0001f600", "-m", "run", "--length", "5", "--json")) == 1
+    assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(TEXT)
+
+
+def test_a_text_through_a_pipe_trains(text: str) -> None:
+    """`-` is standard input; the model works on its own, and its text can be given again by name."""
+    result = call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=TEXT)
+    assert result.exit_code == 0, result.stderr
+    assert answer("eval", "-m", "run", "--corpus", text, "--json")["characters"] == len(TEXT)
+
+
+def test_eval_refuses_a_text_that_has_changed(text: str) -> None:
+    """The validation part of another text would be no validation."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    Path(text).write_text(TEXT + "!", encoding="utf-8")
+    result = call("eval", "-m", "run")
+    assert result.exit_code == 2
+    assert "--corpus" in result.stderr

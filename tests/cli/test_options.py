@@ -1,0 +1,248 @@
+"""No dead options: every setting and every flag changes something."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from charlm import config_file as settings
+from charlm.checkpoint import ModelFile
+from charlm.cli.app import app
+from charlm.config import GROUPS
+from charlm.data import corpus as corpora
+from charlm.errors import DeviceError
+from charlm.nn.runtime import Runtime
+from charlm.run_folder import RunFolder
+from charlm.training.trainer import Training
+from tests.helpers.training import needs_bf16
+
+TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
+SMALL: dict[str, Any] = {
+    "model.hidden_size": 12,
+    "model.embedding_size": 6,
+    "model.dropout": 0.0,
+    "model.weight_dropout": 0.0,
+    "data.corpus": "text.txt",
+    "train.steps": 24,
+    "train.batch_size": 3,
+    "train.block_size": 8,
+    "train.evaluations": 6,
+    "train.evaluation_characters": 60,
+    "train.clip_norm": 0.5,
+    "train.precision": "fp32",
+    "train.threads": 1,
+    "seed": 1,
+}
+# For every setting a value that is not the one above or the default.
+CHANGES: dict[str, Any] = {
+    "vocab.kind": "bytes",
+    "vocab.filter": "letters",
+    "seed": 2,
+    "model.cell": "gru",
+    "model.embedding_size": 7,
+    "model.hidden_size": 13,
+    "model.num_layers": 2,
+    "model.direction": "backward",
+    "model.initial_state": "learned",
+    "model.initialiser": "glorot",
+    "model.dropout": 0.5,
+    "model.weight_dropout": 0.5,
+    "data.corpus": "other.txt",
+    "data.encoding": "latin-1",
+    "data.validation_fraction": 0.2,
+    "data.test_fraction": 0.1,
+    "train.steps": 23,
+    "train.epochs": 1.5,
+    "train.time": 0.2,
+    "train.batch_size": 2,
+    "train.block_size": 7,
+    "train.optimizer": "adamw",
+    "train.clip_value": 1e-4,
+    "train.schedule": "cosine",
+    "train.step_factor": 0.5,
+    "train.step_after_epochs": 2,
+    "train.learning_rate": 1e-3,
+    "train.matrix_learning_rate": 1e-2,
+    "train.weight_decay": 0.0,
+    "train.warmup_fraction": 0.3,
+    "train.decay_fraction": 0.9,
+    "train.clip_norm": 0.01,
+    "train.reset_probability": 0.5,
+    "train.evaluations": 5,
+    "train.evaluation_characters": 30,
+    "train.patience": 1,
+    "train.precision": "bf16",
+    "train.threads": 2,
+}
+# What a run learns does not depend on these; they have tests of their own.
+ELSEWHERE = {"train.device", "train.sample_every"}
+
+
+def outcome(flags: dict[str, Any]) -> dict[str, Any]:
+    """Train a small model and return all that can be seen of it, but for the clock."""
+    config = settings.load("lstm", (), flags)
+    run = RunFolder.create(None, "run")
+    text = corpora.load(
+        config.data.corpus, encoding=config.data.encoding, kind=config.vocab.kind, filter=config.vocab.filter
+    )
+    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
+    training = Training(config, text, run, runtime)
+    records = [record.to_json() for record in training.learn()]
+    for record in records:
+        del record["seconds"], record["characters_per_second"]
+    return {
+        "records": records,
+        "weights": {name: array.tobytes() for name, array in training.model.arrays().items()},
+        "threads": runtime.threads,
+        "finished": training.progress.finished,
+        "parts": [len(part) for part in training.parts],
+    }
+
+
+@functools.cache
+def outcome_once(settings: str) -> dict[str, Any]:
+    """Return the outcome of a run that many tests compare with."""
+    return outcome(json.loads(settings))
+
+
+@pytest.fixture
+def texts() -> None:
+    """Two texts that differ."""
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    Path("other.txt").write_text(TEXT.replace("cat", "bat"), encoding="utf-8")
+
+
+def test_the_table_of_changes_has_every_setting() -> None:
+    """A setting that is added must be shown to matter."""
+    fields = {f"{group}.{name}" for group, model in GROUPS.items() for name in model.model_fields}
+    assert fields | {"seed"} == set(CHANGES) | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=needs_bf16 if key == "train.precision" else ()) for key in CHANGES]
+)
+def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
+    """Weights, records, parts or threads differ from those of the same run without the change."""
+    # Measured after every block and at such a rate, a validation soon is no better than the one before.
+    restless = {"train.evaluations": 24, "train.learning_rate": 0.5, "train.matrix_learning_rate": 0.5}
+    base = SMALL | (restless if key == "train.patience" else {})
+    if key.startswith("train.step_"):
+        base |= {"train.schedule": "step", "train.step_after_epochs": 1, "train.epochs": 4.0, "train.steps": None}
+    assert outcome_once(json.dumps(base)) != outcome(base | {key: CHANGES[key]})
+
+
+def test_without_a_change_a_run_does_the_same(texts: None) -> None:
+    """Or the test above would show nothing."""
+    assert outcome(SMALL) == outcome_once(json.dumps(SMALL))
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    """In words; `cpu` is always there."""
+    assert Runtime.choose("cpu", "fp32", 1).device.type == "cpu"
+    with pytest.raises(DeviceError, match="no device"):
+        Runtime.choose("mps", "fp32", 1)
+
+
+SAMPLE = ["sample", "ab", "-m", "small.safetensors", "--length", "40", "--seed", "1"]
+PREDICT = ["predict-next", "ab", "-m", "small.safetensors"]
+FILL = ["fill", "a_c", "-m", "both.safetensors"]
+EXPLAIN = ["explain", "--model", "small.safetensors"]
+EVALUATE = ["eval", "-m", "small.safetensors", "-c", "abc.txt"]
+BENCH = ["bench", "--only", "sampling", "--rounds", "1"]
+FLAGS = [
+    (SAMPLE, ["--length", "41"]),
+    (SAMPLE, ["--temperature", "0.3"]),
+    (SAMPLE, ["--top-k", "1"]),
+    (SAMPLE, ["--top-p", "0.1"]),
+    (SAMPLE, ["--min-p", "1"]),
+    (SAMPLE, ["--num", "2"]),
+    (SAMPLE, ["--stop", "a"]),
+    (SAMPLE, ["--lines", "1"]),
+    (SAMPLE, ["--hide-prompt"]),
+    (SAMPLE, ["--seed", "2"]),
+    (SAMPLE, ["--json"]),
+    (SAMPLE, ["--model", "other.safetensors"]),
+    (["sample", "aXb", *SAMPLE[2:]], ["--unknown", "skip"]),
+    (PREDICT, ["--top", "2"]),
+    (PREDICT, ["--json"]),
+    (PREDICT, ["--model", "other.safetensors"]),
+    (["predict-next", "aXb", *PREDICT[2:]], ["--unknown", "replace=c"]),
+    (FILL, ["--blank", "c", "--unknown", "skip"]),
+    (FILL, ["--top", "2"]),
+    (FILL, ["--json"]),
+    (FILL, ["--model", "other both.safetensors"]),
+    (["fill", "aX_", *FILL[2:]], ["--unknown", "replace=c"]),
+    (["explain", "gru"], ["--hidden-size", "8"]),
+    (["explain", "gru"], ["--embedding-size", "8"]),
+    (["explain", "gru"], ["--layers", "2"]),
+    (["explain", "gru"], ["--symbols", "8"]),
+    (["explain", "gru"], ["--json"]),
+    (["explain"], ["--model", "small.safetensors"]),
+    (EXPLAIN, ["--text", "ab"]),
+    ([*EXPLAIN, "--text", "aXb"], ["--unknown", "skip"]),
+    (EVALUATE, ["--window", "2"]),
+    (EVALUATE, ["--dynamic"]),
+    (EVALUATE, ["--json"]),
+    (EVALUATE, ["--model", "other.safetensors"]),
+    (EVALUATE, ["-c", "abc.txt"]),
+    (["eval", "-m", "small.safetensors", "-c", "utf16.txt"], ["--encoding", "utf-16"]),
+    (["eval", "-m", "small.safetensors", "-c", "unknown.txt"], ["--unknown", "skip"]),
+    (["corpora"], ["--json"]),
+    (BENCH, ["--only", "texts"]),
+    (BENCH, ["--rounds", "2"]),
+    (BENCH, ["--json"]),
+]
+
+
+@pytest.mark.parametrize(("command", "flag"), FLAGS, ids=lambda value: " ".join(value[-2:]))
+def test_every_flag_changes_what_a_command_prints(
+    make_model: Callable[..., ModelFile], command: list[str], flag: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard output differs from that of the same command without the flag."""
+    monkeypatch.setattr("charlm.evaluation.bench.SIZES", {"1x8": (1, 8)})
+    make_model().save(Path("small.safetensors"))
+    make_model(seed=5).save(Path("other.safetensors"))
+    make_model(direction="both").save(Path("both.safetensors"))
+    make_model(direction="both", seed=5).save(Path("other both.safetensors"))
+    Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
+    Path("utf16.txt").write_text("abcabc", encoding="utf-16")
+    Path("unknown.txt").write_text("abXc", encoding="utf-8")
+    without, with_flag = (CliRunner().invoke(app, arguments) for arguments in (command, [*command, *flag]))
+    assert with_flag.exit_code == 0, with_flag.stderr
+    assert without.stdout != with_flag.stdout
+
+
+def test_the_table_of_flags_has_every_flag_of_the_commands_that_answer() -> None:
+    """Those of `train`, `compare`, `--part` and `--fetch` have their tests beside these commands' others."""
+    tested = {(command[0], flag[0]) for command, flag in FLAGS}
+    elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
+    elsewhere |= {("compare", "--json")}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        if name == "train":
+            continue
+        for parameter in command.params:
+            options = set(parameter.opts)
+            if any(option.startswith("--") for option in options) and not parameter.is_eager:
+                assert any((name, option) in tested | elsewhere for option in options), f"{name} {options}"
+
+
+@pytest.mark.parametrize("prompt", ["\U0001f600", "e\u0301", "\r\n", "\0", "", "a\tb", "\U0010ffff", "\ufeff"])
+def test_any_character_can_be_a_prompt(make_model: Callable[..., ModelFile], prompt: str) -> None:
+    """Known or not, an emoji, a combining mark, a line end of Windows or a NUL goes in and comes out as it is."""
+    make_model(symbols="\0\t\n\r abe\u0301\ufeff\U0001f600\U0010ffff").save(Path("all.safetensors"))
+    arguments = ["-m", "all.safetensors", "--json"]
+    samples = json.loads(CliRunner().invoke(app, ["sample", prompt, "--length", "5", *arguments]).stdout)
+    assert samples[0]["text"][: len(prompt)] == prompt
+    through_pipe = CliRunner().invoke(app, ["sample", "-", "--length", "5", *arguments], input=prompt.encode())
+    assert json.loads(through_pipe.stdout)[0]["text"][: len(prompt)] == prompt
+    make_model(symbols="xyz").save(Path("none.safetensors"))
+    refused = CliRunner().invoke(app, ["predict-next", prompt, "-m", "none.safetensors"])
+    assert refused.exit_code == (1 if prompt else 0)
+    assert f"U+{ord(prompt[0]):04X}" in refused.stderr if prompt else refused.stdout

@@ -1,0 +1,336 @@
+"""Encoded texts: the cache, a vocabulary that is given, the split."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.data import corpus
+from charlm.data.catalog import Source
+from charlm.data.corpus import load, split
+from charlm.errors import CorpusError, UnknownCharacterError, UsageError
+from charlm.vocab import Vocabulary
+from tests.helpers.texts import CHUNK, cached_ids, text_of, write
+
+# The cache
+
+
+def test_new_content_at_an_old_path_is_read_anew() -> None:
+    """The cache goes by content: an edited file is another corpus, even with the size and time of the old one."""
+    name = write("a.txt", "first")
+    times = Path(name).stat()
+    before = load([name])
+    write(name, "other")
+    os.utime(name, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert text_of(load([name])) == "other"
+    assert before.sha256 != load([name]).sha256
+
+
+def test_the_same_content_at_another_path_is_not_encoded_again(tmp_path: Path) -> None:
+    """Two paths to the same bytes share one encoded text."""
+    first = load([write("a.txt", "same")])
+    second = load([write("folder/b.txt", "same")])
+    assert len(cached_ids(tmp_path)) == 1
+    assert text_of(second) == "same"
+    assert first.sha256 == second.sha256
+    assert second.name == "folder/b.txt"
+
+
+def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time the text is hashed, not decoded."""
+    name = write("a.txt", "text")
+    load([name])
+
+    def texts(*arguments: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(corpus, "_texts", texts)
+    assert text_of(load([name])) == "text"
+
+
+def test_the_same_bytes_cut_into_other_files_are_another_text() -> None:
+    """A byte order mark at the start of a file is dropped, in the middle kept, though the bytes are the same."""
+    assert text_of(load([write("whole", "a\ufeffb")])) == "a\ufeffb"
+    assert text_of(load([write("1", "a"), write("2", "\ufeffb")])) == "ab"
+
+
+def test_another_vocabulary_is_cached_apart(tmp_path: Path) -> None:
+    """One text under two vocabularies, and under two policies, is cached each by itself."""
+    name = write("a.txt", "abcx")
+    assert load([name]).ids.tolist() == [0, 1, 2, 3]
+    wide, narrow = Vocabulary.of_characters("_abcx"), Vocabulary.of_characters("abc_")
+    for _ in range(2):
+        assert load([name], vocabulary=wide).ids.tolist() == [1, 2, 3, 4]
+        assert load([name], vocabulary=narrow, unknown="skip").ids.tolist() == [1, 2, 3]
+        assert load([name], vocabulary=narrow, unknown="replace=_").ids.tolist() == [1, 2, 3, 0]
+        assert load([name], vocabulary=narrow, unknown="replace=a").ids.tolist() == [1, 2, 3, 1]
+        with pytest.raises(UnknownCharacterError):
+            load([name], vocabulary=narrow)
+    assert len(cached_ids(tmp_path)) == 5
+
+
+def test_nothing_is_written_beside_the_source(tmp_path: Path) -> None:
+    """The source's folder is left as it was; what is made lies in the cache."""
+    write("folder/a.txt", "text")
+    load(["folder"])
+    load(["folder/a.txt"])
+    assert [path.name for path in Path("folder").iterdir()] == ["a.txt"]
+    assert [path.name for path in Path().iterdir()] == ["folder"]
+    assert len(cached_ids(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff", None])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    """A description that cannot be used, or is gone, costs time and nothing else."""
+    name = write("a.txt", "text")
+    load([name])
+    (description,) = (tmp_path / "cache" / "encoded").glob("*.json")
+    if damage is None:
+        description.unlink()
+    else:
+        description.write_bytes(damage)
+    assert text_of(load([name])) == "text"
+
+
+def test_a_wrong_bit_anywhere_in_the_cache_is_noticed(tmp_path: Path) -> None:
+    """Ids or their description, at the same size: the text is encoded anew and is what it was."""
+    Path("a.txt").write_text("hello, world", encoding="utf-8")
+    expected = load(["a.txt"])
+    for pattern in ("*.ids", "*.json"):
+        (file,) = (tmp_path / "cache" / "encoded").glob(pattern)
+        whole = file.read_bytes()
+        for index in range(len(whole)):
+            file.write_bytes(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
+            again = load(["a.txt"])
+            assert again.vocabulary == expected.vocabulary
+            assert again.vocabulary.decode(again.ids) == "hello, world"
+
+
+def test_lone_surrogates_survive_the_cache() -> None:
+    """Two halves that stand side by side in the vocabulary are not joined to one character by the cache."""
+    name = write("a.txt", rb"\udbff \udc00")
+    for _ in range(2):
+        loaded = load([name], encoding="unicode_escape")
+        assert list(loaded.vocabulary.symbols) == [" ", "\udbff", "\udc00"]
+        assert text_of(loaded) == "\udbff \udc00"
+
+
+def test_cut_ids_are_made_again(tmp_path: Path) -> None:
+    """Ids of the wrong length are not believed."""
+    name = write("a.txt", "text")
+    load([name])
+    (ids,) = cached_ids(tmp_path)
+    ids.write_bytes(b"\0")
+    assert text_of(load([name])) == "text"
+
+
+def test_nothing_is_cached_of_a_text_that_failed(tmp_path: Path) -> None:
+    """A refused text leaves neither ids nor temporary files."""
+    with pytest.raises(CorpusError):
+        load([write("bad.txt", b"good\xff")])
+    with pytest.raises(UnknownCharacterError):
+        load([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("ab"))
+    assert list((tmp_path / "cache" / "encoded").iterdir()) == []
+
+
+def without_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the cache folder impossible and return the folder that stands for the system's temporary one."""
+    # A file in place of the folder stops even the superuser.
+    (tmp_path / "occupied").write_bytes(b"")
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "occupied" / "cache"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return temporary
+
+
+def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache folder cannot be made, the ids go to the system's temporary folder."""
+    temporary = without_cache(tmp_path, monkeypatch)
+    name = write("a.txt", "text")
+    for _ in range(2):
+        assert text_of(load([name])) == "text"
+    assert list(temporary.rglob("*.ids")) != []
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners and modes here")
+def test_the_temporary_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every user may write, nobody else can lay down ids for this one."""
+    temporary = without_cache(tmp_path, monkeypatch)
+    load([write("a.txt", "text")])
+    (folder,) = temporary.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_occupied_temporary_cache_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something that is no folder of this user has the name of the fallback, another is taken."""
+    temporary = without_cache(tmp_path, monkeypatch)
+    name = write("a.txt", "text")
+    load([name])
+    (folder,) = temporary.iterdir()
+    folder.rename(tmp_path / "away")
+    folder.write_bytes(b"")
+    assert text_of(load([name])) == "text"
+
+
+def changing_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
+    """Let `change` happen once, right after the first call of a function of the module."""
+    original = getattr(corpus, function)
+    calls: list[None] = []
+
+    def wrapped(*arguments: object) -> object:
+        result = original(*arguments)
+        calls.append(None)
+        if len(calls) == 1:
+            change()
+        return result
+
+    monkeypatch.setattr(corpus, function, wrapped)
+
+
+@pytest.mark.parametrize("content", ["texts", "tex", "TEXT", ""])
+@pytest.mark.parametrize("function", ["_fingerprint", "_collect"])
+def test_a_corpus_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, content: str
+) -> None:
+    """Grown, shrunk, edited or emptied between two passes: told as a change, and nothing of it is kept."""
+    name = write("a.txt", "text")
+    changing_after(monkeypatch, function, lambda: write(name, content))
+    with pytest.raises(CorpusError, match="changed while it was read"):
+        load([name])
+    assert cached_ids(tmp_path) == []
+
+
+def test_a_corpus_that_disappears_while_it_is_read_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file removed between two passes is an error that names it."""
+    name = write("a.txt", "text")
+    changing_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
+    with pytest.raises(CorpusError, match=r"`a\.txt`"):
+        load([name])
+
+
+def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read error names the file and the reason."""
+
+    class Failing(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    source = Source("disk.txt", lambda: io.BufferedReader(Failing()))
+    monkeypatch.setattr(corpus, "find", lambda *arguments: [source])
+    with pytest.raises(CorpusError, match=r"`disk\.txt` cannot be read: Input/output error"):
+        load(["disk.txt"])
+
+
+# A given vocabulary
+
+
+def test_a_given_vocabulary_is_used_as_it_is() -> None:
+    """Ids come from the given vocabulary, symbols the text lacks included."""
+    given_one = Vocabulary.of_characters("abcdef")
+    loaded = load([write("a.txt", "fade")], vocabulary=given_one)
+    assert loaded.ids.tolist() == [5, 0, 3, 4]
+    assert given_one == loaded.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("prefix", "position"),
+    [("", 0), ("ab", 2), ("a" * CHUNK, CHUNK), ("\u00e9" * CHUNK, CHUNK), ("a" + "\u00e9" * CHUNK + "a", CHUNK + 2)],
+)
+def test_an_unknown_character_is_told_with_file_and_position(prefix: str, position: int) -> None:
+    """The position counts characters from the start of the file, whatever its chunk and its bytes."""
+    names = [write("before.txt", "aaa"), write("a.txt", prefix + "\u4e2dab")]
+    with pytest.raises(UnknownCharacterError) as caught:
+        load(names, vocabulary=Vocabulary.of_characters("ab\u00e9"))
+    assert str(caught.value).startswith("`a.txt`: ")
+    assert f"'\u4e2d' (U+4E2D) at position {position}" in str(caught.value)
+    assert "--unknown skip" in caught.value.hint
+
+
+def test_a_text_with_nothing_known_is_told_of() -> None:
+    """Skipping everything leaves no corpus, the first time and the second."""
+    name = write("a.txt", "xyz")
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=r"a\.txt holds no character"):
+            load([name], vocabulary=Vocabulary.of_characters("abc"), unknown="skip")
+
+
+def test_a_bad_policy_is_a_usage_error() -> None:
+    """`load` passes the policy on, so a bad one is refused even where nothing is unknown."""
+    with pytest.raises(UsageError, match="ignore"):
+        load([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("abc"), unknown="ignore")
+
+
+# Splitting
+
+FRACTIONS = st.integers(0, 45).map(lambda percent: percent / 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3000), FRACTIONS, FRACTIONS)
+def test_the_parts_are_contiguous_and_complete(length: int, validation: float, test: float) -> None:
+    """Train, validation and test stand in this order and make up the text, each character in one of them."""
+    ids = np.arange(length, dtype=np.uint16)
+    parts = split(ids, validation, test)
+    assert np.array_equal(ids, np.concatenate(parts))
+    assert len(parts.train) >= 1
+    if not validation:
+        assert len(parts.validation) == 0
+    if not test:
+        assert len(parts.test) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 3_000_000), FRACTIONS, FRACTIONS)
+def test_the_parts_have_the_sizes_that_the_fractions_say(length: int, validation: float, test: float) -> None:
+    """The borders are the exact products rounded down, as if the fractions were the decimals one wrote."""
+    parts = split(np.zeros(length, dtype=np.uint8), validation, test)
+    exact_validation, exact_test = Fraction(str(validation)), Fraction(str(test))
+    train_end = max(1, int(length * (1 - exact_validation - exact_test)))
+    validation_end = max(train_end, int(length * (1 - exact_test)))
+    assert [train_end, validation_end - train_end, length - validation_end] == [len(part) for part in parts]
+
+
+def test_tiny_shakespeare_is_split_as_everywhere() -> None:
+    """1,115,394 characters at 0.1 are the 1,003,854 and 111,540 that other programs report."""
+    ids = np.zeros(1_115_394, dtype=np.uint8)
+    assert [len(part) for part in split(ids, 0.1, 0.0)] == [1_003_854, 111_540, 0]
+
+
+@pytest.mark.parametrize(
+    ("length", "validation", "test", "sizes"),
+    [
+        (10, 0.0, 0.0, [10, 0, 0]),
+        (10, 0.1, 0.0, [9, 1, 0]),
+        (10, 0.0, 0.1, [9, 0, 1]),
+        (10, 0.1, 0.1, [8, 1, 1]),
+        (10, 0.2, 0.3, [5, 2, 3]),
+        (1, 0.0, 0.0, [1, 0, 0]),
+        (1, 0.1, 0.0, [1, 0, 0]),
+        (1, 0.4, 0.4, [1, 0, 0]),
+        (2, 0.5, 0.0, [1, 1, 0]),
+        (3, 0.1, 0.1, [2, 0, 1]),
+    ],
+)
+def test_small_texts_are_split_too(length: int, validation: float, test: float, sizes: list[int]) -> None:
+    """No fraction and no length makes the training part empty or takes the whole text for another part."""
+    ids = np.arange(length, dtype=np.uint8)
+    assert sizes == [len(part) for part in split(ids, validation, test)]
+
+
+def test_the_parts_are_views() -> None:
+    """Splitting copies nothing, so a memory-mapped text stays on disk."""
+    ids = np.arange(10, dtype=np.uint8)
+    assert all(part.base is ids for part in split(ids, 0.2, 0.2))

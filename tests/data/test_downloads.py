@@ -1,0 +1,434 @@
+"""Fetching a file from a server on this machine: whole, cut, resumed, redirected, and not the expected one."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import re
+import socket
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from charlm.data import downloads, sources
+from charlm.data.catalog import Entry
+from charlm.data.corpus import load
+from charlm.data.downloads import download
+from charlm.errors import DownloadError
+
+# More than two of the pieces in which a download is read.
+BODY = bytes(range(256)) * 9000
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one body and behaves as a test tells it; remembers what it was asked."""
+
+    daemon_threads = True
+    body = BODY
+    ranges = True
+    cut_at: int | None = None
+    redirect = ""
+    status = 0
+    tells_length = True
+    tells_range = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[tuple[str, str | None]] = []
+        self.agents: list[str] = []
+
+    def address(self, path: str = "/text.txt") -> str:
+        """Return an address on this server."""
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    @property
+    def asked_ranges(self) -> list[str | None]:
+        """The Range header of each request so far."""
+        return [asked for _, asked in self.requests]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the server's attributes say."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        """Send the body or the asked part of it, or an error, or half of it."""
+        server, asked = self.server, self.headers["Range"]
+        server.requests.append((self.path, asked))
+        server.agents.append(self.headers["User-Agent"])
+        if server.redirect and self.path != "/moved":
+            self._head(302, {"Location": server.redirect, "Content-Length": "0"})
+        elif server.status:
+            self._head(server.status, {"Content-Length": "0"})
+        elif asked and server.ranges:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # type: ignore[index]
+            if start >= len(server.body):
+                extra = {"Content-Range": f"bytes */{len(server.body)}"} if server.tells_range else {}
+                self._head(416, {"Content-Length": "0"} | extra)
+            else:
+                self._body(206, server.body[start:])
+        else:
+            self._body(200, server.body)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _body(self, status: int, body: bytes) -> None:
+        self._head(status, {"Content-Length": str(len(body))} if self.server.tells_length else {})
+        cut_at, self.server.cut_at = self.server.cut_at, None
+        self.wfile.write(body if cut_at is None else body[:cut_at])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server in a thread, asked directly even where the environment names a proxy."""
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where to download to: a folder that does not exist yet."""
+    return tmp_path / "downloads" / "text" / "text.txt"
+
+
+def part_of(target: Path) -> Path:
+    """Return where an unfinished download is kept."""
+    return target.with_name(target.name + ".part")
+
+
+def put_part(target: Path, data: bytes) -> None:
+    """Lay down what an earlier call left behind."""
+    target.parent.mkdir(parents=True)
+    part_of(target).write_bytes(data)
+
+
+def test_a_file_is_downloaded_whole(server: Server, target: Path) -> None:
+    """The file appears under its name with every byte, its folder is made, and no part is left."""
+    download(server.address(), target, "sha256", DIGEST)
+    assert target.read_bytes() == BODY
+    assert [target] == list(target.parent.iterdir())
+    assert server.requests == [("/text.txt", None)]
+
+
+def test_the_server_is_told_who_asks(server: Server, target: Path) -> None:
+    """The request carries charlm's name, for some servers refuse Python's."""
+    download(server.address(), target, "sha256", DIGEST)
+    assert server.agents[0].startswith("charlm/")
+
+
+def test_progress_is_told_with_the_total(server: Server, target: Path) -> None:
+    """Progress rises to the announced total."""
+    calls: list[tuple[int, int | None]] = []
+    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    assert (len(BODY), len(BODY)) == calls[-1]
+    assert {len(BODY)} == {total for _, total in calls}
+    assert sorted(calls) == calls
+    assert len(calls) >= 2
+
+
+def test_progress_without_a_length_has_no_total(server: Server, target: Path) -> None:
+    """A server that does not say how much there is still serves the file."""
+    server.tells_length = False
+    calls: list[tuple[int, int | None]] = []
+    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    assert (len(BODY), None) == calls[-1]
+    assert target.read_bytes() == BODY
+
+
+def test_another_file_is_removed(server: Server, target: Path) -> None:
+    """A wrong hash is told with both hashes; neither the file nor the part is left."""
+    wrong = "0" * 64
+    with pytest.raises(DownloadError) as caught:
+        download(server.address(), target, "sha256", wrong)
+    assert DIGEST in str(caught.value)
+    assert wrong in str(caught.value)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_the_algorithm_is_the_one_given(server: Server, target: Path) -> None:
+    """An entry with a published SHA-1 is checked by SHA-1."""
+    download(server.address(), target, "sha1", hashlib.sha1(BODY).hexdigest())
+    assert target.read_bytes() == BODY
+
+
+def test_a_target_appears_only_after_its_hash_is_right(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While bytes arrive there is only the part."""
+    seen = []
+    download(server.address(), target, "sha256", DIGEST, lambda here, total: seen.append(target.exists()))
+    assert {False} == set(seen)
+
+
+def test_a_cut_connection_is_resumed(server: Server, target: Path) -> None:
+    """What arrived before the cut is kept, and the next call asks the server for the rest only."""
+    server.cut_at = 1_500_000
+    with pytest.raises(DownloadError, match="1,500,000 of 2,304,000") as caught:
+        download(server.address(), target, "sha256", DIGEST)
+    assert "try again" in caught.value.hint
+    assert BODY[:1_500_000] == part_of(target).read_bytes()
+    assert not target.exists()
+    calls: list[tuple[int, int | None]] = []
+    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    assert server.asked_ranges == [None, "bytes=1500000-"]
+    assert target.read_bytes() == BODY
+    assert [target] == list(target.parent.iterdir())
+    assert calls[0][0] > 1_500_000
+    assert (len(BODY), len(BODY)) == calls[-1]
+
+
+def test_a_download_cut_twice_still_arrives(server: Server, target: Path) -> None:
+    """Each call goes on where the one before it stopped."""
+    for cut_at in (1000, 500):
+        server.cut_at = cut_at
+        with pytest.raises(DownloadError):
+            download(server.address(), target, "sha256", DIGEST)
+    download(server.address(), target, "sha256", DIGEST)
+    assert server.asked_ranges == [None, "bytes=1000-", "bytes=1500-"]
+    assert target.read_bytes() == BODY
+
+
+def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> None:
+    """The whole file replaces the part, it is not appended to it."""
+    server.ranges = False
+    put_part(target, BODY[:1000])
+    download(server.address(), target, "sha256", DIGEST)
+    assert server.asked_ranges == ["bytes=1000-"]
+    assert target.read_bytes() == BODY
+
+
+def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
+    """Where the server says that nothing is missing, only the hash is checked."""
+    put_part(target, BODY)
+    download(server.address(), target, "sha256", DIGEST)
+    assert [f"bytes={len(BODY)}-"] == server.asked_ranges
+    assert target.read_bytes() == BODY
+    assert not part_of(target).exists()
+
+
+def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, target: Path) -> None:
+    """A 416 that does not tell the size is answered by a fresh start."""
+    server.tells_range = False
+    put_part(target, BODY)
+    download(server.address(), target, "sha256", DIGEST)
+    assert [f"bytes={len(BODY)}-", None] == server.asked_ranges
+    assert target.read_bytes() == BODY
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server: Server, target: Path) -> None:
+    """Where the file behind the address shrank, the download starts again."""
+    put_part(target, BODY + b"more")
+    download(server.address(), target, "sha256", DIGEST)
+    assert [f"bytes={len(BODY) + 4}-", None] == server.asked_ranges
+    assert target.read_bytes() == BODY
+
+
+def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
+    """A part of another file fails the hash once and is gone, so that the next call succeeds."""
+    put_part(target, b"?" * 1000)
+    with pytest.raises(DownloadError, match="not the expected file"):
+        download(server.address(), target, "sha256", DIGEST)
+    download(server.address(), target, "sha256", DIGEST)
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+@pytest.mark.parametrize("here", [0, 1000])
+def test_a_server_that_sends_too_much_is_not_listened_to(
+    server: Server, target: Path, tells_length: bool, here: int
+) -> None:
+    """Whether it says beforehand how much it will be or just goes on, nothing of it stays."""
+    server.tells_length = tells_length
+    if here:
+        put_part(target, BODY[:here])
+    with pytest.raises(DownloadError, match="more than"):
+        download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY) - 1)
+    assert list(target.parent.iterdir()) == []
+    download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY))
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_an_answer_of_failure_is_told(server: Server, target: Path, status: int) -> None:
+    """The status and the address are in the message, the way round it in the hint."""
+    server.status = status
+    with pytest.raises(DownloadError) as caught:
+        download(server.address(), target, "sha256", DIGEST)
+    assert f"{status} {http.client.responses[status]}" in str(caught.value)
+    assert server.address() in str(caught.value)
+    assert str(target) in caught.value.hint
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_failing_answer_keeps_the_part(server: Server, target: Path) -> None:
+    """A server that is down for a while does not cost what has arrived."""
+    server.status = 503
+    put_part(target, BODY[:1000])
+    with pytest.raises(DownloadError, match="503"):
+        download(server.address(), target, "sha256", DIGEST)
+    assert BODY[:1000] == part_of(target).read_bytes()
+
+
+def test_a_redirect_is_followed(server: Server, target: Path) -> None:
+    """Another place on a server of the same kind is fine, and the range goes with it."""
+    server.redirect = "/moved"
+    put_part(target, BODY[:1000])
+    download(server.address(), target, "sha256", DIGEST)
+    assert server.requests == [("/text.txt", "bytes=1000-"), ("/moved", "bytes=1000-")]
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("scheme", ["file", "ftp", "data"])
+def test_a_redirect_to_another_scheme_is_refused(server: Server, target: Path, tmp_path: Path, scheme: str) -> None:
+    """A server cannot make charlm read a local file, whatever its hash."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(BODY)
+    server.redirect = f"{scheme}://127.0.0.1:1{secret}"
+    with pytest.raises(DownloadError, match=scheme):
+        download(server.address(), target, "sha256", DIGEST)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("before", "after", "is_followed"), [("https", "http", False), ("http", "https", True)])
+def test_a_redirect_never_gives_up_encryption(before: str, after: str, is_followed: bool) -> None:
+    """From http to https is a gain and followed; from https to http is not."""
+    handler = downloads._SameScheme()
+    arguments = (io.BytesIO(), 302, "Found", Message(), f"{after}://example.org/b")
+    request = urllib.request.Request(f"{before}://example.org/a")
+    if is_followed:
+        assert handler.redirect_request(request, *arguments).full_url == "https://example.org/b"
+    else:
+        with pytest.raises(DownloadError, match="from https to http"):
+            handler.redirect_request(request, *arguments)
+
+
+def test_without_a_server_the_hint_says_what_to_do(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens: the address and the reason are told, and how to do without a network."""
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as taken:
+        # Bound but not listening: no other process can answer at this port.
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/text.txt"
+        with pytest.raises(DownloadError) as caught:
+            download(address, target, "sha256", DIGEST)
+    assert address in str(caught.value)
+    assert "refused" in str(caught.value)
+    assert "without a network" in caught.value.hint
+    assert str(target) in caught.value.hint
+    assert "--corpus" in caught.value.hint
+
+
+def test_a_server_that_says_nothing_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the timeout the wait ends with an error."""
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/text.txt"
+        with pytest.raises(DownloadError, match="timed out"):
+            download(address, target, "sha256", DIGEST, timeout=0.05)
+
+
+def test_a_server_that_speaks_nonsense_is_told_of(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is no HTTP is a download error too."""
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/text.txt"
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"SSH-2.0-nonsense\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        with pytest.raises(DownloadError, match="could not be downloaded"):
+            download(address, target, "sha256", DIGEST)
+        thread.join()
+
+
+def catalogued(monkeypatch: pytest.MonkeyPatch, address: str, file: bytes, **fields: object) -> Entry:
+    """Make the catalogue hold one corpus, to be had at `address`."""
+    digest = hashlib.sha256(file).hexdigest()
+    entry = Entry("small", "", "English", "CC0-1.0", address=address, algorithm="sha256", digest=digest, **fields)  # type: ignore[arg-type]
+    monkeypatch.setattr(sources, "entries", lambda: {"small": entry})
+    return entry
+
+
+def zipped(text: bytes) -> bytes:
+    """Return a zip file with `text` as the member `small`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("small", text)
+    return packed.getvalue()
+
+
+def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for by name it is fetched, read and kept; the second time nobody is asked."""
+    server.body = b"to be or not to be"
+    entry = catalogued(monkeypatch, server.address(), server.body)
+    calls: list[tuple[int, int | None]] = []
+    for _ in range(2):
+        loaded = load(["small"], progress=lambda here, total: calls.append((here, total)))
+        assert loaded.vocabulary.decode(loaded.ids) == "to be or not to be"
+        assert hashlib.sha256(server.body).hexdigest() == loaded.sha256
+    assert server.requests == [("/text.txt", None)]
+    assert calls == [(18, 18)]
+    assert entry.is_here
+
+
+def test_a_zipped_corpus_is_unpacked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an archive only the unpacked text is kept."""
+    server.body = zipped(b"to be")
+    entry = catalogued(
+        monkeypatch, server.address("/small.zip"), server.body, member="small", member_bytes=len(b"to be")
+    )
+    loaded = load(["small"])
+    assert loaded.vocabulary.decode(loaded.ids) == "to be"
+    assert [entry.path] == list(entry.path.parent.iterdir())
+    load(["small"])
+    assert len(server.requests) == 1
+
+
+def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network the archive, put at the place the hint names, does as well as a download."""
+    server.status = 404
+    packed = zipped(b"to be")
+    catalogued(monkeypatch, server.address("/small.zip"), packed, member="small", member_bytes=len(b"to be"))
+    with pytest.raises(DownloadError) as caught:
+        load(["small"])
+    place = re.search("copy of the file at `(.*?)`", caught.value.hint)
+    assert place is not None
+    Path(place[1]).write_bytes(packed)
+    loaded = load(["small"])
+    assert loaded.vocabulary.decode(loaded.ids) == "to be"
+
+
+def test_a_wrong_file_never_becomes_a_corpus(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed file behind an address is refused by `load` as well."""
+    server.body = gzip.compress(b"not the expected text", mtime=0)
+    entry = catalogued(monkeypatch, server.address(), b"the expected text")
+    with pytest.raises(DownloadError, match="not the expected file"):
+        load(["small"])
+    assert not entry.is_here

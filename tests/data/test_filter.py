@@ -1,0 +1,301 @@
+"""The filter `letters`: what is left of a text, however it is cut, cached, saved and asked for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from charlm.checkpoint import ModelFile, load
+from charlm.data import corpus as corpora
+from charlm.data import sources
+from charlm.data.corpus import Corpus
+from charlm.errors import CharlmError, UnknownCharacterError
+from charlm.inference.stepper import Stepper
+from charlm.vocab import Vocabulary, filtered
+from tests.helpers.commands import SHORT, answer, call
+from tests.helpers.model_files import refusal, tiny
+from tests.helpers.strangers import altered, forged
+from tests.helpers.texts import cached_ids, text_of, write
+
+# Letters of several scripts, among them such whose lower case is longer or depends on what stands beside them.
+LETTERS = "aZéßẞİ\u0131Σ\u03c3ςǅשи日ﬁ"
+OTHERS = " \n\t.,;'-_0189٣½²Ⅷ\u0301\u00a0\u2028\u200d😀\0"
+TEXTS = st.text(max_size=30) | st.text(LETTERS + OTHERS, max_size=30)
+
+
+def plainly(text: str) -> str:
+    """Filter ASCII text character by character."""
+    found = ""
+    for character in text:
+        if "A" <= character <= "Z":
+            found += chr(ord(character) + 32)
+        elif "a" <= character <= "z":
+            found += character
+        elif not found.endswith(" "):
+            found += " "
+    return found
+
+
+def read(*names: str, **options: Any) -> Corpus:
+    """Load texts through the filter."""
+    return corpora.load(names, filter="letters", **options)
+
+
+# What it leaves
+
+
+@given(text=TEXTS)
+@settings(max_examples=300, deadline=None)
+@example("İ")
+@example("ΑΣ")
+def test_a_filtered_text_is_left_as_it_is(text: str) -> None:
+    """To filter twice is to filter once."""
+    once = filtered(text, "letters")
+    assert filtered(once, "letters") == once
+
+
+@given(text=st.text(st.characters(max_codepoint=127), max_size=60))
+@settings(max_examples=300, deadline=None)
+@example("Don't stop_me 2 times.\r\n\r\nNOW")
+def test_of_ascii_the_small_letters_and_single_spaces_are_left(text: str) -> None:
+    """As a program says that looks at one character at a time; nothing else stays, and no two spaces are together."""
+    found = filtered(text, "letters")
+    assert found == plainly(text)
+    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz ")
+
+
+@given(text=TEXTS)
+@settings(max_examples=300, deadline=None)
+@example("x² ½ Ⅷ")
+def test_of_any_text_letters_and_single_spaces_are_left(text: str) -> None:
+    """What is no space is a letter or a mark on one, in the sense of Unicode, and no two spaces are together."""
+    found = filtered(text, "letters")
+    assert "  " not in found
+    assert {unicodedata.category(character)[0] for character in found.replace(" ", "")} <= {"L", "M"}
+
+
+@given(text=TEXTS)
+@settings(max_examples=100, deadline=None)
+def test_no_filter_leaves_all(text: str) -> None:
+    """Nor does what was read before matter."""
+    assert filtered(text, "none", " ") == text
+
+
+@given(text=TEXTS, cuts=st.lists(st.integers(0, 30), max_size=6))
+@settings(max_examples=500, deadline=None)
+@example("a. b", [2])
+@example("a.. b", [1, 2, 3])
+@example("ΟΔΟΣΑ", [4])
+def test_a_text_in_pieces_is_filtered_as_in_one(text: str, cuts: list[int]) -> None:
+    """Wherever it is cut, each piece is told what was left of those before it."""
+    borders = [0, *sorted(cuts), len(text)]
+    found = ""
+    for begin, end in itertools.pairwise(borders):
+        found += filtered(text[begin:end], "letters", found)
+    assert found == filtered(text, "letters")
+
+
+# Of a corpus
+
+STORY = "The Fox -- and the hare... \n\n 'Run!', said he;  1,000 times. É\u00e9! Straße  ??"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8, 16, 1000])
+def test_a_corpus_is_its_filtered_text_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Spaces, punctuation and letters of several bytes lie on the borders of the chunks."""
+    monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
+    loaded = read(write("a.txt", STORY))
+    assert text_of(loaded) == filtered(STORY, "letters")
+    assert loaded.vocabulary.symbols == "".join(sorted(set(filtered(STORY, "letters"))))
+
+
+@given(text=st.text(LETTERS + OTHERS, min_size=1, max_size=60), chunk=st.integers(1, 12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("ΟΔΟΣΑ", 8)
+def test_any_corpus_is_its_filtered_text_whatever_the_chunks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, chunk: int
+) -> None:
+    """Of any script, and with any chunks; the cache of one does not serve the other."""
+    monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "caches" / str(len(list(tmp_path.glob("caches/*"))))))
+    monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
+    assert text_of(read(write("a.txt", text))) == filtered(text, "letters")
+
+
+@pytest.mark.parametrize(
+    "texts", [("One.", "Two"), ("one", "two"), ("One. ", " Two!", "\n3\n", "FOUR"), ("a", "1", "b")]
+)
+def test_several_sources_are_filtered_as_one_text(texts: tuple[str, ...]) -> None:
+    """One space stands for all between two letters, though they be in two files."""
+    names = [write(f"{index}.txt", text) for index, text in enumerate(texts)]
+    assert text_of(read(*names)) == filtered("".join(texts), "letters")
+
+
+def test_the_note_counts_what_was_there_and_what_is_left_and_is_told_again() -> None:
+    """Also where the text comes from the cache."""
+    name = write("a.txt", STORY)
+    for _ in range(2):
+        (note,) = read(name).notes
+        assert f"of {len(STORY):,} characters {len(filtered(STORY, 'letters')):,} are left" in note
+    assert corpora.load([name]).notes == ()
+
+
+def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
+    """One does not come out of the cache for the other, whichever was first."""
+    name = write("a.txt", STORY)
+    for _ in range(2):
+        assert text_of(read(name)) == filtered(STORY, "letters")
+        assert text_of(corpora.load([name])) == STORY
+    assert len(cached_ids(tmp_path)) == 2
+
+
+def test_a_byte_order_mark_is_no_space() -> None:
+    """It is dropped before the text is filtered, and told as ever."""
+    loaded = read(write("a.txt", "\ufeffAb, c"))
+    assert text_of(loaded) == "ab c"
+    assert any("byte order mark" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("text", ["1, 2, 3!", " ", "\n\n\n", "1984", "...", "_", "😀"])
+def test_a_text_without_letters_is_one_space_or_told(text: str) -> None:
+    """There is nothing to learn in it, but no traceback either, in a run neither."""
+    name = write("a.txt", text)
+    loaded = read(name)
+    assert (text_of(loaded), loaded.vocabulary.symbols) == (" ", " ")
+    result = call("train", "-c", name, "--set", "vocab.filter=letters", *SHORT, "--sample-length", "3")
+    assert result.exit_code in (0, 1), result.stderr
+    assert result.exit_code == 0 or "error: " in result.stderr
+
+
+def test_a_given_vocabulary_brings_its_filter() -> None:
+    """A text that a model is asked to score is read as the model reads."""
+    vocabulary = Vocabulary("characters", " abc", "letters")
+    loaded = corpora.load([write("a.txt", "A--B, c!")], vocabulary=vocabulary)
+    assert (text_of(loaded), loaded.vocabulary) == ("a b c ", vocabulary)
+    assert any("vocab.filter letters" in note for note in loaded.notes)
+    with pytest.raises(UnknownCharacterError, match="'d'"):
+        corpora.load([write("b.txt", "A--B, D!")], vocabulary=vocabulary)
+
+
+# Of a model
+
+
+def with_filter(symbols: str = " abc") -> ModelFile:
+    """Return a small model that filters."""
+    model = tiny(symbols=symbols)
+    return ModelFile(
+        model.arrays, Vocabulary("characters", symbols, "letters"), model.config, model.metrics, model.corpus
+    )
+
+
+def test_a_model_file_keeps_its_filter() -> None:
+    """Saved, loaded and saved again."""
+    path = Path("m.safetensors")
+    with_filter().save(path)
+    for _ in range(2):
+        loaded = load(path)
+        assert loaded.vocabulary.filter == "letters"
+        assert loaded.vocabulary == with_filter().vocabulary != tiny(symbols=" abc").vocabulary
+        loaded.save(path)
+
+
+@pytest.mark.parametrize("make", [with_filter, lambda: tiny(symbols=" abc")])
+def test_a_model_file_that_names_no_filter_has_none(make: Callable[[], ModelFile]) -> None:
+    """Such are the files of before there were filters."""
+    path = Path("m.safetensors")
+    make().save(path)
+    fields = {"kind": "characters", "symbols": list(" abc")}
+    path.write_bytes(forged(path.read_bytes(), vocabulary=json.dumps(fields)))
+    assert load(path).vocabulary == Vocabulary("characters", " abc")
+
+
+@pytest.mark.parametrize("filter", ["digits", "", None, 5, ["letters"], {}, True, "LETTERS", "letters\n"])
+def test_a_model_file_with_a_filter_that_is_none_is_refused(filter: Any) -> None:
+    """It could not be known how the model reads."""
+    path = Path("m.safetensors")
+    with_filter().save(path)
+    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": filter}))
+    refusal(path)
+
+
+def test_a_model_of_bytes_has_no_filter() -> None:
+    """Bytes have no lower case; a file that says otherwise is refused."""
+    with pytest.raises(ValueError, match="no vocabulary"):
+        Vocabulary("bytes", "".join(map(chr, range(256))), "letters")
+    path = Path("m.safetensors")
+    tiny(symbols="".join(map(chr, range(256)))).save(path)
+    path.write_bytes(altered(path.read_bytes(), {"vocabulary.kind": "bytes"}))
+    assert load(path).vocabulary.kind == "bytes"
+    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": "letters"}))
+    refusal(path)
+
+
+def test_a_prompt_is_filtered() -> None:
+    """Capitals and punctuation in it are no unknown characters."""
+    vocabulary = with_filter().vocabulary
+    np.testing.assert_array_equal(vocabulary.encode("A, B--c!"), vocabulary.encode("a b c "))
+    with pytest.raises(UnknownCharacterError, match="'d'"):
+        vocabulary.encode("A, D")
+
+
+def test_commands_filter_what_they_are_asked() -> None:
+    """`predict-next`, `sample` and `eval` understand a text as it was before it was filtered."""
+    with_filter().save(Path("m.safetensors"))
+    assert Stepper(load(Path("m.safetensors"))).vocabulary.filter == "letters"
+    shouted = answer("predict-next", "A -- B,", "-m", "m.safetensors", "--json")
+    plain = answer("predict-next", "a b ", "-m", "m.safetensors", "--json")
+    for key in ("entropy_bits", "characters", "predictions"):
+        assert shouted.get(key) == plain.get(key)
+    assert call("sample", "A--", "-m", "m.safetensors", "-n", "5", "--seed", "1").exit_code == 0
+    shouting, quiet = write("A.txt", "A, B? C!"), write("b.txt", "a b c ")
+    scores = [
+        answer("eval", "-m", "m.safetensors", "-c", name, "--json")["nats_per_character"] for name in (shouting, quiet)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_with_a_filter_can_be_scored_sampled_and_gone_on_with() -> None:
+    """Its own text is read through the filter again, by `eval` and by `--resume`."""
+    name = write("a.txt", STORY * 40)
+    options = ["--set", "vocab.filter=letters", *SHORT, "--seed", "3", "--sample-length", "5"]
+    trained = call("train", "-c", name, *options, "--out", "run")
+    assert trained.exit_code == 0, trained.stderr
+    assert "vocab.filter letters" in trained.stderr
+    assert load(Path("run/best.safetensors")).vocabulary.filter == "letters"
+    assert answer("eval", "-m", "run", "--json")["characters"] > 0
+    resumed = call("train", "--resume", "run", "--set", "train.steps=8", "--sample-length", "0")
+    assert resumed.exit_code == 0, resumed.stderr
+    refused = call("train", "--resume", "run", "--set", "vocab.filter=none")
+    assert refused.exit_code == 2
+    other = call("train", "--resume", "run", "--set", "train.steps=9", "-c", write("b.txt", "THE hare!"), "--new-text")
+    assert other.exit_code == 0, other.stderr
+
+
+@given(text=TEXTS)
+@settings(max_examples=100, deadline=None)
+def test_a_vocabulary_with_a_filter_encodes_what_is_left_or_tells(text: str) -> None:
+    """Whatever is asked: ids of the filtered text, or one line."""
+    left = filtered(text, "letters")
+    vocabulary = Vocabulary("characters", "".join(sorted(set(left))), "letters")
+    assert vocabulary.decode(vocabulary.encode(text)) == left
+    if left:
+        with pytest.raises(CharlmError):
+            Vocabulary("characters", "".join(sorted(set(left)))[1:] or "\n", "letters").encode(text)
+
+
+def test_the_blank_of_a_text_to_fill_may_be_a_letter_or_a_space(make_model: Callable[..., ModelFile]) -> None:
+    """What the filter makes of the text beside it is no blank."""
+    file = make_model(symbols=" abcx", direction="both")
+    replace(file, vocabulary=Vocabulary("characters", " abcx", "letters")).save(Path("letters.safetensors"))
+    for text, blank in (("X x", "x"), ("a1b c", " ")):
+        found = answer("fill", text, "--blank", blank, "-m", "letters.safetensors", "--json")
+        assert len(found["blanks"]) == 1

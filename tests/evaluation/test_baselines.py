@@ -1,0 +1,137 @@
+"""The counting baselines against the same formulas over dictionaries, and against what is known exactly."""
+
+from __future__ import annotations
+
+import bz2
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.data.corpus import split
+from charlm.evaluation.baselines import baselines, kneser_ney
+from charlm.vocab import Vocabulary
+
+YARDSTICK = Path(__file__).parents[3] / "shared" / "corpora" / "tinyshakespeare.txt"
+
+
+def by_dictionary(train: list[int], text: list[int], num_symbols: int, order: int) -> float:
+    """Score a text with modified Kneser-Ney, one n-gram at a time."""
+    grams = {n: Counter(tuple(train[i : i + n]) for i in range(len(train) - n + 1)) for n in range(1, order + 2)}
+    counts: dict[int, dict[tuple[int, ...], int]] = {order: dict(grams[order])}
+    for n in range(1, order):
+        before = defaultdict(set)
+        for gram in grams[n + 1]:
+            before[gram[1:]].add(gram[0])
+        counts[n] = {gram: len(before[gram]) for gram in grams[n]}
+
+    discounts = {}
+    for n in range(1, order + 1):
+        occur = Counter(counts[n].values())
+        n1, n2, n3, n4 = (max(1, occur[k]) for k in (1, 2, 3, 4))
+        y = n1 / (n1 + 2 * n2)
+        raw = [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
+        discounts[n] = [0.0, *(min(max(d, 0.1), k - 0.1) for k, d in enumerate(raw, start=1))]
+
+    def probability(context: tuple[int, ...], symbol: int) -> float:
+        n = len(context) + 1
+        lower = probability(context[1:], symbol) if context else 1 / num_symbols
+        followers = {gram[-1]: count for gram, count in counts[n].items() if gram[:-1] == context}
+        total = sum(followers.values())
+        if not total:
+            return lower
+        spared = sum(discounts[n][min(count, 3)] for count in followers.values())
+        count = followers.get(symbol, 0)
+        return (count - discounts[n][min(count, 3)]) / total + spared / total * lower
+
+    def of(i: int) -> float:
+        return probability(tuple(text[max(0, i - order + 1) : i]), text[i])
+
+    # A context shorter than the order, at the start of the text, is scored with shorter n-grams of the same model.
+    return -sum(math.log(of(i)) for i in range(len(text))) / len(text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.lists(st.integers(0, 3), min_size=1, max_size=20),
+    st.integers(1, 4),
+)
+def test_counts_in_arrays_score_as_counts_in_dictionaries(train: list[int], text: list[int], order: int) -> None:
+    """For any short text and any order the two programs agree."""
+    found = kneser_ney(np.array(train, dtype=np.uint8), np.array(text, dtype=np.uint8), 4, order)
+    expected = [by_dictionary(train, text, 4, n) for n in range(1, order + 1)]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_the_probabilities_of_what_may_follow_sum_to_one(order: int) -> None:
+    """After any context, seen or not, all symbols together have probability 1."""
+    train = np.random.default_rng(0).integers(5, size=300).astype(np.uint8)
+    for context in ([0, 1], [4, 4], []):
+        total = 0.0
+        for symbol in range(6):
+            text = np.array([*context, symbol], dtype=np.uint8)
+            nats = kneser_ney(train, text, 6, order)[-1] * len(text)
+            before = kneser_ney(train, text[:-1], 6, order)[-1] * (len(text) - 1) if context else 0.0
+            total += math.exp(before - nats)
+        assert total == pytest.approx(1)
+
+
+def test_a_text_of_one_repeated_character_costs_next_to_nothing() -> None:
+    """What always comes is expected."""
+    ids = np.zeros(500, dtype=np.uint8)
+    assert kneser_ney(ids, ids, 4, 3)[-1] < 0.01
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_training_text_shorter_than_the_order_is_no_obstacle(length: int) -> None:
+    """Longer n-grams that do not exist fall back on shorter ones."""
+    ids = np.zeros(length, dtype=np.uint8)
+    assert all(math.isfinite(nats) for nats in kneser_ney(ids, ids, 2, 7))
+
+
+def test_the_rows_are_what_their_names_say() -> None:
+    """Uniform is log2 V, unigram is near the entropy of the counts, a compressor's is the bytes it adds."""
+    text = " ".join(np.random.default_rng(0).choice(["the", "cat", "sat", "on", "mat", "and", "dog", "log"], 600))[
+        :2040
+    ]
+    vocabulary = Vocabulary.of_characters(text)
+    ids = vocabulary.encode(text)
+    train, held_out = ids[:1800], ids[1800:]
+    rows = {row.name: row for row in baselines(train, held_out, vocabulary)}
+    assert rows["uniform"].bits_per_character == math.log2(len(vocabulary))
+    p = np.bincount(train, minlength=len(vocabulary)) / len(train)
+    assert rows["unigram"].bits_per_character == pytest.approx(-np.log2(p[held_out]).mean(), rel=0.05)
+    added = len(bz2.compress(text.encode(), 9)) - len(bz2.compress(text[:1800].encode(), 9))
+    assert rows["bz2"].bits_per_character == 8 * added / len(held_out)
+    (counting,) = (row for name, row in rows.items() if "Kneser-Ney" in name)
+    assert counting.bits_per_character < rows["unigram"].bits_per_character
+
+
+def test_a_compressor_that_a_longer_text_makes_shorter_says_nothing() -> None:
+    """By a few bytes of a text that repeats itself; no figure is below 0, nor is -0.0."""
+    text = "the cat sat on the mat and the dog sat on the log. " * 40
+    assert len(bz2.compress(text.encode(), 9)) <= len(bz2.compress(text[:1800].encode(), 9))
+    vocabulary = Vocabulary.of_characters(text)
+    ids = vocabulary.encode(text)
+    rows = list(baselines(ids[:1800], ids[1800:], vocabulary))
+    assert "bz2" not in [row.name for row in rows]
+    assert all(row.bits_per_character > 0 for row in rows)
+    alone = Vocabulary.of_characters("a")
+    unigram = next(row for row in baselines(alone.encode("a" * 50), alone.encode("aa"), alone) if row.name == "unigram")
+    assert str(unigram.bits_per_character) == "0.0"
+
+
+@pytest.mark.skipif(not YARDSTICK.is_file(), reason="tiny Shakespeare is not beside this checkout")
+def test_tiny_shakespeare_costs_what_was_published() -> None:
+    """Nats per character for contexts of 0 to 6 characters, as measured by others on the same split."""
+    text = YARDSTICK.read_text(encoding="utf-8")
+    vocabulary = Vocabulary.of_characters(text)
+    parts = split(vocabulary.encode(text), 0.1, 0.0)
+    found = kneser_ney(parts.train, parts.validation, len(vocabulary), 7)
+    assert found == pytest.approx([3.3473, 2.4835, 2.0381, 1.7191, 1.5612, 1.5226, 1.5165], abs=1e-4)

@@ -1,0 +1,313 @@
+"""Runs side by side: figures by hand, notes where they measure different things, and folders that are no runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm.checkpoint import ModelFile
+from charlm.errors import ModelFileError, RunError
+from charlm.evaluation.compare import Comparison, compare
+from tests.helpers.commands import SHORT, answer, call
+from tests.helpers.training import begin, interrupt
+
+Make = Callable[..., ModelFile]
+BITS = "validation_bits_per_character"
+
+
+def record(step: Any, seconds: Any, bits: Any = None, **others: Any) -> dict[str, Any]:
+    """Return a record as training writes it."""
+    values = {"step": step, "seconds": seconds, "characters_per_second": 100.0, BITS: bits} | others
+    return {name: value for name, value in values.items() if value is not None or name == BITS}
+
+
+@pytest.fixture
+def make_run(make_model: Make) -> Callable[..., Path]:
+    """Return a function that makes a run folder of these records."""
+
+    def make(name: str, *lines: dict[str, Any] | str | bytes, best: Any = 2.0, **parts: Any) -> Path:
+        sizes = {key: parts.pop(key) for key in ("cell", "num_layers", "hidden_size", "symbols") if key in parts}
+        metrics = {"step": 1, "seconds": 0.1} | ({} if best is None else {BITS: best}) | parts.pop("metrics", {})
+        model = make_model(**sizes)
+        model = replace(model, metrics=metrics, config=model.config | parts.pop("config", {}), **parts)
+        folder = Path(name)
+        folder.mkdir(parents=True)
+        model.save(folder / "best.safetensors")
+        texts = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
+        encoded = [line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass") for line in texts]
+        (folder / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in encoded))
+        return folder
+
+    return make
+
+
+def by_run(comparison: Comparison) -> dict[str, Any]:
+    """Return the rows by name."""
+    return {row.run: row for row in comparison.rows}
+
+
+Maker = Callable[..., Path]
+FIRST = [record(10, 2.0, 4.0), record(15, 3.0), record(20, 4.0, 3.0), record(40, 8.0, 2.0)]
+SECOND = [record(5, 1.0, 5.0), record(10, 3.0, 3.5), record(25, 6.0, 2.5, characters_per_second=400.0)]
+
+
+def test_figures_are_on_the_straight_line_between_validations(make_run: Maker) -> None:
+    """At 6 s the first run is half way from 3 to 2 bits, and at step 25 a quarter."""
+    found = compare([make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)])
+    assert (found.equal_seconds, found.equal_steps, found.unit) == (6.0, 25, "character")
+    rows = by_run(found)
+    assert (rows["a"].at_equal_time, rows["a"].at_equal_steps, rows["a"].best) == (2.5, 2.75, 1.9)
+    assert (rows["b"].at_equal_time, rows["b"].at_equal_steps, rows["b"].best) == (2.5, 2.5, 2.4)
+    assert (rows["a"].seconds, rows["a"].steps, rows["b"].seconds, rows["b"].steps) == (8.0, 40, 6.0, 25)
+    assert (rows["a"].characters_per_second, rows["b"].characters_per_second) == (100.0, 100.0)
+    assert found.notes == []
+
+
+def test_before_the_first_validation_there_is_nothing(make_run: Maker) -> None:
+    """No figure is made up for a time at which nothing was measured; after the last it stays."""
+    short = make_run("short", record(2, 0.5, 6.0), record(3, 0.75))
+    rows = by_run(compare([short, make_run("long", *FIRST)]))
+    assert (rows["long"].at_equal_time, rows["long"].at_equal_steps) == (None, None)
+    assert (rows["short"].at_equal_time, rows["short"].at_equal_steps) == (6.0, 6.0)
+
+
+def test_the_best_comes_first(make_run: Maker) -> None:
+    """In the order of all that was held out; a run without that is last."""
+    paths = [make_run(name, *FIRST, best=best) for name, best in (("c", 3.0), ("n", None), ("a", 1.0), ("b", 2.0))]
+    assert [row.run for row in compare(paths).rows] == ["a", "b", "c", "n"]
+    assert compare(paths).rows[-1].best is None
+
+
+def test_a_run_is_compared_with_itself(make_run: Maker) -> None:
+    """Named twice it is there twice, with the same figures."""
+    path = make_run("a", *FIRST)
+    one, other = compare([path, path]).rows
+    assert one == other
+    assert one.at_equal_time == 2.0
+
+
+def test_parameters_and_cell_are_those_of_the_model(make_run: Maker) -> None:
+    """Also of a model of another direction."""
+    rows = by_run(compare([make_run("a", cell="gru", num_layers=2, hidden_size=7), make_run("b")]))
+    assert (rows["a"].cell, rows["b"].cell) == ("gru 2x7", "lstm 1x12")
+    # Embedding, two layers, output: of 10 symbols, 5 numbers each and 7 units.
+    assert rows["a"].parameters == 11 * 5 + 3 * 7 * (5 + 7 + 2) + 3 * 7 * (7 + 7 + 2) + 10 * 7 + 10
+
+
+def test_what_differs_is_told(make_run: Maker) -> None:
+    """Texts, parts held out, symbols, machines: each once, and nothing that is the same."""
+    same = make_run("same", *FIRST)
+    corpus = {"name": "other", "sha256": "1" * 64}
+    assert compare([same, make_run("text", corpus=corpus)]).notes == ["they learned different texts"]
+    data = {"data": {"corpus": ["x"], "validation_fraction": 0.2, "test_fraction": 0.0}}
+    assert compare([same, make_run("part", config=data)]).notes == ["they hold out different parts"]
+    assert compare([same, make_run("symbols", symbols="\n abcdefgz")]).notes == ["they count different symbols"]
+    (note,) = compare([same, make_run("machine", runtime={"threads": 7})]).notes
+    assert "threads" in note
+
+
+def test_what_sees_both_sides_is_told(make_run: Maker) -> None:
+    """Real runs, trained: one of both directions beside one that reads from the left, and beside its like."""
+    for name, direction in (("f", "forward"), ("b", "backward"), ("m", "both"), ("n", "both")):
+        training = begin(name, model__direction=direction)
+        interrupt(training, 100)
+        training.measure_best()
+    mixed = compare([Path("f"), Path("m"), Path("b")])
+    assert mixed.notes == ["some see both sides of what they predict"]
+    rows = by_run(mixed)
+    assert (rows["f"].cell, rows["b"].cell, rows["m"].cell) == ("lstm 1x16", "lstm 1x16 backward", "lstm 1x16 both")
+    assert all(row.best and row.at_equal_steps and row.characters_per_second for row in mixed.rows)
+    alike = compare([Path("m"), Path("n")])
+    assert alike.notes == []
+    assert alike.rows[0].best == alike.rows[1].best
+    assert (alike.unit, alike.per) == ("character", "masked character")
+
+
+def test_bytes_are_counted_as_bytes(make_run: Maker) -> None:
+    """Their records have other names."""
+    for name in ("one", "two"):
+        result = call("train", "--corpus", write_text(), "--out", name, *SHORT, "--set", "vocab=bytes", "--seed", "1")
+        assert result.exit_code == 0, result.stderr
+    found = compare([Path("one"), Path("two")])
+    assert found.unit == "byte"
+    for row in found.rows:
+        assert row.best is not None
+        assert row.at_equal_steps is not None
+        assert row.characters_per_second
+    assert "bytes/s" in found.to_markdown()
+
+
+def write_text() -> str:
+    """Write a text and return its name."""
+    Path("hare.txt").write_text("the hare and the fox. " * 100)
+    return "hare.txt"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["", "\n\n"],
+        ["{", "null", "[]", "3", '"x"', "{}", '{"step": 1}', "[" * 50_000, b"\xff\xfe\0", "NaN"],
+        [record("1", 1.0, 3.0), record(1, "1", 3.0), record(True, 1, 3.0), record(-1, 1, 3.0), record(1, -1.0, 3.0)],
+        ['{"step": NaN, "seconds": 1}', '{"step": 1, "seconds": Infinity}', '{"step": 1e999, "seconds": 1}'],
+    ],
+    ids=["empty", "blank", "no records", "other types", "no numbers"],
+)
+def test_what_is_no_record_is_not_read(make_run: Maker, lines: list[Any]) -> None:
+    """Nor does it keep the other records from being read."""
+    assert by_run(compare([make_run("none", *lines), make_run("b", *SECOND)]))["none"].at_equal_steps is None
+    rows = by_run(compare([make_run("some", *lines, *FIRST), Path("b")]))
+    assert (rows["some"].at_equal_time, rows["some"].steps) == (2.5, 40)
+
+
+NO_BITS: list[Any] = [float("nan"), float("inf"), -1.0, "2", [], {}, True, 10**4000]
+NO_PACES: list[Any] = [float("nan"), 1e999, "9", [], False, 10**4000]
+STRANGE: list[Any] = [
+    *(record(30, 5.0, value) for value in NO_BITS),
+    *(record(30, 5.0, 2.0, characters_per_second=value) for value in NO_PACES),
+    '{"step": 30, "seconds": 5.0, "characters_per_second": null}',
+    *(record(value, 5.0, 2.0) for value in (1e308, 10**4000, 2.5)),
+    *(record(30, value, 2.0) for value in (1e308, 10**4000, 0)),
+]
+
+
+@pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
+@pytest.mark.parametrize("only", [True, False])
+def test_strange_numbers_make_no_trouble(make_run: Maker, line: Any, only: bool) -> None:
+    """A damaged or a stranger's record: no traceback, a table of so many columns, and JSON that parses strictly."""
+    make_run("strange", *([line] if only else [*FIRST, line]))
+    make_run("b", *SECOND)
+    result = call("compare", "strange", "b")
+    assert result.exit_code == 0, result.stderr
+    assert_table(result.stdout, 2)
+    assert_strict(call("compare", "strange", "b", "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"step": 10**4000}, {"seconds": 10**4000}, {"seconds": None}, {BITS: "1"}, {BITS: float("nan")}]
+)
+def test_strange_metrics_of_a_model_make_no_trouble(make_run: Maker, metrics: dict[str, Any]) -> None:
+    """A model file may come from anyone."""
+    make_run("strange", *FIRST, metrics=metrics)
+    make_run("b", *SECOND)
+    result = call("compare", "strange", "b")
+    assert result.exit_code in (0, 1), result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("data", [None, [], "x", 3, {"validation_fraction": []}])
+def test_strange_settings_of_a_model_make_no_trouble(make_run: Maker, data: Any) -> None:
+    """What it says of its text is believed as little."""
+    make_run("strange", *FIRST, config={"data": data})
+    make_run("b", *SECOND)
+    result = call("compare", "strange", "b")
+    assert result.exit_code in (0, 1), result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+
+
+def assert_strict(text: str) -> Any:
+    """Parse JSON that has none of the numbers that JSON has not."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
+    """Parse a table of markdown: a head, a rule, rows, all of as many cells; return the rows."""
+    lines = markdown.rstrip("\n").split("\n")
+    assert len(lines) == num_rows + 2
+    table = [[cell.strip() for cell in line.replace("\\|", "\0").split("|")[1:-1]] for line in lines]
+    assert {len(row) for row in table} == {9}
+    assert all(set(cell) <= set("-:") and "-" in cell for cell in table[1])
+    return table[2:]
+
+
+def test_the_command_prints_a_table(make_run: Maker) -> None:
+    """On stdout, with the figures; notes and the unit on stderr."""
+    make_run("a", *FIRST, best=1.9)
+    make_run("b", best=None, corpus={"sha256": "1" * 64})
+    result = call("compare", "a", "b")
+    one, other = assert_table(result.stdout, 2)
+    assert one[0] == "a"
+    assert one[3:] == ["100", "8.0", "40", "-", "-", "1.9000"]
+    assert other[3:] == ["-", "0.1", "1", "-", "-", "-"]
+    assert "note: they learned different texts" in result.stderr
+    assert "bits per character" in result.stderr
+
+
+def test_json_is_the_same_for_programs(make_run: Maker) -> None:
+    """One line with rows, where they are looked at, and notes."""
+    make_run("a", *FIRST)
+    make_run("b", *SECOND)
+    values = answer("compare", "a", "b", "--json")
+    assert values == json.loads(json.dumps(compare([Path("a"), Path("b")]).to_json()))
+    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes"}
+    assert_strict(call("compare", "a", "b", "--json").stdout)
+
+
+@pytest.mark.parametrize("name", ["a|b", "a\nb", "a\x1b[31mb", "a\x07b", "a\u2028b", "a\u202eb", "a\\", "a\\|b", "狐"])
+def test_no_name_breaks_the_table(make_run: Maker, name: str) -> None:
+    """Nor talks to the terminal."""
+    make_run(name, *FIRST)
+    make_run("b", *SECOND)
+    result = call("compare", name, "b")
+    assert_table(result.stdout, 2)
+    assert all(line.isprintable() for line in result.stdout.split("\n"))
+    assert {row["run"] for row in answer("compare", name, "b", "--json")["rows"]} == {name, "b"}
+
+
+def test_what_is_no_run_is_refused(make_run: Maker) -> None:
+    """Missing, an empty folder, a damaged model: one line that names it. A run's model file stands for the run."""
+    make_run("a", *FIRST)
+    Path("empty").mkdir()
+    damaged = make_run("damaged")
+    (damaged / "best.safetensors").write_bytes(b"no model")
+    for name in ("missing", "empty", "damaged", "x" * 300, ""):
+        result = call("compare", "a", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("error: ")
+        assert (name in result.stderr) or len(name) > 200
+        assert len(result.stderr.splitlines()) <= 2
+    (row,) = compare([Path("a/best.safetensors")]).rows
+    assert row.steps == compare([Path("a")]).rows[0].steps
+    with pytest.raises(RunError, match="missing"):
+        compare([Path("missing")])
+    with pytest.raises(ModelFileError, match="damaged"):
+        compare([damaged])
+
+
+def test_metrics_that_are_no_file_are_no_records(make_run: Maker) -> None:
+    """A folder or a pipe in their place is not waited for."""
+    for name, put in (("pipe", os.mkfifo), ("folder", os.mkdir)):
+        path = make_run(name) / "metrics.jsonl"
+        path.unlink()
+        put(path)
+        assert compare([Path(name)]).rows[0].at_equal_time is None
+
+
+def test_a_run_that_has_validated_nothing_yet_is_named_as_that() -> None:
+    """It has a model of its last step, with which all other commands work."""
+    training = begin("early")
+    interrupt(training, 1)
+    assert not training.run.best.exists()
+    result = call("compare", "early")
+    assert result.exit_code == 0 or "validated" in result.stderr
+
+
+def test_without_names_all_runs_here_are_compared(make_run: Maker) -> None:
+    """Those in `runs/`, as other commands take the newest of them; where there are none it is said."""
+    assert "holds none" in call("compare").stderr
+    for name in ("one", "two"):
+        Path("runs").mkdir(exist_ok=True)
+        make_run(name, *FIRST).rename(Path("runs") / name)
+    Path("runs/no-run").mkdir()
+    assert {row["run"] for row in answer("compare", "--json")["rows"]} == {"runs/one", "runs/two"}

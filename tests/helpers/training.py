@@ -1,0 +1,144 @@
+"""Small runs for the tests: begun, interrupted, taken up again, compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from charlm import config_file as settings
+from charlm.checkpoint import load
+from charlm.config import Config
+from charlm.data import corpus as corpora
+from charlm.nn.runtime import Runtime, bf16_works
+from charlm.run_folder import RunFolder
+from charlm.training.schedule import Clock
+from charlm.training.trainer import Training
+
+BF16_WORKS = bf16_works(torch.device("cpu"))
+needs_bf16 = pytest.mark.skipif(not BF16_WORKS, reason="bf16 does not work on this processor")
+TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
+
+
+class Hours:
+    """A clock that goes on only when told, so that hours go by in no time."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        """Return what it shows."""
+        return self.seconds
+
+    def spend(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        """Let every call of these methods of a training take so many seconds: `learn_block=3.0`."""
+        for name, duration in seconds.items():
+            monkeypatch.setattr(Training, name, self._slow(getattr(Training, name), duration))
+
+    def _slow(self, method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slow(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            self.seconds += seconds
+            return result
+
+        return slow
+
+
+def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None = None, **changes: Any) -> Training:
+    """Set up a small run."""
+    Path("text.txt").write_text(text, encoding="utf-8")
+    flags = {
+        "model.hidden_size": 16,
+        "model.embedding_size": 8,
+        "model.dropout": 0.0,
+        "model.weight_dropout": 0.0,
+        "train.steps": 20,
+        "train.batch_size": 4,
+        "train.block_size": 10,
+        "train.evaluations": 4,
+        "train.precision": "fp32",
+        "train.threads": 1,
+        "seed": 3,
+        "data.corpus": "text.txt",
+    }
+    flags |= {key.replace("__", "."): value for key, value in changes.items()}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""), now)
+
+
+def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Training:
+    """Set up a run with these settings."""
+    text = corpora.load(config.data.corpus)
+    runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
+    return Training(config, text, run, runtime, Clock(now) if now else None)
+
+
+def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Training:
+    """Take up a run, perhaps with other settings of `train`."""
+    last = load(run.last)
+    flags = {key.replace("__", "."): value for key, value in changes.items()}
+    training = training_of(settings.override(last.config, (), flags), run, now)
+    training.restore(last)
+    training.reopen()
+    run.truncate_metrics(training.progress.step)
+    return training
+
+
+def stop_after(steps: int) -> Iterator[bool]:
+    """Say no so often, then yes for ever."""
+    for _ in range(steps):
+        yield False
+    while True:
+        yield True
+
+
+def interrupt(training: Training, steps: int) -> None:
+    """Learn so many blocks and stop."""
+    answers = stop_after(steps)
+    for _ in training.learn(lambda: next(answers)):
+        pass
+
+
+def records(training: Training, by: str | None = None) -> list[dict[str, Any]]:
+    """Read the lines of `metrics.jsonl` that came by share of the run, or `by="clock"`."""
+    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    return [line for line in lines if line.get("by") == by]
+
+
+def poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+    """Make some calls of the model return NaN."""
+    forward, count = training.model.forward, iter(range(10**9))
+
+    def poisoned(*arguments: Any) -> Any:
+        logits_TBV, state = forward(*arguments)
+        return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
+
+    monkeypatch.setattr(training.model, "forward", poisoned)
+    # Evaluation would use up calls of its own.
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+
+
+def metrics(training: Training) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl` without what depends on the clock: records that come by it, figures that are of it."""
+    lines = records(training)
+    return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
+
+
+def assert_same_run(one: Training, other: Training) -> None:
+    """Compare everything two runs have written, bit for bit."""
+    for file in ("best", "last"):
+        mine, yours = (load(getattr(training.run, file)) for training in (one, other))
+        assert mine.arrays.keys() == yours.arrays.keys()
+        for name, array in mine.arrays.items():
+            np.testing.assert_array_equal(array, yours.arrays[name], err_msg=f"{file} {name}")
+        times = ("seconds",)
+        assert {k: v for k, v in mine.metrics.items() if k not in times} == {
+            k: v for k, v in yours.metrics.items() if k not in times
+        }
+    assert metrics(one) == metrics(other)

@@ -1,0 +1,274 @@
+"""Cells explained: equations, parameters as torch counts them, and a real step that satisfies its equations."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.errors import UnknownCharacterError, UsageError
+from charlm.inference.explain import Step, cells, describe, take_step
+from charlm.inference.stepper import Stack
+from charlm.nn.model import build
+from charlm.vocab import Vocabulary
+from tests.helpers.commands import answer, call
+
+Make = Callable[..., ModelFile]
+BYTES = "".join(map(chr, range(256)))
+# What the equations call the gates.
+LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z", "candidate": "[gn]"}
+SIZES = [(64, 512, 1, 65), (0, 7, 1, 3), (0, 5, 3, 10), (3, 1, 2, 1), (8, 24, 4, 300)]
+
+
+def directed(model: ModelFile, direction: str) -> ModelFile:
+    """Return a model of the same layers that reads in another direction, or in both with the same layers twice."""
+    arrays, settings = dict(model.arrays), model.config["model"] | {"direction": direction}
+    if direction == "both":
+        arrays |= {f"backward_{name}": array[::-1] for name, array in arrays.items() if name.startswith("layers")}
+        arrays["output.weight"] = np.concatenate([arrays["output.weight"]] * 2, axis=1)
+    return replace(model, arrays=arrays, config=model.config | {"model": settings})
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_there_is_an_equation_for_each_gate(make_model: Make, cell: str) -> None:
+    """And for each part of the state; the parameters of the Python function are no part of it."""
+    text = describe({"cell": cell, "embedding_size": 4, "hidden_size": 3, "num_layers": 1}, 5).text
+    gates = take_step(make_model(cell), "abc").gates
+    assert tuple(gates) == CELLS[cell].gates
+    names = set(gates) if cell not in ("rnn", "rnn-relu") else set()
+    for name in names:
+        assert re.search(rf"^{LETTERS[name]} = ", text, re.MULTILINE), name
+    for part in CELLS[cell].state:
+        assert re.search(rf"^{part[0]}' = ", text, re.MULTILINE), part
+    assert "Args:" not in text
+    assert text == text.strip()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_parameters_are_as_many_as_torch_has(cell: str, sizes: tuple[int, int, int, int]) -> None:
+    """In each part and in all, also of both directions and with a learned beginning."""
+    embedding, hidden, layers, symbols = sizes
+    settings = {"cell": cell, "embedding_size": embedding, "hidden_size": hidden, "num_layers": layers}
+    for others in ({}, {"direction": "backward"}, {"direction": "both", "initial_state": "learned"}):
+        module = build(settings | others, symbols)
+        counts = describe(settings | others, symbols).parameters
+        assert counts["all"] == sum(parameter.numel() for parameter in module.parameters())
+        assert counts["all"] == sum(count for part, count in counts.items() if part != "all")
+        assert counts["output"] == sum(parameter.numel() for parameter in module.output.parameters())
+        assert counts["recurrent layers"] == sum(
+            parameter.numel() for layer in module.all_layers for parameter in layer.parameters()
+        )
+        assert ("embedding" in counts) == bool(embedding)
+
+
+def weights_of(model: ModelFile, layer: int = 0) -> dict[str, Any]:
+    """Return the weights of one layer by their short names, in double precision."""
+    prefix = f"layers.{layer}."
+    return {
+        name.removeprefix(prefix).removesuffix("_l0"): array.astype(float)
+        for name, array in model.weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def sigma(x: Any) -> Any:
+    """Compute the logistic function."""
+    return 1 / (1 + np.exp(-x))
+
+
+def assert_state_follows(cell: str, step: Step) -> None:
+    """Recompute the new state of the unit from its gates and its old state."""
+    old, gates, new = step.old_state, step.gates, step.new_state
+    if cell == "lstm":
+        memory = gates["forget"] * old["cell"] + gates["input"] * gates["candidate"]
+        assert new["cell"] == pytest.approx(memory, abs=1e-6)
+        assert new["hidden"] == pytest.approx(gates["output"] * math.tanh(memory), abs=1e-6)
+    elif cell == "gru":
+        mixed = (1 - gates["update"]) * gates["candidate"] + gates["update"] * old["hidden"]
+        assert new["hidden"] == pytest.approx(mixed, abs=1e-6)
+    elif cell == "mingru":
+        mixed = (1 - gates["update"]) * old["hidden"] + gates["update"] * gates["candidate"]
+        assert new["hidden"] == pytest.approx(mixed, abs=1e-6)
+    else:
+        assert new["hidden"] == gates["candidate"]
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "had a bad cab\n"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
+def test_the_numbers_satisfy_the_equations(make_model: Make, cell: str, num_layers: int, text: str) -> None:
+    """The new state is what gates and old state make, which is the state after all before the last character."""
+    model = make_model(cell, num_layers)
+    step = take_step(model, text)
+    assert_state_follows(cell, step)
+    assert (step.before, step.name) == (text[:-1], model.vocabulary.name(model.vocabulary.symbols.index(text[-1])))
+    assert step.layer == num_layers
+    if len(text) > 1:
+        stack = Stack(model)
+        state = stack.read([len(model.vocabulary), *model.vocabulary.encode(text[:-1])], stack.start(1))
+        assert step.old_state["hidden"] == pytest.approx(float(state[-1][0][0, step.unit]), abs=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
+def test_the_unit_is_the_one_that_puts_out_most(make_model: Make, cell: str) -> None:
+    """Of either sign, and the gates are made of the weights of that very unit: a first step by hand."""
+    for seed in range(8):
+        model = make_model(cell, seed=seed)
+        step = take_step(model, "cab")
+        stack = Stack(model)
+        states = [stack.start(1)]
+        for index in [len(model.vocabulary), *model.vocabulary.encode("cab")]:
+            states.append(stack.step(np.array([index]), states[-1]))
+        h = states[-1][-1][0][0]
+        assert step.unit == int(np.abs(h).argmax())
+        assert step.new_state["hidden"] == pytest.approx(float(h[step.unit]))
+        weights, old = weights_of(model), states[-2][-1][0][0].astype(float)
+        x = weights["weight_ih"] @ model.weights["embedding.weight"][model.vocabulary.symbols.index("b")]
+        sums = x + weights["bias_ih"]
+        if cell != "mingru":
+            sums = sums + weights["weight_hh"] @ old + weights["bias_hh"]
+        own = sums.reshape(-1, len(h))[:, step.unit]
+        first = {"lstm": "input", "gru": "reset", "rnn": "candidate", "mingru": "update"}[cell]
+        wanted = math.tanh(own[0]) if cell == "rnn" else sigma(own[0])
+        assert step.gates[first] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
+def test_a_backward_model_reads_from_the_end(make_model: Make, cell: str) -> None:
+    """Its last step reads the first character: the same step as of the reversed text from the left."""
+    model = make_model(cell, 2)
+    found = take_step(directed(model, "backward"), "had")
+    assert found == replace(take_step(model, "dah"), before="ad")
+    assert_state_follows(cell, found)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
+def test_of_both_directions_the_layers_from_the_left_are_shown(make_model: Make, cell: str) -> None:
+    """As if there were no others."""
+    model = make_model(cell, 2)
+    assert take_step(directed(model, "both"), "had") == take_step(model, "had")
+
+
+def test_what_was_read_is_told_as_it_was_read(make_model: Make) -> None:
+    """What is left out is not in it, what is replaced is in it as its replacement."""
+    model = make_model()
+    assert take_step(model, "aZbZ", "skip") == take_step(model, "ab")
+    assert take_step(model, "aZbZ", "replace=c") == take_step(model, "acbc")
+    backward = directed(model, "backward")
+    assert take_step(backward, "ZaZb", "skip") == take_step(backward, "ab")
+
+
+def test_a_byte_comes_after_the_bytes_before_it(make_model: Make) -> None:
+    """In the middle of a character too: what was read of it counts, as a mark."""
+    model = replace(make_model(symbols=BYTES), vocabulary=Vocabulary.of_bytes())
+    assert take_step(model, "狐a").before == "狐"
+    step = take_step(model, "aé")
+    assert (step.before, step.name) == ("a\ufffd", "byte 0xa9")
+    step = take_step(directed(model, "backward"), "éa")
+    assert (step.before, step.name) == ("\ufffda", "byte 0xc3")
+
+
+def test_letters_are_read_as_the_model_reads_them(make_model: Make) -> None:
+    """In lower case, one space for the rest; the command says so."""
+    model = replace(make_model(symbols=" abcdefgh"), vocabulary=Vocabulary("characters", " abcdefgh", "letters"))
+    assert take_step(model, "A--B, C") == take_step(model, "a b c")
+    assert take_step(model, "A, ").name == "space"
+    model.save(Path("letters.safetensors"))
+    result = call("explain", "--model", "letters.safetensors", "--text", "A--B")
+    assert "'a b'" in result.stderr
+
+
+def test_nothing_to_read_is_refused(make_model: Make) -> None:
+    """Empty, or empty after what it lacks is left out; what it lacks is named."""
+    model = make_model()
+    for text, unknown in (("", "error"), ("ZZ", "skip")):
+        with pytest.raises(UsageError, match="no character"):
+            take_step(model, text, unknown)
+    with pytest.raises(UnknownCharacterError, match="position 1"):
+        take_step(model, "aZ")
+
+
+# The command
+
+
+def test_without_a_cell_all_are_listed() -> None:
+    """A line for each, the same for programs."""
+    lines = call("explain").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(CELLS)
+    assert answer("explain", "--json") == cells()
+    assert all(cells().values())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
+    """As text and as JSON, by default of the sizes that training takes by default."""
+    values = answer("explain", cell, "--json")
+    assert values.keys() == {"cell", "text", "notation", "letters", "parameters", "step"}
+    assert tuple(values["letters"]) == CELLS[cell].gates
+    assert all(f"{letter} = " in values["text"] for letter in values["letters"].values())
+    assert (values["cell"], values["step"]) == (cell, None)
+    module = build({"cell": cell, "embedding_size": 64, "hidden_size": 512, "num_layers": 1}, 65)
+    assert values["parameters"]["all"] == sum(parameter.numel() for parameter in module.parameters())
+    shown = call("explain", cell).stdout
+    assert shown.startswith(f"{cell}: {values['text']}\n\n{values['notation']}\n")
+    assert f"{values['parameters']['all']:,}" in shown
+
+
+def test_sizes_are_taken() -> None:
+    """Each of them."""
+    sizes = ["--hidden-size", "8", "--embedding-size", "0", "--layers", "2", "--symbols", "9"]
+    module = build({"cell": "gru", "embedding_size": 0, "hidden_size": 8, "num_layers": 2}, 9)
+    found = answer("explain", "gru", *sizes, "--json")["parameters"]
+    assert found["all"] == sum(parameter.numel() for parameter in module.parameters())
+    for option, value in (("--layers", "0"), ("--hidden-size", "x"), ("--symbols", "0"), ("--embedding-size", "-1")):
+        assert call("explain", "gru", option, value).exit_code == 2
+
+
+def test_a_model_is_shown_with_a_step(model: str, make_model: Make) -> None:
+    """Its own cell and sizes, and the step as `take_step` has it."""
+    values = answer("explain", "--model", model, "--text", "had", "--json")
+    assert values["step"] == take_step(make_model(), "had").to_json()
+    assert values["parameters"]["all"] == sum(array.size for array in make_model().weights.values())
+    assert answer("explain", "lstm", "--model", model, "--json")["step"] is None
+    shown = call("explain", "--model", model, "--text", "had").stdout
+    unit = values["step"]["unit"]
+    assert f"unit {unit}," in shown
+    assert f"hidden h = {values['step']['new_state']['hidden']:+.6f}" in shown
+    assert f"forget f = {values['step']['gates']['forget']:+.6f}" in shown
+
+
+def test_sizes_do_not_go_with_a_model(model: str) -> None:
+    """The model has its own: what is asked for is refused, or it is what is shown."""
+    result = call("explain", "--model", model, "--hidden-size", "99", "--json")
+    assert result.exit_code == 2 or result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["lstn"], 2, "no cell `lstn`"),
+        ([""], 2, "no cell"),
+        (["LSTM"], 2, "no cell"),
+        (["gru", "--model", "small.safetensors"], 2, "is of the cell lstm, not gru"),
+        (["--model", "small.safetensors", "--text", ""], 2, "no character"),
+        (["--model", "small.safetensors", "--text", "aZ"], 1, "position 1"),
+        (["--model", "small.safetensors", "--text", "a", "--unknown", "no"], 2, "not a policy"),
+        (["--model", "missing.safetensors"], 1, "missing.safetensors"),
+        (["--text", "a"], 1, "there is no model here"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(model: str, arguments: list[str], code: int, said: str) -> None:
+    """And a hint, never a traceback."""
+    result = call("explain", *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) <= 2

@@ -1,0 +1,399 @@
+"""Blanks filled by a model of both directions, against the equations written down a second time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.config import Config, ModelConfig
+from charlm.errors import UnknownCharacterError, UsageError
+from charlm.evaluation.evaluate import evaluate
+from charlm.inference.fill import Filler, Filling
+from charlm.nn.model import build
+from charlm.vocab import Vocabulary
+from tests.helpers.commands import answer, call
+from tests.helpers.training import begin, interrupt
+
+Doubles = NDArray[np.float64]
+SYMBOLS = "\n abcdefgh"
+PLACES = {"beginning": ("", "cab fa\nd"), "middle": ("bad h", "gg\na"), "end": ("had a ba", ""), "alone": ("", "")}
+
+
+def make(
+    cell: str = "lstm", num_layers: int = 1, seed: int = 0, vocabulary: Vocabulary | None = None, **others: Any
+) -> ModelFile:
+    """Make a model of both directions with random weights."""
+    vocabulary = vocabulary or Vocabulary("characters", SYMBOLS)
+    sizes = {"cell": cell, "embedding_size": 5, "hidden_size": 12, "num_layers": num_layers, "direction": "both"}
+    config = Config(model=ModelConfig.model_validate(sizes | others), seed=seed).model_dump()
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for name, shape in expected_shapes(config, len(vocabulary)).items():
+        scale = 0.9 * shape[-1] ** -0.5 if "layers" in name else 1.0
+        arrays[name] = random.normal(0, scale, shape).astype(np.float32)
+    return ModelFile(arrays, vocabulary, config, {"step": 0}, {"name": "made up", "sha256": "0" * 64})
+
+
+def sigma(x: Doubles) -> Doubles:
+    """Compute the logistic function."""
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def after(cell: str, x: Doubles, weights: dict[str, Doubles], h: Doubles, c: Doubles) -> tuple[Doubles, Doubles]:
+    """Return h and c after one step, x being W x + b: each cell as its paper has it."""
+    size = len(h)
+    parts = [x[start : start + size] for start in range(0, len(x), size)]
+    if cell in ("mingru", "minlstm"):
+        if cell == "mingru":
+            z = sigma(parts[0])
+            return (1 - z) * h + z * parts[1], c
+        f, i = sigma(parts[0]), sigma(parts[1])
+        return f / (f + i) * h + i / (f + i) * parts[2], c
+    product = weights["weight_hh_l0"] @ h + weights["bias_hh_l0"]
+    hidden = [product[start : start + size] for start in range(0, len(x), size)]
+    sums = [part + other for part, other in zip(parts, hidden, strict=True)]
+    if cell == "rnn":
+        return np.tanh(sums[0]), c
+    if cell == "rnn-relu":
+        return np.maximum(sums[0], 0), c
+    if cell in ("gru", "gru-reset-before"):
+        r, z = sigma(sums[0]), sigma(sums[1])
+        inner = r * hidden[2]
+        if cell == "gru-reset-before":
+            inner = weights["weight_hh_l0"][2 * size :] @ (r * h) + weights["bias_hh_l0"][2 * size :]
+        return (1 - z) * np.tanh(parts[2] + inner) + z * h, c
+    if cell == "lstm-coupled":
+        f, new, last = sigma(sums[0]), np.tanh(sums[1]), sums[2]
+        i = 1 - f
+    else:
+        p = weights.get("peephole_l0", np.zeros((3, size)))
+        i, f, new, last = sigma(sums[0] + p[0] * c), sigma(sums[1] + p[1] * c), np.tanh(sums[2]), sums[3]
+    c = f * c + i * new
+    if "peephole_l0" in weights:
+        last = last + weights["peephole_l0"][2] * c
+    return sigma(last) * np.tanh(c), c
+
+
+def hidden_after(model: ModelFile, stack: str, ids: Sequence[int]) -> Doubles:
+    """Return what the last layer of a stack puts out after these inputs, in double precision."""
+    settings, weights = model.config["model"], {name: array.astype(float) for name, array in model.weights.items()}
+    inputs = list(weights.get("embedding.weight", np.eye(len(model.vocabulary) + 1))[list(ids)])
+    for layer in range(settings["num_layers"]):
+        own = {name: weights.get(f"{stack}.{layer}.{name}") for name in CELLS[settings["cell"]].weight_shapes(1, 1)}
+        of_layer = {name: array for name, array in own.items() if array is not None}
+        start = np.zeros((2, settings["hidden_size"]))
+        if "initial_state" in weights:
+            learned = weights["initial_state"][:, layer + (settings["num_layers"] if stack != "layers" else 0)]
+            start[: len(learned)] = learned
+        h, c = start
+        for step, x in enumerate(inputs):
+            gates = of_layer["weight_ih_l0"] @ x + of_layer["bias_ih_l0"]
+            h, c = after(settings["cell"], gates, of_layer, h, c)
+            inputs[step] = h
+    return np.asarray(inputs[-1])
+
+
+def expected(model: ModelFile, left: Sequence[int], right: Sequence[int]) -> Doubles:
+    """Return the probabilities of what stands between two parts."""
+    edge, weights = len(model.vocabulary), model.weights
+    from_left = hidden_after(model, "layers", [edge, *left])
+    from_right = hidden_after(model, "backward_layers", [edge, *reversed(right)])
+    logits = weights["output.weight"] @ np.concatenate([from_left, from_right]) + weights["output.bias"]
+    p = np.exp(logits - logits.max())
+    return np.asarray(p / p.sum())
+
+
+def found(filling: Filling, vocabulary: Vocabulary, blank: int = 0) -> Doubles:
+    """Return the probabilities of one blank in the order of ids, where all were asked for."""
+    candidates = filling.blanks[blank].candidates
+    assert len(candidates) == len(vocabulary)
+    by_symbol = {candidate.character: candidate.probability for candidate in candidates}
+    return np.array([by_symbol[symbol] for symbol in vocabulary.symbols])
+
+
+def assert_filled_right(model: ModelFile, left: str, right: str) -> None:
+    """Compare one blank with the equations."""
+    vocabulary = model.vocabulary
+    filling = Filler(model).fill([left, right], len(vocabulary))
+    ids = [vocabulary.encode(part).tolist() for part in (left, right)]
+    wanted = expected(model, *ids)
+    np.testing.assert_allclose(found(filling, vocabulary), wanted, atol=1e-6)
+    assert filling.text == left + vocabulary.symbols[int(wanted.argmax())] + right
+    assert filling.places == [len(left)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_blank_is_what_the_equations_say(cell: str, num_layers: int, place: str) -> None:
+    """The left side from the edge on, the right side from its end on, and the output over both: to 1e-6."""
+    for initial_state in ("zero", "learned"):
+        assert_filled_right(make(cell, num_layers, initial_state=initial_state), *PLACES[place])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "minlstm"])
+def test_so_it_is_without_an_embedding(cell: str) -> None:
+    """One-hot inputs, in both stacks."""
+    assert_filled_right(make(cell, 2, embedding_size=0, initial_state="learned"), "bad h", "gg\na")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_scored_is_what_is_filled(cell: str) -> None:
+    """The nats of a text are those of each of its characters made a blank in turn."""
+    model = make(cell, 2, initial_state="learned", seed=2)
+    text = "had a bad cab\nfade ha gag hedge\nbeach"
+    net = build(model.config["model"], len(model.vocabulary))
+    net.load_arrays(model.weights)
+    nats = []
+    for place, character in enumerate(text):
+        filling = Filler(model).fill([text[:place], text[place + 1 :]], len(model.vocabulary))
+        nats.append(-np.log(found(filling, model.vocabulary)[model.vocabulary.symbols.index(character)]))
+    scores = evaluate(net, model.vocabulary.encode(text))
+    assert scores.nats_per_character == pytest.approx(np.mean(nats), abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_of_several_blanks_is_ranked_by_the_answer_to_the_others(cell: str) -> None:
+    """Each ranking is that of the text shown with this one blank alone, adjacent blanks and edges included."""
+    wrong = []
+    for seed in range(12):
+        filler = Filler(make(cell, seed=seed))
+        filling = filler.fill(["", "ab", "", "", "ca", "gg", ""], 10)
+        for number, place in enumerate(filling.places):
+            alone = filler.fill([filling.text[:place], filling.text[place + 1 :]], 10)
+            same = found(alone, filler.vocabulary) - found(filling, filler.vocabulary, number)
+            if abs(same).max() > 1e-6:
+                wrong.append((seed, place))
+    print(f"{cell}: {len({seed for seed, _ in wrong})} of 12 models rank a blank by other guesses than they show")
+    assert not wrong
+
+
+def test_the_likeliest_is_what_stands_in_the_text() -> None:
+    """Where it settles, and with one blank it always does."""
+    for seed in range(20):
+        filler = Filler(make(seed=seed))
+        filling = filler.fill(["ab", "ca"], 3)
+        assert filling.text[2] == filling.blanks[0].candidates[0].character
+        assert len(filling.text) == 5
+
+
+def test_places_and_parts_are_kept() -> None:
+    """All that was given stands where it stood, whatever is put between."""
+    filling = Filler(make()).fill(["", "a", "", "b c", ""], 2)
+    assert filling.places == [0, 2, 3, 7]
+    assert (filling.text[1], filling.text[4:7], len(filling.text)) == ("a", "b c", 8)
+
+
+def test_blanks_alone_are_a_text_too() -> None:
+    """Of several blanks and nothing else each gets a character."""
+    filling = Filler(make()).fill([""] * 5, 1)
+    assert (len(filling.text), filling.places) == (4, [0, 1, 2, 3])
+
+
+def test_a_blank_of_bytes_is_one_byte() -> None:
+    """Half of a character may be missing: the byte that makes it whole is found where the equations say."""
+    model = make("gru", vocabulary=Vocabulary.of_bytes())
+    filling = Filler(model).fill(["é", "😀"], 256)
+    wanted = expected(model, list("é".encode()), list("😀".encode()))
+    np.testing.assert_allclose(found(filling, model.vocabulary), wanted, atol=1e-6)
+    assert filling.places == [2]
+    assert filling.text == ("é".encode() + bytes([int(wanted.argmax())]) + "😀".encode()).decode("utf-8", "replace")
+
+
+def test_the_filter_leaves_blanks_alone() -> None:
+    """A model of letters reads small letters and single spaces, and the mark of a blank as a blank."""
+    Path("letters.txt").write_text("the fox, and the hare. " * 20)
+    vocabulary = Vocabulary("characters", " abcdefgh", "letters")
+    model = make(vocabulary=vocabulary)
+    model.save(Path("letters.safetensors"))
+    found_text = answer("fill", "A...B_, 3 C!", "--model", "letters.safetensors", "--json")
+    assert found_text["blanks"][0]["place"] == 3
+    assert found_text["text"][:3] + "?" + found_text["text"][4:] == "a b? c "
+    plain = Filler(model).fill(["a b", " c "], 5)
+    assert found_text == plain.to_json()
+
+
+def test_a_character_it_lacks_is_named_with_its_place() -> None:
+    """Counted in the text as it was given, blanks included."""
+    filler = Filler(make())
+    with pytest.raises(UnknownCharacterError, match=r"'Z' \(U\+005A\) at position 5$"):
+        filler.fill(["ab", "c", "Z", "X"], 1)
+
+
+def test_of_a_model_of_letters_too() -> None:
+    """Counted in the text as it was given or in that as it is read, but not in a mixture of both."""
+    filler = Filler(make(vocabulary=Vocabulary("characters", " abcdefgh", "letters")))
+    with pytest.raises(UnknownCharacterError, match=r"'z' .* at filtered position (10|5)\b"):
+        filler.fill(["a -- b", "-- z"], 1)
+
+
+def test_it_is_left_out_or_replaced_as_asked() -> None:
+    """The place of a blank is then that in the text as it was read."""
+    filler = Filler(make())
+    skipped, replaced = filler.fill(["aZb", "X"], 2, "skip"), filler.fill(["aZb", "X"], 2, "replace=c")
+    assert skipped == filler.fill(["ab", ""], 2)
+    assert replaced == filler.fill(["acb", "c"], 2)
+
+
+@pytest.fixture
+def both() -> str:
+    """A small model file of both directions."""
+    make().save(Path("both.safetensors"))
+    return "both.safetensors"
+
+
+def refused(*arguments: str, code: int = 2, stdin: str | None = None) -> str:
+    """Run a command that must be refused in one line and a hint, and return them."""
+    result = call(*arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (code, "")
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    return result.stderr
+
+
+def test_the_command_prints_text_and_candidates(both: str) -> None:
+    """The filled text, and a line for each blank with its place."""
+    result = call("fill", "ab_c_", "--model", both, "--top", "3")
+    lines = result.stdout.splitlines()
+    values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
+    assert lines[-2].split()[0] == "2"
+    assert lines[-1].split()[0] == "4"
+    assert "\n".join(lines[:-2]) == values["text"]
+    assert lines[-1].count("%") == 3
+
+
+def test_json_has_text_and_blanks(both: str) -> None:
+    """Each blank with place, candidates and what is left, so that the probabilities come to 1."""
+    values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
+    assert values.keys() == {"text", "blanks"}
+    assert [blank["place"] for blank in values["blanks"]] == [2, 4]
+    for blank in values["blanks"]:
+        assert blank.keys() == {"place", "candidates", "remaining_probability", "entropy_bits"}
+        probabilities = [candidate["probability"] for candidate in blank["candidates"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) + blank["remaining_probability"] == pytest.approx(1)
+
+
+def test_more_candidates_than_there_are_is_all(both: str) -> None:
+    """Nothing is left for others."""
+    (blank,) = answer("fill", "ab_", "--model", both, "--top", "999999", "--json")["blanks"]
+    assert len(blank["candidates"]) == len(SYMBOLS)
+    assert blank["remaining_probability"] == 0
+
+
+def test_standard_input_is_taken_as_it_is(both: str) -> None:
+    """With its last newline, and any mark."""
+    from_stdin = answer("fill", "-", "--model", both, "--json", stdin="ab_c\n")
+    assert from_stdin == answer("fill", "ab_c\n", "--model", both, "--json")
+    assert from_stdin == answer("fill", "-", "--model", both, "--json", "--blank", "é", stdin="abéc\n")
+    assert from_stdin["text"].endswith("c\n")
+
+
+def test_a_mark_may_be_one_of_the_symbols(both: str) -> None:
+    """Then it stands for a blank wherever it stands."""
+    marked = answer("fill", "ab?c?", "--model", both, "--json", "--blank", "?")
+    assert marked == answer("fill", "abhch", "--model", both, "--json", "--blank", "h")
+
+
+@pytest.mark.parametrize("mark", ["ab", "", "__", "e\u0301"])
+def test_a_mark_of_another_length_is_refused(both: str, mark: str) -> None:
+    """One character stands for one character."""
+    assert "is not one character" in refused("fill", "ab_c", "--model", both, "--blank", mark)
+
+
+@pytest.mark.parametrize("text", ["abc", ""])
+def test_a_text_without_a_blank_is_refused(both: str, text: str) -> None:
+    """There is nothing to fill; the hint says what else may be meant."""
+    assert "no blank" in refused("fill", text, "--model", both)
+
+
+def test_a_model_of_one_direction_is_refused(make_model: Callable[..., ModelFile]) -> None:
+    """The hint says how to make one that can."""
+    for direction in ("forward", "backward"):
+        model = make_model()
+        settings = model.config["model"] | {"direction": direction}
+        replace(model, config=model.config | {"model": settings}).save(Path("one.safetensors"))
+        assert "model.direction=both" in refused("fill", "a_", "--model", "one.safetensors")
+        with pytest.raises(UsageError):
+            Filler(model)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["sample", "ab"], ["predict-next", "ab"], ["eval", "--window", "9"], ["eval", "--dynamic"], ["predict-next"]],
+)
+def test_a_model_of_both_sides_goes_on_with_no_text(both: str, command: list[str]) -> None:
+    """What asks for the next character is refused in one line."""
+    assert refused(*command, "--model", both, stdin="") != ""
+
+
+def test_a_character_it_lacks_is_told_by_the_command(both: str) -> None:
+    """In one line, with the policies as a hint."""
+    assert "position 3" in refused("fill", "a_bZ", "--model", both, code=1)
+    assert answer("fill", "a_bZ", "--model", both, "--json", "--unknown", "skip")["text"].endswith("b")
+    assert "not a policy" in refused("fill", "a_bZ", "--model", both, "--unknown", "replace=")
+
+
+def test_numbers_that_overflow_make_no_trouble() -> None:
+    """A stranger's weights without bounds, in a cell without bounds: refused in one line, or JSON without NaN."""
+    model = make("rnn-relu")
+    wild = {name: np.full_like(array, 9e8) for name, array in model.arrays.items()}
+    replace(model, arrays=wild).save(Path("wild.safetensors"))
+    result = call("fill", "ab_abab", "--model", "wild.safetensors", "--json")
+    assert result.exit_code == 1 or (result.exit_code == 0 and "NaN" not in result.stdout)
+
+
+def learned(name: str, text: str, **changes: Any) -> Any:
+    """Train a small model to the end."""
+    changes = {"train__steps": 200, "train__batch_size": 8, "train__block_size": 32} | changes
+    training = begin(name, text, **changes)
+    interrupt(training, 1000)
+    return training
+
+
+def test_it_learns_what_only_the_right_side_knows() -> None:
+    """Random digits, each decided by the letter after it: for both sides certain, from the left 1 in 8."""
+    random = np.random.default_rng(0)
+    pairs = [f"{'01234567'[index]}{'abcdefgh'[index]}" for index in random.integers(8, size=2000)]
+    both, forward = (
+        learned(direction, "".join(pairs), model__direction=direction) for direction in ("both", "forward")
+    )
+    seen, unseen = (evaluate(run.model, run.parts.validation).top1_accuracy for run in (both, forward))
+    print(f"of masked characters {seen:.1%} are right, of next ones {unseen:.1%}")
+    assert seen > 0.97
+    assert unseen < 0.65
+    assert Filler(both.snapshot()).fill(["3d5f", "g2c", "b"], 1).text == "3d5f6g2c1b"
+
+
+def test_what_is_hidden_is_not_seen() -> None:
+    """On independent random characters that were held out it does no better than chance, though it sees all others."""
+    random = np.random.default_rng(1)
+    text = "".join("abcdefgh"[index] for index in random.integers(8, size=40_000))
+    run = learned("chance", text, model__direction="both", model__hidden_size=32)
+    scores = evaluate(run.model, run.parts.validation)
+    print(f"{scores.nats_per_character:.4f} nats, chance {np.log(8):.4f}; {scores.top1_accuracy:.1%} right")
+    # Much worse than chance is a model that saw in training what it does not see here.
+    assert np.log(8) - 0.005 <= scores.nats_per_character <= np.log(8) + 0.03
+    assert scores.top1_accuracy < 1 / 8 + 0.025
+
+
+def test_training_ends_with_a_passage_that_it_fills() -> None:
+    """The passage with blanks and the passage filled are of one length, however short the text that was held out."""
+    for size in (300, 130, 60):
+        Path("short.txt").write_text(("the hare and the fox. " * 20)[:size])
+        small = ["--set", "model.hidden_size=8", "--set", "model.direction=both", "--set", "train.steps=2"]
+        result = call("train", "--corpus", "short.txt", "--out", f"run{size}", "--json", *small)
+        assert result.exit_code == 0, result.stderr
+        values = json.loads(result.stdout)
+        assert len(values["asked"]) == len(values["text"])
+        assert "_" in values["asked"]

@@ -1,0 +1,150 @@
+"""The NumPy stepper against the torch module: two programs that read one model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.errors import UsageError
+from charlm.inference.stepper import Stack, Stepper
+from charlm.nn.model import build
+
+SYMBOLS = {3: "\nab", 70: "".join(map(chr, range(48, 118))), 300: "".join(map(chr, range(0x4E00, 0x4E00 + 300)))}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("num_symbols", SYMBOLS)
+def test_steps_equal_one_block_of_the_module(
+    make_model: Callable[..., ModelFile], cell: str, num_layers: int, num_symbols: int
+) -> None:
+    """T steps in NumPy give the logits of one block in torch, to 1e-5, from the start of the text on."""
+    file = make_model(cell, num_layers, SYMBOLS[num_symbols], hidden_size=24)
+    ids_T = np.random.default_rng(4).integers(num_symbols, size=40)
+    module = build(file.config["model"], num_symbols)
+    module.load_arrays(file.weights)
+    tokens_TB = torch.tensor([num_symbols, *ids_T])[:, None]
+    with torch.inference_mode():
+        expected_TBV, expected_state = module(tokens_TB, module.start_state(1))
+
+    stepper = Stepper(file)
+    logits_BV, state = stepper.start()
+    found = [logits_BV]
+    for index in ids_T:
+        logits_BV, state = stepper.step(np.array([index]), state)
+        found.append(logits_BV)
+    np.testing.assert_allclose(np.concatenate(found), expected_TBV[:, 0].numpy(), atol=1e-5)
+    for layer in range(num_layers):
+        for part, expected_LBH in zip(state[layer], expected_state, strict=True):
+            np.testing.assert_allclose(part, expected_LBH[layer].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden_size", [12, 100, 160])
+def test_a_stream_does_not_depend_on_its_company(
+    make_model: Callable[..., ModelFile], cell: str, hidden_size: int
+) -> None:
+    """Alone or among others, bit for bit the same logits: sizes on both sides of the block of rows."""
+    assert_company_does_not_matter(Stepper(make_model(cell, 2, SYMBOLS[300], hidden_size)))
+
+
+@pytest.mark.parametrize("num_symbols", [917, 1378])
+def test_nor_where_the_products_are_shared_among_threads(
+    make_model: Callable[..., ModelFile], num_symbols: int
+) -> None:
+    """At full size BLAS uses several threads, and the number of symbols fits no number of rows."""
+    symbols = "".join(map(chr, range(0x4E00, 0x4E00 + num_symbols)))
+    assert_company_does_not_matter(Stepper(make_model("lstm", 1, symbols, hidden_size=512)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_nor_where_the_streams_are_shared_among_cores(
+    make_model: Callable[..., ModelFile], cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty streams are dealt to as many cores as there are, here three, and none of them notices."""
+    monkeypatch.setattr("charlm.inference.stepper.usable_cores", lambda: 3)
+    monkeypatch.setattr("charlm.inference.stepper.MIN_STREAMS_PER_THREAD", 13)
+    assert_company_does_not_matter(Stepper(make_model(cell, 2, SYMBOLS[300], 40)), num_streams=40)
+
+
+def assert_company_does_not_matter(stepper: Stepper, num_streams: int = 9) -> None:
+    """Step many streams together and three of them alone, and compare every bit."""
+    ids_BT = np.random.default_rng(5).integers(300, size=(num_streams, 12))
+    together = []
+    _, state = stepper.start(num_streams)
+    for ids_B in ids_BT.T:
+        logits_BV, state = stepper.step(ids_B, state)
+        together.append(logits_BV)
+    for stream in (0, num_streams // 2, num_streams - 1):
+        _, state = stepper.start()
+        for step, index in enumerate(ids_BT[stream]):
+            logits_BV, state = stepper.step(np.array([index]), state)
+            np.testing.assert_array_equal(logits_BV[0], together[step][stream])
+
+
+def test_a_state_that_was_kept_is_not_changed_by_later_steps(make_model: Callable[..., ModelFile]) -> None:
+    """Going on from a remembered state twice gives the same twice."""
+    stepper = Stepper(make_model("lstm", 2))
+    _, kept = stepper.start()
+    once, _ = stepper.step(np.array([3]), kept)
+    stepper.step(np.array([5]), kept)
+    again, _ = stepper.step(np.array([3]), kept)
+    np.testing.assert_array_equal(once, again)
+
+
+def test_everything_stays_in_float32(make_model: Callable[..., ModelFile]) -> None:
+    """No step doubles the width of a number, which would double what has to be read from memory."""
+    logits_BV, state = Stepper(make_model("gru", 2)).start()
+    assert {logits_BV.dtype, *(part.dtype for layer in state for part in layer)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_looking_into_a_step_changes_nothing_of_it(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """The state is that of `step` to the bit; each layer's gates come by name, one number for each stream and unit."""
+    stack = Stack(make_model(cell, 2, hidden_size=24))
+    state, ids_B = stack.start(3), np.array([2, 5, 2])
+    looked, gates = stack.look(ids_B, state)
+    for layer, parts in enumerate(stack.step(ids_B, state)):
+        for part, looked_part in zip(parts, looked[layer], strict=True):
+            np.testing.assert_array_equal(part, looked_part)
+        assert tuple(gates[layer]) == CELLS[cell].gates
+        assert {gate.shape for gate in gates[layer].values()} == {(3, 24)}
+        assert {gate.dtype for gate in gates[layer].values()} == {np.dtype(np.float32)}
+
+
+def test_a_learned_start_is_that_of_every_stream(make_model: Callable[..., ModelFile]) -> None:
+    """One row for each part of each layer's state, as often as there are streams."""
+    file = make_model("lstm", 2, initial_state="learned")
+    for layer, parts in enumerate(Stack(file).start(3)):
+        for part, part_BH in enumerate(parts):
+            np.testing.assert_array_equal(part_BH, np.tile(file.arrays["initial_state"][part, layer], (3, 1)))
+
+
+def test_a_model_that_reads_backward_steps_as_any_other_and_says_so(make_model: Callable[..., ModelFile]) -> None:
+    """The same weights compute the same; whoever asks has to know that what comes next stands before."""
+    steppers = [Stepper(make_model("gru", 2, direction=direction)) for direction in ("forward", "backward")]
+    assert [stepper.is_backward for stepper in steppers] == [False, True]
+    (one, _), (other, _) = (stepper.step(np.array([4]), stepper.start()[1]) for stepper in steppers)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_of_both_directions_is_not_stepped(make_model: Callable[..., ModelFile]) -> None:
+    """It needs what stands after a character; the refusal names the command that has it."""
+    with pytest.raises(UsageError, match="both sides") as raised:
+        Stepper(make_model("lstm", direction="both"))
+    assert "charlm fill" in raised.value.hint
+
+
+def test_a_file_of_before_there_were_directions_reads_forward_from_zero(make_model: Callable[..., ModelFile]) -> None:
+    """What its settings do not say is what was the only way then."""
+    file = make_model("gru", 1)
+    for name in ("direction", "initial_state", "initialiser"):
+        del file.config["model"][name]
+    stepper, known = Stepper(file), Stepper(make_model("gru", 1))
+    assert not stepper.is_backward
+    np.testing.assert_array_equal(stepper.start()[0], known.start()[0])

@@ -1,0 +1,87 @@
+"""A graphics processor computes what the CPU does; with -m slow -s this file tries all of it on a machine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from charlm.cells import CELLS
+from charlm.checkpoint import load
+from charlm.evaluation import bench
+from charlm.evaluation.evaluate import evaluate
+from charlm.nn import layers
+from charlm.nn.model import CharModel
+from tests.helpers.commands import SHORT, answer, call
+from tests.helpers.training import begin, interrupt, resume
+
+DEVICES = [name for name, part in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if part.is_available()]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DEVICES, reason="this machine has no graphics processor that torch can use"),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Return the name of each."""
+    return str(request.param)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_layer_and_its_gradients_are_those_of_the_cpu(cell: str, device: str) -> None:
+    """In float32, to its precision."""
+    generator = torch.Generator().manual_seed(0)
+    here = layers.make(cell, 24, 32)
+    for parameter in here.parameters():
+        torch.nn.init.uniform_(parameter, -0.3, 0.3, generator=generator)
+    there = layers.make(cell, 24, 32).to(device)
+    there.load_state_dict(here.state_dict())
+    x_TBE = torch.randn(12, 4, 24, generator=generator)
+    found = []
+    for layer, name in ((here, "cpu"), (there, device)):
+        parts = tuple(torch.zeros(1, 4, 32, device=name) for _ in CELLS[cell].state)
+        y_TBH, _ = layer(x_TBE.to(name), parts if len(parts) > 1 else parts[0])
+        y_TBH.square().sum().backward()
+        found.append(
+            [y_TBH.cpu(), *(parameter.grad.cpu() for parameter in layer.parameters() if parameter.grad is not None)]
+        )
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
+def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> None:
+    """It is interrupted, taken up again, ends, and has learned; without a GPU its model is evaluated and sampled."""
+    training = begin(
+        model__cell=cell, train__device=device, train__precision=precision, train__steps=40, model__hidden_size=64
+    )
+    interrupt(training, 15)
+    training = resume(training.run)
+    interrupt(training, 10**6)
+    assert training.progress.finished == "done"
+    file = load(training.run.best)
+    model = CharModel(cell, len(file.vocabulary), 8, 64, 1)
+    model.load_arrays(file.weights)
+    here = evaluate(model, training.parts.validation).nats_per_character
+    there = evaluate(training.model, training.parts.validation).nats_per_character
+    assert here == pytest.approx(there, rel=1e-3)
+    assert here < 2.5
+    assert call("sample", "the c", "--model", str(training.run.path), "--length", "20").exit_code == 0
+
+
+def test_the_fastest_device_is_taken_and_said(text: str) -> None:
+    """With what a block takes on each."""
+    result = call("train", "--corpus", text, *SHORT, "--out", "run", "--sample-length", "0")
+    assert result.exit_code == 0
+    assert "a block takes" in result.stderr
+
+
+def test_training_is_measured_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of `charlm bench`, to be read."""
+    found = answer("bench", "--only", "training", "--rounds", "3", "--json")
+    with capsys.disabled():
+        for row in found["rows"]:
+            figures = f"{row['charlm']:>12,.0f}{row['beside']:>12,.0f} {row['ratio']:.2f}"
+            print(f"\n{row['name']:<24}{figures} {row['arithmetic']}")
+    assert len(found["rows"]) > len(bench.STOCK)

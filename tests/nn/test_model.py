@@ -1,0 +1,252 @@
+"""The torch module: state in and out, fresh weights, dropout outside the kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from charlm.cells import CELLS
+from charlm.checkpoint import expected_shapes
+from charlm.nn.model import CharModel, Masks, build, draw_masks
+
+WITH_PRODUCTS = [name for name, cell in CELLS.items() if cell.products]
+# What a model may be besides its cell: with and without an embedding, of each direction, with each start.
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"embedding_size": 0},
+    {"direction": "backward", "initial_state": "learned"},
+    {"direction": "both"},
+    {"direction": "both", "initial_state": "learned", "embedding_size": 0},
+]
+
+
+def fresh(cell: str, num_layers: int = 2, seed: int = 0, how: str = "auto", **kind: Any) -> CharModel:
+    """Make a small model with fresh weights."""
+    model = CharModel(cell, 7, **{"embedding_size": 6, "hidden_size": 8, "num_layers": num_layers} | kind)
+    model.initialise(torch.Generator().manual_seed(seed), how)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_model_has_the_weights_a_model_file_is_checked_for(cell: str, kind: dict[str, Any]) -> None:
+    """Names and shapes; and another model takes them over as they are."""
+    settings = {"cell": cell, "embedding_size": 6, "hidden_size": 8, "num_layers": 2} | kind
+    arrays = fresh(cell, **kind).arrays()
+    expected = expected_shapes({"model": settings}, 7)
+    assert {name: array.shape for name, array in arrays.items()} == expected
+    other = build(settings, 7)
+    other.load_arrays(arrays)
+    assert other.direction == kind.get("direction", "forward")
+    assert all((array == arrays[name]).all() for name, array in other.arrays().items())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_block_equals_its_parts_read_in_turn(cell: str) -> None:
+    """Ten characters at once, or three and seven with the state handed over, give the same logits."""
+    model = fresh(cell)
+    tokens_TB = torch.randint(8, (10, 3), generator=torch.Generator().manual_seed(1))
+    whole_TBV, _ = model(tokens_TB, model.start_state(3))
+    first_TBV, state = model(tokens_TB[:3], model.start_state(3))
+    rest_TBV, _ = model(tokens_TB[3:], state)
+    torch.testing.assert_close(torch.cat([first_TBV, rest_TBV]), whole_TBV, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_with_both_directions_too_where_the_right_side_is_known(cell: str) -> None:
+    """Each part is given all that stands after it, and the state of what stands before it."""
+    model = fresh(cell, direction="both", initial_state="learned")
+    tokens_TB, right_TB = torch.randint(8, (2, 10, 3), generator=torch.Generator().manual_seed(1))
+    whole_TBV, _ = model(tokens_TB, model.start_state(3), (), right_TB)
+    first_TBV, state = model(tokens_TB[:3], model.start_state(3), (), right_TB)
+    rest_TBV, _ = model(tokens_TB[3:], state, (), right_TB[3:])
+    torch.testing.assert_close(torch.cat([first_TBV, rest_TBV]), whole_TBV, rtol=0, atol=1e-6)
+    cut_TBV, _ = model(tokens_TB[:3], model.start_state(3), (), right_TB[:3])
+    assert not torch.allclose(cut_TBV, first_TBV, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_fresh_weights_are_of_even_size_and_remember(cell: str, kind: dict[str, Any]) -> None:
+    """Matrices fill the range up to 1 / sqrt(H); a forget gate starts open, and nothing else is set."""
+    model = fresh(cell, **kind)
+    assert len(model.all_layers) == (4 if kind.get("direction") == "both" else 2)
+    for layer in model.all_layers:
+        weights = dict(layer.named_parameters())
+        for name in ("weight_ih_l0", *(["weight_hh_l0"] if model.cell.products else [])):
+            weight, bound = weights.pop(name), 8**-0.5
+            assert 0.9 * bound < weight.abs().max() <= bound
+            assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
+        gates = weights.pop("bias_ih_l0").chunk(len(model.cell.gates))
+        for name, bias in zip(model.cell.gates, gates, strict=True):
+            assert bias.tolist() == [1.0 if name == "forget" else 0.0] * 8
+        # The other biases, and peepholes.
+        assert not any(weight.any() for weight in weights.values())
+    assert model.embedding is None or model.embedding.weight.std().item() == pytest.approx(1, rel=0.2)
+    assert model.initial_state is None or not model.initial_state.any()
+    assert not model.output.bias.any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_initialiser_draws_every_matrix_and_no_bias(cell: str) -> None:
+    """Embedding, layers of both stacks and output alike; orthogonal gates each for itself."""
+    tiny, orthogonal = (fresh(cell, how=how, direction="both") for how in ("uniform(1e-05)", "orthogonal"))
+    for name, parameter in tiny.named_parameters():
+        if "weight" in name:
+            assert 0.9e-5 < parameter.abs().max() <= 1.001e-5
+        elif "bias_ih" in name and "forget" in tiny.cell.gates:
+            assert parameter.unique().tolist() == [0.0, 1.0]
+        else:
+            assert not parameter.any()
+    for name, parameter in orthogonal.named_parameters():
+        if "weight" in name:
+            num_gates = len(orthogonal.cell.gates) if "layers" in name else 1
+            for gate in parameter.detach().chunk(num_gates):
+                products = gate.T @ gate if gate.shape[0] >= gate.shape[1] else gate @ gate.T
+                torch.testing.assert_close(products, torch.eye(min(gate.shape)), rtol=0, atol=1e-5)
+
+
+def test_fresh_weights_depend_on_the_seed_alone() -> None:
+    """The same seed draws the same weights whatever torch's own generator is at."""
+    torch.manual_seed(1)
+    first = fresh("lstm", seed=5).arrays()
+    torch.manual_seed(2)
+    second = fresh("lstm", seed=5).arrays()
+    assert all((first[name] == second[name]).all() for name in first)
+    assert any((first[name] != fresh("lstm", seed=6).arrays()[name]).any() for name in first)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
+    """So that the mean stays; one for the outputs and one for the recurrent weights of each layer."""
+    model = CharModel(cell, 7, embedding_size=6, hidden_size=100, num_layers=2)
+    masks = draw_masks(model, 30, dropout=[0.25, 0.25], weight_dropout=0.5, seed=(1, 2))
+    assert len(masks) == 2
+    for outputs_BH, recurrent_RH in masks:
+        assert outputs_BH is not None
+        assert outputs_BH.shape == (30, 100)
+        assert (recurrent_RH is None) == (cell in ("mingru", "minlstm"))
+        pairs = [(outputs_BH, 4 / 3)]
+        if recurrent_RH is not None:
+            assert recurrent_RH.shape == (100 * len(model.cell.gates), 100)
+            pairs.append((recurrent_RH, 2.0))
+        for mask, kept in pairs:
+            assert mask.dtype == torch.float32
+            assert mask.unique().tolist() == pytest.approx([0.0, kept])
+            assert mask.mean().item() == pytest.approx(1, abs=0.05)
+    assert draw_masks(model, 30, [0.0, 0.0], 0.0, seed=(1, 2)) == [(None, None)] * 2
+
+
+def test_each_layer_has_a_share_of_its_own_and_both_stacks_the_same_shares() -> None:
+    """A list of one for each layer of a stack; no two layers have the same mask."""
+    model = CharModel("gru", 7, embedding_size=6, hidden_size=400, num_layers=3, direction="both")
+    masks = draw_masks(model, 20, dropout=[0.5, 0.0, 0.2], weight_dropout=0.0, seed=(1,))
+    shares = [None if outputs_BH is None else (outputs_BH == 0).double().mean().item() for outputs_BH, _ in masks]
+    assert shares == [pytest.approx(0.5, abs=0.03), None, pytest.approx(0.2, abs=0.03)] * 2
+    assert not torch.equal(masks[0].outputs_BH, masks[3].outputs_BH)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="zip"):
+        draw_masks(model, 20, [0.5, 0.5], 0.0, seed=(1,))
+
+
+def test_masks_depend_on_the_seed_and_the_step() -> None:
+    """And on nothing else: a resumed run draws those of the run it resumes."""
+    model = fresh("gru")
+    drawn = [draw_masks(model, 3, [0.5, 0.5], 0.5, seed) for seed in ((1, 2), (1, 2), (1, 3), (2, 2))]
+    outputs = [masks[0].outputs_BH for masks in drawn]
+    recurrent = [masks[1].recurrent_RH for masks in drawn]
+    for first, same, *others in (outputs, recurrent):
+        assert first is not None
+        assert torch.equal(first, same)  # type: ignore[arg-type]
+        assert not any(torch.equal(first, other) for other in others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_mask_multiplies_the_outputs_of_its_layer(cell: str) -> None:
+    """With the last layer's outputs all left out, only the output bias speaks; the state is the same as without."""
+    model = fresh(cell)
+    tokens_TB = torch.zeros(4, 2, dtype=torch.int64)
+    nothing = [Masks(torch.ones(2, 8), None), Masks(torch.zeros(2, 8), None)]
+    logits_TBV, state = model(tokens_TB, model.start_state(2), nothing)
+    torch.testing.assert_close(logits_TBV, model.output.bias.expand(4, 2, 7))
+    _, expected = model(tokens_TB, model.start_state(2))
+    torch.testing.assert_close(state[0], expected[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_masks_reach_the_stack_they_were_drawn_for(cell: str) -> None:
+    """First those of the layers from left to right: with their last outputs left out, the right side alone speaks."""
+    model = fresh(cell, direction="both")
+    tokens_TB, right_TB = torch.randint(8, (2, 4, 2), generator=torch.Generator().manual_seed(1))
+    ones, zeros = Masks(torch.ones(2, 8), None), Masks(torch.zeros(2, 8), None)
+    for masks, speaks in (([ones, zeros, ones, ones], slice(8, 16)), ([ones, ones, ones, zeros], slice(8))):
+        muted = fresh(cell, direction="both")
+        with torch.no_grad():
+            kept = muted.output.weight[:, speaks].clone()
+            muted.output.weight.zero_()[:, speaks] = kept
+        found_TBV, _ = model(tokens_TB, model.start_state(2), masks, right_TB)
+        expected_TBV, _ = muted(tokens_TB, muted.start_state(2), (), right_TB)
+        torch.testing.assert_close(found_TBV, expected_TBV)
+
+
+@pytest.mark.parametrize("cell", WITH_PRODUCTS)
+def test_a_mask_multiplies_the_recurrent_weights_and_their_gradients(cell: str) -> None:
+    """The block is that of a model with those weights; what was left out learns nothing, and nothing is changed."""
+    model, thinned = fresh(cell), fresh(cell)
+    tokens_TB = torch.randint(7, (5, 2), generator=torch.Generator().manual_seed(0))
+    masks = draw_masks(model, 2, [0.0, 0.0], 0.5, seed=(3,))
+    with torch.no_grad():
+        for layer, (_, recurrent_RH) in zip(thinned.layers, masks, strict=True):
+            layer.get_parameter("weight_hh_l0").mul_(recurrent_RH)  # type: ignore[arg-type]
+    before = model.arrays()
+    logits_TBV, _ = model(tokens_TB, model.start_state(2), masks)
+    torch.testing.assert_close(logits_TBV, thinned(tokens_TB, thinned.start_state(2))[0])
+    logits_TBV.square().sum().backward()
+    for layer, (_, recurrent_RH) in zip(model.layers, masks, strict=True):
+        gradient = layer.get_parameter("weight_hh_l0").grad
+        assert gradient is not None
+        assert recurrent_RH is not None
+        assert not gradient[recurrent_RH == 0].any()
+        # A rectified unit that is never above 0 has no gradient at all.
+        assert gradient.any() if cell == "rnn-relu" else gradient[recurrent_RH != 0].all()
+    assert all((before[name] == array).all() for name, array in model.arrays().items())
+
+
+@pytest.mark.parametrize("direction", ["forward", "both"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_learned_start_is_that_of_every_stream_and_learns(cell: str, direction: str) -> None:
+    """Each layer of each stack begins with its own part of it, and sends a gradient back to it."""
+    model = fresh(cell, direction=direction, initial_state="learned")
+    assert model.initial_state is not None
+    num_parts, num_stacked = len(model.cell.state), len(model.all_layers)
+    assert model.initial_state.shape == (num_parts, num_stacked, 8)
+    torch.nn.init.normal_(model.initial_state, generator=torch.Generator().manual_seed(2))
+    start = model.start_state(3)
+    assert len(start) == num_parts
+    for part_LBH, learned_LH in zip(start, model.initial_state, strict=True):
+        assert part_LBH.shape == (2, 3, 8)
+        assert all(torch.equal(part_LBH[:, stream], learned_LH[:2]) for stream in range(3))
+    tokens_TB = torch.randint(8, (3, 3), generator=torch.Generator().manual_seed(1))
+    logits_TBV, _ = model(tokens_TB, start, (), tokens_TB if direction == "both" else None)
+    (gradient,) = torch.autograd.grad(logits_TBV.square().sum(), model.initial_state)
+    assert gradient.flatten(2).any(-1).all()
+
+
+def test_without_an_embedding_inputs_are_one_hot() -> None:
+    """The first layer's weights for its input have one column for each symbol and one for the start of a text."""
+    model = fresh("gru", embedding_size=0)
+    weight = model.layers[0].get_parameter("weight_ih_l0")
+    assert model.embedding is None
+    assert weight.shape == (24, 8)
+    model(torch.tensor([[3], [7]]), model.start_state(1))[0].sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.any(0).tolist() == [index in (3, 7) for index in range(8)]
+
+
+def test_the_start_of_a_text_is_an_input_but_never_an_output() -> None:
+    """There is one embedding more than symbols, and no logit for it: what stands for the start cannot be drawn."""
+    model = fresh("gru")
+    logits_TBV, _ = model(torch.tensor([[7]]), model.start_state(1))
+    assert model.embedding is not None
+    assert (model.embedding.num_embeddings, logits_TBV.shape[-1]) == (8, 7)

@@ -1,0 +1,364 @@
+"""Time: what is done by it, what must not depend on it, and that a timed run is over when it was promised."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm.checkpoint import load
+from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.evaluation.evaluate import Scores, evaluate_sample
+from charlm.nn.model import CharModel
+from charlm.training.lifecycle import conclude
+from charlm.training.schedule import Clock
+from charlm.training.trainer import MAX_SKIPPED_IN_A_ROW, Training
+from tests.helpers.commands import SHORT, call
+from tests.helpers.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
+
+MILLION: dict[str, Any] = {"train__steps": 10**6, "train__evaluations": 1}
+
+
+@pytest.fixture
+def now() -> Hours:
+    """A clock that goes on only when told."""
+    return Hours()
+
+
+def seconds_of(training: Training) -> list[float]:
+    """Return when each line of `metrics.jsonl` was written, the beginning first."""
+    lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
+    return [0.0, *(line["seconds"] for line in lines)]
+
+
+# What is done as time goes by
+
+
+@pytest.mark.parametrize("block_seconds", [0.25, 3.0, 9.0])
+def test_a_million_slow_blocks_have_a_record_every_10_s(
+    block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the blocks are, and the first within 5 s if a block is over by then."""
+    training = begin(now=now, **MILLION)
+    now.spend(monkeypatch, learn_block=block_seconds)
+    interrupt(training, int(300 / block_seconds))
+    seconds = seconds_of(training)
+    assert seconds[1] <= max(5, block_seconds)
+    assert max(later - earlier for earlier, later in pairwise(seconds)) <= 10
+    assert seconds[-1] > 290
+    assert len(seconds) < 60
+    for record in records(training, by="clock"):
+        assert record["train_bits_per_character"] > 0
+        assert record["characters_per_second"] == pytest.approx(40 / block_seconds)
+
+
+@pytest.mark.parametrize("block_seconds", [0.5, 4.0])
+def test_lines_come_within_5_s_and_every_minute(
+    block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Off a terminal; each with what was learned and how fast."""
+    training = begin(now=now, **MILLION)
+    now.spend(monkeypatch, learn_block=block_seconds)
+    said: list[float] = [0.0]
+    left = iter(range(int(400 / block_seconds)))
+    with TrainingDisplay(training) as display:
+        for record in training.learn(lambda: next(left, None) is None, display.say):
+            display.show(record)
+            if line := capsys.readouterr().err:
+                assert " bits/char, " in line
+                assert "validation" not in line
+                said.append(training.clock.seconds)
+    assert said[1] <= 5
+    assert max(later - earlier for earlier, later in pairwise(said)) <= 60
+    assert said[-1] > 340
+    assert len(said) < 12
+
+
+@pytest.mark.parametrize("block_seconds", [1.0, 25.0])
+def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever kills it at any moment loses no more, and no more is saved than that takes."""
+    training = begin(now=now, **MILLION)
+    now.spend(monkeypatch, learn_block=block_seconds)
+    saved: list[float] = []
+
+    def look() -> bool:
+        saved.append(load(training.run.last).metrics["seconds"])
+        # The next block may be killed just before its end.
+        assert training.clock.seconds + block_seconds - saved[-1] <= 60 + block_seconds
+        return training.clock.seconds > 400
+
+    list(training.learn(look))
+    assert max(later - earlier for earlier, later in pairwise(saved)) <= 60
+    assert saved[-1] > 340
+    assert len(set(saved)) < 12
+
+
+def test_a_save_comes_before_a_validation_that_would_delay_it(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks of 1 s and a validation of 40 s after each 30 of them, a save is never more than a minute away.
+
+    From the second validation on: how long the first one takes is not known before it.
+    """
+    training = begin(now=now, train__steps=120, train__evaluations=4)
+    now.spend(monkeypatch, learn_block=1.0, _validate=40.0)
+    saves: list[float] = []
+    write = Training._write_last
+
+    def noted(self: Training, state: Any) -> None:
+        saves.append(self.clock.seconds)
+        write(self, state)
+
+    monkeypatch.setattr(Training, "_write_last", noted)
+    interrupt(training, 1000)
+    gaps = [later - earlier for earlier, later in pairwise(saves)]
+    assert gaps[0] == 70
+    assert max(gaps[1:]) <= 60
+
+
+def test_a_long_validation_has_records_and_lines(
+    now: Hours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that takes 200 s: a record every 10 s, a line once a minute, and the figures by share are what they were."""
+    training = begin(now=now, train__steps=4, train__evaluations=2)
+    score = evaluate_sample
+
+    def slow(model: Any, ids: Any, num_read: int, tick: Callable[[float], None]) -> Scores:
+        for part in range(100):
+            now.seconds += 2
+            tick(part / 100)
+        return score(model, ids, num_read)
+
+    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", slow)
+    with TrainingDisplay(training) as display:
+        for record in training.learn(watch=display.watch):
+            display.show(record)
+    seconds = seconds_of(training)
+    assert max(later - earlier for earlier, later in pairwise(seconds)) <= 10
+    said = [line for line in capsys.readouterr().err.splitlines() if "% done" in line]
+    assert len(said) == 7
+    quick = begin("quick", train__steps=4, train__evaluations=2)
+    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", score)
+    interrupt(quick, 100)
+    assert_same_run(quick, training)
+
+
+# What must not depend on the clock
+
+
+@pytest.mark.parametrize("duration", [{"train__steps": 20}, {"train__steps": None, "train__epochs": 0.35}])
+def test_a_run_is_the_same_whatever_the_clock_does(
+    duration: dict[str, Any], now: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at full speed, and one with hours between blocks that is interrupted twice: bit for bit, records too."""
+    straight = begin("straight", **duration)
+    interrupt(straight, 100)
+    slow = begin("slow", now=now, **duration)
+    now.spend(monkeypatch, learn_block=4000.0, _validate=500.0, save=70.0)
+    interrupt(slow, 7)
+    interrupt(resume(slow.run, now), 6)
+    last = resume(slow.run, now)
+    interrupt(last, 100)
+    assert straight.progress.step == last.progress.step > 15
+    assert_same_run(straight, last)
+    assert records(straight, by="clock") == []
+    straight.measure_best()
+    last.measure_best()
+    assert_same_run(straight, last)
+
+
+def test_records_by_the_clock_come_beside_the_others(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of few reports has more of them when it is slow, and each says of what kind it is."""
+    training = begin(now=now, train__steps=20, train__evaluations=1)
+    monkeypatch.setattr("charlm.training.trainer.RECORDS_PER_EVALUATION", 2)
+    now.spend(monkeypatch, learn_block=8.0)
+    interrupt(training, 100)
+    assert [record["step"] for record in records(training)] == [10, 20]
+    assert [record["step"] for record in records(training, by="clock")] == [*range(1, 10), *range(11, 20)]
+
+
+def test_a_rollback_goes_where_it_goes_without_the_clock(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves by the clock, after every block, are not what it returns to."""
+    runs = [begin("quick", train__steps=12), begin("slow", now=now, train__steps=12)]
+    for training in runs:
+        if training is runs[1]:
+            now.spend(monkeypatch, learn_block=100.0)
+        poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+        interrupt(training, 100)
+        assert training.progress.rollbacks == 1
+    assert_same_run(*runs)
+
+
+def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text that is too long for all of it: the same one each time, with its standard error, in the model file."""
+    training = begin()
+    interrupt(training, 100)
+    with monkeypatch.context() as patch:
+        patch.setattr("charlm.training.trainer.MAX_CHARACTERS_SCORED", 120)
+        scores = [training.measure_best(), training.measure_best()]
+    assert scores[0] == scores[1]
+    assert scores[0] is not None
+    metrics = load(training.run.best).metrics
+    assert metrics["validation_characters"] == scores[0].characters < 120 < len(training.parts.validation)
+    assert metrics["validation_standard_error_bits"] == scores[0].standard_error_bits
+    training.measure_best()
+    metrics = load(training.run.best).metrics
+    assert metrics["validation_characters"] == len(training.parts.validation)
+    assert "validation_standard_error_bits" not in metrics
+
+
+# A timed run
+
+
+class Machine:
+    """Makes every character that a model reads take time, in training and in evaluation."""
+
+    def __init__(self, now: Hours, monkeypatch: pytest.MonkeyPatch, pace: float) -> None:
+        for name in ("forward", "advance"):
+            self._slow(name, now, monkeypatch, pace)
+
+    def _slow(self, name: str, now: Hours, monkeypatch: pytest.MonkeyPatch, pace: float) -> None:
+        read = getattr(CharModel, name)
+
+        def slow(model: CharModel, tokens_TB: Any, *others: Any) -> Any:
+            now.seconds += tokens_TB.numel() / pace
+            return read(model, tokens_TB, *others)
+
+        monkeypatch.setattr(CharModel, name, slow)
+
+
+@pytest.mark.parametrize(
+    ("pace", "budget", "is_whole"),
+    [(200, 10.0, False), (2_000, 10.0, False), (20_000, 1.0, False), (20_000, 10.0, True), (2_000, 100.0, True)],
+)
+def test_a_timed_run_and_its_scoring_end_in_time(
+    pace: float, budget: float, is_whole: bool, now: Hours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On machines that differ by a factor of 100; to score all that is held out takes the slowest 45 s."""
+    Machine(now, monkeypatch, pace)
+    sizes: dict[str, Any] = {"train__batch_size": 32, "train__block_size": 32}
+    training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=budget, **sizes)
+    interrupt(training, 10**9)
+    scores = training.measure_best()
+    # Where blocks are short nothing comes late.
+    assert 0.5 * budget <= training.clock.seconds <= (1.02 if is_whole else 1.15) * budget
+    assert len(records(training)) >= 1
+    assert scores is not None
+    assert (scores.characters == len(training.parts.validation)) == is_whole
+    assert (scores.standard_error_bits is None) == is_whole
+
+
+def test_a_tiny_time_is_enough_for_a_block_and_a_validation(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the set-up takes all of it."""
+    training = begin(now=now, train__steps=None, train__time=1.0)
+    before = training.model.arrays()["output.weight"]
+    now.seconds += 2
+    now.spend(monkeypatch, learn_block=5.0)
+    interrupt(training, 100)
+    (record,) = records(training)
+    assert (record["step"], training.progress.finished) == (1, "done")
+    assert record["validation_bits_per_character"] > 0
+    assert (training.model.arrays()["output.weight"] != before).any()
+
+
+def test_the_clock_of_a_run_begins_before_its_model(now: Hours) -> None:
+    """When the text is read, and goes on where it was when the run is taken up again."""
+    training = begin(now=now, train__steps=None, train__time=100.0)
+    now.seconds += 7
+    assert training.clock.seconds == 7
+    interrupt(training, 1)
+    assert training.progress.seconds == 7
+    now.seconds += 1000
+    again = resume(training.run, now)
+    assert again.clock.seconds == again.progress.seconds == 7
+
+
+def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has reserved and how much it validates are not planned anew on a machine that is slower now."""
+    with monkeypatch.context() as patch:
+        Machine(now, patch, 3_000)
+        training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=10.0)
+        interrupt(training, 20)
+    Machine(now, monkeypatch, 1_500)
+    again = resume(training.run, now)
+    assert again.share == training.share > 0
+    interrupt(again, 5)
+    for name in ("reserved_seconds", "evaluation_characters"):
+        assert getattr(again.progress, name) == getattr(training.progress, name) > 0
+
+
+# The scoring at the end
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_the_scoring_ends_in_words(
+    text: str, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the code of the signal, after saying that the run is complete and where; and it is."""
+
+    def interrupted(model: Any, ids: Any, num_read: int, tick: Callable[[float], None]) -> Any:
+        tick(0.25)
+        signal.raise_signal(number)
+        tick(0.5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_validate", lambda self: 2.0)
+        patch.setattr("charlm.training.trainer.evaluate_sample", interrupted)
+        result = call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert "Traceback" not in result.stderr
+    assert "the run is complete" in result.stderr
+    assert "charlm eval --model run" in result.stderr
+    assert load(Path("run/last.safetensors")).metrics["finished"] == "done"
+    assert call("eval", "--model", "run").exit_code == 0
+    assert call("train", "--resume", "run", "--sample-length", "0").exit_code == 0
+
+
+def test_a_signal_in_the_last_block_ends_the_command_too(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is over and saved, and nothing is scored any more."""
+
+    def validate(self: Training) -> float:
+        if self.share >= 1:
+            signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr(Training, "measure_best", lambda *_: pytest.fail("scored"))
+    result = call("train", "-c", text, *SHORT, "--out", "run")
+    assert result.exit_code == 130
+    assert "the run is complete" in result.stderr
+
+
+def test_a_long_scoring_says_how_far_it_is(now: Hours, capsys: pytest.CaptureFixture[str]) -> None:
+    """Off a terminal a line within 5 s and then once a minute; a short one says nothing."""
+    with ScoringDisplay(Clock(now)) as display:
+        for part in range(1000):
+            now.seconds += 0.2
+            display.show(part / 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert "2% done" in lines[0]
+    with ScoringDisplay(Clock(now)) as display:
+        for part in range(20):
+            now.seconds += 0.2
+            display.show((part + 1) / 20)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_verdict_says_that_a_sample_was_scored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of how many characters, with its standard error, and how to score all."""
+    training = begin()
+    interrupt(training, 100)
+    conclude(training, 0, 0.7, as_json=False)
+    assert f"on all {len(training.parts.validation)} held out\n" in capsys.readouterr().err
+    monkeypatch.setattr("charlm.training.trainer.MAX_CHARACTERS_SCORED", 120)
+    conclude(training, 0, 0.7, as_json=False)
+    told = capsys.readouterr().err
+    assert f"of the {len(training.parts.validation)} held out" in told
+    assert "standard error" in told
+    assert "charlm eval" in told

@@ -1,0 +1,225 @@
+"""What a run will take is told without a run: settings, parameters, memory, time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charlm import config_file as settings
+from charlm.cells import CELLS
+from charlm.data import corpus as corpora
+from charlm.errors import TrainingError
+from charlm.nn.runtime import Runtime
+from charlm.training import dry_run as forecasts
+from charlm.training.dry_run import forecast, least_memory_bytes
+from tests.helpers.commands import SHORT, answer, call
+from tests.helpers.training import begin, interrupt
+
+
+def test_a_dry_run_prints_a_settings_file_and_writes_nothing(text: str) -> None:
+    """What is printed can be trained with, and trains the same."""
+    result = call("train", "-c", text, *SHORT, "--seed", "4", "--dry-run")
+    assert result.exit_code == 0
+    assert not Path("runs").exists()
+    Path("printed.yaml").write_text(result.stdout, encoding="utf-8")
+    flags = {"data.corpus": [text], "seed": 4}
+    overrides = [value for value in SHORT if value != "--set"]
+    assert settings.load("printed.yaml") == settings.load("lstm", overrides, flags)
+    assert "parameters" in result.stdout
+    assert "6 blocks" in result.stdout
+
+
+def test_a_dry_run_counts_what_a_run_then_has(text: str) -> None:
+    """Parameters and blocks are those of the run, the model file is as large as its numbers."""
+    told = answer("train", "-c", text, *SHORT, "--seed", "4", "--dry-run", "--json")
+    run = answer("train", "-c", text, *SHORT, "--seed", "4", "--json")
+    assert told["steps"] == run["step"] == 6
+    assert told["epochs"] == pytest.approx(run["epoch"])
+    assert told["model_bytes"] == 4 * told["parameters"]
+    assert Path(run["model"]).stat().st_size == pytest.approx(told["model_bytes"], abs=8000)
+    assert told["settings"]["model"]["hidden_size"] == 24
+    assert "cpu" in told["runtime"]
+
+
+def test_precedence_shows_in_a_dry_run(text: str) -> None:
+    """A flag wins over `--set`, `--set` over the file, the file over the default."""
+    Path("mine.yaml").write_text("seed: 1\nmodel: {cell: gru, hidden_size: 9}\ntrain: {steps: 3}\n", encoding="utf-8")
+    common = ["train", "mine.yaml", "-c", text, "--set", "train.batch_size=4", "--dry-run", "--json"]
+    assert answer(*common)["settings"]["seed"] == 1
+    told = answer(*common, "--set", "seed=2", "--seed", "3", "--set", "model.hidden_size=11")["settings"]
+    assert (told["seed"], told["model"]["hidden_size"], told["model"]["cell"]) == (3, 11, "gru")
+    assert told["model"]["embedding_size"] == 64
+
+
+def test_a_timed_run_takes_its_time() -> None:
+    """How many blocks that makes follows from the trial."""
+    training = begin(train__steps=None, train__time=30.0)
+    expected = forecast(training)
+    assert expected.seconds == 30
+    assert expected.steps == pytest.approx(
+        30 * expected.characters_per_second / (training.num_streams * training.block_size), rel=0.01, abs=1
+    )
+
+
+def test_a_trial_learns_nothing() -> None:
+    """The weights are what they were, for the rate is zero."""
+    training, untouched = begin(train__weight_decay=0.1), begin("other", train__weight_decay=0.1)
+    forecast(training)
+    for name, array in untouched.model.arrays().items():
+        assert (training.model.arrays()[name] == array).all()
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_is_tried(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it needs and what there is, and no folder is made for it."""
+    monkeypatch.setattr(forecasts, "usable_bytes", lambda: 1e6)
+    for extra in ([], ["--dry-run"]):
+        result = call("train", "-c", text, *SHORT, "--set", "model.hidden_size=512", "--out", "large", *extra)
+        assert result.exit_code == 1
+        assert "GB of memory" in result.stderr
+        assert not Path("large").exists()
+
+
+def test_the_largest_settings_are_refused_on_any_machine(text: str) -> None:
+    """A terabyte is more than there is."""
+    huge = ["--set", "model.hidden_size=16384", "--set", "model.num_layers=16"]
+    result = call("train", "-c", text, *huge, "--dry-run")
+    assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
+
+
+def in_a_small_container(monkeypatch: pytest.MonkeyPatch, gigabytes: float = 1.0) -> None:
+    """Let a process that has loaded torch and nothing else have so much memory."""
+    monkeypatch.setattr(forecasts, "usable_bytes", lambda: gigabytes * 1e9)
+    monkeypatch.setattr(forecasts, "resident_bytes", lambda: 265_000_000)
+
+
+def needed(precision: str = "fp32", device: str = "cpu", **changes: Any) -> float:
+    """Return the bytes that a run on fables is said to need."""
+    flags: dict[str, Any] = {"data.corpus": "fables", "train.steps": 3}
+    config = settings.load(
+        "lstm",
+        (),
+        {"model.hidden_size": 512} | flags | {key.replace("__", "."): value for key, value in changes.items()},
+    )
+    return least_memory_bytes(config, corpora.load(["fables"]), Runtime(torch.device(device), precision, 1))
+
+
+@pytest.mark.parametrize(("hidden_size", "fits"), [(512, True), (1024, True), (2048, False)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gigabyte_holds_the_runs_that_fit_into_it(
+    monkeypatch: pytest.MonkeyPatch, hidden_size: int, fits: bool, precision: str
+) -> None:
+    """Measured, these runs take at most 0.59, 0.88 and 1.55 GB, torch itself included."""
+    in_a_small_container(monkeypatch)
+    assert (needed(precision, model__hidden_size=hidden_size) <= 1e9) == fits
+
+
+def test_what_is_resident_already_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that holds another gigabyte needs one more."""
+    in_a_small_container(monkeypatch)
+    before = needed()
+    monkeypatch.setattr(forecasts, "resident_bytes", lambda: 1_265_000_000)
+    assert needed() - before == 1e9
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ({"precision": "bf16"}, {}),
+        ({"train__batch_size": 32}, {}),
+        ({"train__block_size": 32}, {}),
+        ({"model__direction": "both", "model__hidden_size": 256}, {"model__direction": "both"}),
+        ({}, {"model__direction": "both"}),
+        ({}, {"model__num_layers": 2}),
+        ({"model__cell": "rnn"}, {"model__cell": "gru"}),
+        ({"model__cell": "mingru"}, {"model__cell": "minlstm"}),
+        ({"device": "cuda"}, {}),
+        ({"train__optimizer": "sgd", "model__hidden_size": 4096}, {"model__hidden_size": 4096}),
+        ({"model__hidden_size": 4096}, {"train__optimizer": "adam", "model__hidden_size": 4096}),
+    ],
+)
+def test_what_makes_a_run_larger_needs_more_memory(
+    monkeypatch: pytest.MonkeyPatch, smaller: dict[str, Any], larger: dict[str, Any]
+) -> None:
+    """Sizes, full precision, a second direction, and what an optimiser remembers."""
+    in_a_small_container(monkeypatch)
+    assert needed(**smaller) < needed(**larger)
+
+
+@pytest.mark.parametrize("name", forecasts.MOMENTS)
+def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
+    """So many numbers for each weight, besides a count of steps; Muon some more for the weights it leaves to AdamW."""
+    training = begin(train__optimizer=name)
+    training.learn_block(training.streams.block(0), rate=1.0)
+    moments = sum(tensor.numel() for tensor in training.optimizer.tensors() if tensor.dim())
+    most = 2 if name == "muon" else forecasts.MOMENTS[name]
+    assert forecasts.MOMENTS[name] * training.num_parameters <= moments <= most * training.num_parameters
+
+
+# In a process of its own: memory that other tests have left would be taken first.
+MEASURED_RUN = """
+import sys
+from pathlib import Path
+from charlm.training import dry_run as forecast
+from charlm.training import lifecycle as runs
+from charlm.cli.app import app
+
+needed = []
+runs.check_memory = lambda *arguments: needed.append(forecast.least_memory_bytes(*arguments))
+app(sys.argv[1:], standalone_mode=False)
+peak = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(f"\\n{needed[0]} {int(peak[0]) * 1024}")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured through /proc")
+@pytest.mark.parametrize(
+    "cell", [cell if cell == "rnn" else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS]
+)
+def test_a_run_needs_as_much_memory_as_it_is_said_to(cell: str) -> None:
+    """Hardly less, so that what fits is allowed, and not much more, so that few are allowed that do not fit."""
+    changes = ["model.cell=" + cell, "train.steps=3", "train.evaluations=1", "train.precision=fp32", "train.threads=1"]
+    changes += ["data.validation_fraction=0.01"]
+    options = [part for change in changes for part in ("--set", change)]
+    command = [sys.executable, "-c", MEASURED_RUN, "train", *options, "--seed", "1", "--sample-length", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, peak = map(float, done.stdout.split()[-2:])
+    assert 0.7 * peak < said < 1.1 * peak
+
+
+def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the system refuse what the machine has."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("charlm.training.trainer.Training.learn_block", refuse)
+    result = call("train", "-c", text, *SHORT, "--out", "run")
+    assert (result.exit_code, result.stderr.count("error: there is not enough memory")) == (1, 1)
+
+
+def test_a_dry_run_is_not_of_a_run_that_has_begun(text: str) -> None:
+    """Its settings are in its folder."""
+    interrupt(begin(), 3)
+    result = call("train", "--resume", "run", "--dry-run")
+    assert (result.exit_code, "config.yaml" in result.stderr) == (2, True)
+
+
+def test_the_figures_are_json(text: str) -> None:
+    """One line, for programs."""
+    result = call("train", "-c", text, *SHORT, "--dry-run", "--json")
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["memory_bytes"] > 10**7
+
+
+def test_too_little_memory_is_a_training_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a program that uses charlm can tell it from others."""
+    training = begin()
+    in_a_small_container(monkeypatch, gigabytes=0.3)
+    with pytest.raises(TrainingError, match=r"at least 0\.3\d GB of memory, .* has 0\.30"):
+        forecasts.check_memory(training.config, training.corpus, training.runtime)

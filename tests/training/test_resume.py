@@ -1,0 +1,232 @@
+"""A run that is taken up again: bit for bit the run that was never interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlm.cells import CELLS
+from charlm.checkpoint import load
+from charlm.errors import RunError
+from charlm.training.trainer import Training
+from tests.helpers.commands import call
+from tests.helpers.training import (
+    BF16_WORKS,
+    TEXT,
+    assert_same_run,
+    begin,
+    interrupt,
+    metrics,
+    needs_bf16,
+    resume,
+    training_of,
+)
+
+
+def assert_resumed_exactly(**changes: Any) -> Training:
+    """Compare a run with one that was interrupted after 7 and after 13 blocks; return the latter."""
+    straight = begin("straight", **changes)
+    interrupt(straight, 100)
+    broken = begin("broken", **changes)
+    interrupt(broken, 7)
+    interrupt(resume(broken.run), 6)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+    return last
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
+    cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
+) -> None:
+    """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
+    changes: dict[str, Any] = {
+        "text": TEXT[:500],
+        "model__cell": cell,
+        "model__num_layers": num_layers,
+        "model__dropout": dropout,
+        "model__weight_dropout": dropout,
+        "train__optimizer": optimizer,
+        "train__precision": precision,
+        "train__reset_probability": 0.2,
+        "train__evaluations": 2,
+    }
+    last = assert_resumed_exactly(**changes)
+    assert 3 < last.streams.blocks_per_epoch < 13
+    assert last.progress.finished == "done"
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
+    """With one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
+    changes: dict[str, Any] = {
+        "text": TEXT[:500],
+        "model__cell": cell,
+        "model__direction": direction,
+        "model__num_layers": 2,
+        "model__embedding_size": 0,
+        "model__initial_state": "learned",
+        "model__dropout": [0.2, 0.4],
+        "train__precision": "bf16" if BF16_WORKS else "fp32",
+        "train__reset_probability": 0.3,
+        "train__evaluations": 2,
+    }
+    last = assert_resumed_exactly(**changes)
+    assert (last.model.arrays()["initial_state"] != 0).any()
+
+
+def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> None:
+    """What its files do not say is what every run was then, and its vocabulary a word of its own."""
+    training = begin("old", model__embedding_size=8)
+    interrupt(training, 7)
+    for path in (training.run.last, training.run.best):
+        file = load(path)
+        file.metrics.pop("smoothed_nats", None)
+        for name in ("direction", "initial_state", "initialiser"):
+            del file.config["model"][name]
+        del file.config["train"]["sample_every"]
+        file.config["vocab"] = "characters"
+        file.save(path)
+    result = call("train", "--resume", "old", "--sample-length", "5")
+    assert result.exit_code == 0, result.stderr
+    assert "not a model of this run" not in result.stderr
+    assert load(training.run.last).metrics["finished"] == "done"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, precision: str) -> None:
+    """Also where the optimiser remembers nothing."""
+    assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
+
+
+@pytest.mark.parametrize("at", [3, 8, 13, 17])
+def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations without gain count on, so a run ends where it would have ended."""
+    bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
+    monkeypatch.setattr(Training, "_validate", lambda self: bits.get(self.progress.step, 9.0))
+    changes: dict[str, Any] = {"train__patience": 4, "train__evaluations": 10}
+    straight = begin("straight", **changes)
+    interrupt(straight, 100)
+    assert (straight.progress.step, straight.progress.best_bits) == (20, 1.9)
+    broken = begin("broken", **changes)
+    interrupt(broken, at)
+    last = resume(broken.run)
+    interrupt(last, 100)
+    assert_same_run(straight, last)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
+    """Nothing is learned, nothing is lost."""
+    training = begin()
+    interrupt(training, 100)
+    before = training.run.metrics.read_text(), training.run.best.read_bytes()
+    again = resume(training.run)
+    assert list(again.learn()) == []
+    assert (again.run.metrics.read_text(), again.run.best.read_bytes()) == before
+
+
+def test_a_finished_run_can_be_made_longer() -> None:
+    """With more steps it goes on from where it ended."""
+    training = begin()
+    interrupt(training, 100)
+    longer = resume(training.run, train__steps=30)
+    interrupt(longer, 100)
+    assert (longer.progress.step, longer.progress.finished) == (30, "done")
+    steps = [record["step"] for record in metrics(longer)]
+    assert steps == sorted(set(steps))
+
+
+def test_another_text_is_refused() -> None:
+    """A run goes on with the text it was begun on, by its fingerprint."""
+    training = begin()
+    interrupt(training, 5)
+    Path("text.txt").write_text(TEXT + "more", encoding="utf-8")
+    with pytest.raises(RunError, match="changed"):
+        resume(training.run)
+
+
+def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a resume a worse model does not take the place of the better one before."""
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    training = begin()
+    interrupt(training, 6)
+    best = training.run.best.read_bytes()
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.5)
+    interrupt(resume(training.run), 100)
+    assert training.run.best.read_bytes() == best
+
+
+def test_a_run_can_be_resumed_from_its_first_moment() -> None:
+    """The state before the first block is on disk, even if that block fails."""
+    training = begin()
+    interrupt(training, 0)
+    assert load(training.run.last).metrics["step"] == 0
+    interrupt(resume(training.run), 100)
+    assert_same_run(training, training)
+
+
+def test_a_run_past_its_new_end_ends() -> None:
+    """Resumed with fewer steps than it has, it does not learn for ever."""
+    training = begin()
+    interrupt(training, 9)
+    shorter = resume(training.run, train__steps=5)
+    interrupt(shorter, 50)
+    assert shorter.progress.step <= 10
+    assert shorter.progress.finished == "done"
+
+
+def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
+    """From where it stood: the rate is what a run of so many steps has there, and dropout is planned anew."""
+    changes: dict[str, Any] = {
+        "train__evaluations": 20,
+        "model__dropout": "auto",
+        "model__hidden_size": 256,
+        "text": TEXT[:300],
+    }
+    training = begin(train__steps=20, **changes)
+    interrupt(training, 100)
+    longer = resume(training.run, train__steps=200)
+    records = list(longer.learn())
+    straight = begin("straight", train__steps=200, **changes)
+    rates = {record.step: record.learning_rate for record in straight.learn()}
+    assert all(record.learning_rate == pytest.approx(rates[record.step]) for record in records)
+    assert longer.progress.dropout == straight.progress.dropout > training.progress.dropout
+
+
+def test_another_text_is_taken_when_told() -> None:
+    """It begins with an empty state, and what was measured on the old text does not count."""
+    training = begin()
+    interrupt(training, 10)
+    best = training.run.best.read_bytes()
+    Path("text.txt").write_text(TEXT[::-1][:900], encoding="utf-8")
+    last = load(training.run.last)
+    other = training_of(training.config, training.run)
+    other.restore(last, is_new_text=True)
+    assert all(not part.any() for part in other.state)
+    assert (other.progress.step, other.progress.best_bits) == (10, None)
+    np.testing.assert_array_equal(other.model.arrays()["output.weight"], last.arrays["output.weight"])
+    interrupt(other, 100)
+    assert other.progress.finished == "done"
+    assert training.run.best.read_bytes() != best
+    assert load(training.run.last).corpus["characters"] == 900
+
+
+def test_the_same_text_is_not_another_one() -> None:
+    """Being allowed to take another text changes nothing where it is the same."""
+    straight, broken = begin("straight"), begin("broken")
+    interrupt(straight, 100)
+    interrupt(broken, 9)
+    again = training_of(broken.config, broken.run)
+    again.restore(load(broken.run.last), is_new_text=True)
+    interrupt(again, 100)
+    assert_same_run(straight, again)

@@ -1,0 +1,370 @@
+"""The loop: exact resume, evaluation that disturbs nothing, numbers that stay finite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.checkpoint import load
+from charlm.errors import OVERFLOW, ModelFileError, TrainingError
+from charlm.training.lifecycle import verdict
+from charlm.training.schedule import held_back
+from charlm.training.trainer import MAX_SKIPPED_IN_A_ROW, Training
+from tests.helpers.training import Hours, assert_same_run, begin, interrupt, metrics, poison, records, resume
+
+
+def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
+    """Two runs side by side differ only where their seeds do."""
+    runs = [begin(name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    for training in runs:
+        interrupt(training, 100)
+    assert_same_run(runs[0], runs[1])
+    assert any((load(runs[0].run.best).arrays[k] != v).any() for k, v in load(runs[2].run.best).arrays.items())
+
+
+def test_evaluations_do_not_change_what_is_learned() -> None:
+    """A run that validates often and one that does once learn the same weights from the same losses."""
+    often, seldom = begin("often", train__evaluations=20), begin("seldom", train__evaluations=1)
+    interrupt(often, 100)
+    interrupt(seldom, 100)
+    for name, array in seldom.model.arrays().items():
+        np.testing.assert_array_equal(array, often.model.arrays()[name])
+
+
+def test_validation_text_is_never_trained_on() -> None:
+    """Every target of every block lies in the training part, whose characters the validation part does not share."""
+    text = "abc" * 150 + "xyz" * 17
+    training = begin(text=text, data__validation_fraction=0.1)
+    seen = set()
+    for step in range(3 * training.streams.blocks_per_epoch):
+        block = training.streams.block(step)
+        seen |= set(np.unique(block.targets_TB)) | set(np.unique(block.tokens_TB))
+    vocabulary = training.corpus.vocabulary
+    assert {vocabulary.symbols[i] for i in seen if i < len(vocabulary)} == set("abc")
+    assert "xyz" in vocabulary.decode(training.parts.validation)
+
+
+def test_thirty_characters_train() -> None:
+    """A text far too short for the block and the batch shrinks them and says so."""
+    training = begin(text="to be or not to be, that is it", train__batch_size=64, train__block_size=64)
+    interrupt(training, 100)
+    assert training.progress.finished == "done"
+    assert any("27 characters" in note for note in training.notes)
+    assert load(training.run.best).metrics["step"] >= 1
+
+
+@pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
+def test_a_character_or_two_train(text: str) -> None:
+    """Nothing divides by zero where there is nothing, or a single character, to validate."""
+    training = begin(text=text, train__steps=3)
+    interrupt(training, 100)
+    scores = training.measure_best()
+    assert (scores.characters if scores else 0) == len(text) - 1
+    assert load(training.run.best).metrics["step"] >= 1
+
+
+def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of validations 3, 2, NaN, 4 the second is kept, and patience ends the run."""
+    training = begin(train__patience=2, train__evaluations=10)
+    answers = iter([3.0, 2.0, math.nan, 4.0, 1.0])
+    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    interrupt(training, 100)
+    best = load(training.run.best)
+    assert (best.metrics["step"], training.progress.step) == (4, 8)
+    assert "2 evaluations" in training.progress.finished
+    assert verdict(training) == "no validation has been better since step 4: it began to learn its text by heart"
+
+
+def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its best validation; where nothing is held out there is nothing to say."""
+    training = begin(train__evaluations=2)
+    answers = iter([3.0, 2.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_validate", lambda self: next(answers))
+        interrupt(training, 100)
+    assert "more time may" in verdict(training)
+    untold = begin("untold", data__validation_fraction=0.0)
+    interrupt(untold, 100)
+    assert "nothing was held out" in verdict(untold)
+
+
+def test_one_validation_without_gain_says_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a run was made longer, whose rate then rises again."""
+    training = begin(train__evaluations=3)
+    answers = iter([3.0, 2.0, 2.1])
+    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    interrupt(training, 100)
+    assert "too early to tell" in verdict(training)
+
+
+def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bad gradient changes no weight and no state; the run goes on."""
+    training = begin(train__steps=8)
+    poison(training, monkeypatch, {3})
+    interrupt(training, 100)
+    assert (training.progress.skipped, training.progress.rollbacks, training.progress.step) == (1, 0, 8)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After several in a row the run returns to its last good state, at half the rate, says so, and finishes."""
+    training = begin(train__steps=12)
+    poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+    told: list[str] = []
+    for _ in training.learn(tell=told.append):
+        pass
+    assert told == ["numbers were not finite at step 12: back to step 9, at 1/2 of the learning rate"]
+    assert (training.progress.rollbacks, training.progress.finished) == (1, "done")
+    steps = [record["step"] for record in metrics(training)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12
+
+
+def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do, and what is on disk is finite."""
+    training = begin()
+    interrupt(training, 5)
+    poison(training, monkeypatch, set(range(10_000)))
+    with pytest.raises(TrainingError, match="finite"):
+        interrupt(training, 10_000)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def test_records_carry_what_a_plot_needs() -> None:
+    """Each line of metrics.jsonl has the same keys; validation stands where it was measured."""
+    training = begin()
+    interrupt(training, 100)
+    lines = records(training)
+    always = {"step", "epoch", "seconds", "train_bits_per_character", "learning_rate", "characters_per_second"}
+    assert all(always <= line.keys() for line in lines)
+    assert sum("validation_bits_per_character" in line for line in lines) == 4
+    assert [line["step"] for line in lines] == list(range(1, 21))
+
+
+def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
+    """The model file alone, moved elsewhere, after text and run are gone, still writes."""
+    from charlm.inference import sample
+    from charlm.inference.stepper import Stepper
+
+    training = begin()
+    interrupt(training, 100)
+    moved = training.run.best.rename(tmp_path / "moved.safetensors")
+    Path("text.txt").unlink()
+    stepper = Stepper(load(moved))
+    pieces = sample.stream(stepper, *sample.start(stepper, "the "), length=20, choice=sample.Choice(), seeds=[1])
+    assert len("".join(grown for _, grown in pieces)) == 20
+
+
+def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
+    """The figure that is written into its file is that of the whole part, not of the glance taken while training."""
+    from charlm.evaluation.evaluate import evaluate
+
+    training = begin(train__evaluation_characters=5)
+    interrupt(training, 100)
+    scores = training.measure_best()
+    assert scores is not None
+    assert scores.characters == len(training.parts.validation) > 5
+    stored = load(training.run.best)
+    assert stored.metrics["validation_bits_per_character"] == scores.bits_per_character
+    training.model.load_arrays(stored.weights)
+    assert evaluate(training.model, training.parts.validation) == scores
+
+
+def test_what_is_left_to_charlm_is_settled_once_and_written_down() -> None:
+    """For a run of so many epochs it is known from the start; a resume keeps it."""
+    training = begin(model__dropout="auto", model__weight_dropout="auto", train__steps=None, train__epochs=300)
+    interrupt(training, 5)
+    for progress in (training.progress, resume(training.run).progress):
+        settled = (progress.dropout, progress.weight_dropout, progress.weight_decay)
+        assert settled == held_back(300, num_units=16)
+        assert progress.dropout > 0
+
+
+def test_what_was_given_holds_from_the_first_block() -> None:
+    """Also in a timed run, which does not know yet how often it will read its text."""
+    training = begin(
+        model__dropout=0.4, model__weight_dropout=0.2, train__weight_decay=0.3, train__steps=None, train__time=100.0
+    )
+    interrupt(training, 1)
+    progress = training.progress
+    assert not progress.settled
+    assert (progress.dropout, progress.weight_dropout, progress.weight_decay) == (0.4, 0.2, 0.3)
+
+
+def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when the time is up but for what is reserved, with the rate at nothing."""
+    now = Hours()
+    training = begin(now=now, train__steps=None, train__time=100.0)
+    now.spend(monkeypatch, learn_block=0.5)
+    interrupt(training, 10**9)
+    assert training.progress.finished == "done"
+    assert (training.progress.seconds, training.progress.step) == (100, 200)
+    assert metrics(training)[-1]["learning_rate"] < 1e-3
+
+
+def test_training_changes_every_weight() -> None:
+    """No parameter is left out of the optimiser or the graph."""
+    training = begin(model__num_layers=2)
+    before = training.model.arrays()
+    interrupt(training, 5)
+    unchanged = [name for name, array in training.model.arrays().items() if (array == before[name]).all()]
+    assert unchanged == []
+
+
+def test_the_first_loss_is_that_of_knowing_nothing() -> None:
+    """Fresh weights predict all characters about equally."""
+    training = begin()
+    tokens_TB = torch.from_numpy(training.streams.block(0).tokens_TB)
+    logits_TBV, _ = training.model(tokens_TB, training.model.start_state(tokens_TB.shape[1]))
+    assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
+        -math.log(len(training.corpus.vocabulary)), rel=0.1
+    )
+
+
+def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was carried so far, the model gets zeros for it, and for the other streams what was carried."""
+    training = begin(train__reset_probability=0.5, train__steps=12)
+    forward, seen = training.model.forward, []
+
+    def spy(tokens_TB: Any, state: Any, *others: Any) -> Any:
+        seen.append([part.clone() for part in state])
+        return forward(tokens_TB, state, *others)
+
+    monkeypatch.setattr(training.model, "forward", spy)
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    training.state = tuple(torch.ones_like(part) for part in training.state)
+    carried = []
+    for step in range(12):
+        carried.append(training.state)
+        training.learn_block(training.streams.block(step), 0.1)
+        training.progress.step += 1
+    assert any(training.streams.block(step).begins_B.any() for step in range(1, 12))
+    for step in range(12):
+        begins_B = training.streams.block(step).begins_B
+        for given, before in zip(seen[step], carried[step], strict=True):
+            assert (given[:, begins_B] == 0).all()
+            assert torch.equal(given[:, ~begins_B], before[:, ~begins_B])
+
+
+def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time has come, after any block, `last.safetensors` has it."""
+    monkeypatch.setattr("charlm.training.trainer.SAVE_SECONDS", -1.0)
+    training = begin(train__evaluations=1)
+    steps = []
+
+    def look() -> bool:
+        steps.append((load(training.run.last).metrics["step"], training.progress.step))
+        return training.progress.step >= 6
+
+    list(training.learn(look))
+    assert steps == [(step, step) for step in range(7)]
+
+
+def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hint of the error promises is there."""
+    training = begin()
+    poison(training, monkeypatch, set(range(10_000)))
+    with pytest.raises(TrainingError, match="finite"):
+        interrupt(training, 10_000)
+    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+
+
+def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records after it show half the rate there would have been; what was skipped stays counted."""
+    training = begin(train__steps=12, train__warmup_fraction=0.0, train__decay_fraction=0.0)
+    poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
+    interrupt(training, 100)
+    assert metrics(training)[-1]["learning_rate"] == pytest.approx(training.config.train.learning_rate / 2)
+    assert training.progress.skipped == MAX_SKIPPED_IN_A_ROW
+
+
+def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither `best` nor `last` takes them, however the validation came out."""
+    training = begin(text="ab" * 30)
+    answers = iter(range(100))
+
+    def validate(self: Training) -> float:
+        if next(answers) == 1:
+            training.model.output.bias.data[0] = math.nan
+        return 1.0
+
+    monkeypatch.setattr(Training, "_validate", validate)
+    interrupt(training, 100)
+    for file in (training.run.best, training.run.last):
+        assert all(np.isfinite(array).all() for array in load(file).arrays.values())
+
+
+def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole part is read once, at the end."""
+    lengths = []
+
+    def spy(model: Any, ids: Any, *others: Any) -> Any:
+        scores = evaluate_sample(model, ids, *others)
+        lengths.append(scores.characters)
+        return scores
+
+    from charlm.evaluation.evaluate import evaluate_sample
+
+    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", spy)
+    training = begin(train__evaluation_characters=70)
+    interrupt(training, 100)
+    training.measure_best()
+    assert lengths == [70, 70, 70, 70, len(training.parts.validation)]
+
+
+def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first block that takes as long as ten others does not hide how many epochs there will be."""
+    now = Hours()
+    training = begin(now=now, model__dropout="auto", train__steps=None, train__time=100.0, model__hidden_size=512)
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    learn = Training.learn_block
+
+    def learn_and_tick(self: Training, block: Any, rate: float) -> None:
+        learn(self, block, rate)
+        now.seconds += 10 * 0.25 if self.progress.step == 0 else 0.25
+
+    monkeypatch.setattr(Training, "learn_block", learn_and_tick)
+    interrupt(training, 60)
+    num_epochs = (1 + (100 - 2.5) / 0.25) / training.streams.blocks_per_epoch
+    expected = held_back(num_epochs, num_units=512).dropout
+    assert expected > 0.1
+    assert training.progress.dropout == pytest.approx(expected, abs=0.011)
+
+
+def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
+    now = Hours()
+    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    now.spend(monkeypatch, learn_block=0.5, _validate=2.0)
+    timed: dict[str, Any] = {"train__steps": None, "train__time": 100.0}
+    for changes, expected in ((timed, 3), ({"train__steps": 40}, 10)):
+        training = begin(f"run{expected}", now=now, train__evaluations=10, **changes)
+        interrupt(training, 1000)
+        assert sum("validation_bits_per_character" in record for record in metrics(training)) == expected
+
+
+def test_a_state_that_could_not_be_read_again_is_not_saved() -> None:
+    """Model files hold no number above a bound; what is above it is no good state, finite or not."""
+    training = begin(model__cell="rnn-relu")
+    assert training.is_finite
+    training.state = tuple(torch.full_like(part, 2e9) for part in training.state)
+    assert not training.is_finite
+
+
+def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on, its records say nothing of it, and there is a best model to end with."""
+
+    def overflow(*_: Any) -> Any:
+        raise ModelFileError(*OVERFLOW)
+
+    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", overflow)
+    training = begin(train__steps=4, train__evaluations=2)
+    written = list(training.learn())
+    assert training.progress.finished == "done"
+    assert [record.validation_bits_per_character for record in written] == [None] * len(written)
+    assert load(training.run.best).step == 2
