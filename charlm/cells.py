@@ -31,6 +31,10 @@ class Recurrent(NamedTuple):
     peepholes_KH: Array = None
 
 
+# How the equations call the gates; a candidate has no letter of its own.
+LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One kind of recurrence.
@@ -40,6 +44,7 @@ class Cell:
         gates: the gates in the order in which they lie in the weights.
         state: the parts of the state; the first is what the layer puts out.
         products: how many of the gates each product with the state makes; together all gates, or none of them.
+        candidate: how the equations call the candidate.
         peepholes: the gates that see the cell state.
     """
 
@@ -47,7 +52,13 @@ class Cell:
     gates: tuple[str, ...]
     state: tuple[str, ...]
     products: tuple[int, ...]
+    candidate: str
     peepholes: tuple[str, ...] = ()
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """How the equations call each gate."""
+        return {name: LETTERS.get(name, self.candidate) for name in self.gates}
 
     def weight_shapes(self, num_inputs: int, num_units: int) -> dict[str, tuple[int, ...]]:
         """Return name and shape of each weight of a layer, in torch's names and order; `peephole_l0` is ours."""
@@ -278,15 +289,15 @@ _OF_LSTM = ("input", "forget", "candidate", "output")
 _OF_GRU = ("reset", "update", "candidate")
 
 CELLS = {
-    "rnn": Cell(rnn, ("candidate",), ("hidden",), (1,)),
-    "rnn-relu": Cell(rnn_relu, ("candidate",), ("hidden",), (1,)),
-    "lstm": Cell(lstm, _OF_LSTM, ("hidden", "cell"), (4,)),
-    "lstm-peephole": Cell(lstm_peephole, _OF_LSTM, ("hidden", "cell"), (4,), ("input", "forget", "output")),
-    "lstm-coupled": Cell(lstm_coupled, ("forget", "candidate", "output"), ("hidden", "cell"), (3,)),
-    "gru": Cell(gru, _OF_GRU, ("hidden",), (3,)),
-    "gru-reset-before": Cell(gru_reset_before, _OF_GRU, ("hidden",), (2, 1)),
-    "mingru": Cell(mingru, ("update", "candidate"), ("hidden",), ()),
-    "minlstm": Cell(minlstm, ("forget", "input", "candidate"), ("hidden",), ()),
+    "rnn": Cell(rnn, ("candidate",), ("hidden",), (1,), "h'"),
+    "rnn-relu": Cell(rnn_relu, ("candidate",), ("hidden",), (1,), "h'"),
+    "lstm": Cell(lstm, _OF_LSTM, ("hidden", "cell"), (4,), "g"),
+    "lstm-peephole": Cell(lstm_peephole, _OF_LSTM, ("hidden", "cell"), (4,), "g", ("input", "forget", "output")),
+    "lstm-coupled": Cell(lstm_coupled, ("forget", "candidate", "output"), ("hidden", "cell"), (3,), "g"),
+    "gru": Cell(gru, _OF_GRU, ("hidden",), (3,), "n"),
+    "gru-reset-before": Cell(gru_reset_before, _OF_GRU, ("hidden",), (2, 1), "n"),
+    "mingru": Cell(mingru, ("update", "candidate"), ("hidden",), (), "n"),
+    "minlstm": Cell(minlstm, ("forget", "input", "candidate"), ("hidden",), (), "g"),
 }
 
 

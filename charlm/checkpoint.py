@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from charlm.cells import CELLS
 from charlm.errors import ModelFileError
 from charlm.files import write_atomic
 from charlm.machine import usable_bytes
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 FORMAT_VERSION = 1
@@ -33,11 +34,6 @@ MAX_STREAMS = 1 << 16
 MAX_NUMBER = 1e9
 # Arrays under these prefixes are what exact resume needs; a model file to share has none of them.
 TRAINING_PREFIXES = ("optimizer.", "carried.")
-
-SIZES = ("embedding_size", "hidden_size", "num_layers")
-# What a model file may say of these; the first where it says nothing. Settings say the same with pydantic, which
-# what only reads a model should not have to load.
-KINDS = {"direction": ("forward", "backward", "both"), "initial_state": ("zero", "learned")}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -61,6 +57,11 @@ class ModelFile:
     metrics: dict[str, Any]
     corpus: dict[str, Any]
     runtime: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return ModelSpec.of_settings(self.config["model"], len(self.vocabulary))
 
     @property
     def weights(self) -> Arrays:
@@ -114,28 +115,6 @@ def load(path: Path) -> ModelFile:
         raise ModelFileError(f"`{path}` is not a charlm model file, or is damaged: {reason}", hint) from error
 
 
-def expected_shapes(config: Mapping[str, Any], num_symbols: int) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every weight of a model with these settings and that many symbols.
-
-    There is one input more than there are symbols: the last stands for the start of a text. Without an embedding
-    inputs are one-hot.
-    """
-    settings = config["model"]
-    embedding, hidden, num_layers = (settings[name] for name in SIZES)
-    cell, stacks = CELLS[settings["cell"]], ["layers"]
-    if settings.get("direction") == "both":
-        stacks.append("backward_layers")
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (num_symbols + 1, embedding)} if embedding else {}
-    for stack in stacks:
-        for layer in range(num_layers):
-            num_inputs = hidden if layer else embedding or num_symbols + 1
-            of_layer = cell.weight_shapes(num_inputs, hidden)
-            shapes |= {f"{stack}.{layer}.{name}": shape for name, shape in of_layer.items()}
-    if settings.get("initial_state") == "learned":
-        shapes["initial_state"] = (len(cell.state), len(stacks) * num_layers, hidden)
-    return shapes | {"output.weight": (num_symbols, len(stacks) * hidden), "output.bias": (num_symbols,)}
-
-
 class _Refused(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -176,7 +155,7 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     # Files of before there were filters do not name one.
     filter = fields["vocabulary"].get("filter", "none")
     vocabulary = Vocabulary(fields["vocabulary"]["kind"], "".join(symbols), filter)
-    _check_shapes(fields["config"], len(vocabulary), header)
+    _check_shapes(_spec_in(fields["config"], len(vocabulary), len(header)), header)
 
     file.seek(0)
     arrays = load_safetensors(file.read(size))
@@ -197,17 +176,21 @@ def _content_hash(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
     return digest.hexdigest()
 
 
-def _check_shapes(config: Mapping[str, Any], num_symbols: int, header: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the arrays that a header announces with those that the settings make."""
-    sizes = [config["model"][name] for name in SIZES]
-    # Before they are used: a million million layers must not be enumerated.
-    are_sizes = all(type(size) is int and 0 <= size <= 1 << 20 for size in sizes)
-    if not are_sizes or not sizes[1] or not 1 <= sizes[2] <= len(header):
-        raise _Refused(f"has no model in it: there is none with the sizes {sizes}")
-    for name, kinds in KINDS.items():
-        if config["model"].get(name, kinds[0]) not in kinds:
-            raise _Refused(f"has a model whose {name} is none of {', '.join(kinds)}")
-    expected = expected_shapes(config, num_symbols)
+def _spec_in(config: Mapping[str, Any], num_symbols: int, num_arrays: int) -> ModelSpec:
+    """Return the model that the settings in a file describe."""
+    try:
+        spec = ModelSpec.of_settings(config["model"], num_symbols)
+    except ValueError as error:
+        raise _Refused(str(error)) from error
+    # Before they are enumerated: a million layers would be.
+    if spec.num_layers > num_arrays:
+        raise _Refused(f"has no model in it: there are {spec.num_layers} layers but {num_arrays} arrays")
+    return spec
+
+
+def _check_shapes(spec: ModelSpec, header: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the arrays that a header announces with those of the model."""
+    expected = spec.shapes
     for name, entry in header.items():
         found = tuple(entry["shape"])
         if name in expected:
@@ -216,7 +199,7 @@ def _check_shapes(config: Mapping[str, Any], num_symbols: int, header: Mapping[s
             # Its moments are of the weight's shape, its counts are single numbers.
             allowed = [expected[weight], ()]
         elif name.startswith("carried.") and len(found) == 3:
-            allowed = [(sizes[2], min(found[1], MAX_STREAMS), sizes[1])]
+            allowed = [(spec.num_layers, min(found[1], MAX_STREAMS), spec.hidden_size)]
         else:
             raise _Refused(f"has an unknown array `{name}`")
         if found not in allowed or entry["dtype"] != "F32":

@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charlm.cells import CELLS
+from charlm.spec import Direction, InitialState, ModelSpec
 from charlm.strict_yaml import StrictDumper
 
 DURATIONS = ("steps", "epochs", "time")
@@ -114,10 +115,10 @@ class ModelConfig(Settings):
         512, description="units in each recurrent layer; auto: as many as predict best after the time there is"
     )
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
-    direction: Literal["forward", "backward", "both"] = Field(
+    direction: Direction = Field(
         "forward", description="reads from the left, from the right, or from both sides, to fill blanks"
     )
-    initial_state: Literal["zero", "learned"] = Field("zero", description="the state before anything was read")
+    initial_state: InitialState = Field("zero", description="the state before anything was read")
     initialiser: Annotated[str, AfterValidator(_initialiser)] = Field(
         "auto", description="of fresh matrices: glorot, orthogonal, normal(0.01), uniform(0.08), or auto"
     )
@@ -137,6 +138,17 @@ class ModelConfig(Settings):
         if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
             raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
         return self
+
+    def spec(self, num_symbols: int, size: int | None = None) -> ModelSpec:
+        """Return the model that these settings describe.
+
+        Args:
+            num_symbols: V.
+            size: units of a layer; by default those of the settings, which must be settled then.
+        """
+        units = self.num_units if size is None else size
+        sizes = (num_symbols, self.embedding_size, units, self.num_layers)
+        return ModelSpec(self.cell, *sizes, self.direction, self.initial_state)
 
     @property
     def num_units(self) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.checkpoint import ModelFile
 from charlm.config import Config, ModelConfig
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import TEXT
 
@@ -44,7 +45,7 @@ def make_model() -> Callable[..., ModelFile]:
         sizes = {"embedding_size": 5, "hidden_size": hidden_size, "num_layers": num_layers, "dropout": 0.0}
         config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes | others), seed=seed).model_dump()
         random = np.random.default_rng(seed)
-        shapes = expected_shapes(config, len(symbols))
+        shapes = ModelSpec.of_settings(config["model"], len(symbols)).shapes
         # The recurrence stays short of chaos, or rounding would decide what comes after some steps.
         scales = {name: 0.9 * shape[-1] ** -0.5 if "layers." in name else 1.0 for name, shape in shapes.items()}
         arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from charlm import checkpoint
-from charlm.checkpoint import Arrays, expected_shapes, load
+from charlm.checkpoint import Arrays, load
 from charlm.errors import ModelFileError
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 from tests.helpers.model_files import SYMBOLS, assert_same, refusal, saved, tiny
 
@@ -128,7 +129,7 @@ def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
     assert_same(tiny(), model)
 
 
-def test_expected_shapes_are_those_of_pytorch() -> None:
+def test_the_shapes_of_a_spec_are_those_of_pytorch() -> None:
     """Names and shapes are the ones the layers of PyTorch have, and the embedding has a row for the start."""
     torch = pytest.importorskip("torch")
     kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
@@ -138,7 +139,7 @@ def test_expected_shapes_are_those_of_pytorch() -> None:
         for layer, size in enumerate((3, 5)):
             for name, parameter in kind(size, 5).named_parameters():
                 shapes[f"layers.{layer}.{name}"] = tuple(parameter.shape)
-        assert shapes == expected_shapes(config, 7)
+        assert shapes == ModelSpec.of_settings(config["model"], 7).shapes
 
 
 # Refusing

@@ -17,7 +17,7 @@ from torch import Tensor
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.inference.stepper import Stack, Stepper
-from charlm.nn.model import CharModel, build
+from charlm.nn.model import CharModel
 
 Floats = NDArray[np.float64]
 Make = Callable[..., ModelFile]
@@ -177,7 +177,7 @@ def logits_of(file: ModelFile, outputs: Floats) -> Floats:
 
 def module_of(file: ModelFile) -> CharModel:
     """Load a model file into torch."""
-    module = build(file.config["model"], START)
+    module = CharModel(file.spec)
     module.load_arrays(file.weights)
     return module
 

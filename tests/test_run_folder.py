@@ -301,7 +301,8 @@ SAVES = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.checkpoint import ModelFile
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 path, wanted, patience = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -324,7 +325,8 @@ def told(owner, name):
 told(os, "fsync")
 told(Path, "replace")
 for number in range(10**9):
-    arrays = {name: np.full(shape, number, dtype=np.float32) for name, shape in expected_shapes(config, 2).items()}
+    shapes = ModelSpec.of_settings(config["model"], 2).shapes
+    arrays = {name: np.full(shape, number, dtype=np.float32) for name, shape in shapes.items()}
     ModelFile(arrays, Vocabulary("characters", "ab"), config, {"step": number}, {}).save(path)
     print(number, flush=True)
 """

@@ -92,7 +92,7 @@ class TrainingDisplay(_Display):
         self._can_validate = len(training.parts.validation) > 0
         self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
         # What sees both sides of a character fills blanks and writes nothing.
-        self._can_write = training.config.model.direction != "both"
+        self._can_write = not training.model.spec.sees_both_sides
         self._per = self._unit if self._can_write else f"masked {self._unit}"
         self._num_by_share = 0
         # Where a run is taken up again, the sample has been seen.

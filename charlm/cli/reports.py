@@ -53,19 +53,19 @@ def evaluate(
         raise UsageError("`--dynamic` and `--window` exclude each other", "what is learned on the way is remembered")
     from charlm.evaluation import evaluate as evaluation
     from charlm.evaluation.baselines import baselines
-    from charlm.nn.model import build
+    from charlm.nn.model import CharModel
     from charlm.nn.runtime import use_threads
     from charlm.training import lifecycle as runs
 
     use_threads()
     file = model_file(model)
-    is_masked = file.config["model"].get("direction") == "both"
+    is_masked = file.spec.sees_both_sides
     if is_masked and (dynamic or window is not None):
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
     name, ids, train_ids = runs.text_to_score(file, part, corpus, encoding, unknown)
-    net = build(file.config["model"], len(file.vocabulary))
+    net = CharModel(file.spec)
     net.load_arrays(file.weights)
     scores = evaluation.evaluate(net, ids, window)
     adapted = evaluation.evaluate_dynamically(net, ids) if dynamic else None
@@ -209,6 +209,7 @@ def explain(
     charlm explain --model runs/fables-lstm-1 --text "The old fo"
     """
     from charlm.inference import explain as explanation
+    from charlm.spec import ModelSpec
 
     known = explanation.cells()
     if cell is not None and cell not in known:
@@ -216,10 +217,9 @@ def explain(
         raise UsageError(
             f"there is no cell `{cell}`", f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
         )
-    given = {"hidden_size": hidden_size, "embedding_size": embedding_size, "num_layers": layers}
-    given = {name: size for name, size in given.items() if size is not None}
     is_of_model = model is not None or text is not None
-    if (given or symbols) and (cell is None or is_of_model):
+    has_sizes = any(size is not None for size in (hidden_size, embedding_size, layers, symbols))
+    if has_sizes and (cell is None or is_of_model):
         raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")
     if cell is None and not is_of_model:
         if as_json:
@@ -229,18 +229,17 @@ def explain(
         return
     step = None
     if not is_of_model:
-        num_symbols = symbols or 65
-        sizes = {"hidden_size": 512, "embedding_size": 64, "num_layers": 1} | given
-        settings = {"cell": cell, **sizes}
+        embedding = 64 if embedding_size is None else embedding_size
+        spec = ModelSpec(str(cell), symbols or 65, embedding, hidden_size or 512, layers or 1)
     else:
         file = model_file(model)
-        settings, num_symbols = file.config["model"], len(file.vocabulary)
-        if cell not in (None, settings["cell"]):
-            raise UsageError(f"this model is of the cell {settings['cell']}, not {cell}", "leave the cell away")
+        spec = file.spec
+        if cell not in (None, spec.cell):
+            raise UsageError(f"this model is of the cell {spec.cell}, not {cell}", "leave the cell away")
         if text is not None:
             (given_text,) = as_read(file.vocabulary, as_given(text))
             step = explanation.take_step(file, given_text, unknown).to_json()
-    description = explanation.describe(settings, num_symbols).to_json()
+    description = explanation.describe(spec).to_json()
     if as_json:
         print_json({**description, "step": step})
     else:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
 # A stream should carry its state over at least this many blocks, or long contexts are never seen.
 MIN_BLOCKS_PER_STREAM = 8
 
 
-class Block(NamedTuple):
+class Batch(NamedTuple):
     """What one training step reads.
 
     Attributes:
@@ -30,7 +31,7 @@ class Block(NamedTuple):
     right_SB: NDArray[np.int64] | None = None
 
 
-def fit(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
+def fit_batch(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
     """Shrink batch and block to a short text: fewer streams first, then shorter blocks; 1 character is enough.
 
     Streams that begin anew with every block have nothing to carry over, and one block each is enough for them.
@@ -47,40 +48,39 @@ def fit(num_characters: int, batch_size: int, block_size: int, reset_probability
     return num_streams, block_size
 
 
-class Streams:
+class Batches:
     """Reads a text as B contiguous streams, each epoch from a slightly different offset.
 
     Attributes:
-        blocks_per_epoch: blocks until every stream has met its end.
+        batches_per_epoch: blocks until every stream has met its end.
     """
 
     def __init__(
         self,
         ids: Ids,
-        num_symbols: int,
+        spec: ModelSpec,
         num_streams: int,
         block_size: int,
         seed: int,
         reset_probability: float,
-        direction: str = "forward",
     ) -> None:
-        if direction == "backward":
+        if spec.is_backward:
             ids = ids[::-1]
-        self._sees_right = direction == "both"
+        self._sees_right = spec.sees_both_sides
         self._ids = ids
-        self._start_id = num_symbols
+        self._start_id = spec.start_id
         self._num_streams, self._block_size = num_streams, block_size
         self._seed, self._reset_probability = seed, reset_probability
-        self.blocks_per_epoch = len(ids) // (num_streams * block_size)
-        self._stream_length = self.blocks_per_epoch * block_size
+        self.batches_per_epoch = len(ids) // (num_streams * block_size)
+        self._stream_length = self.batches_per_epoch * block_size
 
     def epoch(self, step: float) -> float:
         """Return how often the text has been read before this step."""
-        return step / self.blocks_per_epoch
+        return step / self.batches_per_epoch
 
-    def block(self, step: int) -> Block:
+    def batch(self, step: int) -> Batch:
         """Return the block of a step; stream b goes on where it stood in the block before."""
-        epoch, index = divmod(step, self.blocks_per_epoch)
+        epoch, index = divmod(step, self.batches_per_epoch)
         slack = len(self._ids) - self._num_streams * self._stream_length
         offset = int(self._random(epoch).integers(slack + 1))
         first_B = offset + np.arange(self._num_streams) * self._stream_length + index * self._block_size
@@ -92,7 +92,7 @@ class Streams:
             begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
         window_BT[begins_B, 0] = self._start_id
         right_SB = self._right(first_B, self._random(epoch, index + 1, 1)) if self._sees_right else None
-        return Block(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
+        return Batch(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
 
     def _right(self, first_B: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         # From none to half a block beyond: texts end here or there, and most of what is predicted has a right side.

@@ -30,9 +30,10 @@ from charlm.data import corpus
 from charlm.inference.sample import Choice, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.nn.layers import Variant
-from charlm.nn.model import CharModel, build
+from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime, keep_freed_memory
 from charlm.nn.trials import Work
+from charlm.spec import ModelSpec
 from charlm.training.optimizer import Optimizer
 from charlm.vocab import Vocabulary
 
@@ -181,8 +182,7 @@ class _Stepped(nn.Module):
 
 
 def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:
-    settings = {"cell": cell, "embedding_size": EMBEDDING_SIZE, "hidden_size": hidden_size, "num_layers": num_layers}
-    model = build(settings, len(SYMBOLS))
+    model = CharModel(ModelSpec(cell, len(SYMBOLS), EMBEDDING_SIZE, hidden_size, num_layers))
     model.initialise(torch.Generator().manual_seed(0))
     return model
 
@@ -306,7 +306,7 @@ def _file(model: CharModel) -> ModelFile:
     settings = {
         "cell": "lstm",
         "embedding_size": EMBEDDING_SIZE,
-        "hidden_size": model.hidden_size,
+        "hidden_size": model.spec.hidden_size,
         "num_layers": len(model.layers),
     }
     return ModelFile(model.arrays(), Vocabulary("characters", SYMBOLS), {"model": settings}, {}, {})

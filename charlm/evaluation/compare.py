@@ -131,15 +131,14 @@ def compare(paths: Sequence[Path]) -> Comparison:
     seconds, steps = min(run.seconds for run in runs), min(run.steps for run in runs)
     rows = []
     for run in runs:
-        settings = run.model.config["model"]
-        direction = settings.get("direction", "forward")
+        spec = run.model.spec
         names = ("characters_per_second", "bytes_per_second")
         paces = [record[name] for record in run.records for name in names if _is_number(record.get(name))]
         rows.append(
             Figures(
                 run=run.name,
-                cell=f"{settings['cell']} {settings['num_layers']}x{settings['hidden_size']}"
-                + ("" if direction == "forward" else f" {direction}"),
+                cell=f"{spec.cell} {spec.num_layers}x{spec.hidden_size}"
+                + ("" if spec.direction == "forward" else f" {spec.direction}"),
                 parameters=sum(array.size for array in run.model.weights.values()),
                 characters_per_second=median(paces) if paces else None,
                 seconds=run.seconds,
@@ -151,7 +150,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         )
     rows.sort(key=lambda row: (row.best is None, row.best))
     unit = runs[0].model.vocabulary.unit
-    is_masked = all(run.model.config["model"].get("direction") == "both" for run in runs)
+    is_masked = all(run.model.spec.sees_both_sides for run in runs)
     return Comparison(rows, seconds, steps, unit, f"masked {unit}" if is_masked else unit, _differences(runs))
 
 
@@ -174,7 +173,7 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
         return any(value != values[0] for value in values)
 
     models = [run.model for run in runs]
-    directions = [model.config["model"].get("direction") == "both" for model in models]
+    directions = [model.spec.sees_both_sides for model in models]
     data = [model.config.get("data") for model in models]
     fractions = ("validation_fraction", "test_fraction")
     held_out = [[part.get(name) for name in fractions] if isinstance(part, dict) else None for part in data]

@@ -189,7 +189,7 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
     weights = list(model.parameters())
     origins = [weight.detach().clone() for weight in weights]
     mean_squares = [torch.zeros_like(weight) for weight in weights]
-    tokens_N = np.concatenate([[model.num_symbols], ids[:-1]]).astype(np.int64)
+    tokens_N = np.concatenate([[model.spec.num_symbols], ids[:-1]]).astype(np.int64)
     state, sums = model.start_state(1), np.zeros(3)
     for step, start in enumerate(range(0, len(ids), SEGMENT_SIZE), start=1):
         tokens_TB = torch.from_numpy(tokens_N[start : start + SEGMENT_SIZE, None]).to(device)
@@ -209,7 +209,7 @@ def evaluate_dynamically(model: CharModel, ids: Ids) -> Scores:
 
 
 def _as_read(model: CharModel, ids: Ids) -> Ids:
-    return ids[::-1] if model.direction == "backward" else ids
+    return ids[::-1] if model.spec.is_backward else ids
 
 
 def _refuse_nothing(ids: Ids) -> None:
@@ -247,15 +247,16 @@ def _spread(num_characters: int, num_read: int) -> Segments:
 
 def _num_at_once(model: CharModel) -> int:
     # What is read on the right of a block is read again for the next one: blocks must be long, be there few streams.
-    fitting = MAX_LOGITS // (model.num_symbols * (BLOCK_SIZE + WARM_UP)) if model.direction == "both" else MAX_STREAMS
-    return max(1, min(MAX_STREAMS, fitting))
+    if not model.spec.sees_both_sides:
+        return MAX_STREAMS
+    return max(1, min(MAX_STREAMS, MAX_LOGITS // (model.spec.num_symbols * (BLOCK_SIZE + WARM_UP))))
 
 
 def _groups(model: CharModel, num_characters: int, segments: Segments) -> Iterator[Segments]:
     """Go through segments, many side by side."""
     first_S, length, warm_up = segments
     # Beside others what is near the end of the text would be read from the right after more than one start symbol.
-    is_alone_S = (model.direction == "both") & (first_S + length + WARM_UP > num_characters)
+    is_alone_S = (model.spec.sees_both_sides) & (first_S + length + WARM_UP > num_characters)
     together = first_S[~is_alone_S]
     num_groups = -(-len(together) // _num_at_once(model))
     for first_B in np.array_split(together, num_groups) if num_groups else []:
@@ -310,7 +311,7 @@ def _pace(model: CharModel, ids: Ids, num_streams: int, now: Callable[[], float]
     ids = _as_read(model, ids)
     num_streams = min(num_streams, _num_at_once(model), len(ids))
     # What sees both sides reads further than its block, and a short one would look slow.
-    length = min(BLOCK_SIZE if model.direction == "both" else TRIAL_LENGTH, len(ids) // num_streams)
+    length = min(BLOCK_SIZE if model.spec.sees_both_sides else TRIAL_LENGTH, len(ids) // num_streams)
     segments = Segments(np.arange(num_streams) * (len(ids) // num_streams), length, 0)
     seconds = []
     # The first time takes longer than any other.
@@ -333,8 +334,8 @@ def _mean(sums: NDArray[np.float64], num_characters: int) -> Scores:
 def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Read segments side by side; yield logits_TBV, targets_TB, and inside_TB, which of these are in the text."""
     first_B, length, warm_up = segments
-    num_symbols = model.num_symbols
-    sees_right = model.direction == "both"
+    num_symbols = model.spec.num_symbols
+    sees_right = model.spec.sees_both_sides
     largest = BLOCK_SIZE + WARM_UP if sees_right else BLOCK_SIZE
     block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * num_symbols)))
     device = model.output.weight.device

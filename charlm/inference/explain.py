@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from charlm.cells import CELLS
-from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.checkpoint import ModelFile
 from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.inference.stepper import Stack
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
-# How the equations call the gates; the candidate is n or, in the LSTMs, g.
-LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
 NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
 NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
 
@@ -77,31 +76,20 @@ def cells() -> dict[str, str]:
     return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
 
 
-def letters(cell: str) -> dict[str, str]:
-    """Return how a cell's equations call what its step returns by name."""
-    candidate = "h'" if cell.startswith("rnn") else "g" if "lstm" in cell else "n"
-    return {name: candidate if name == "candidate" else LETTERS[name] for name in CELLS[cell].gates}
-
-
-def describe(settings: Mapping[str, Any], num_symbols: int) -> Description:
-    """Describe a cell and count the parameters of a model of these sizes.
-
-    Args:
-        settings: the `model` group.
-        num_symbols: V.
-    """
-    text = inspect.getdoc(CELLS[settings["cell"]].step) or ""
+def describe(spec: ModelSpec) -> Description:
+    """Describe the cell of a model, and count the model's parameters."""
+    text = inspect.getdoc(spec.recurrence.step) or ""
     parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
     parts["initial state"] = ("initial_state",)
     counts = dict.fromkeys([*parts, "output"], 0)
-    for name, shape in expected_shapes({"model": settings}, num_symbols).items():
+    for name, shape in spec.shapes.items():
         part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
         counts[part] += math.prod(shape)
     counts = {part: count for part, count in counts.items() if count}
-    notation = NOTATION if CELLS[settings["cell"]].products else NOTATION_OF_INPUT
+    notation = NOTATION if spec.recurrence.products else NOTATION_OF_INPUT
     equations = text.partition("\nArgs:")[0].strip()
-    of_gates = letters(settings["cell"])
-    return Description(settings["cell"], equations, notation, of_gates, counts | {"all": sum(counts.values())})
+    letters = spec.recurrence.letters
+    return Description(spec.cell, equations, notation, letters, counts | {"all": spec.num_parameters})
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
@@ -115,7 +103,7 @@ def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
     ids_T = vocabulary.encode(text, unknown)
     if not len(ids_T):
         raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
-    is_backward = model.config["model"].get("direction") == "backward"
+    is_backward = model.spec.is_backward
     read = vocabulary.decode(ids_T[1:] if is_backward else ids_T[:-1])
     if is_backward:
         ids_T = ids_T[::-1]

@@ -51,7 +51,7 @@ class Filler:
     """
 
     def __init__(self, model: ModelFile) -> None:
-        if model.config["model"].get("direction") != "both":
+        if not model.spec.sees_both_sides:
             raise UsageError(
                 "this model reads in one direction and does not see what follows a blank",
                 "`charlm train --set model.direction=both` makes one that does",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.cells import CELLS, Cell, Gates, Recurrent
+from charlm.cells import Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
 from charlm.machine import usable_cores
@@ -42,20 +42,19 @@ class Stack:
     """
 
     def __init__(self, model: ModelFile, name: str = "layers") -> None:
-        settings: Mapping[str, Any] = model.config["model"]
-        weights, num_layers = model.weights, settings["num_layers"]
-        self.cell = CELLS[settings["cell"]]
+        spec, weights, num_layers = model.spec, model.weights, model.spec.num_layers
+        self.cell = spec.recurrence
         layers = [
             {weight: weights[f"{name}.{layer}.{weight}"] for weight in self.cell.weight_shapes(1, 1)}
             for layer in range(num_layers)
         ]
         # The first layer's input is one of V + 1 symbols: what each adds to the gates is known beforehand.
         first = layers[0]["weight_ih_l0"].T
-        table_VG = weights["embedding.weight"] @ first if settings["embedding_size"] else first
+        table_VG = weights["embedding.weight"] @ first if spec.embedding_size else first
         self._table_VG = np.ascontiguousarray(table_VG + layers[0]["bias_ih_l0"])
         self._inputs = [(_padded(layer["weight_ih_l0"]), layer["bias_ih_l0"]) for layer in layers[1:]]
         self._recurrents = [_recurrent(self.cell, layer) for layer in layers]
-        start_PLH = np.zeros((len(self.cell.state), num_layers, settings["hidden_size"]), self._table_VG.dtype)
+        start_PLH = np.zeros((len(self.cell.state), num_layers, spec.hidden_size), self._table_VG.dtype)
         if "initial_state" in weights:
             # Those of the layers from right to left come after the others.
             start_PLH = weights["initial_state"][:, slice(num_layers, None) if name != "layers" else slice(num_layers)]
@@ -116,13 +115,12 @@ class Stepper:
     """
 
     def __init__(self, model: ModelFile) -> None:
-        direction = model.config["model"].get("direction", "forward")
-        if direction == "both":
+        if model.spec.sees_both_sides:
             raise UsageError(
                 "this model reads from both sides and cannot go on with a text", "`charlm fill` asks it for blanks"
             )
         self.vocabulary: Vocabulary = model.vocabulary
-        self.is_backward: bool = direction == "backward"
+        self.is_backward = model.spec.is_backward
         self.stack = Stack(model)
         self._output = Output(model)
 

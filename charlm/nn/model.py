@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from charlm.cells import CELLS
 from charlm.checkpoint import Arrays
 from charlm.nn.initialise import draw_
 from charlm.nn.layers import LSTM, trains_by_blocks
 from charlm.nn.layers import make as make_layer
+from charlm.spec import ModelSpec
 
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
 State = tuple[Tensor, ...]
@@ -41,35 +41,22 @@ class CharModel(nn.Module):
     after it.
     """
 
-    def __init__(
-        self,
-        cell: str,
-        num_symbols: int,
-        embedding_size: int,
-        hidden_size: int,
-        num_layers: int,
-        direction: str = "forward",
-        initial_state: str = "zero",
-    ) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.cell, self.direction = CELLS[cell], direction
-        self.num_symbols, self.hidden_size = num_symbols, hidden_size
-        self.embedding = nn.Embedding(num_symbols + 1, embedding_size) if embedding_size else None
-        num_inputs = embedding_size or num_symbols + 1
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.num_symbols + 1, spec.embedding_size) if spec.embedding_size else None
 
         # One module per layer, so that dropout between them is ours: one mask per block, its random numbers known.
-        def stack(count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                make_layer(cell, num_inputs if layer == 0 else hidden_size, hidden_size) for layer in range(count)
-            )
+        def stack(num_layers: int) -> nn.ModuleList:
+            sizes = [spec.num_inputs, *[spec.hidden_size] * num_layers]
+            return nn.ModuleList(make_layer(spec.cell, sizes[layer], spec.hidden_size) for layer in range(num_layers))
 
-        self.layers = stack(num_layers)
-        self.backward_layers = stack(num_layers if direction == "both" else 0)
-        num_stacked = num_layers + len(self.backward_layers)
-        is_learned = initial_state == "learned"
-        shape = (len(self.cell.state), num_stacked, hidden_size)
+        self.layers = stack(spec.num_layers)
+        self.backward_layers = stack(spec.num_layers if spec.sees_both_sides else 0)
+        is_learned = spec.initial_state == "learned"
+        shape = (len(spec.recurrence.state), spec.num_stacks * spec.num_layers, spec.hidden_size)
         self.initial_state = nn.Parameter(torch.zeros(shape)) if is_learned else None
-        self.output = nn.Linear(hidden_size * num_stacked // num_layers, num_symbols)
+        self.output = nn.Linear(spec.num_stacks * spec.hidden_size, spec.num_symbols)
 
     @property
     def all_layers(self) -> list[nn.Module]:
@@ -93,8 +80,8 @@ class CharModel(nn.Module):
             generator: of the random numbers.
             how: the matrices are drawn, as `initialise.draw_` names it; or `auto`.
         """
-        num_gates = len(self.cell.gates)
-        matrices = how if how != "auto" else f"uniform({self.hidden_size**-0.5!r})"
+        num_gates = len(self.spec.recurrence.gates)
+        matrices = how if how != "auto" else f"uniform({self.spec.hidden_size**-0.5!r})"
         if self.embedding is not None:
             draw_(self.embedding.weight, "normal(1)" if how == "auto" else how, generator)
         for layer in self.all_layers:
@@ -103,10 +90,10 @@ class CharModel(nn.Module):
                     draw_(parameter, matrices, generator, num_gates)
                 else:
                     nn.init.zeros_(parameter)
-            if "forget" in self.cell.gates:
+            if "forget" in self.spec.recurrence.gates:
                 # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
                 gates = layer.get_parameter("bias_ih_l0").chunk(num_gates)
-                gates[self.cell.gates.index("forget")].fill_(1.0)
+                gates[self.spec.recurrence.gates.index("forget")].fill_(1.0)
         if self.initial_state is not None:
             nn.init.zeros_(self.initial_state)
         draw_(self.output.weight, matrices, generator)
@@ -121,9 +108,9 @@ class CharModel(nn.Module):
             return tuple(
                 part_LH[layers, None].expand(-1, num_streams, -1).contiguous() for part_LH in self.initial_state
             )
-        shape = (len(self.layers), num_streams, self.hidden_size)
+        shape = (len(self.layers), num_streams, self.spec.hidden_size)
         device = self.output.weight.device
-        return tuple(torch.zeros(shape, device=device) for _ in self.cell.state)
+        return tuple(torch.zeros(shape, device=device) for _ in self.spec.recurrence.state)
 
     def forward(
         self, tokens_TB: Tensor, state: State, masks: Sequence[Masks] = (), right_SB: Tensor | None = None
@@ -142,7 +129,7 @@ class CharModel(nn.Module):
             logits_TBV, and the state after the block, not detached.
         """
         y_TBH, state = self._read(self.layers, tokens_TB, state, masks[: len(self.layers)])
-        if self.direction == "both":
+        if self.spec.sees_both_sides:
             assert right_SB is not None
             start = self._start_state(right_SB.shape[1], slice(len(self.layers), None))
             y_SBH, _ = self._read(self.backward_layers, right_SB.flip(0), start, masks[len(self.layers) :])
@@ -164,16 +151,17 @@ class CharModel(nn.Module):
     def _inputs(self, tokens_TB: Tensor) -> Tensor:
         if self.embedding is None:
             weight = self.output.weight
-            inputs_TBV = torch.zeros(*tokens_TB.shape, self.num_symbols + 1, dtype=weight.dtype, device=weight.device)
+            inputs_TBV = torch.zeros(
+                *tokens_TB.shape, self.spec.num_symbols + 1, dtype=weight.dtype, device=weight.device
+            )
             return inputs_TBV.scatter_(-1, tokens_TB[..., None], 1.0)
         embedded: Tensor = self.embedding(tokens_TB)
         return embedded
 
     def _reads_ids(self, layer: nn.Module) -> bool:
         """Tell whether the first layer is quicker with ids than with what they stand for."""
-        num_inputs = self.embedding.embedding_dim if self.embedding else self.num_symbols + 1
         # Inputs are multiplied forward, for the weights' gradient and for their own, one-hot ids but the first two.
-        return trains_by_blocks(layer) and 2 * (self.num_symbols + 1) <= 3 * num_inputs
+        return trains_by_blocks(layer) and 2 * (self.spec.num_symbols + 1) <= 3 * self.spec.num_inputs
 
     def _read(
         self, layers: nn.ModuleList, tokens_TB: Tensor, state: State, masks: Sequence[Masks]
@@ -223,14 +211,6 @@ def tensor_of(arrays: Arrays, name: str, shape: Sequence[int]) -> Tensor:
     return torch.tensor(array)
 
 
-def build(settings: dict[str, Any], num_symbols: int) -> CharModel:
-    """Make the model that the `model` group of some settings describes, its weights not yet drawn."""
-    sizes = {name: settings[name] for name in ("embedding_size", "hidden_size", "num_layers")}
-    # Model files of before these were settings do not have them.
-    kinds = {name: settings[name] for name in ("direction", "initial_state") if name in settings}
-    return CharModel(settings["cell"], num_symbols, **sizes, **kinds)
-
-
 def draw_masks(
     model: CharModel, num_streams: int, dropout: Sequence[float], weight_dropout: float, seed: Sequence[int]
 ) -> list[Masks]:
@@ -252,10 +232,9 @@ def draw_masks(
         kept = random.random(tuple(shape), dtype=np.float32) >= share
         return torch.from_numpy(kept / np.float32(1 - share)).to(device)
 
-    outputs = torch.Size((num_streams, model.hidden_size))
-    num_stacks = len(model.all_layers) // len(model.layers)
-    thinned = weight_dropout if model.cell.products else 0.0
+    outputs = torch.Size((num_streams, model.spec.hidden_size))
+    thinned = weight_dropout if model.spec.recurrence.products else 0.0
     return [
         Masks(draw(outputs, share), draw(layer.get_parameter("weight_hh_l0").shape, thinned) if thinned else None)
-        for layer, share in zip(model.all_layers, [*dropout] * num_stacks, strict=True)
+        for layer, share in zip(model.all_layers, [*dropout] * model.spec.num_stacks, strict=True)
     ]

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from charlm.cells import CELLS
-from charlm.checkpoint import expected_shapes
 from charlm.config import Config
-from charlm.data.batches import fit
+from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus, split
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
@@ -76,8 +74,7 @@ def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
 
 def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     """Return how many bytes of main memory this process will need: what it has now, and what the run adds."""
-    shapes = expected_shapes({"model": config.model.model_dump()}, len(text.vocabulary))
-    weights = BYTES_PER_NUMBER * sum(map(math.prod, shapes.values()))
+    weights = BYTES_PER_NUMBER * config.model.spec(len(text.vocabulary)).num_parameters
     state = (1 + MOMENTS[config.train.optimizer]) * weights
     # When a state is saved there are also the last good one, the new one, its arrays as bytes, and the file's bytes.
     saving = 4 * state
@@ -89,19 +86,19 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
     """Return what is kept of a block on the way forward, and made on the way back."""
-    model, train, num_symbols = config.model, config.train, len(text.vocabulary)
+    train, spec = config.train, config.model.spec(len(text.vocabulary))
     learned = split(text.ids, config.data.validation_fraction, config.data.test_fraction).train
-    num_characters = math.prod(fit(len(learned), train.batch_size, train.block_size, train.reset_probability))
-    cell = CELLS[model.cell]
+    num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
+    cell = spec.recurrence
     # How many blocks each stack of layers reads; what stands on the right goes on for up to half a block.
-    blocks = [1.0, 1.5] if model.direction == "both" else [1.0]
+    blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
     # The minimal cells are computed in full precision, and keep what goes into each function and what comes out.
     of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
     per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
     # Of each layer also the outputs before and after dropout; the way back makes as much for one layer at a time.
-    of_layers = (sum(blocks) * model.num_layers + max(blocks)) * (of_unit + 2) * model.num_units
+    of_layers = (sum(blocks) * spec.num_layers + max(blocks)) * (of_unit + 2) * spec.hidden_size
     # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.
-    of_ends = 3 * sum(blocks) * (model.embedding_size or num_symbols + 1) + 4 * num_symbols
+    of_ends = 3 * sum(blocks) * spec.num_inputs + 4 * spec.num_symbols
     return num_characters * per_number * (of_layers + of_ends)
 
 
@@ -112,7 +109,7 @@ def forecast(training: Training) -> Forecast:
     began = time.monotonic()
     for step in range(TRIAL_BLOCKS + 1):
         block_began = time.monotonic()
-        training.learn_block(training.streams.block(step), rate=0.0)
+        training.learn_block(training.batches.batch(step), rate=0.0)
         seconds_of_blocks.append(time.monotonic() - block_began)
         if time.monotonic() - began > TRIAL_SECONDS:
             break
@@ -125,7 +122,7 @@ def forecast(training: Training) -> Forecast:
         evaluate(training.model, part)
     evaluations = settings.evaluations * (time.monotonic() - evaluation_began)
     if settings.time is None:
-        steps = settings.steps or round((settings.epochs or 0) * training.streams.blocks_per_epoch)
+        steps = settings.steps or round((settings.epochs or 0) * training.batches.batches_per_epoch)
         seconds = steps * per_block + evaluations
     else:
         seconds = settings.time
@@ -136,7 +133,7 @@ def forecast(training: Training) -> Forecast:
         memory_bytes=_peak_bytes(),
         characters_per_second=training.num_streams * training.block_size / per_block,
         steps=steps,
-        epochs=training.streams.epoch(steps),
+        epochs=training.batches.epoch(steps),
         seconds=seconds,
     )
 

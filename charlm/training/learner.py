@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from charlm.checkpoint import MAX_NUMBER, Arrays, ModelFile
 from charlm.config import Config
-from charlm.data.batches import Block, Streams, fit
+from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.data.corpus import Corpus, split
 from charlm.errors import RunError
-from charlm.nn.model import CharModel, State, build, draw_masks, tensor_of
+from charlm.nn.model import CharModel, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import Logbook, RunFolder
 from charlm.training.optimizer import Optimizer
@@ -46,7 +46,7 @@ class Learner:
         self.config, self.corpus, self.logbook, self.runtime = config, corpus, Logbook(run), runtime
         self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
         sizes = (config.train.batch_size, config.train.block_size)
-        self.num_streams, self.block_size = fit(len(self.parts.train), *sizes, config.train.reset_probability)
+        self.num_streams, self.block_size = fit_batch(len(self.parts.train), *sizes, config.train.reset_probability)
         self.notes = list(corpus.notes)
         if (self.num_streams, self.block_size) != sizes:
             self.notes.append(
@@ -59,19 +59,18 @@ class Learner:
                 "the last one is kept"
             )
         num_symbols = len(corpus.vocabulary)
-        self.model: CharModel = build(config.model.model_dump(), num_symbols)
+        self.model = CharModel(config.model.spec(num_symbols))
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
         self.model.to(runtime.device)
         self.model.choose_kernel(runtime.lstm_by_blocks)
         self.optimizer = Optimizer(self.model, config.train, runtime.dtype)
-        self.streams = Streams(
+        self.batches = Batches(
             self.parts.train,
-            num_symbols,
+            self.model.spec,
             self.num_streams,
             self.block_size,
             config.seed,
             config.train.reset_probability,
-            config.model.direction,
         )
         self.state = self._start_state()
         self.progress = Progress(smoothed_nats=math.log(num_symbols))
@@ -83,7 +82,7 @@ class Learner:
     @property
     def num_parameters(self) -> int:
         """How many numbers the model learns."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return self.model.spec.num_parameters
 
     @property
     def run(self) -> RunFolder:
@@ -100,13 +99,13 @@ class Learner:
     @property
     def epoch(self) -> float:
         """How often the training part has been read."""
-        return self.streams.epoch(self.progress.step)
+        return self.batches.epoch(self.progress.step)
 
     @property
     def share(self) -> float:
         """How much of the run is done, from 0 to 1."""
         progress = self.progress
-        lengths = (self.streams.blocks_per_epoch, progress.reserved_seconds)
+        lengths = (self.batches.batches_per_epoch, progress.reserved_seconds)
         return share_of(self.config.train, progress.step, progress.seconds, *lengths)
 
     def snapshot(self) -> ModelFile:
@@ -169,7 +168,7 @@ class Learner:
         if self.share < 1:
             self.progress.finished = ""
 
-    def learn_block(self, block: Block, rate: float) -> None:
+    def learn_block(self, block: Batch, rate: float) -> None:
         """Go forward and back through one block and update the weights, unless a number is not finite."""
         device, progress = self.runtime.device, self.progress
         tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
@@ -201,7 +200,7 @@ class Learner:
         return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
 
     def _in_units(self, values: dict[str, Any]) -> dict[str, Any]:
-        return self.corpus.vocabulary.in_units(values, is_masked=self.model.direction == "both")
+        return self.corpus.vocabulary.in_units(values, is_masked=self.model.spec.sees_both_sides)
 
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
@@ -225,10 +224,10 @@ class Learner:
         """Return how often the text will have been read; None while a timed run does not know its pace yet."""
         settings, progress = self.config.train, self.progress
         if settings.time is None:
-            return settings.epochs or (settings.steps or 0) / self.streams.blocks_per_epoch
+            return settings.epochs or (settings.steps or 0) / self.batches.batches_per_epoch
         learning_seconds = settings.time - progress.reserved_seconds
         steps = self._projection.steps(self.share, progress.step, progress.seconds, learning_seconds)
-        return None if steps is None else self.streams.epoch(steps)
+        return None if steps is None else self.batches.epoch(steps)
 
     def _model_file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
         corpus, runtime = self.corpus.facts(), self.runtime.facts()

@@ -277,7 +277,7 @@ def _as_measured(training: Training, scores: Scores) -> str:
     """Return what the scores of the best model are, and of what."""
     unit = training.corpus.vocabulary.unit
     accuracy, per = "", unit
-    if training.model.direction == "both":
+    if training.model.spec.sees_both_sides:
         per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the likeliest"
     if scores.characters == len(training.parts.validation):
         return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
@@ -306,14 +306,14 @@ def conclude(training: Training, sample_length: int, temperature: float, as_json
         name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
     }
     figures |= {"run": str(training.run.path), "model": str(best)}
-    if training.model.direction == "both":
+    if training.model.spec.sees_both_sides:
         _show_filling(training, file, figures, as_json)
     else:
         _show_sample(training, file, sample_length, temperature, figures, as_json)
     if error:
         raise error
     if not as_json:
-        command = "fill 'a te_t with bl_nks'" if training.model.direction == "both" else "sample"
+        command = "fill 'a te_t with bl_nks'" if training.model.spec.sees_both_sides else "sample"
         say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(training.run.path)))}")
 
 

@@ -110,7 +110,7 @@ class Optimizer:
 
     def __init__(self, model: CharModel, settings: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
         named = dict(model.named_parameters())
-        matrices = {name: parameter for name, parameter in named.items() if _is_recurrent_matrix(model, name)}
+        matrices = {name: named[name] for name in model.spec.recurrent_matrices}
         rest = {name: parameter for name, parameter in named.items() if name not in matrices}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         self._optimizers: list[torch.optim.Optimizer]
@@ -119,7 +119,7 @@ class Optimizer:
             # cell of one layer with one-hot inputs has no matrices.
             narrow = [matrices.pop(name) for name in list(matrices) if name.endswith("layers.0.weight_ih_l0")]
             groups: list[dict[str, Any]] = [{"params": list(matrices.values()), "in_turns": True}, {"params": narrow}]
-            muon = GateMuon(groups, len(model.cell.gates), settings.matrix_learning_rate, dtype)
+            muon = GateMuon(groups, len(model.spec.recurrence.gates), settings.matrix_learning_rate, dtype)
             self._optimizers = [muon, _classic("adamw", [list(rest.values())], settings)]
         else:
             self._optimizers = [_classic(settings.optimizer, [[*matrices.values()], [*rest.values()]], settings)]
@@ -228,9 +228,3 @@ def _classic(name: str, groups: list[list[nn.Parameter]], settings: TrainConfig)
 
 def _has_state(arrays: Arrays) -> bool:
     return any(name.startswith("optimizer.") for name in arrays)
-
-
-def _is_recurrent_matrix(model: CharModel, name: str) -> bool:
-    # Where the input is one-hot, the first layer's weights for it are an embedding.
-    is_embedding = model.embedding is None and name.endswith("layers.0.weight_ih_l0")
-    return "layers." in name and ".weight_" in name and not is_embedding

@@ -116,7 +116,7 @@ class Projection:
 
 
 def share_of(
-    settings: TrainConfig, step: int, seconds: float, blocks_per_epoch: int, reserved_seconds: float = 0.0
+    settings: TrainConfig, step: int, seconds: float, batches_per_epoch: int, reserved_seconds: float = 0.0
 ) -> float:
     """Return how much of a run is done, from 0 to 1, by what its settings say of how long it is.
 
@@ -124,13 +124,13 @@ def share_of(
         settings: they say it in steps, epochs or seconds.
         step: blocks learned so far.
         seconds: spent so far.
-        blocks_per_epoch: of the training part.
+        batches_per_epoch: of the training part.
         reserved_seconds: of a timed run, for what comes after the last block.
     """
     if settings.steps is not None:
         done = step / settings.steps
     elif settings.epochs is not None:
-        done = step / max(1, round(settings.epochs * blocks_per_epoch))
+        done = step / max(1, round(settings.epochs * batches_per_epoch))
     else:
         done = seconds / max((settings.time or math.inf) - reserved_seconds, 1e-9)
     return min(done, 1.0)

@@ -10,18 +10,19 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from charlm.checkpoint import expected_shapes
 from charlm.config import Config, ModelConfig, TrainConfig
-from charlm.data.batches import fit
+from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus, split
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.nn.trials import Work
+from charlm.spec import ModelSpec
 from charlm.training.optimizer import Optimizer
 
 SIZES = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
@@ -107,10 +108,10 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     if seconds is None:
         size = given if given != "auto" else equal_size(config.model, SIZE_WITHOUT_TIME, num_symbols)
         return Sized(size, "")
-    batch = fit(num_characters, config.train.batch_size, config.train.block_size, config.train.reset_probability)
+    batch = fit_batch(num_characters, config.train.batch_size, config.train.block_size, config.train.reset_probability)
     block = math.prod(batch)
     measured = measure(_maker(config, num_symbols, batch, choose_runtime()), MEASURING_SHARE * seconds)
-    times = 2 if config.model.direction == "both" else 1
+    times = config.model.spec(num_symbols, size=1).num_stacks
 
     def outlook(size: int) -> tuple[float, float]:
         blocks = SHARE_OF_BLOCKS * seconds / (times * seconds_of_block(size, measured))
@@ -209,8 +210,7 @@ def _nearest(model: ModelConfig, cell: str, sizes: range, target: int, num_symbo
 
 
 def _num_weights(model: ModelConfig, cell: str, size: int, num_symbols: int) -> int:
-    settings = model.model_dump() | {"cell": cell, "hidden_size": size}
-    return sum(math.prod(shape) for shape in expected_shapes({"model": settings}, num_symbols).values())
+    return replace(model.spec(num_symbols, size), cell=cell).num_parameters
 
 
 def _maker(
@@ -220,7 +220,7 @@ def _maker(
     tokens_TB = torch.zeros(block_size, num_streams, dtype=torch.long, device=runtime.device)
 
     def make(size: int) -> Callable[[], None]:
-        net = CharModel(REFERENCE_CELL, num_symbols, model.embedding_size, size, model.num_layers)
+        net = CharModel(ModelSpec(REFERENCE_CELL, num_symbols, model.embedding_size, size, model.num_layers))
         net.initialise(torch.Generator().manual_seed(0))
         net.to(runtime.device)
         net.choose_kernel(runtime.lstm_by_blocks)

@@ -175,7 +175,7 @@ class Training(Learner):
         self._rate = rate_of(self.config.train, share, self.epoch) * 0.5**progress.rollbacks
         self._settle_regularisation()
         began = self.clock.seconds
-        self.learn_block(self.streams.block(progress.step), self._rate)
+        self.learn_block(self.batches.batch(progress.step), self._rate)
         progress.step += 1
         progress.seconds = self.clock.seconds
         self._block_seconds.append(progress.seconds - began)

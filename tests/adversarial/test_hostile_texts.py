@@ -26,9 +26,9 @@ from charlm.errors import CorpusError
 from charlm.inference.sample import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
+from tests.adversarial.test_hostile import TINY
 from tests.helpers.commands import answer, call, within
 from tests.helpers.texts import cached_ids, text_of, write
-from tests.test_hostile import TINY
 
 # What would clear the screen, ring, turn text around, or begin a line.
 EVIL = "\x1b[2J\x07\x9b31m\u202e\r\n"

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load as load_arrays
 
-from charlm.checkpoint import ModelFile, expected_shapes, load
+from charlm.checkpoint import ModelFile, load
+from charlm.spec import ModelSpec
 from tests.helpers.commands import call, within
 from tests.helpers.strangers import (
     FIELDS,
@@ -261,7 +262,7 @@ def test_a_model_larger_than_memory_is_refused(model: bytes) -> None:
     num_symbols = len(json.loads(metadata["vocabulary"])["symbols"])
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for name, shape in expected_shapes(json.loads(metadata["config"]), num_symbols).items():
+    for name, shape in ModelSpec.of_settings(json.loads(metadata["config"])["model"], num_symbols).shapes.items():
         begin, end = end, end + 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
     with Path("m").open("wb") as file:

@@ -16,14 +16,14 @@ from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.evaluate import evaluate, evaluate_dynamically, evaluate_sample, reading_that_fits
 from charlm.inference.sample import softmax
 from charlm.inference.stepper import Stepper
-from charlm.nn.model import CharModel, build
+from charlm.nn.model import CharModel
 
 NUM_SYMBOLS = 10
 
 
 def module_of(file: ModelFile) -> CharModel:
     """Load a model file into torch."""
-    module = build(file.config["model"], len(file.vocabulary))
+    module = CharModel(file.spec)
     module.load_arrays(file.weights)
     return module
 
@@ -211,7 +211,7 @@ def test_there_is_nothing_to_learn_from_an_empty_text(make_model: Callable[..., 
 def test_numbers_that_overflow_are_refused_in_words(make_model: Callable[..., ModelFile]) -> None:
     """Every weight is within bounds, the state is not: no figure is better than a wrong one."""
     file = make_model("rnn-relu")
-    module = build(file.config["model"], len(file.vocabulary))
+    module = CharModel(file.spec)
     module.load_arrays({name: np.full_like(array, 1e8) for name, array in file.weights.items()})
     for score in (evaluate, evaluate_dynamically):
         with pytest.raises(ModelFileError, match="overflow"):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.checkpoint import Arrays, ModelFile, expected_shapes, load
+from charlm.checkpoint import Arrays, ModelFile, load
 from charlm.errors import ModelFileError
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 SYMBOLS = "\0aé\u2028😀"
@@ -19,7 +20,7 @@ def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arra
     """Return the smallest model that is one: two units, every weight different."""
     config = {"model": {"cell": cell, "embedding_size": 2, "hidden_size": 2, "num_layers": layers, "dropout": 0.0}}
     arrays: Arrays = {}
-    for name, shape in expected_shapes(config, len(symbols)).items():
+    for name, shape in ModelSpec.of_settings(config["model"], len(symbols)).shapes.items():
         count = int(np.prod(shape))
         arrays[name] = (np.arange(count, dtype=np.float32) / 7 + len(arrays)).reshape(shape)
     metrics = {"step": 3, "validation": 2.25}

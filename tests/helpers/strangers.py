@@ -16,13 +16,14 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from typer.testing import Result
 
-from charlm.checkpoint import Arrays, expected_shapes, load
+from charlm.checkpoint import Arrays, load
 from charlm.cli.repl import predict
 from charlm.errors import CharlmError
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.sample import Choice, start, stream
 from charlm.inference.stepper import Stepper
-from charlm.nn.model import build
+from charlm.nn.model import CharModel
+from charlm.spec import ModelSpec
 from charlm.training import lifecycle as runs
 from tests.helpers.commands import spawn
 from tests.helpers.training import begin, interrupt
@@ -108,7 +109,7 @@ def respoken(data: bytes, symbols: str) -> bytes:
     """Give a model file another vocabulary and arrays of the shapes that go with it."""
     config = json.loads(parted(data)[0]["__metadata__"]["config"])
     random = np.random.default_rng(0)
-    shapes, before = expected_shapes(config, len(symbols)), load_arrays(data)
+    shapes, before = ModelSpec.of_settings(config["model"], len(symbols)).shapes, load_arrays(data)
     arrays = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
     arrays = {name: before[name] if before[name].shape == array.shape else array for name, array in arrays.items()}
     for name, array in before.items():
@@ -139,7 +140,7 @@ def works(path: Path) -> bool:
         pieces = stream(stepper, *start(stepper, ""), length=4, choice=Choice(0.7), seeds=[0, 1])
         assert all(0 <= index <= 1 for index, _ in pieces)
         entropy = predict(stepper, "", 3).ranking.entropy_bits
-        net = build(model.config["model"], len(model.vocabulary))
+        net = CharModel(model.spec)
         net.load_arrays(model.weights)
         some = np.arange(8, dtype=model.vocabulary.dtype) % len(model.vocabulary)
         nats = evaluate(net, some).nats_per_character

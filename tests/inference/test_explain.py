@@ -17,7 +17,8 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
 from charlm.inference.explain import Step, cells, describe, take_step
 from charlm.inference.stepper import Stack
-from charlm.nn.model import build
+from charlm.nn.model import CharModel
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 
@@ -40,7 +41,7 @@ def directed(model: ModelFile, direction: str) -> ModelFile:
 @pytest.mark.parametrize("cell", CELLS)
 def test_there_is_an_equation_for_each_gate(make_model: Make, cell: str) -> None:
     """And for each part of the state; the parameters of the Python function are no part of it."""
-    text = describe({"cell": cell, "embedding_size": 4, "hidden_size": 3, "num_layers": 1}, 5).text
+    text = describe(ModelSpec(cell, 5, 4, 3, 1)).text
     gates = take_step(make_model(cell), "abc").gates
     assert tuple(gates) == CELLS[cell].gates
     names = set(gates) if cell not in ("rnn", "rnn-relu") else set()
@@ -59,8 +60,8 @@ def test_parameters_are_as_many_as_torch_has(cell: str, sizes: tuple[int, int, i
     embedding, hidden, layers, symbols = sizes
     settings = {"cell": cell, "embedding_size": embedding, "hidden_size": hidden, "num_layers": layers}
     for others in ({}, {"direction": "backward"}, {"direction": "both", "initial_state": "learned"}):
-        module = build(settings | others, symbols)
-        counts = describe(settings | others, symbols).parameters
+        module = CharModel(ModelSpec.of_settings(settings | others, symbols))
+        counts = describe(module.spec).parameters
         assert counts["all"] == sum(parameter.numel() for parameter in module.parameters())
         assert counts["all"] == sum(count for part, count in counts.items() if part != "all")
         assert counts["output"] == sum(parameter.numel() for parameter in module.output.parameters())
@@ -216,7 +217,7 @@ def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
     assert tuple(values["letters"]) == CELLS[cell].gates
     assert all(f"{letter} = " in values["text"] for letter in values["letters"].values())
     assert (values["cell"], values["step"]) == (cell, None)
-    module = build({"cell": cell, "embedding_size": 64, "hidden_size": 512, "num_layers": 1}, 65)
+    module = CharModel(ModelSpec(cell, 65, 64, 512, 1))
     assert values["parameters"]["all"] == sum(parameter.numel() for parameter in module.parameters())
     shown = call("explain", cell).stdout
     assert shown.startswith(f"{cell}: {values['text']}\n\n{values['notation']}\n")
@@ -226,7 +227,7 @@ def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
 def test_sizes_are_taken() -> None:
     """Each of them."""
     sizes = ["--hidden-size", "8", "--embedding-size", "0", "--layers", "2", "--symbols", "9"]
-    module = build({"cell": "gru", "embedding_size": 0, "hidden_size": 8, "num_layers": 2}, 9)
+    module = CharModel(ModelSpec("gru", 9, 0, 8, 2))
     found = answer("explain", "gru", *sizes, "--json")["parameters"]
     assert found["all"] == sum(parameter.numel() for parameter in module.parameters())
     for option, value in (("--layers", "0"), ("--hidden-size", "x"), ("--symbols", "0"), ("--embedding-size", "-1")):

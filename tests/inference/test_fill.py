@@ -13,12 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from charlm.cells import CELLS
-from charlm.checkpoint import ModelFile, expected_shapes
+from charlm.checkpoint import ModelFile
 from charlm.config import Config, ModelConfig
 from charlm.errors import UnknownCharacterError, UsageError
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler, Filling
-from charlm.nn.model import build
+from charlm.nn.model import CharModel
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 from tests.helpers.training import begin, interrupt
@@ -37,7 +38,7 @@ def make(
     config = Config(model=ModelConfig.model_validate(sizes | others), seed=seed).model_dump()
     random = np.random.default_rng(seed)
     arrays = {}
-    for name, shape in expected_shapes(config, len(vocabulary)).items():
+    for name, shape in ModelSpec.of_settings(config["model"], len(vocabulary)).shapes.items():
         scale = 0.9 * shape[-1] ** -0.5 if "layers" in name else 1.0
         arrays[name] = random.normal(0, scale, shape).astype(np.float32)
     return ModelFile(arrays, vocabulary, config, {"step": 0}, {"name": "made up", "sha256": "0" * 64})
@@ -151,7 +152,7 @@ def test_what_is_scored_is_what_is_filled(cell: str) -> None:
     """The nats of a text are those of each of its characters made a blank in turn."""
     model = make(cell, 2, initial_state="learned", seed=2)
     text = "had a bad cab\nfade ha gag hedge\nbeach"
-    net = build(model.config["model"], len(model.vocabulary))
+    net = CharModel(model.spec)
     net.load_arrays(model.weights)
     nats = []
     for place, character in enumerate(text):

@@ -11,6 +11,7 @@ from charlm.evaluation import bench
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn import layers
 from charlm.nn.model import CharModel
+from charlm.spec import ModelSpec
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt, resume
 
@@ -61,7 +62,7 @@ def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> Non
     interrupt(training, 10**6)
     assert training.progress.finished == "done"
     file = load(training.run.best)
-    model = CharModel(cell, len(file.vocabulary), 8, 64, 1)
+    model = CharModel(ModelSpec(cell, len(file.vocabulary), 8, 64, 1))
     model.load_arrays(file.weights)
     here = evaluate(model, training.parts.validation).nats_per_character
     there = evaluate(training.model, training.parts.validation).nats_per_character

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.checkpoint import expected_shapes
-from charlm.nn.model import CharModel, Masks, build, draw_masks
+from charlm.nn.model import CharModel, Masks, draw_masks
+from charlm.spec import ModelSpec
 
 WITH_PRODUCTS = [name for name, cell in CELLS.items() if cell.products]
 # What a model may be besides its cell: with and without an embedding, of each direction, with each start.
@@ -24,7 +24,7 @@ KINDS: list[dict[str, Any]] = [
 
 def fresh(cell: str, num_layers: int = 2, seed: int = 0, how: str = "auto", **kind: Any) -> CharModel:
     """Make a small model with fresh weights."""
-    model = CharModel(cell, 7, **{"embedding_size": 6, "hidden_size": 8, "num_layers": num_layers} | kind)
+    model = CharModel(ModelSpec(cell, 7, **{"embedding_size": 6, "hidden_size": 8, "num_layers": num_layers} | kind))
     model.initialise(torch.Generator().manual_seed(seed), how)
     return model
 
@@ -35,9 +35,9 @@ def test_a_model_has_the_weights_a_model_file_is_checked_for(cell: str, kind: di
     """Names and shapes; and another model takes them over as they are."""
     settings = {"cell": cell, "embedding_size": 6, "hidden_size": 8, "num_layers": 2} | kind
     arrays = fresh(cell, **kind).arrays()
-    expected = expected_shapes({"model": settings}, 7)
+    expected = ModelSpec.of_settings(settings, 7).shapes
     assert {name: array.shape for name, array in arrays.items()} == expected
-    other = build(settings, 7)
+    other = CharModel(ModelSpec.of_settings(settings, 7))
     other.load_arrays(arrays)
     assert other.direction == kind.get("direction", "forward")
     assert all((array == arrays[name]).all() for name, array in other.arrays().items())
@@ -75,12 +75,12 @@ def test_fresh_weights_are_of_even_size_and_remember(cell: str, kind: dict[str, 
     assert len(model.all_layers) == (4 if kind.get("direction") == "both" else 2)
     for layer in model.all_layers:
         weights = dict(layer.named_parameters())
-        for name in ("weight_ih_l0", *(["weight_hh_l0"] if model.cell.products else [])):
+        for name in ("weight_ih_l0", *(["weight_hh_l0"] if model.spec.recurrence.products else [])):
             weight, bound = weights.pop(name), 8**-0.5
             assert 0.9 * bound < weight.abs().max() <= bound
             assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
-        gates = weights.pop("bias_ih_l0").chunk(len(model.cell.gates))
-        for name, bias in zip(model.cell.gates, gates, strict=True):
+        gates = weights.pop("bias_ih_l0").chunk(len(model.spec.recurrence.gates))
+        for name, bias in zip(model.spec.recurrence.gates, gates, strict=True):
             assert bias.tolist() == [1.0 if name == "forget" else 0.0] * 8
         # The other biases, and peepholes.
         assert not any(weight.any() for weight in weights.values())
@@ -96,13 +96,13 @@ def test_an_initialiser_draws_every_matrix_and_no_bias(cell: str) -> None:
     for name, parameter in tiny.named_parameters():
         if "weight" in name:
             assert 0.9e-5 < parameter.abs().max() <= 1.001e-5
-        elif "bias_ih" in name and "forget" in tiny.cell.gates:
+        elif "bias_ih" in name and "forget" in tiny.spec.recurrence.gates:
             assert parameter.unique().tolist() == [0.0, 1.0]
         else:
             assert not parameter.any()
     for name, parameter in orthogonal.named_parameters():
         if "weight" in name:
-            num_gates = len(orthogonal.cell.gates) if "layers" in name else 1
+            num_gates = len(orthogonal.spec.recurrence.gates) if "layers" in name else 1
             for gate in parameter.detach().chunk(num_gates):
                 products = gate.T @ gate if gate.shape[0] >= gate.shape[1] else gate @ gate.T
                 torch.testing.assert_close(products, torch.eye(min(gate.shape)), rtol=0, atol=1e-5)
@@ -121,7 +121,7 @@ def test_fresh_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
     """So that the mean stays; one for the outputs and one for the recurrent weights of each layer."""
-    model = CharModel(cell, 7, embedding_size=6, hidden_size=100, num_layers=2)
+    model = CharModel(ModelSpec(cell, 7, embedding_size=6, hidden_size=100, num_layers=2))
     masks = draw_masks(model, 30, dropout=[0.25, 0.25], weight_dropout=0.5, seed=(1, 2))
     assert len(masks) == 2
     for outputs_BH, recurrent_RH in masks:
@@ -130,7 +130,7 @@ def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
         assert (recurrent_RH is None) == (cell in ("mingru", "minlstm"))
         pairs = [(outputs_BH, 4 / 3)]
         if recurrent_RH is not None:
-            assert recurrent_RH.shape == (100 * len(model.cell.gates), 100)
+            assert recurrent_RH.shape == (100 * len(model.spec.recurrence.gates), 100)
             pairs.append((recurrent_RH, 2.0))
         for mask, kept in pairs:
             assert mask.dtype == torch.float32
@@ -141,7 +141,7 @@ def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
 
 def test_each_layer_has_a_share_of_its_own_and_both_stacks_the_same_shares() -> None:
     """A list of one for each layer of a stack; no two layers have the same mask."""
-    model = CharModel("gru", 7, embedding_size=6, hidden_size=400, num_layers=3, direction="both")
+    model = CharModel(ModelSpec("gru", 7, embedding_size=6, hidden_size=400, num_layers=3, direction="both"))
     masks = draw_masks(model, 20, dropout=[0.5, 0.0, 0.2], weight_dropout=0.0, seed=(1,))
     shares = [None if outputs_BH is None else (outputs_BH == 0).double().mean().item() for outputs_BH, _ in masks]
     assert shares == [pytest.approx(0.5, abs=0.03), None, pytest.approx(0.2, abs=0.03)] * 2
@@ -219,7 +219,7 @@ def test_a_learned_start_is_that_of_every_stream_and_learns(cell: str, direction
     """Each layer of each stack begins with its own part of it, and sends a gradient back to it."""
     model = fresh(cell, direction=direction, initial_state="learned")
     assert model.initial_state is not None
-    num_parts, num_stacked = len(model.cell.state), len(model.all_layers)
+    num_parts, num_stacked = len(model.spec.recurrence.state), len(model.all_layers)
     assert model.initial_state.shape == (num_parts, num_stacked, 8)
     torch.nn.init.normal_(model.initial_state, generator=torch.Generator().manual_seed(2))
     start = model.start_state(3)

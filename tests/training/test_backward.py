@@ -21,7 +21,7 @@ from charlm.data import corpus as corpora
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.sample import Choice, joined, start, stream
 from charlm.inference.stepper import Stepper
-from charlm.nn.model import build
+from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.training.trainer import Training
@@ -234,7 +234,7 @@ def test_a_text_is_scored_from_its_end(make_model: Make, window: int | None) -> 
     ids = model.vocabulary.encode("had a bad cab\nfade ha gag hedge\nbeach" * 3)
     nets = []
     for file in (model, mirrored(model)):
-        net = build(file.config["model"], len(file.vocabulary))
+        net = CharModel(file.spec)
         net.load_arrays(file.weights)
         nets.append(net)
     assert evaluate(nets[1], ids, window) == evaluate(nets[0], ids[::-1], window)

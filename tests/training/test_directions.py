@@ -15,10 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from charlm.cells import CELLS
 from charlm.config_file import load
-from charlm.data.batches import Block, Streams, fit
+from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.evaluate import evaluate, evaluate_dynamically
 from charlm.nn.model import CharModel, State
+from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, call
 from tests.helpers.strangers import assert_refused
 from tests.helpers.training import assert_same_run, begin, interrupt, resume
@@ -27,14 +28,14 @@ START = 10_000
 NUM_SYMBOLS = 10
 
 
-def streams_of(length: int, num_streams: int, block_size: int, direction: str, **options: Any) -> Streams:
+def streams_of(length: int, num_streams: int, block_size: int, direction: Direction, **options: Any) -> Batches:
     """Read a text whose every character is its own position."""
     ids = np.arange(length, dtype=np.uint16)
     options = {"seed": 0, "reset_probability": 0.0} | options
-    return Streams(ids, START, num_streams, block_size, direction=direction, **options)
+    return Batches(ids, ModelSpec("lstm", START, 0, 1, 1, direction), num_streams, block_size, **options)
 
 
-def assert_same_block(one: Block, other: Block) -> None:
+def assert_same_block(one: Batch, other: Batch) -> None:
     """Compare two blocks, number by number."""
     for mine, yours in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, yours)
@@ -47,13 +48,14 @@ def assert_same_block(one: Block, other: Block) -> None:
 @given(st.integers(1, 3000), st.integers(1, 20), st.integers(1, 60), st.integers(0, 3))
 def test_backward_streams_read_the_text_from_its_end(length: int, batch: int, block: int, seed: int) -> None:
     """They are the forward streams of the reversed text."""
-    sizes = fit(length, batch, block)
+    sizes = fit_batch(length, batch, block)
     backward = streams_of(length, *sizes, "backward", seed=seed, reset_probability=0.2)
-    turned = Streams(np.arange(length, dtype=np.uint16)[::-1].copy(), START, *sizes, seed, 0.2)
-    assert backward.blocks_per_epoch == turned.blocks_per_epoch
-    for step in range(min(2 * backward.blocks_per_epoch, 12)):
-        found = backward.block(step)
-        assert_same_block(found, turned.block(step))
+    ids = np.arange(length, dtype=np.uint16)[::-1].copy()
+    turned = Batches(ids, ModelSpec("lstm", START, 0, 1, 1), *sizes, seed, 0.2)
+    assert backward.batches_per_epoch == turned.batches_per_epoch
+    for step in range(min(2 * backward.batches_per_epoch, 12)):
+        found = backward.batch(step)
+        assert_same_block(found, turned.batch(step))
         assert (found.targets_TB[1:] == found.tokens_TB[1:].astype(int) - 1).all()
         assert found.right_SB is None
 
@@ -64,11 +66,11 @@ def test_streams_of_both_directions_hold_what_is_on_the_right(
     length: int, batch: int, block: int, reset: float
 ) -> None:
     """After each target the characters of the text in its order, up to half a block more, then the start symbol."""
-    num_streams, block_size = fit(length, batch, block, reset)
+    num_streams, block_size = fit_batch(length, batch, block, reset)
     both = streams_of(length, num_streams, block_size, "both", reset_probability=reset)
     forward = streams_of(length, num_streams, block_size, "forward", reset_probability=reset)
-    for step in range(min(2 * both.blocks_per_epoch, 12)):
-        found = both.block(step)
+    for step in range(min(2 * both.batches_per_epoch, 12)):
+        found = both.batch(step)
         assert found.right_SB is not None
         assert found.right_SB.dtype == np.int64
         assert block_size <= len(found.right_SB) <= block_size + block_size // 2
@@ -78,32 +80,32 @@ def test_streams_of_both_directions_hold_what_is_on_the_right(
             after = [place if place < length else START for place in range(first + 1, first + len(found.right_SB))]
             assert found.right_SB[:, stream].tolist() == [*after, START]
         # What is on the left is as ever.
-        assert_same_block(Block(*found[:3]), Block(*forward.block(step)[:3]))
+        assert_same_block(Batch(*found[:3]), Batch(*forward.batch(step)[:3]))
 
 
 def test_how_far_they_see_differs_from_block_to_block() -> None:
     """Any number from none to half a block, each about as often."""
     streams = streams_of(9000, 3, 20, "both")
-    lengths = [len(block.right_SB) - 20 for step in range(600) if (block := streams.block(step)).right_SB is not None]
+    lengths = [len(block.right_SB) - 20 for step in range(600) if (block := streams.batch(step)).right_SB is not None]
     counts = np.bincount(lengths, minlength=11)
     assert len(counts) == 11
     assert counts.min() > 25
 
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
-def test_a_block_depends_on_seed_and_step_alone(direction: str) -> None:
+def test_a_block_depends_on_seed_and_step_alone(direction: Direction) -> None:
     """Whatever was asked for before; and another seed gives others."""
 
-    def make(seed: int) -> Streams:
+    def make(seed: int) -> Batches:
         return streams_of(1000, 3, 20, direction, seed=seed, reset_probability=0.3)
 
     one, other, strange = make(4), make(4), make(5)
-    blocks = [one.block(step) for step in range(40)]
+    blocks = [one.batch(step) for step in range(40)]
     for step in reversed(range(40)):
-        assert_same_block(blocks[step], other.block(step))
+        assert_same_block(blocks[step], other.batch(step))
 
-    def shapes(streams: Streams) -> list[tuple[Any, ...]]:
-        found = [streams.block(step) for step in range(40)]
+    def shapes(streams: Batches) -> list[tuple[Any, ...]]:
+        found = [streams.batch(step) for step in range(40)]
         return [(block.begins_B.tolist(), None if block.right_SB is None else block.right_SB.shape) for block in found]
 
     assert shapes(one) != shapes(strange)
@@ -112,9 +114,11 @@ def test_a_block_depends_on_seed_and_step_alone(direction: str) -> None:
 # What a model is measured by
 
 
-def made(direction: str, cell: str = "lstm", num_layers: int = 2, initial_state: str = "learned") -> CharModel:
+def made(
+    direction: Direction, cell: str = "lstm", num_layers: int = 2, initial_state: InitialState = "learned"
+) -> CharModel:
     """Make a small model, every weight drawn, the initial state and biases too."""
-    model = CharModel(cell, NUM_SYMBOLS, 5, 12, num_layers, direction, initial_state)
+    model = CharModel(ModelSpec(cell, NUM_SYMBOLS, 5, 12, num_layers, direction, initial_state))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -154,9 +158,9 @@ def outputs(model: CharModel, tokens: list[int], is_right: bool) -> torch.Tensor
     begin = len(model.layers) if is_right else 0
     states: list[State] = []
     for index in range(len(layers)):
-        parts = range(len(model.cell.state))
+        parts = range(len(model.spec.recurrence.state))
         if model.initial_state is None:
-            states.append(tuple(torch.zeros(1, 1, model.hidden_size) for _ in parts))
+            states.append(tuple(torch.zeros(1, 1, model.spec.hidden_size) for _ in parts))
         else:
             states.append(tuple(model.initial_state[part, begin + index].view(1, 1, -1) for part in parts))
     assert model.embedding is not None
@@ -186,7 +190,7 @@ def plainly(model: CharModel, ids: NDArray[np.uint8], places: range, context: in
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("length", "initial_state"), [(1, "zero"), (2, "learned"), (17, "zero"), (18, "learned")])
 def test_a_model_of_both_directions_scores_each_character_by_all_others(
-    cell: str, length: int, initial_state: str
+    cell: str, length: int, initial_state: InitialState
 ) -> None:
     """As one finds that reads for each all that is left and all that is right of it, one character at a time."""
     model, ids = made("both", cell, initial_state=initial_state), ids_of(length)
@@ -215,7 +219,7 @@ def at_once(model: CharModel, ids: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("length", [256, 257, 511, 512, 513, 1025, 4095, 4096, 4097, 6000])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
-def test_a_long_text_scores_as_if_all_of_it_were_read_on_either_side(length: int, initial_state: str) -> None:
+def test_a_long_text_scores_as_if_all_of_it_were_read_on_either_side(length: int, initial_state: InitialState) -> None:
     """In blocks and in several streams side by side; what is farther than 256 characters away does not show."""
     model, ids = made("both", "lstm", initial_state=initial_state), ids_of(length)
     found = evaluate(model, ids)
@@ -238,7 +242,7 @@ def test_the_end_of_a_text_does_not_depend_on_the_streams_beside_it(
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
-def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str, initial_state: str) -> None:
+def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str, initial_state: InitialState) -> None:
     """As if it had never been stopped, bit for bit."""
     options: dict[str, Any] = {"model__direction": direction, "model__initial_state": initial_state}
     whole, halves = begin("whole", **options), begin("halves", **options)

@@ -155,7 +155,7 @@ def test_what_makes_a_run_larger_needs_more_memory(
 def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
     """So many numbers for each weight, besides a count of steps; Muon some more for the weights it leaves to AdamW."""
     training = begin(train__optimizer=name)
-    training.learn_block(training.streams.block(0), rate=1.0)
+    training.learn_block(training.batches.batch(0), rate=1.0)
     moments = sum(tensor.numel() for tensor in training.optimizer.tensors() if tensor.dim())
     most = 2 if name == "muon" else forecasts.MOMENTS[name]
     assert forecasts.MOMENTS[name] * training.num_parameters <= moments <= most * training.num_parameters

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load
 from charlm.evaluation.evaluate import Scores, evaluate, evaluate_dynamically
-from charlm.nn.model import CharModel, build
+from charlm.nn.model import CharModel
 from charlm.training.learner import MIN_VALIDATION_CHARACTERS
 from charlm.training.lifecycle import text_to_score, verdict
 from charlm.training.trainer import Training
@@ -291,7 +291,7 @@ EVALUATIONS: dict[str, Callable[[CharModel, Ids], Scores]] = {
 
 def module_of(file: ModelFile) -> CharModel:
     """Load a model file into torch."""
-    module = build(file.config["model"], len(file.vocabulary))
+    module = CharModel(file.spec)
     module.load_arrays(file.weights)
     return module
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from charlm import config_file as settings
 from charlm.files import bundled_folder
-from charlm.nn.model import CharModel, build
+from charlm.nn.model import CharModel
 from charlm.run_folder import RunFolder
 from charlm.training.trainer import Training
 from tests.helpers.training import training_of
@@ -185,7 +185,7 @@ def weights_of(model: CharModel) -> Weights:
 def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: list[int]) -> None:
     """With the same weights, to 1e-5: the first block of a text and one in its middle, with a state."""
     num_symbols = max(text) + 1
-    model = build(settings.load("lstm", (), FLAGS).model.model_dump(), num_symbols)
+    model = CharModel(settings.load("lstm", (), FLAGS).model.spec(num_symbols))
     model.initialise(torch.Generator().manual_seed(0), "normal(0.1)")
     with torch.no_grad():
         for bias in ("layers.0.bias_ih_l0", "layers.0.bias_hh_l0", "output.bias"):
@@ -231,7 +231,7 @@ def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
     weights, num_steps, found = weights_of(training.model), 200, []
     for step in range(num_steps):
         before = training.progress.nats
-        training.learn_block(training.streams.block(step), 1.0)
+        training.learn_block(training.batches.batch(step), 1.0)
         found.append(training.progress.nats - before)
         training.progress.step += 1
     told = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}

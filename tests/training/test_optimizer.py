@@ -12,6 +12,7 @@ import torch
 
 from charlm.config import TrainConfig
 from charlm.nn.model import CharModel
+from charlm.spec import ModelSpec
 from charlm.training.optimizer import GateMuon, Optimizer, orthogonalise
 
 
@@ -119,7 +120,7 @@ def test_a_state_that_was_written_down_goes_on_exactly(name: str) -> None:
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     """A long gradient is shortened as a whole, not element by element."""
-    model = CharModel("rnn", 3, 2, 2, 1)
+    model = CharModel(ModelSpec("rnn", 3, 2, 2, 1))
     optimizer = Optimizer(model, TrainConfig(clip_norm=1.0, steps=1))
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
@@ -132,7 +133,7 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
 
 def test_clipping_by_value_bounds_each_number() -> None:
     """Without a bound for the norm the small ones stay as they are."""
-    model = CharModel("rnn", 3, 2, 2, 1)
+    model = CharModel(ModelSpec("rnn", 3, 2, 2, 1))
     optimizer = Optimizer(model, TrainConfig(clip_norm=None, clip_value=5.0, steps=1))
     for index, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, (-1.0) ** index * 4 * index)
@@ -185,7 +186,7 @@ def sgd(gradient: float, memory: dict[str, float], step: int) -> float:
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_a_classic_steps_as_its_source_says(name: str) -> None:
     """Every weight, of matrices and of all else, over five steps at changing rates."""
-    model = CharModel("lstm", 3, 2, 2, 1)
+    model = CharModel(ModelSpec("lstm", 3, 2, 2, 1))
     model.initialise(torch.Generator().manual_seed(0))
     optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "learning_rate": 0.1, "steps": 5}))
     random = np.random.default_rng(3)
@@ -204,7 +205,7 @@ def test_a_classic_steps_as_its_source_says(name: str) -> None:
 
 def stepped(name: str, steps: int = 1) -> tuple[Optimizer, CharModel]:
     """Train a small model for a few steps."""
-    model = CharModel("gru", 5, embedding_size=4, hidden_size=6, num_layers=2)
+    model = CharModel(ModelSpec("gru", 5, embedding_size=4, hidden_size=6, num_layers=2))
     model.initialise(torch.Generator().manual_seed(0))
     optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "steps": 3}))
     for step in range(steps):
@@ -225,7 +226,7 @@ def learn(model: CharModel, optimizer: Optimizer, step: int) -> None:
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
     """Without gradients to follow, a step at full rate shrinks them by rate times decay, and nothing else."""
-    model = CharModel("lstm", 5, embedding_size=4, hidden_size=6, num_layers=1)
+    model = CharModel(ModelSpec("lstm", 5, embedding_size=4, hidden_size=6, num_layers=1))
     model.initialise(torch.Generator().manual_seed(0))
     settings = TrainConfig.model_validate({"optimizer": name, "steps": 3})
     before = model.arrays()
@@ -241,7 +242,7 @@ def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
 @pytest.mark.parametrize("cell", ["mingru", "minlstm"])
 def test_a_net_without_matrices_to_orthogonalise_is_learned_too(cell: str) -> None:
     """One layer that sees one-hot inputs alone: its weights are an embedding, and none are left for Muon."""
-    model = CharModel(cell, 5, embedding_size=0, hidden_size=6, num_layers=1)
+    model = CharModel(ModelSpec(cell, 5, embedding_size=0, hidden_size=6, num_layers=1))
     model.initialise(torch.Generator().manual_seed(0))
     before = model.arrays()
     optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": "muon", "steps": 3}))

@@ -60,7 +60,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
         "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
-    assert 3 < last.streams.blocks_per_epoch < 13
+    assert 3 < last.batches.batches_per_epoch < 13
     assert last.progress.finished == "done"
 
 

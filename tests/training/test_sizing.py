@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.checkpoint import expected_shapes
 from charlm.config import Config, ModelConfig
 from charlm.nn.runtime import Runtime
+from charlm.spec import ModelSpec
 from charlm.training import sizing
 from charlm.training.sizing import (
     SIZES,
@@ -110,7 +110,7 @@ def test_cells_of_auto_size_have_equal_parameters(cell: str) -> None:
 
     def count(cell: str, size: int) -> int:
         settings = model.model_dump() | {"cell": cell, "hidden_size": size}
-        shapes = expected_shapes({"model": settings}, 65)
+        shapes = ModelSpec.of_settings(settings, 65).shapes
         return sum(torch.Size(shape).numel() for shape in shapes.values())
 
     assert count(cell, size) == pytest.approx(count("lstm", 256), rel=0.03)

@@ -41,8 +41,8 @@ def test_validation_text_is_never_trained_on() -> None:
     text = "abc" * 150 + "xyz" * 17
     training = begin(text=text, data__validation_fraction=0.1)
     seen = set()
-    for step in range(3 * training.streams.blocks_per_epoch):
-        block = training.streams.block(step)
+    for step in range(3 * training.batches.batches_per_epoch):
+        block = training.batches.batch(step)
         seen |= set(np.unique(block.targets_TB)) | set(np.unique(block.tokens_TB))
     vocabulary = training.corpus.vocabulary
     assert {vocabulary.symbols[i] for i in seen if i < len(vocabulary)} == set("abc")
@@ -219,7 +219,7 @@ def test_training_changes_every_weight() -> None:
 def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     """Fresh weights predict all characters about equally."""
     training = begin()
-    tokens_TB = torch.from_numpy(training.streams.block(0).tokens_TB)
+    tokens_TB = torch.from_numpy(training.batches.batch(0).tokens_TB)
     logits_TBV, _ = training.model(tokens_TB, training.model.start_state(tokens_TB.shape[1]))
     assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
         -math.log(len(training.corpus.vocabulary)), rel=0.1
@@ -241,11 +241,11 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
     carried = []
     for step in range(12):
         carried.append(training.state)
-        training.learn_block(training.streams.block(step), 0.1)
+        training.learn_block(training.batches.batch(step), 0.1)
         training.progress.step += 1
-    assert any(training.streams.block(step).begins_B.any() for step in range(1, 12))
+    assert any(training.batches.batch(step).begins_B.any() for step in range(1, 12))
     for step in range(12):
-        begins_B = training.streams.block(step).begins_B
+        begins_B = training.batches.batch(step).begins_B
         for given, before in zip(seen[step], carried[step], strict=True):
             assert (given[:, begins_B] == 0).all()
             assert torch.equal(given[:, ~begins_B], before[:, ~begins_B])
@@ -330,7 +330,7 @@ def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(m
 
     monkeypatch.setattr(Training, "learn_block", learn_and_tick)
     interrupt(training, 60)
-    num_epochs = (1 + (100 - 2.5) / 0.25) / training.streams.blocks_per_epoch
+    num_epochs = (1 + (100 - 2.5) / 0.25) / training.batches.batches_per_epoch
     expected = held_back(num_epochs, num_units=512).dropout
     assert expected > 0.1
     assert training.progress.dropout == pytest.approx(expected, abs=0.011)
