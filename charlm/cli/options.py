@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.vocab import Vocabulary
 
+# A little below 1: what is improbable is mostly a mistake of the model's.
+SAMPLE_TEMPERATURE = 0.7
+
 
 def as_given(text: str) -> str:
     """Undo a locale that could not read an argument: the bytes a shell passes are UTF-8 today."""
