@@ -94,7 +94,7 @@ class ModelFile:
         write_atomic(path, save_safetensors(arrays, metadata | {"sha256": _content_hash(arrays, metadata)}))
 
 
-def load(path: Path) -> ModelFile:
+def load_checkpoint(path: Path) -> ModelFile:
     """Read a model file with NumPy alone, believing nothing: sizes are checked before anything of that size is read.
 
     Raises:

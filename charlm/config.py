@@ -6,12 +6,10 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charlm.cells import CELLS
 from charlm.spec import Direction, InitialState, ModelSpec
-from charlm.strict_yaml import StrictDumper
 
 DURATIONS = ("steps", "epochs", "time")
 DEFAULT_TIME = 60.0
@@ -84,16 +82,6 @@ def _group_or_defaults(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
-
-
-def _without_absent(settings: Settings) -> dict[str, Any]:
-    """Return settings as plain values, without those that are absent as they are by default."""
-    values = {}
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if value is not None or field.default is not None:
-            values[name] = _without_absent(value) if isinstance(value, Settings) else value
-    return values
 
 
 class Settings(BaseModel):
@@ -269,13 +257,6 @@ class Config(Settings):
         if self.train.sample_every and self.model.direction == "both":
             raise ValueError("train.sample_every is for models that write, and one of both directions does not")
         return self
-
-    def to_yaml(self) -> str:
-        """Write the settings as YAML that `load` reads back."""
-        values = _without_absent(self)
-        # PyYAML writes a next-line character bare and then reads it as the end of a line.
-        is_plain = not any("\x85" in text for text in (*self.data.corpus, self.data.encoding))
-        return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
 
 
 GROUPS: dict[str, type[Settings]] = {

@@ -1,27 +1,46 @@
-"""YAML and overrides to validated, frozen settings. Knows where settings come from; runs nothing."""
+"""Settings files: YAML read strictly, with overrides, to validated settings, and written again."""
 
 from __future__ import annotations
 
 import copy
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import yaml
 from pydantic import ValidationError
 
 from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder, expanded
-from charlm.strict_yaml import MAX_BYTES, Tree, parse
 
 DEFAULT_CONFIG = "lstm"
 MAX_PROBLEMS = 20
 MAX_GROUPS = 8
+MAX_BYTES = 1 << 14
+MAX_DEPTH = 32
 
 
-def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+class Tree(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        values: plain values by key, groups of them below.
+        places: for each dotted key the place `file:line` where it stands.
+        problems: what is wrong with keys that can still be told apart from all others.
+    """
+
+    values: dict[str, Any]
+    places: dict[str, str]
+    problems: list[str]
+
+
+def load_config(
+    source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> Config:
     """Read a settings file and lay overrides over it.
 
     Args:
@@ -39,7 +58,7 @@ def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mappin
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror or error}") from error
     try:
-        tree = parse(data, str(path))
+        tree = parse_yaml(data, str(path))
     except ConfigError as error:
         if path.suffix not in (".yaml", ".yml"):
             error.hint = f"a text to learn is given with `--corpus {path}`"
@@ -47,12 +66,20 @@ def load(source: str | Path | None, overrides: Sequence[str] = (), flags: Mappin
     return _overridden(tree, overrides, flags or {}, str(path))
 
 
-def override(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
+def override_config(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
     """Lay overrides and flags over the settings of an earlier run, given as plain values."""
     return _overridden(Tree(copy.deepcopy(dict(tree)), {}, []), overrides, flags, "the run")
 
 
-def describe() -> str:
+def to_yaml(config: Config) -> str:
+    """Write settings as YAML that `load_config` reads back."""
+    values = _without_absent(config)
+    # PyYAML writes a next-line character bare and then reads it as the end of a line.
+    is_plain = not any("\x85" in text for text in (*config.data.corpus, config.data.encoding))
+    return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
+
+
+def describe_settings() -> str:
     """List every setting with its default and what it means."""
     lines = []
     groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
@@ -69,7 +96,9 @@ def _is_choice(annotation: Any) -> bool:
     return get_origin(annotation) is Literal
 
 
-def validate(values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()) -> Config:
+def validate_settings(
+    values: dict[str, Any], places: Mapping[str, str], name: str, problems: Sequence[str] = ()
+) -> Config:
     """Check a tree of plain values.
 
     Args:
@@ -123,7 +152,7 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
             problems.append(str(error))
     for key, value in flags.items():
         _put(tree, key, value, f"--{key.rpartition('.')[2]}")
-    return validate(tree.values, tree.places, name, problems)
+    return validate_settings(tree.values, tree.places, name, problems)
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
@@ -132,7 +161,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key.isprintable() or not key:
         raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
     try:
-        tree = parse(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
+        tree = parse_yaml(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
     except ConfigError as error:
         raise ConfigError(f"`{text}` in `--set {override}` is not a value") from error
     if tree.problems or tree.values.keys() != {"value"}:
@@ -203,3 +232,121 @@ def _known_keys(groups: Sequence[str]) -> list[str]:
 def _elsewhere(key: str) -> list[str]:
     dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
     return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]
+
+
+def _without_absent(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain values, without those that are absent as they are by default."""
+    values = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if value is not None or field.default is not None:
+            values[name] = _without_absent(value) if isinstance(value, Settings) else value
+    return values
+
+
+def parse_yaml(data: bytes, name: str) -> Tree:
+    """Read YAML strictly: no aliases, no key twice, only `true` and `false` are booleans, `3e-4` is a number.
+
+    Raises:
+        ConfigError: it cannot be read at all.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
+    try:
+        text, loader = data.decode("utf-8-sig"), None
+        loader = _StrictLoader(text)
+        loader.name, loader.places, loader.problems = name, {}, []
+        try:
+            tree = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`{name}` is not UTF-8: byte at offset {error.start}") from error
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"{name}:{text.count(chr(10), 0, error.position) + 1}: {str(error).splitlines()[0]}"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{line}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        line = f":{loader.line + 1}" if loader else ""
+        raise ConfigError(f"{name}{line}: {str(error).splitlines()[0]}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
+    return Tree(tree or {}, loader.places, loader.problems)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    name: str
+    places: dict[str, str]
+    problems: list[str]
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.MarkedYAMLError(
+                problem="tags are not allowed, settings are `key: value` lines", problem_mark=event.start_mark
+            )
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        self._find_repeats(node, "")
+        return self.construct_document(node)
+
+    def _find_repeats(self, node: yaml.Node, prefix: str) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._find_repeats(item, prefix)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key.start_mark)
+            place = f"{self.name}:{key.start_mark.line + 1}"
+            if key.value in seen:
+                self.problems.append(f"{place}: `{prefix}{key.value}` is set twice")
+            seen.add(key.value)
+            self.places[prefix + key.value] = place
+            self._find_repeats(value, f"{prefix}{key.value}.")
+
+
+def _as_int(text: str, mark: Any) -> int:
+    try:
+        return int(text)
+    except ValueError as error:  # more digits than Python reads
+        raise yaml.MarkedYAMLError(problem="this number has too many digits", problem_mark=mark) from error
+
+
+# YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in [
+    ("bool", r"true|false", "tf"),
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+]:
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+# The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _as_int(node.value, node.start_mark))
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Writes what `parse_yaml` reads back."""
+
+    yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers

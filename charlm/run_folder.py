@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import ModelFileError, RunError
 from charlm.files import append_whole, expanded, sweep_temporary, sync, write_atomic
 
@@ -148,7 +148,7 @@ class Logbook:
     @property
     def best(self) -> ModelFile:
         """The best model, be it on disk yet or not."""
-        return self._best or load(self.run.best)
+        return self._best or load_checkpoint(self.run.best)
 
     @property
     def has_best(self) -> bool:

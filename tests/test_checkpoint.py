@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from charlm import checkpoint
-from charlm.checkpoint import Arrays, load
+from charlm.checkpoint import Arrays, load_checkpoint
 from charlm.errors import ModelFileError
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -33,7 +33,7 @@ def test_a_model_comes_back_as_it_was(own_folders: Path, cell: str, layers: int)
     """Arrays, vocabulary, settings, metrics and corpus are the same after save and load."""
     model = tiny(cell, layers=layers)
     model.save(own_folders / "m.safetensors")
-    assert_same(model, load(own_folders / "m.safetensors"))
+    assert_same(model, load_checkpoint(own_folders / "m.safetensors"))
 
 
 @given(
@@ -51,7 +51,7 @@ def test_any_bits_and_any_symbols_come_back(
     model = tiny(symbols=symbols)
     model = replace(model, arrays=model.arrays | {"layers.0.weight_hh_l0": odd}, metrics=metrics)
     model.save(path)
-    assert_same(model, load(path))
+    assert_same(model, load_checkpoint(path))
 
 
 def test_a_vocabulary_of_bytes_comes_back(own_folders: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_vocabulary_of_bytes_comes_back(own_folders: Path) -> None:
     vocabulary = Vocabulary.of_bytes()
     model = replace(tiny(symbols=vocabulary.symbols), vocabulary=vocabulary)
     model.save(own_folders / "m.safetensors")
-    assert_same(model, load(own_folders / "m.safetensors"))
+    assert_same(model, load_checkpoint(own_folders / "m.safetensors"))
 
 
 def test_arrays_that_lie_strangely_in_memory_come_back(own_folders: Path) -> None:
@@ -68,7 +68,7 @@ def test_arrays_that_lie_strangely_in_memory_come_back(own_folders: Path) -> Non
     strange = {"layers.0.weight_hh_l0": base[::2, 3:0:-2], "layers.0.weight_ih_l0": base[:2, :2].T}
     model = replace(tiny(), arrays=tiny().arrays | strange)
     model.save(own_folders / "m.safetensors")
-    back = load(own_folders / "m.safetensors").arrays
+    back = load_checkpoint(own_folders / "m.safetensors").arrays
     assert back["layers.0.weight_hh_l0"].tolist() == [[3.0, 1.0], [11.0, 9.0]]
     assert back["layers.0.weight_ih_l0"].tolist() == [[0.0, 4.0], [1.0, 5.0]]
 
@@ -85,7 +85,7 @@ def test_what_resuming_needs_comes_back_and_is_not_among_the_weights(own_folders
     """Arrays of the optimiser and the carried state come back; `weights` has only those that make the model."""
     model = tiny(extra=STATE)
     model.save(own_folders / "last.safetensors")
-    back = load(own_folders / "last.safetensors")
+    back = load_checkpoint(own_folders / "last.safetensors")
     assert_same(model, back)
     assert set(tiny().arrays) == set(back.weights)
 
@@ -117,14 +117,14 @@ def test_a_model_file_can_be_moved(own_folders: Path) -> None:
     assert b"a-folder-of-its-own" not in data
     assert str(Path.home()).encode() + b"/" not in data
     (here / "m.safetensors").rename(own_folders / "renamed")
-    assert_same(tiny(), load(own_folders / "renamed"))
+    assert_same(tiny(), load_checkpoint(own_folders / "renamed"))
 
 
 def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
     """A loaded model stays as it was when its file is replaced by another."""
     path = own_folders / "m.safetensors"
     tiny().save(path)
-    model = load(path)
+    model = load_checkpoint(path)
     replace(tiny(), arrays={name: array * 0 for name, array in tiny().arrays.items()}).save(path)
     assert_same(tiny(), model)
 
@@ -285,7 +285,7 @@ def test_a_flipped_bit_anywhere_is_noticed(own_folders: Path) -> None:
             refusal(path)
             data[index] ^= 1 << bit
     path.write_bytes(data)
-    assert_same(tiny("rnn", "ab"), load(path))
+    assert_same(tiny("rnn", "ab"), load_checkpoint(path))
 
 
 def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.Monkey
     tiny().save(path)
     monkeypatch.undo()
     with pytest.raises(ModelFileError) as raised:
-        load(path)
+        load_checkpoint(path)
     assert "format 7" in str(raised.value)
     assert "up to 1" in str(raised.value)
     assert "newer" in raised.value.hint
@@ -408,7 +408,7 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
         "import resource, sys; from pathlib import Path; from charlm.checkpoint import load\n"
         "from charlm.errors import ModelFileError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "try: load(Path(sys.argv[1]))\n"
+        "try: load_checkpoint(Path(sys.argv[1]))\n"
         "except ModelFileError: print('refused')\n"
     )
     command = [sys.executable, "-c", script, str(own_folders / "m")]
@@ -422,7 +422,7 @@ def test_a_model_larger_than_the_memory_is_refused(own_folders: Path, monkeypatc
     path = own_folders / "m.safetensors"
     tiny().save(path)
     monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size)
-    load(path)
+    load_checkpoint(path)
     monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size - 1)
     assert "GB of memory to be read" in refusal(path)
 

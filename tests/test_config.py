@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from charlm.cells import CELLS
 from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
-from charlm.config_file import describe, load
+from charlm.config_file import describe_settings, load_config, to_yaml
 from charlm.errors import ConfigError
 from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
@@ -35,7 +35,7 @@ def test_every_setting_outside_a_group_is_described() -> None:
 
 def test_the_list_of_settings_has_each_with_its_default() -> None:
     """`describe` has one line for each setting, by its dotted key, with the default that a run has without it."""
-    lines = describe().splitlines()
+    lines = describe_settings().splitlines()
     groups: list[tuple[str, type[BaseModel]]] = [
         ("model.", ModelConfig),
         ("vocab.", VocabConfig),
@@ -51,9 +51,9 @@ def test_the_list_of_settings_has_each_with_its_default() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_file_loads(path: Path) -> None:
     """Each file in `configs/` is valid, by path and by name, and says nothing twice or in vain."""
-    assert load(path) == load(path.stem)
+    assert load_config(path) == load_config(path.stem)
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    dumped = load(path).model_dump()
+    dumped = load_config(path).model_dump()
     for group, values in tree.items():
         assert values.keys() <= dumped[group].keys()
 
@@ -61,7 +61,7 @@ def test_every_shipped_file_loads(path: Path) -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_shipped_file_is_named_after_its_cell(cell: str) -> None:
     """`gru.yaml` trains a GRU."""
-    assert cell == load(cell).model.cell
+    assert cell == load_config(cell).model.cell
 
 
 def test_the_names_of_cells_are_those_there_are() -> None:
@@ -76,8 +76,8 @@ def test_the_names_of_cells_are_those_there_are() -> None:
 
 def test_the_default_is_the_shipped_lstm() -> None:
     """Nothing chosen means `lstm.yaml`."""
-    assert load("lstm") == load(None)
-    assert load(None).model.cell == "lstm"
+    assert load_config("lstm") == load_config(None)
+    assert load_config(None).model.cell == "lstm"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing but a remark\n", "---\n", "null\n", "{}\n", "\ufeff"])
@@ -204,7 +204,7 @@ def test_two_settings_share_nothing_that_changes() -> None:
 
 def test_a_bundled_file_is_found_by_name_and_by_its_place() -> None:
     """`gru` and `configs/gru.yaml` are the bundled file, in any folder."""
-    assert load("gru") == load("configs/gru.yaml") == load(Path("configs/gru.yaml"))
+    assert load_config("gru") == load_config("configs/gru.yaml") == load_config(Path("configs/gru.yaml"))
 
 
 def test_the_name_of_a_bundled_file_means_that_file_and_a_path_the_users_own(own_folders: Path) -> None:
@@ -212,15 +212,15 @@ def test_the_name_of_a_bundled_file_means_that_file_and_a_path_the_users_own(own
     (own_folders / "configs").mkdir()
     for name in ("gru", "configs/gru.yaml"):
         (own_folders / name).write_text("seed: 77\n")
-    assert load("gru").seed is None
-    assert load("./gru").seed == load("configs/gru.yaml").seed == 77
+    assert load_config("gru").seed is None
+    assert load_config("./gru").seed == load_config("configs/gru.yaml").seed == 77
 
 
 def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`~` is the home folder, as in a shell."""
     monkeypatch.setenv("HOME", str(own_folders))
     (own_folders / "mine.yaml").write_text("seed: 5\n")
-    assert load("~/mine.yaml").seed == 5
+    assert load_config("~/mine.yaml").seed == 5
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.Mo
 def test_a_missing_file_is_told_with_the_nearest_name(name: str, suggestion: str) -> None:
     """A name that is nearly a bundled one is told with it."""
     with pytest.raises(ConfigError) as raised:
-        load(name)
+        load_config(name)
     assert f"no settings file `{name}`" in str(raised.value)
     assert f"did you mean `{suggestion}`" in raised.value.hint
 
@@ -245,7 +245,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(name: str, suggestion: str
 def test_a_missing_file_is_told_with_those_that_there_are(name: str) -> None:
     """A name that is like none is told with all the bundled ones."""
     with pytest.raises(ConfigError) as raised:
-        load(name)
+        load_config(name)
     assert "did you mean" not in raised.value.hint
     assert all(path.stem in raised.value.hint for path in SHIPPED)
 
@@ -254,7 +254,7 @@ def test_a_missing_file_is_told_with_those_that_there_are(name: str) -> None:
 def test_a_bundled_file_with_another_ending_is_told_like_any_missing_one(name: str) -> None:
     """The path that is said to be missing is the one that was given."""
     with pytest.raises(ConfigError) as raised:
-        load(name)
+        load_config(name)
     assert f"no settings file `{name}`" in str(raised.value)
     assert "did you mean `gru`" in raised.value.hint
 
@@ -262,7 +262,7 @@ def test_a_bundled_file_with_another_ending_is_told_like_any_missing_one(name: s
 def test_the_home_of_nobody_is_a_missing_file() -> None:
     """A user that does not exist has no settings."""
     with pytest.raises(ConfigError, match="~no-such-user"):
-        load("~no-such-user/mine.yaml")
+        load_config("~no-such-user/mine.yaml")
 
 
 # How long
@@ -363,8 +363,8 @@ def test_an_override_of_one_duration_replaces_another() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_what_a_shipped_file_says_is_what_a_run_writes_down(path: Path) -> None:
     """Read back from the run's own `config.yaml` nothing is lost: `clip_norm: null` is not its default."""
-    config = load(path)
-    assert loaded(config.to_yaml()) == config
+    config = load_config(path)
+    assert loaded(to_yaml(config)) == config
 
 
 def test_samples_on_the_way_are_for_what_writes() -> None:
@@ -374,7 +374,7 @@ def test_samples_on_the_way_are_for_what_writes() -> None:
 
 def test_the_list_of_settings_says_what_a_choice_may_be() -> None:
     """All of the values, in a line of its own."""
-    lines = describe().splitlines()
+    lines = describe_settings().splitlines()
     assert any(
         line.startswith("model.direction ") and line.endswith("one of forward, backward, both") for line in lines
     )
@@ -383,7 +383,7 @@ def test_the_list_of_settings_says_what_a_choice_may_be() -> None:
 def test_what_does_not_fit_together_is_blamed_on_what_was_given() -> None:
     """Not on the file that has the rest of the group."""
     with pytest.raises(ConfigError) as raised:
-        load("lstm", ["model.dropout=[0.1, 0.2]"])
+        load_config("lstm", ["model.dropout=[0.1, 0.2]"])
     assert str(raised.value).startswith("--set model.dropout: ")
 
 

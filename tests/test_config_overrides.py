@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
-from charlm.config_file import override, validate
+from charlm.config_file import override_config, parse_yaml, to_yaml, validate_settings
 from charlm.errors import ConfigError, one_line
-from charlm.strict_yaml import parse
 from tests.helpers.settings_files import durations, loaded, refusal
 
 # Overrides
@@ -95,7 +94,7 @@ def test_an_earlier_run_may_say_vocab_in_a_word() -> None:
     """Model files of before there were filters hold `characters` or `bytes` in place of a group."""
     values = loaded("").model_dump(exclude_none=True)
     for kind in ("characters", "bytes"):
-        found = override(values | {"vocab": kind}, ["train.steps=3"], {})
+        found = override_config(values | {"vocab": kind}, ["train.steps=3"], {})
         assert found.vocab == VocabConfig(kind=kind, filter="none")
 
 
@@ -182,7 +181,7 @@ def test_an_earlier_run_is_overridden_without_being_changed() -> None:
     """The settings of a run that is gone on with stay as they are in its model file."""
     tree = loaded("model:\n  cell: gru\ntrain:\n  time: 60s\n").model_dump(exclude_none=True)
     before = copy.deepcopy(tree)
-    found = override(tree, ["train.steps=9", "model.num_layers=2"], {"train.batch_size": 8})
+    found = override_config(tree, ["train.steps=9", "model.num_layers=2"], {"train.batch_size": 8})
     assert durations(found) == (9, None, None)
     assert (found.model.cell, found.model.num_layers, found.train.batch_size) == ("gru", 2, 8)
     assert before == tree
@@ -191,7 +190,7 @@ def test_an_earlier_run_is_overridden_without_being_changed() -> None:
 def test_a_wrong_setting_of_an_earlier_run_is_told() -> None:
     """There is no file to name, so the run is named."""
     with pytest.raises(ConfigError, match=r"the run.*`foo` is not a setting"):
-        override({"foo": 1}, [], {})
+        override_config({"foo": 1}, [], {})
 
 
 # There and back
@@ -249,8 +248,8 @@ CONFIGS = st.builds(
 @settings(max_examples=50, deadline=None)
 def test_settings_read_back_as_they_were_written(config: Config) -> None:
     """`to_yaml` and the reader are inverses, and so are plain values and the check of them."""
-    assert config == validate(parse(config.to_yaml().encode(), "s.yaml").values, {}, "s.yaml")
-    assert config == override(config.model_dump(exclude_none=True), [], {})
+    assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
+    assert config == override_config(config.model_dump(exclude_none=True), [], {})
 
 
 @pytest.mark.parametrize(
@@ -273,7 +272,7 @@ def test_settings_read_back_as_they_were_written(config: Config) -> None:
 def test_the_name_of_a_file_that_looks_like_something_else_reads_back(name: str) -> None:
     """A corpus may be called like a number, or like nothing that can be printed."""
     config = Config(data=DataConfig(corpus=[name]))
-    assert config == validate(parse(config.to_yaml().encode(), "s.yaml").values, {}, "s.yaml")
+    assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
 
 
 @pytest.mark.parametrize(
@@ -282,12 +281,12 @@ def test_the_name_of_a_file_that_looks_like_something_else_reads_back(name: str)
 def test_the_name_of_a_file_that_looks_like_yaml_reads_back(name: str) -> None:
     """A corpus may be called like a piece of YAML."""
     config = Config(data=DataConfig(corpus=[name]))
-    assert config == validate(parse(config.to_yaml().encode(), "s.yaml").values, {}, "s.yaml")
+    assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
 
 
 def test_the_order_of_the_written_settings_is_that_of_the_documentation() -> None:
     """A written file begins with the model and leaves out what is not set."""
-    text = Config(seed=7).to_yaml()
+    text = to_yaml(Config(seed=7))
     assert list(yaml.safe_load(text)) == ["model", "vocab", "data", "train", "seed"]
     assert "null" not in text
-    assert "seed" not in Config().to_yaml()
+    assert "seed" not in to_yaml(Config())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from charlm.config_file import parse_yaml
 from charlm.errors import ConfigError
-from charlm.strict_yaml import parse
 from tests.helpers.settings_files import loaded, refusal
 
 # What a file may not say
@@ -125,7 +125,7 @@ def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
 
 def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text taken for settings is refused unread."""
-    monkeypatch.setattr("charlm.strict_yaml.MAX_BYTES", 1234)
+    monkeypatch.setattr("charlm.config_file.MAX_BYTES", 1234)
     assert loaded("seed: 3\n" + "#" * 1226).seed == 3
     message = refusal("seed: 3\n" + "#" * 1227)
     assert "s.yaml" in message
@@ -182,7 +182,7 @@ WORDS += ["#", "~"]
 def test_any_text_is_a_mapping_or_refused(text: str) -> None:
     """No text makes the parser raise anything but a `ConfigError`."""
     try:
-        tree, lines, _ = parse(text.encode(), "s.yaml")
+        tree, lines, _ = parse_yaml(text.encode(), "s.yaml")
     except ConfigError:
         return
     assert isinstance(tree, dict)
@@ -194,7 +194,7 @@ def test_any_text_is_a_mapping_or_refused(text: str) -> None:
 def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
     """No bytes make the parser raise anything but a `ConfigError`."""
     with suppress(ConfigError):
-        assert isinstance(parse(data, "s.yaml").values, dict)
+        assert isinstance(parse_yaml(data, "s.yaml").values, dict)
 
 
 # What plain words mean
@@ -248,7 +248,7 @@ def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
 )
 def test_a_plain_word_means_what_it_looks_like(text: str, value: Any) -> None:
     """Numbers are decimal, `3e-4` is one, and only `true` and `false` are true and false."""
-    tree, _, _ = parse(f"value: {text}\n".encode(), "s.yaml")
+    tree, _, _ = parse_yaml(f"value: {text}\n".encode(), "s.yaml")
     assert (type(value), value) == (type(tree["value"]), tree["value"])
 
 
@@ -256,7 +256,7 @@ def test_a_plain_word_means_what_it_looks_like(text: str, value: Any) -> None:
 @settings(max_examples=50, deadline=None)
 def test_a_number_as_python_writes_it_is_that_number(number: float) -> None:
     """Every finite number is read as the same number of the same type."""
-    tree, _, _ = parse(f"value: {number!r}\n".encode(), "s.yaml")
+    tree, _, _ = parse_yaml(f"value: {number!r}\n".encode(), "s.yaml")
     assert (type(number), number) == (type(tree["value"]), tree["value"])
 
 

@@ -9,11 +9,11 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from charlm import config_file as settings
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.cli.repl import Reader, converse
-from charlm.data import corpus as corpora
+from charlm.config_file import DEFAULT_CONFIG, load_config
 from charlm.data.catalog import entries
+from charlm.data.corpus import load_corpus
 from charlm.files import bundled_folder
 from charlm.inference.stepper import Stepper
 from charlm.run_folder import RunFolder
@@ -28,29 +28,29 @@ def test_the_promised_files_are_there() -> None:
     """The default among them."""
     assert {"lstm", "gru", "rnn", "quick", "best"} <= set(NAMES)
     assert {"min-char-rnn", "char-rnn", "time-machine", "hello"} <= set(NAMES)
-    assert settings.DEFAULT_CONFIG in NAMES
+    assert DEFAULT_CONFIG in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_file_trains_two_steps(name: str) -> None:
     """At its own sizes, on its own corpus or where that is to be downloaded on another, to a model file that loads."""
     overrides = ["train.steps=2", "train.evaluation_characters=100", "train.evaluations=2"]
-    own = settings.load(name).data.corpus
+    own = load_config(name).data.corpus
     is_here = all(entries()[corpus].is_here for corpus in own)
-    config = settings.load(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
-    text = corpora.load(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
+    config = load_config(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
+    text = load_corpus(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
     config, runtime, _ = fit_to_machine(config, text)
     training = Training(config, text, RunFolder.create(Path("run"), ""), runtime)
     records = list(training.learn())
     assert [record.step for record in records] == [1, 2]
-    assert load(training.run.best).config == config.model_dump()
+    assert load_checkpoint(training.run.best).config == config.model_dump()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_name_of_a_cell_selects_it(name: str) -> None:
     """`gru` trains a GRU."""
     if name in ("lstm", "gru", "rnn"):
-        assert settings.load(name).model.cell == name
+        assert load_config(name).model.cell == name
 
 
 def learn_hello(seed: int) -> str:
@@ -75,7 +75,7 @@ def test_the_first_exercise_recites_its_text(seed: int) -> None:
 
 def test_the_first_exercise_ends_with_exit(capsys: pytest.CaptureFixture[str]) -> None:
     """At the prompt a string is typed, the next character read from the table, and `exit` leaves."""
-    stepper = Stepper(load(Path(learn_hello(seed=1)) / "best.safetensors"))
+    stepper = Stepper(load_checkpoint(Path(learn_hello(seed=1)) / "best.safetensors"))
     capsys.readouterr()
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("hello, little ne\rexit\r")

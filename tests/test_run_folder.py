@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.errors import ModelFileError, RunError
 from charlm.run_folder import RunFolder, find_model
 
@@ -361,7 +361,7 @@ def test_a_process_that_is_killed_while_saving_leaves_a_whole_model(own_folders:
             rest = [int(line) for line in process.stdout]
         assert process.returncode == -signal.SIGKILL
         told = max([told, *rest])
-        model = load(own_folders / str(index) / "last.safetensors")
+        model = load_checkpoint(own_folders / str(index) / "last.safetensors")
         step = model.metrics["step"]
         assert step in (told, told + 1)
         assert all((array == step).all() for array in model.arrays.values())

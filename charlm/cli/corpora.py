@@ -23,8 +23,8 @@ def corpora(
 
     charlm corpora --fetch enwik8
     """
-    from charlm.data import corpus as texts
     from charlm.data.catalog import entries
+    from charlm.data.corpus import load_corpus
 
     for name in fetch or []:
         if name not in entries():
@@ -34,7 +34,7 @@ def corpora(
     for name, entry in entries().items():
         row: dict[str, Any] = {"name": name, "language": entry.language, "licence": entry.licence, "about": entry.about}
         if entry.is_here:
-            text = texts.load([name])
+            text = load_corpus([name])
             row |= {"bytes": text.num_bytes, "characters": len(text.ids), "vocabulary": len(text.vocabulary)}
         else:
             row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}

@@ -55,10 +55,10 @@ def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
 
 def model_file(path: Path | None) -> ModelFile:
     """Load the model that is meant, and say which it is where nobody said."""
-    from charlm.checkpoint import load
+    from charlm.checkpoint import load_checkpoint
     from charlm.run_folder import find_model
 
     found = find_model(path)
     if path is None:
         say(f"model {found}")
-    return load(found)
+    return load_checkpoint(found)

@@ -49,11 +49,11 @@ def train(
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
     """
     if help_settings:
-        from charlm.config_file import describe
+        from charlm.config_file import describe_settings
 
-        print(describe())
+        print(describe_settings())
         return
-    from charlm import config_file as settings
+    from charlm.config_file import load_config, to_yaml
 
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
@@ -66,14 +66,14 @@ def train(
     if dry_run and resume:
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
     # Read before torch is loaded, so that a mistake is told at once.
-    effective = None if resume else settings.load(config, overrides or [], flags)
+    effective = None if resume else load_config(config, overrides or [], flags)
     from charlm.training import lifecycle as runs
 
     if effective and dry_run:
         would_be = runs.rehearse(effective)
         settings_of, expected = would_be.config, would_be.expected.to_json()
         texts = (str(would_be.runtime), would_be.reason)
-        print_rehearsal(settings_of.to_yaml(), settings_of.model_dump(), *texts, expected, as_json)
+        print_rehearsal(to_yaml(settings_of), settings_of.model_dump(), *texts, expected, as_json)
         return
     run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags, new_text)
     with run as training:

@@ -68,7 +68,7 @@ class Split(NamedTuple):
     test: Ids
 
 
-def load(
+def load_corpus(
     names: Sequence[str],
     *,
     encoding: str = "utf-8",

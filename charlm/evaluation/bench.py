@@ -26,7 +26,7 @@ from charlm import __version__
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.config import TrainConfig
-from charlm.data import corpus
+from charlm.data.corpus import load_corpus
 from charlm.inference.sample import Choice, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.nn.layers import Variant
@@ -324,14 +324,14 @@ def _texts(_: Runtime, rounds: int) -> Iterator[Row]:
         unread = iter(paths)
 
         def read_again() -> None:
-            corpus.load([str(paths[0])])
+            load_corpus([str(paths[0])])
 
         def in_python() -> None:
             text = paths[0].read_text(encoding="utf-8")
             numbers = {symbol: index for index, symbol in enumerate(sorted(set(text)))}
             torch.tensor([numbers[symbol] for symbol in text])
 
-        first, again, beside = _in_turns(rounds, lambda: corpus.load([str(next(unread))]), read_again, in_python)
+        first, again, beside = _in_turns(rounds, lambda: load_corpus([str(next(unread))]), read_again, in_python)
     yield Row("texts", "read and encode", "MB/s", TEXT_BYTES / first / 1e6, TEXT_BYTES / beside / 1e6)
     yield Row("texts", f"read {TEXT_BYTES / 1e6:.0f} MB again", "s", again)
 

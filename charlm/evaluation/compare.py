@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import RunError, one_line
 from charlm.files import expanded
 from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
@@ -197,7 +197,7 @@ def _read(path: Path) -> _Run:
     file = best_in(folder)
     if file is None:
         raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
-    model, records = load(file), _records(RunFolder(folder))
+    model, records = load_checkpoint(file), _records(RunFolder(folder))
     ends = [model.metrics, *records]
     seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
     steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)

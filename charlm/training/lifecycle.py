@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import typer
 
-from charlm import config_file as settings
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.live import ScoringDisplay, TrainingDisplay
 from charlm.cli.render import print_json, report_error, say, show_download, write_texts
 from charlm.config import DURATIONS, Config, TrainConfig
-from charlm.data import corpus as corpora
-from charlm.data.corpus import Corpus
+from charlm.config_file import override_config, to_yaml, validate_settings
+from charlm.data.corpus import Corpus, load_corpus, split
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
@@ -79,7 +78,7 @@ def begin(effective: Config, out: Path | None) -> Iterator[Training]:
     check_memory(effective, text, runtime)
     run = RunFolder.create(out, f"{_name_of(effective.data.corpus[0])}-{effective.model.cell}")
     with run.locked():
-        write_atomic(run.config, effective.to_yaml().encode())
+        write_atomic(run.config, to_yaml(effective).encode())
         yield _set_up(effective, text, run, runtime, reason, clock)
 
 
@@ -88,13 +87,13 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
     """Take up a run where it was left, and hold its folder."""
     run = RunFolder.open(path)
     with run.locked():
-        last = load(run.last)
-        begun = settings.validate(last.config, {}, str(run.last))
+        last = load_checkpoint(run.last)
+        begun = validate_settings(last.config, {}, str(run.last))
         if begun.seed is None:
             raise RunError(f"`{run.last}` does not say which seed the run was begun with", "begin a new run")
         is_given = "data.corpus" in flags
         corpus = flags.pop("data.corpus", begun.data.corpus)
-        effective = settings.override(last.config, overrides, flags)
+        effective = override_config(last.config, overrides, flags)
         if _fixed(effective) != _fixed(begun):
             raise UsageError(
                 "`--resume` goes on with a run as it was begun",
@@ -131,7 +130,7 @@ def resume(path: Path, overrides: list[str], flags: dict[str, Any], is_new_text:
         training.logbook.rewind(training.progress.step)
         # For people; what counts is in `last.safetensors`, and a full disk must not end here a run that can go on.
         with suppress(OSError):
-            write_atomic(run.config, effective.to_yaml().encode())
+            write_atomic(run.config, to_yaml(effective).encode())
         yield training
 
 
@@ -142,8 +141,8 @@ def _check_best(training: Training) -> None:
         return
     reason = f"`{path}` is not a model of this run"
     try:
-        best = load(path)
-        model = settings.validate(best.config, {}, str(path)).model
+        best = load_checkpoint(path)
+        model = validate_settings(best.config, {}, str(path)).model
         is_of_run = (best.vocabulary, model) == (training.corpus.vocabulary, training.config.model)
         if is_of_run and best.step is not None:
             return
@@ -184,7 +183,7 @@ def _load_text(effective: Config, vocabulary: Vocabulary | None = None, max_byte
     data, vocab = effective.data, effective.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
     options |= {"vocabulary": vocabulary, "max_bytes": max_bytes}
-    return corpora.load(data.corpus, progress=show_download, **options)
+    return load_corpus(data.corpus, progress=show_download, **options)
 
 
 def _set_up(
@@ -358,18 +357,18 @@ def text_to_score(
     """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
     if names:
         options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
-        text = corpora.load(names, progress=show_download, **options)  # type: ignore[arg-type]
+        text = load_corpus(names, progress=show_download, **options)  # type: ignore[arg-type]
         for note in text.notes:
             say(f"note: {note}")
         return text.name, text.ids, None
     # A model may come from anyone: what it says of its text is checked like any settings.
-    data = settings.validate({"data": file.config.get("data")}, {}, "the model's settings").data
+    data = validate_settings({"data": file.config.get("data")}, {}, "the model's settings").data
     if data.corpus == ["-"]:
         raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
     try:
         options = {"encoding": data.encoding, "kind": file.vocabulary.kind, "filter": file.vocabulary.filter}
         options |= {"max_bytes": _num_bytes(file)}
-        text = corpora.load(data.corpus, **options)  # type: ignore[arg-type]
+        text = load_corpus(data.corpus, **options)  # type: ignore[arg-type]
     except TooLargeError as error:
         raise UsageError(
             f"the model's own text is no longer what it was: {error}", "`--corpus` scores any text as a whole"
@@ -387,7 +386,7 @@ def text_to_score(
             "`--corpus` scores any text as a whole",
         )
     chosen = part or "validation"
-    parts = corpora.split(text.ids, data.validation_fraction, data.test_fraction)
+    parts = split(text.ids, data.validation_fraction, data.test_fraction)
     name = f"{chosen} part of {text.name}"
     if not len(getattr(parts, chosen)):
         hint = "" if chosen == "train" else f"`data.{chosen}_fraction` held out nothing; `--part train` scores the rest"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from charlm import run_folder
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.data import corpus
 from charlm.errors import CorpusError, RunError
 from charlm.files import append_whole
@@ -92,7 +92,7 @@ def test_what_was_saved_before_the_disk_was_full_stays(disk: Disk) -> None:
     for record in training.learn():
         if record.step == 10:
             saved, disk.full = training.run.last.read_bytes(), {"last.safetensors"}
-    assert load(training.run.last).metrics["step"] == 10
+    assert load_checkpoint(training.run.last).metrics["step"] == 10
     assert training.run.last.read_bytes() == saved
     assert "last.safetensors" in training.logbook.trouble
     disk.full.clear()
@@ -132,7 +132,7 @@ def test_a_run_that_its_folder_does_not_take_is_put_elsewhere(disk: Disk, elsewh
     assert str(training.run.path) in str(raised.value)
     assert f"--resume {training.run.path}" in raised.value.hint
     assert_same_run(straight, training)
-    assert load(Path("run/last.safetensors")).metrics["step"] < 20
+    assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] < 20
 
 
 def test_records_wait_in_order(disk: Disk) -> None:
@@ -224,7 +224,7 @@ def test_a_run_whose_reader_has_gone_goes_to_its_end(text: str) -> None:
         logged = subprocess.run([*command, "logged"], stderr=full, check=False)
     assert (process.returncode, logged.returncode) == (0, 0)
     for name in ("gone", "logged"):
-        assert load(Path(name, "last.safetensors")).metrics["finished"] == "done"
+        assert load_checkpoint(Path(name, "last.safetensors")).metrics["finished"] == "done"
 
 
 @linux
@@ -257,7 +257,7 @@ def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.Monke
     for _ in answers:
         pass
     assert "metrics.jsonl" in training.logbook.trouble
-    assert load(training.run.last).metrics["step"] == 20
+    assert load_checkpoint(training.run.last).metrics["step"] == 20
 
 
 def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +272,10 @@ def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, m
 
     monkeypatch.setattr(corpus, "_encode_into", encode_into)
     fails = {1}
-    assert len(corpus.load([text]).ids) > 0
+    assert len(corpus.load_corpus([text]).ids) > 0
     assert folders[0] != folders[1]
     fails = {3, 4}
     Path(text).write_text("another", encoding="utf-8")
     with pytest.raises(CorpusError, match="No space left") as raised:
-        corpus.load([text])
+        corpus.load_corpus([text])
     assert "CHARLM_CACHE" in raised.value.hint

@@ -24,9 +24,8 @@ from typer.main import get_command
 
 from charlm.cli.app import app
 from charlm.config import GROUPS, Config, Settings
-from charlm.config_file import load
+from charlm.config_file import MAX_BYTES, load_config
 from charlm.errors import ConfigError, one_line
-from charlm.strict_yaml import MAX_BYTES
 from tests.helpers.commands import SMALL, answer, call, within
 from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
@@ -159,7 +158,7 @@ def test_what_is_no_file_holds_no_settings(name: str) -> None:
     Path("loop").symlink_to("loop")
     Path("s.yaml").touch()
     with within(2), pytest.raises(ConfigError) as raised:
-        load(name)
+        load_config(name)
     assert one_line(name)[:1000] in str(raised.value)
 
 
@@ -170,7 +169,7 @@ def test_a_large_file_is_refused_unread() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ConfigError, match=r"`large\.yaml` is larger"):
-            load("large.yaml")
+            load_config("large.yaml")
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -207,7 +206,7 @@ def test_a_crowded_file_is_refused_in_little_time(make: Callable[[int], str]) ->
                 assert "s.yaml" in refusal(text)
             else:
                 Path("sound.yaml").write_text(text, encoding="utf-8")
-                load("sound.yaml")
+                load_config("sound.yaml")
             seconds.append(time.process_time() - begin)
         return min(seconds)
 
@@ -378,7 +377,7 @@ def test_a_thousand_settings_files_load_or_are_refused() -> None:
         Path("s.yaml").write_bytes(spoiled(chance, chance.choice(SHIPPED).read_bytes()) if number % 2 else made_up)
         begin = time.perf_counter()
         try:
-            load("s.yaml")
+            load_config("s.yaml")
         except ConfigError as error:
             messages.append(str(error))
         seconds.append(time.perf_counter() - begin)

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from charlm.checkpoint import ModelFile
-from charlm.checkpoint import load as load_model
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.app import app
 from charlm.data import sources
-from charlm.data.corpus import load
+from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError
 from charlm.inference.sample import softmax
 from charlm.inference.stepper import Stepper
@@ -39,7 +38,7 @@ ALONE = b"ab\xed\xa0\x80c"  # half of a pair, which UTF-8 does not have
 def learn(name: str, *arguments: str) -> tuple[Any, ModelFile]:
     """Train one step on a text through the command; return what it prints and the model."""
     run = f"run-{len(list(Path().glob('run-*')))}"
-    return answer("train", "-c", name, *TINY, "--seed", "1", "--out", run, "--json", *arguments), load_model(
+    return answer("train", "-c", name, *TINY, "--seed", "1", "--out", run, "--json", *arguments), load_checkpoint(
         Path(run, "best.safetensors")
     )
 
@@ -72,7 +71,7 @@ def test_any_text_is_learned_as_it_is(text: str) -> None:
     assert set(printed["sample"]) <= set(text)
     figures = answer("eval", "-m", "run-0", "-c", "text.txt", "--json")
     assert (figures["characters"], figures["nats_per_character"] >= 0) == (len(text), True)
-    assert text_of(load(["text.txt"])) == text
+    assert text_of(load_corpus(["text.txt"])) == text
 
 
 def test_twenty_thousand_distinct_characters_are_learned() -> None:
@@ -80,7 +79,7 @@ def test_twenty_thousand_distinct_characters_are_learned() -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) * 2
     printed, model = learn(write("text.txt", text), "--set", "train.steps=2")
     assert (len(model.vocabulary), printed["step"]) == (20_000, 2)
-    assert load(["text.txt"]).ids.tolist() == [*range(20_000), *range(20_000)]
+    assert load_corpus(["text.txt"]).ids.tolist() == [*range(20_000), *range(20_000)]
 
 
 def test_half_of_a_pair_is_no_utf8_and_bytes_like_any_other() -> None:
@@ -110,7 +109,7 @@ def test_odd_files_in_a_folder_are_passed_by() -> None:
     Path("folder/device").symlink_to("/dev/zero")
     with within(5), socket.socket(socket.AF_UNIX) as door:
         door.bind("folder/socket")
-        assert text_of(load(["folder"])) == "b"
+        assert text_of(load_corpus(["folder"])) == "b"
 
 
 def test_a_pattern_takes_no_pipe() -> None:
@@ -118,13 +117,13 @@ def test_a_pattern_takes_no_pipe() -> None:
     write("folder/b.txt", "b")
     os.mkfifo("folder/a-pipe")
     with within(5):
-        assert text_of(load(["folder/*"])) == "b"
+        assert text_of(load_corpus(["folder/*"])) == "b"
 
 
 def test_a_pattern_takes_each_file_once() -> None:
     """However many ways lead to it."""
     write("folder/sub/deep/b.txt", "b")
-    assert text_of(load(["folder/**/**/*.txt"])) == "b"
+    assert text_of(load_corpus(["folder/**/**/*.txt"])) == "b"
 
 
 @pytest.mark.parametrize("links", [1, 2])
@@ -134,7 +133,7 @@ def test_a_pattern_does_not_run_in_circles(links: int) -> None:
     for number in range(links):
         Path(f"folder/around{number}").symlink_to(".")
     with within(5):
-        assert text_of(load(["folder/**"])) == "b"
+        assert text_of(load_corpus(["folder/**"])) == "b"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
@@ -144,7 +143,7 @@ def test_a_folder_that_is_closed_is_not_left_out_in_silence() -> None:
     write("folder/closed/b.txt", "b")
     Path("folder/closed").chmod(0)
     with pytest.raises(CorpusError, match="closed"):
-        load(["folder"])
+        load_corpus(["folder"])
 
 
 @pytest.mark.parametrize("name", ["a\nb.txt", "\x1b[31mred.txt", os.fsdecode(b"\xff\xfe.txt"), "\u202egnp.txt", "--"])
@@ -181,7 +180,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_told_of(name: str, monkeypatc
 
     monkeypatch.setattr(sources, "_checked", checked_and_gone)
     with pytest.raises(CorpusError, match=r"`folder/a\.txt`"):
-        load([name])
+        load_corpus([name])
 
 
 @pytest.mark.parametrize(
@@ -207,20 +206,20 @@ def test_a_file_that_vanishes_before_it_is_read_is_told_of(name: str, monkeypatc
 def test_a_description_that_makes_no_sense_is_made_again(tmp_path: Path, change: dict[str, object]) -> None:
     """It is JSON and the size is right, but a field is missing (None) or cannot be true."""
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
     (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
     description = json.loads(path.read_bytes()) | change
     path.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 def test_a_description_without_end_is_made_again(tmp_path: Path) -> None:
     """Brackets deeper than Python can follow."""
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
     (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
     path.write_bytes(b"[" * 100_000)
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 @pytest.mark.parametrize("command", ["train", "eval"])
@@ -240,8 +239,8 @@ def test_two_halves_are_not_taken_for_one_character_by_the_cache() -> None:
     """What a vocabulary of one was cached under is not found under one of the other."""
     name = write("a.txt", "a\U0001f600")
     halves, whole = Vocabulary("characters", "a\ud83d\ude00"), Vocabulary("characters", "a\U0001f600")
-    assert load([name], vocabulary=halves, unknown="skip").ids.tolist() == [0]
-    assert load([name], vocabulary=whole, unknown="skip").ids.tolist() == [0, 1]
+    assert load_corpus([name], vocabulary=halves, unknown="skip").ids.tolist() == [0]
+    assert load_corpus([name], vocabulary=whole, unknown="skip").ids.tolist() == [0, 1]
 
 
 # Prompts and consoles
@@ -258,7 +257,7 @@ def test_any_prompt_comes_back_in_json(make_model: Callable[..., ModelFile], pro
         (sample,) = answer("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
         assert sample["text"][: len(prompt)] == prompt
         predicted = answer("predict-next", prompt, "-m", f"{name}.safetensors", "--json")
-        stepper = Stepper(load_model(Path(f"{name}.safetensors")))
+        stepper = Stepper(load_checkpoint(Path(f"{name}.safetensors")))
         logits_BV, _ = stepper.read(np.array(ids[name], dtype=np.uint8), *stepper.start())
         assert predicted["text"] == prompt
         assert predicted["candidates"][0]["probability"] == pytest.approx(softmax(logits_BV).max())
@@ -373,7 +372,9 @@ def test_a_hundred_megabytes_on_one_line_are_read_in_little_memory() -> None:
             file.write("abc def \u4e2d".encode() * 90_909 + b"a")
     begin = time.perf_counter()
     program = (
-        "from charlm.corpus import load; print(len(load(['line.txt']).ids)); print(open('/proc/self/status').read())"
+        "from charlm.data.corpus import load_corpus\n"
+        "print(len(load_corpus(['line.txt']).ids))\n"
+        "print(open('/proc/self/status').read())"
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
     megabytes = int(output[output.index("VmHWM:") + 1]) / 1024

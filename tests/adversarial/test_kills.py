@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.run_folder import RunFolder
 
 pytestmark = [
@@ -131,7 +131,7 @@ def content(run: RunFolder) -> tuple[Any, ...]:
     records = [{key: value for key, value in line.items() if key not in clocked} for line in lines]
     files = []
     for path in (run.best, run.last):
-        file = load(path)
+        file = load_checkpoint(path)
         metrics = {key: value for key, value in file.metrics.items() if key not in clocked}
         files.append((metrics, {name: array.tobytes() for name, array in file.arrays.items()}))
     return records, files
@@ -161,7 +161,7 @@ def test_kills_lose_nothing(runner: Runner, capsys: pytest.CaptureFixture[str]) 
             assert code in (0, -signal.SIGKILL), errors
             reported = max(reported, reported_step(errors))
             if run.last.exists():
-                lost += max(0, reported - load(run.last).metrics["step"])
+                lost += max(0, reported - load_checkpoint(run.last).metrics["step"])
             else:
                 lost += reported
             is_over = code == 0
@@ -194,7 +194,7 @@ def test_signals_save(runner: Runner, number: signal.Signals, capsys: pytest.Cap
             if "finishing this block" in errors and code:
                 step = re.search(r"saved at step ([\d,]+)", errors)
                 assert step is not None
-                assert load(run.last).metrics["step"] == int(step[1].replace(",", ""))
+                assert load_checkpoint(run.last).metrics["step"] == int(step[1].replace(",", ""))
             is_over = code == 0
             signals += not is_over
             slowest = max(slowest, seconds if code > 0 else 0.0)

@@ -40,7 +40,7 @@ def tell(**more):
 
 # 2,500 steps with two reports every 5, an evaluation and a save every 25, warm after 500.
 TRAINS = """
-from charlm import config_file as config
+from charlm.config_file import load_config
 from charlm.training import lifecycle as runs
 
 text = "".join(f"{i} {i * i} the cat sat on the mat, said the frog.\\n" for i in range(1500))
@@ -51,7 +51,7 @@ if not sys.argv[1].startswith("min"):
 overrides = [f"model.{setting}" for setting in (f"cell={sys.argv[1]}", *settings)]
 overrides += [f"train.{setting}" for setting in ("steps=2500", "evaluations=100", "batch_size=16", "block_size=32")]
 flags = {"data.corpus": ["text.txt"], "seed": 1, "train.precision": sys.argv[2], "train.threads": 1}
-with runs.begin(config.load("lstm", overrides, flags), Path("run")) as training:
+with runs.begin(load_config("lstm", overrides, flags), Path("run")) as training:
     for record in training.learn():
         if record.step >= 500:
             note()
@@ -62,11 +62,11 @@ tell()
 # As many texts of as many characters as asked for, warm after a twentieth.
 SAMPLES = """
 from charlm.inference import sample
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 
 num_texts, length = map(int, sys.argv[1:])
-stepper = Stepper(load(Path("model.safetensors")))
+stepper = Stepper(load_checkpoint(Path("model.safetensors")))
 counts = [0] * num_texts
 pieces = sample.stream(
     stepper, *sample.start(stepper, "the "), length=length, choice=sample.Choice(0.7, top_k=20, top_p=0.95),
@@ -84,10 +84,10 @@ tell(characters=sum(counts))
 TYPES = """
 import random
 from charlm.cli import repl
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 
-reader, keys = repl.Reader(Stepper(load(Path("model.safetensors")))), random.Random(1)
+reader, keys = repl.Reader(Stepper(load_checkpoint(Path("model.safetensors")))), random.Random(1)
 text = before_cursor = ghost = ""
 counts = {"accepted": 0, "deleted": 0, "lines": 0}
 
@@ -133,7 +133,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from charlm.cli import repl
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 
 lines = 0
@@ -154,7 +154,7 @@ repl.show, print_ = show, print
 repl.print = lambda *_: None
 with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
     keys.send_text(line())
-    repl.converse(repl.Reader(Stepper(load(Path("model.safetensors")))), 10)
+    repl.converse(repl.Reader(Stepper(load_checkpoint(Path("model.safetensors")))), 10)
 assert lines == 400
 tell(lines=lines)
 """
@@ -162,10 +162,10 @@ tell(lines=lines)
 # One line of 3,000 characters, key by key, cleared and typed again, five times; warm after the first.
 LONG_LINES = """
 from charlm.cli import repl
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 
-reader = repl.Reader(Stepper(load(Path("model.safetensors"))))
+reader = repl.Reader(Stepper(load_checkpoint(Path("model.safetensors"))))
 reader.read("the ")
 note()
 for _ in range(5):

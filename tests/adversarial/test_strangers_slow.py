@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load as load_arrays
 
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.spec import ModelSpec
 from tests.helpers.commands import call, within
 from tests.helpers.strangers import (
@@ -203,7 +203,9 @@ def test_hundreds_of_corrupted_runs_are_refused_or_go_on() -> None:
             assert len(told) == (outcome == "refused"), told
             assert all(line.isprintable() and len(line) < 4096 for line in told), told
             assert "not stay finite" not in result.stderr, "learned from what is not finite"
-            assert outcome == "refused" or load(run / "last.safetensors").metrics["finished"], "not seen through"
+            assert outcome == "refused" or load_checkpoint(run / "last.safetensors").metrics["finished"], (
+                "not seen through"
+            )
         except (Exception, Warning) as error:
             outcome = "fault"
             faults.append(f"seed {seed}, {kind}: {type(error).__name__} {error!s:.80}")
@@ -313,7 +315,7 @@ def test_how_long_a_model_takes_to_load(make_model: Callable[..., ModelFile]) ->
     seconds = []
     for _ in range(11):
         before = time.perf_counter()
-        load(Path("m"))
+        load_checkpoint(Path("m"))
         seconds.append(time.perf_counter() - before)
     megabytes = Path("m").stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from charlm import __version__
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from tests.helpers.commands import SHORT, SMALL, TEXT, answer, call, spawn
 
 
@@ -30,7 +30,7 @@ def test_a_run_from_text_to_sample(text: str) -> None:
     }  # fmt: skip
     scores = answer("eval", "-m", "run", "--json")
     assert scores["characters"] == len(TEXT) - int(0.9 * len(TEXT))
-    best = load(Path("run/best.safetensors")).metrics["validation_bits_per_character"]
+    best = load_checkpoint(Path("run/best.safetensors")).metrics["validation_bits_per_character"]
     assert scores["bits_per_character"] == pytest.approx(best, abs=1e-6)
     assert [row["name"] for row in scores["baselines"]][:2] == ["uniform", "unigram"]
     assert answer("eval", "-m", "run", "--no-baselines", "--json")["baselines"] == []
@@ -99,7 +99,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(text: str, number: int, code: i
         told = process.stderr.read()
     assert process.returncode == code
     assert b"--resume run" in told
-    step = load(Path("run/last.safetensors")).metrics["step"]
+    step = load_checkpoint(Path("run/last.safetensors")).metrics["step"]
     assert step > 0
     resumed = call("train", "--resume", "run", "--set", f"train.steps={step + 2}", "--sample-length", "0")
     assert resumed.exit_code == 0, resumed.stderr

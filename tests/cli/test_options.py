@@ -12,11 +12,11 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from charlm import config_file as settings
 from charlm.checkpoint import ModelFile
 from charlm.cli.app import app
 from charlm.config import GROUPS
-from charlm.data import corpus as corpora
+from charlm.config_file import load_config
+from charlm.data.corpus import load_corpus
 from charlm.errors import DeviceError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
@@ -87,9 +87,9 @@ ELSEWHERE = {"train.device", "train.sample_every"}
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
     """Train a small model and return all that can be seen of it, but for the clock."""
-    config = settings.load("lstm", (), flags)
+    config = load_config("lstm", (), flags)
     run = RunFolder.create(None, "run")
-    text = corpora.load(
+    text = load_corpus(
         config.data.corpus, encoding=config.data.encoding, kind=config.vocab.kind, filter=config.vocab.filter
     )
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from charlm.data.catalog import Entry, entries, unpack
-from charlm.data.corpus import load
+from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, DownloadError
 
 TEXT = b"It was the best of times, " * 4000
@@ -68,7 +68,7 @@ def test_fables_are_plain_ascii() -> None:
 )
 def test_the_corpora_of_the_interpreter_load(name: str, least: int, excerpt: str) -> None:
     """Both texts that come with Python are there, whole and readable."""
-    corpus = load([name])
+    corpus = load_corpus([name])
     assert len(corpus.ids) >= least
     ids = corpus.vocabulary.encode(excerpt).tobytes()
     assert ids in corpus.ids.tobytes()
@@ -90,7 +90,7 @@ def test_a_python_without_its_docs_is_told_of(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(CorpusError, match="pydoc_data"):
-        load(["python-docs"])
+        load_corpus(["python-docs"])
 
 
 def test_a_downloadable_entry_lies_in_the_cache(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.data.corpus import load
+from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, UsageError
 from charlm.vocab import Vocabulary
 from tests.helpers.texts import CHUNK, text_of, write
@@ -23,7 +23,7 @@ from tests.helpers.texts import CHUNK, text_of, write
 
 def test_a_file_becomes_ids() -> None:
     """A file is its characters in order, with name, size and fingerprint."""
-    loaded = load([write("a.txt", "banana\n")])
+    loaded = load_corpus([write("a.txt", "banana\n")])
     assert text_of(loaded) == "banana\n"
     assert loaded.vocabulary.symbols == "\nabn"
     assert loaded.ids.tolist() == [2, 1, 3, 1, 3, 1, 0]
@@ -37,16 +37,16 @@ def test_a_file_becomes_ids() -> None:
 def test_several_files_are_read_one_after_another() -> None:
     """Files follow each other in the order they are named, nothing between them."""
     names = [write("b.txt", "second"), write("a.txt", "first")]
-    assert text_of(load(names)) == "secondfirst"
-    assert text_of(load(names[::-1])) == "firstsecond"
-    assert load(names).name == "b.txt + a.txt"
+    assert text_of(load_corpus(names)) == "secondfirst"
+    assert text_of(load_corpus(names[::-1])) == "firstsecond"
+    assert load_corpus(names).name == "b.txt + a.txt"
 
 
 def test_a_character_is_never_joined_across_files() -> None:
     """Half a character at the end of one file is not completed by the next."""
     names = [write("a", b"ab\xc3"), write("b", b"\xa9cd")]
     with pytest.raises(CorpusError, match=r"`a`.*0xc3 at offset 2"):
-        load(names)
+        load_corpus(names)
 
 
 def test_a_folder_is_read_in_sorted_order() -> None:
@@ -54,8 +54,8 @@ def test_a_folder_is_read_in_sorted_order() -> None:
     write("folder/b.txt", "2")
     write("folder/a.txt", "1")
     write("folder/c/x.md", "3")
-    assert text_of(load(["folder"])) == "123"
-    assert text_of(load(["folder/"])) == "123"
+    assert text_of(load_corpus(["folder"])) == "123"
+    assert text_of(load_corpus(["folder/"])) == "123"
 
 
 def test_hidden_and_binary_files_of_a_folder_are_left_out() -> None:
@@ -65,36 +65,36 @@ def test_hidden_and_binary_files_of_a_folder_are_left_out() -> None:
     write("folder/.git/config", "no")
     write("folder/image.png", b"\x89PNG\0\0")
     write("folder/c/object.o", b"\x7fELF\0")
-    loaded = load(["folder"])
+    loaded = load_corpus(["folder"])
     assert text_of(loaded) == "text"
     assert len(loaded.notes) == 1
     assert "2 binary files" in loaded.notes[0]
     assert "`folder`" in loaded.notes[0]
-    assert loaded.notes == load(["folder"]).notes
+    assert loaded.notes == load_corpus(["folder"]).notes
 
 
 def test_a_hidden_folder_can_be_named() -> None:
     """Only what is hidden inside the named folder is left out, not the folder that was asked for."""
     write(".notes/a.txt", "text")
-    assert text_of(load([".notes"])) == "text"
+    assert text_of(load_corpus([".notes"])) == "text"
 
 
 def test_a_file_that_is_named_is_read_whatever_is_in_it() -> None:
     """A NUL leaves a file out of a folder, not when it was asked for by name."""
-    assert text_of(load([write("odd", "a\0b")])) == "a\0b"
+    assert text_of(load_corpus([write("odd", "a\0b")])) == "a\0b"
 
 
 def test_a_folder_of_utf16_files_is_text() -> None:
     """In an encoding whose every other byte is NUL, a NUL does not make a file binary."""
     write("folder/a.txt", "text".encode("utf-16"))
-    assert text_of(load(["folder"], encoding="utf-16")) == "text"
+    assert text_of(load_corpus(["folder"], encoding="utf-16")) == "text"
 
 
 def test_a_folder_without_text_is_told_of() -> None:
     """A folder with nothing to read is an error that names it."""
     write("folder/.hidden", "no")
     with pytest.raises(CorpusError, match="no text file in `folder`"):
-        load(["folder"])
+        load_corpus(["folder"])
 
 
 def test_a_glob_takes_the_matching_files_in_sorted_order() -> None:
@@ -103,21 +103,21 @@ def test_a_glob_takes_the_matching_files_in_sorted_order() -> None:
     write("a.md", "1")
     write("c.txt", "no")
     write("d/e.md", "3")
-    assert text_of(load(["*.md"])) == "12"
-    assert text_of(load(["**/*.md"])) == "123"
+    assert text_of(load_corpus(["*.md"])) == "12"
+    assert text_of(load_corpus(["**/*.md"])) == "123"
 
 
 def test_a_file_named_like_a_pattern_is_that_file() -> None:
     """Brackets in the name of a file that exists are no pattern."""
     write("a[1].txt", "brackets")
     write("a1.txt", "digit")
-    assert text_of(load(["a[1].txt"])) == "brackets"
+    assert text_of(load_corpus(["a[1].txt"])) == "brackets"
 
 
 def test_standard_input_is_a_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` reads standard input as bytes, once, though the text is gone through several times."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("p\u00efpe\r\n".encode()), encoding="ascii"))
-    loaded = load(["-"])
+    loaded = load_corpus(["-"])
     assert text_of(loaded) == "p\u00efpe\r\n"
     assert loaded.name == "standard input"
 
@@ -128,7 +128,7 @@ def test_a_named_pipe_is_a_corpus() -> None:
     os.mkfifo("pipe")
     writer = Thread(target=Path("pipe").write_bytes, args=("\u00e9 through a pipe".encode(),), daemon=True)
     writer.start()
-    assert text_of(load(["pipe"])) == "\u00e9 through a pipe"
+    assert text_of(load_corpus(["pipe"])) == "\u00e9 through a pipe"
     writer.join()
 
 
@@ -137,14 +137,14 @@ def test_the_home_folder_may_be_abbreviated(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "a.txt").write_bytes(b"home")
-    assert text_of(load(["~/a.txt"])) == "home"
+    assert text_of(load_corpus(["~/a.txt"])) == "home"
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("fabels", "fables"), ("tinyshakespear", "tinyshakespeare")])
 def test_a_misspelt_corpus_is_answered_by_the_nearest_name(name: str, nearest: str) -> None:
     """The message names what was asked for, the hint what it may have been."""
     with pytest.raises(CorpusError, match=f"`{name}`") as caught:
-        load([name])
+        load_corpus([name])
     assert f"`{nearest}`" in caught.value.hint
     assert "charlm corpora" in caught.value.hint
 
@@ -153,28 +153,28 @@ def test_a_misspelt_corpus_is_answered_by_the_nearest_name(name: str, nearest: s
 def test_what_is_not_there_is_a_corpus_error(name: str) -> None:
     """Whatever the name looks like, a text that is not there is told of in one line."""
     with pytest.raises(CorpusError):
-        load([name])
+        load_corpus([name])
 
 
 def test_an_empty_name_is_not_the_working_folder() -> None:
     """An unset shell variable between quotes does not read whatever lies around."""
     write("a.txt", "text")
     with pytest.raises(CorpusError):
-        load([""])
+        load_corpus([""])
 
 
 def test_an_empty_file_is_told_of() -> None:
     """No characters, no corpus: one empty file or two, and nothing is left in the cache."""
     names = [write("empty.txt", ""), write("void.txt", "")]
     with pytest.raises(CorpusError, match=r"`?empty\.txt`? is empty"):
-        load(names[:1])
+        load_corpus(names[:1])
     with pytest.raises(CorpusError, match=r"empty\.txt \+ void\.txt is empty"):
-        load(names)
+        load_corpus(names)
 
 
 def test_an_empty_file_beside_others_is_no_trouble() -> None:
     """An empty file adds nothing to the files around it."""
-    assert text_of(load([write("1", "a"), write("2", ""), write("3", "b")])) == "ab"
+    assert text_of(load_corpus([write("1", "a"), write("2", ""), write("3", "b")])) == "ab"
 
 
 # Decoding
@@ -203,7 +203,7 @@ def test_a_byte_that_is_not_utf8_is_told_with_its_place(prefix: bytes, bad: byte
     ending = b" and more" if bad[-1] in b"(\xff\xfe\x80" or bad == b"\xe9t\xe9" else b""
     name = write("bad.txt", prefix + bad + ending)
     with pytest.raises(CorpusError) as caught:
-        load([name])
+        load_corpus([name])
     assert "`bad.txt` is not utf-8" in str(caught.value)
     assert f"byte 0x{bad[0]:02x} at offset {len(prefix):,} " in str(caught.value)
     with pytest.raises(UnicodeDecodeError) as independent:
@@ -216,7 +216,7 @@ def test_a_byte_that_is_not_utf8_is_told_with_its_place(prefix: bytes, bad: byte
 def test_a_bad_byte_is_told_of_the_file_it_is_in() -> None:
     """Offsets count from the start of each file."""
     with pytest.raises(CorpusError, match=r"`b\.txt`.*0xff at offset 2 "):
-        load([write("a.txt", "good"), write("b.txt", b"ab\xff")])
+        load_corpus([write("a.txt", "good"), write("b.txt", b"ab\xff")])
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,13 @@ def test_a_bad_byte_is_told_of_the_file_it_is_in() -> None:
 def test_offsets_are_right_in_other_encodings(encoding: str, data: bytes, offset: int) -> None:
     """Whatever the encoding, the offset is that of the byte in the file."""
     with pytest.raises(CorpusError, match=f"not {encoding}: byte 0x{data[offset]:02x} at offset {offset} "):
-        load([write("bad.txt", data)], encoding=encoding)
+        load_corpus([write("bad.txt", data)], encoding=encoding)
 
 
 def test_the_hint_does_not_suggest_what_was_tried() -> None:
     """Who reads as cp1252 already is not told to."""
     with pytest.raises(CorpusError) as caught:
-        load([write("bad.txt", b"ab\x81")], encoding="cp1252")
+        load_corpus([write("bad.txt", b"ab\x81")], encoding="cp1252")
     assert "--encoding cp1252" not in caught.value.hint
 
 
@@ -248,46 +248,46 @@ def test_a_utf16_file_is_recognised(encoding: str) -> None:
     """A file with the mark of UTF-16 is answered by the option that reads it, which then works."""
     name = write("windows.txt", "\ufeffcaf\u00e9\r\n".encode(encoding))
     with pytest.raises(CorpusError) as caught:
-        load([name])
+        load_corpus([name])
     assert "--encoding utf-16" in caught.value.hint
-    assert text_of(load([name], encoding="utf-16")) == "caf\u00e9\r\n"
+    assert text_of(load_corpus([name], encoding="utf-16")) == "caf\u00e9\r\n"
 
 
 def test_utf16_without_its_mark_is_told_of() -> None:
     """`utf-16` cannot guess the byte order; the file is named."""
     with pytest.raises(CorpusError, match=r"`a\.txt` is not utf-16.*BOM"):
-        load([write("a.txt", "text".encode("utf-16-le"))], encoding="utf-16")
+        load_corpus([write("a.txt", "text".encode("utf-16-le"))], encoding="utf-16")
 
 
 @pytest.mark.parametrize("encoding", ["no-such-encoding", "hex", "rot13", "", "utf 8\0"])
 def test_what_is_not_a_text_encoding_is_a_usage_error(encoding: str) -> None:
     """An encoding that Python does not know, or that does not make text of bytes, is refused by name."""
     with pytest.raises(UsageError, match="not a text encoding"):
-        load([write("a.txt", "a")], encoding=encoding)
+        load_corpus([write("a.txt", "a")], encoding=encoding)
 
 
 def test_another_encoding_reads_another_text() -> None:
     """The same bytes are different characters in cp1252 and UTF-8, cached side by side."""
     name = write("a.txt", b"\xc3\xa9\x93")
-    assert text_of(load([name], encoding="cp1252")) == "\u00c3\u00a9\u201c"
-    assert text_of(load([name], encoding="latin-1")) == "\u00c3\u00a9\x93"
+    assert text_of(load_corpus([name], encoding="cp1252")) == "\u00c3\u00a9\u201c"
+    assert text_of(load_corpus([name], encoding="latin-1")) == "\u00c3\u00a9\x93"
     with pytest.raises(CorpusError):
-        load([name])
+        load_corpus([name])
 
 
 def test_a_byte_order_mark_is_dropped_and_told_of() -> None:
     """The mark at the start is no character of the text; the same code point further on is."""
     name = write("bom.txt", "\ufeffa\ufeffb")
-    loaded = load([name])
+    loaded = load_corpus([name])
     assert text_of(loaded) == "a\ufeffb"
     assert loaded.notes == ("byte order mark of `bom.txt` dropped",)
-    assert loaded.notes == load([name]).notes
+    assert loaded.notes == load_corpus([name]).notes
     assert loaded.num_bytes == 8
 
 
 def test_the_byte_order_mark_of_each_file_is_dropped() -> None:
     """With several files no mark is left in the middle."""
-    loaded = load([write("1", "\ufeffa"), write("2", "b"), write("3", "\ufeffc")])
+    loaded = load_corpus([write("1", "\ufeffa"), write("2", "b"), write("3", "\ufeffc")])
     assert text_of(loaded) == "abc"
     assert len(loaded.notes) == 2
     assert "`1`" in loaded.notes[0]
@@ -296,8 +296,8 @@ def test_the_byte_order_mark_of_each_file_is_dropped() -> None:
 
 def test_a_note_names_the_file_that_was_asked_for() -> None:
     """A file with the content of one that was read before is told of by its own name."""
-    load([write("one.txt", "\ufeffabc")])
-    (note,) = load([write("two.txt", "\ufeffabc")]).notes
+    load_corpus([write("one.txt", "\ufeffabc")])
+    (note,) = load_corpus([write("two.txt", "\ufeffabc")]).notes
     assert "`two.txt`" in note
 
 
@@ -306,7 +306,7 @@ def test_nothing_but_a_byte_order_mark_is_no_text() -> None:
     name = write("bom.txt", "\ufeff")
     for _ in range(2):
         with pytest.raises(CorpusError, match=r"bom\.txt holds no character"):
-            load([name])
+            load_corpus([name])
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_nothing_but_a_byte_order_mark_is_no_text() -> None:
 )
 def test_a_text_is_never_normalised(text: str) -> None:
     """Line ends, blanks, case, accents and control characters stay as they are in the file."""
-    loaded = load([write("a.txt", text)])
+    loaded = load_corpus([write("a.txt", text)])
     assert text == text_of(loaded)
     assert loaded.notes == ()
 
@@ -331,7 +331,7 @@ def test_a_text_is_never_normalised(text: str) -> None:
 @given(st.text(min_size=1).filter(lambda text: text[0] != "\ufeff"))
 def test_any_text_comes_back(text: str) -> None:
     """Whatever a file holds, its ids are its characters, in the sorted order of the distinct ones."""
-    loaded = load([write("any.txt", text)])
+    loaded = load_corpus([write("any.txt", text)])
     assert text == text_of(loaded)
     assert sorted(set(text)) == list(loaded.vocabulary.symbols)
     assert np.dtype(np.uint8 if len(set(text)) <= 256 else np.uint16) == loaded.ids.dtype
@@ -341,7 +341,7 @@ def test_any_text_comes_back(text: str) -> None:
 def test_characters_across_the_border_of_a_chunk_are_whole(shift: int) -> None:
     """An emoji, a line end and an accent cut by the border of a chunk come out as they went in."""
     text = "a" * (CHUNK - shift) + "\U0001f600\r\n" + "b" * (CHUNK - 9) + "e\u0301\u4e2d" * 3
-    loaded = load([write("long.txt", text)])
+    loaded = load_corpus([write("long.txt", text)])
     # `decode` would do, but takes a second for two million ids.
     code_points = np.array([ord(symbol) for symbol in loaded.vocabulary.symbols], dtype="<u4")[loaded.ids]
     assert code_points.tobytes().decode("utf-32-le") == text
@@ -350,14 +350,14 @@ def test_characters_across_the_border_of_a_chunk_are_whole(shift: int) -> None:
 def test_a_vocabulary_of_more_than_256_symbols_takes_two_bytes_each() -> None:
     """300 distinct characters are ids of 16 bits, read back right from the disk."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
-    loaded = load([write("a.txt", text)])
+    loaded = load_corpus([write("a.txt", text)])
     assert np.dtype(np.uint16) == loaded.ids.dtype
     assert list(range(300)) == loaded.ids.tolist()
 
 
 def test_the_ids_are_memory_mapped_and_read_only() -> None:
     """A corpus larger than memory can be used, and nobody can write into the cache by mistake."""
-    loaded = load([write("a.txt", "abc")])
+    loaded = load_corpus([write("a.txt", "abc")])
     assert isinstance(loaded.ids, np.memmap)
     assert not loaded.ids.flags.writeable
 
@@ -368,7 +368,7 @@ def test_the_ids_are_memory_mapped_and_read_only() -> None:
 def test_bytes_take_any_file_as_it_is() -> None:
     """With a vocabulary of bytes nothing is undecodable, nothing dropped: the ids are the bytes."""
     data = b"\xef\xbb\xbf\xff\0\r\n" + bytes(range(256))
-    loaded = load([write("a.bin", data)], kind="bytes")
+    loaded = load_corpus([write("a.bin", data)], kind="bytes")
     assert data == loaded.ids.tobytes()
     assert Vocabulary.of_bytes() == loaded.vocabulary
     assert loaded.notes == ()
@@ -378,13 +378,13 @@ def test_bytes_take_any_file_as_it_is() -> None:
 def test_bytes_and_characters_of_one_file_are_cached_apart() -> None:
     """The kind of vocabulary is part of what a cached text is known by."""
     name = write("a.txt", "\u00e9")
-    assert len(load([name], kind="bytes").ids) == 2
-    assert len(load([name]).ids) == 1
-    assert len(load([name], kind="bytes").ids) == 2
+    assert len(load_corpus([name], kind="bytes").ids) == 2
+    assert len(load_corpus([name]).ids) == 1
+    assert len(load_corpus([name], kind="bytes").ids) == 2
 
 
 def test_a_given_vocabulary_says_what_kind_it_is() -> None:
     """The kind asked for gives way to that of a given vocabulary."""
     name = write("a.txt", "ab")
-    assert load([name], kind="bytes", vocabulary=Vocabulary.of_characters("abc")).vocabulary.kind == "characters"
-    assert load([name], vocabulary=Vocabulary.of_bytes()).vocabulary.kind == "bytes"
+    assert load_corpus([name], kind="bytes", vocabulary=Vocabulary.of_characters("abc")).vocabulary.kind == "characters"
+    assert load_corpus([name], vocabulary=Vocabulary.of_bytes()).vocabulary.kind == "bytes"

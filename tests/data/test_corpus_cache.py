@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from charlm.data import corpus
 from charlm.data.catalog import Source
-from charlm.data.corpus import load, split
+from charlm.data.corpus import load_corpus, split
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.vocab import Vocabulary
 from tests.helpers.texts import CHUNK, cached_ids, text_of, write
@@ -28,17 +28,17 @@ def test_new_content_at_an_old_path_is_read_anew() -> None:
     """The cache goes by content: an edited file is another corpus, even with the size and time of the old one."""
     name = write("a.txt", "first")
     times = Path(name).stat()
-    before = load([name])
+    before = load_corpus([name])
     write(name, "other")
     os.utime(name, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert text_of(load([name])) == "other"
-    assert before.sha256 != load([name]).sha256
+    assert text_of(load_corpus([name])) == "other"
+    assert before.sha256 != load_corpus([name]).sha256
 
 
 def test_the_same_content_at_another_path_is_not_encoded_again(tmp_path: Path) -> None:
     """Two paths to the same bytes share one encoded text."""
-    first = load([write("a.txt", "same")])
-    second = load([write("folder/b.txt", "same")])
+    first = load_corpus([write("a.txt", "same")])
+    second = load_corpus([write("folder/b.txt", "same")])
     assert len(cached_ids(tmp_path)) == 1
     assert text_of(second) == "same"
     assert first.sha256 == second.sha256
@@ -48,41 +48,41 @@ def test_the_same_content_at_another_path_is_not_encoded_again(tmp_path: Path) -
 def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time the text is hashed, not decoded."""
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
 
     def texts(*arguments: object) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(corpus, "_texts", texts)
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 def test_the_same_bytes_cut_into_other_files_are_another_text() -> None:
     """A byte order mark at the start of a file is dropped, in the middle kept, though the bytes are the same."""
-    assert text_of(load([write("whole", "a\ufeffb")])) == "a\ufeffb"
-    assert text_of(load([write("1", "a"), write("2", "\ufeffb")])) == "ab"
+    assert text_of(load_corpus([write("whole", "a\ufeffb")])) == "a\ufeffb"
+    assert text_of(load_corpus([write("1", "a"), write("2", "\ufeffb")])) == "ab"
 
 
 def test_another_vocabulary_is_cached_apart(tmp_path: Path) -> None:
     """One text under two vocabularies, and under two policies, is cached each by itself."""
     name = write("a.txt", "abcx")
-    assert load([name]).ids.tolist() == [0, 1, 2, 3]
+    assert load_corpus([name]).ids.tolist() == [0, 1, 2, 3]
     wide, narrow = Vocabulary.of_characters("_abcx"), Vocabulary.of_characters("abc_")
     for _ in range(2):
-        assert load([name], vocabulary=wide).ids.tolist() == [1, 2, 3, 4]
-        assert load([name], vocabulary=narrow, unknown="skip").ids.tolist() == [1, 2, 3]
-        assert load([name], vocabulary=narrow, unknown="replace=_").ids.tolist() == [1, 2, 3, 0]
-        assert load([name], vocabulary=narrow, unknown="replace=a").ids.tolist() == [1, 2, 3, 1]
+        assert load_corpus([name], vocabulary=wide).ids.tolist() == [1, 2, 3, 4]
+        assert load_corpus([name], vocabulary=narrow, unknown="skip").ids.tolist() == [1, 2, 3]
+        assert load_corpus([name], vocabulary=narrow, unknown="replace=_").ids.tolist() == [1, 2, 3, 0]
+        assert load_corpus([name], vocabulary=narrow, unknown="replace=a").ids.tolist() == [1, 2, 3, 1]
         with pytest.raises(UnknownCharacterError):
-            load([name], vocabulary=narrow)
+            load_corpus([name], vocabulary=narrow)
     assert len(cached_ids(tmp_path)) == 5
 
 
 def test_nothing_is_written_beside_the_source(tmp_path: Path) -> None:
     """The source's folder is left as it was; what is made lies in the cache."""
     write("folder/a.txt", "text")
-    load(["folder"])
-    load(["folder/a.txt"])
+    load_corpus(["folder"])
+    load_corpus(["folder/a.txt"])
     assert [path.name for path in Path("folder").iterdir()] == ["a.txt"]
     assert [path.name for path in Path().iterdir()] == ["folder"]
     assert len(cached_ids(tmp_path)) == 1
@@ -92,25 +92,25 @@ def test_nothing_is_written_beside_the_source(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
     """A description that cannot be used, or is gone, costs time and nothing else."""
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
     (description,) = (tmp_path / "cache" / "encoded").glob("*.json")
     if damage is None:
         description.unlink()
     else:
         description.write_bytes(damage)
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 def test_a_wrong_bit_anywhere_in_the_cache_is_noticed(tmp_path: Path) -> None:
     """Ids or their description, at the same size: the text is encoded anew and is what it was."""
     Path("a.txt").write_text("hello, world", encoding="utf-8")
-    expected = load(["a.txt"])
+    expected = load_corpus(["a.txt"])
     for pattern in ("*.ids", "*.json"):
         (file,) = (tmp_path / "cache" / "encoded").glob(pattern)
         whole = file.read_bytes()
         for index in range(len(whole)):
             file.write_bytes(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
-            again = load(["a.txt"])
+            again = load_corpus(["a.txt"])
             assert again.vocabulary == expected.vocabulary
             assert again.vocabulary.decode(again.ids) == "hello, world"
 
@@ -119,7 +119,7 @@ def test_lone_surrogates_survive_the_cache() -> None:
     """Two halves that stand side by side in the vocabulary are not joined to one character by the cache."""
     name = write("a.txt", rb"\udbff \udc00")
     for _ in range(2):
-        loaded = load([name], encoding="unicode_escape")
+        loaded = load_corpus([name], encoding="unicode_escape")
         assert list(loaded.vocabulary.symbols) == [" ", "\udbff", "\udc00"]
         assert text_of(loaded) == "\udbff \udc00"
 
@@ -127,18 +127,18 @@ def test_lone_surrogates_survive_the_cache() -> None:
 def test_cut_ids_are_made_again(tmp_path: Path) -> None:
     """Ids of the wrong length are not believed."""
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
     (ids,) = cached_ids(tmp_path)
     ids.write_bytes(b"\0")
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 def test_nothing_is_cached_of_a_text_that_failed(tmp_path: Path) -> None:
     """A refused text leaves neither ids nor temporary files."""
     with pytest.raises(CorpusError):
-        load([write("bad.txt", b"good\xff")])
+        load_corpus([write("bad.txt", b"good\xff")])
     with pytest.raises(UnknownCharacterError):
-        load([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("ab"))
+        load_corpus([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("ab"))
     assert list((tmp_path / "cache" / "encoded").iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
     for _ in range(2):
-        assert text_of(load([name])) == "text"
+        assert text_of(load_corpus([name])) == "text"
     assert list(temporary.rglob("*.ids")) != []
 
 
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch
 def test_the_temporary_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every user may write, nobody else can lay down ids for this one."""
     temporary = without_cache(tmp_path, monkeypatch)
-    load([write("a.txt", "text")])
+    load_corpus([write("a.txt", "text")])
     (folder,) = temporary.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -175,11 +175,11 @@ def test_an_occupied_temporary_cache_stops_nobody(tmp_path: Path, monkeypatch: p
     """Where something that is no folder of this user has the name of the fallback, another is taken."""
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
-    load([name])
+    load_corpus([name])
     (folder,) = temporary.iterdir()
     folder.rename(tmp_path / "away")
     folder.write_bytes(b"")
-    assert text_of(load([name])) == "text"
+    assert text_of(load_corpus([name])) == "text"
 
 
 def changing_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
@@ -206,7 +206,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
     name = write("a.txt", "text")
     changing_after(monkeypatch, function, lambda: write(name, content))
     with pytest.raises(CorpusError, match="changed while it was read"):
-        load([name])
+        load_corpus([name])
     assert cached_ids(tmp_path) == []
 
 
@@ -215,7 +215,7 @@ def test_a_corpus_that_disappears_while_it_is_read_is_told_of(monkeypatch: pytes
     name = write("a.txt", "text")
     changing_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
     with pytest.raises(CorpusError, match=r"`a\.txt`"):
-        load([name])
+        load_corpus([name])
 
 
 def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None
     source = Source("disk.txt", lambda: io.BufferedReader(Failing()))
     monkeypatch.setattr(corpus, "find", lambda *arguments: [source])
     with pytest.raises(CorpusError, match=r"`disk\.txt` cannot be read: Input/output error"):
-        load(["disk.txt"])
+        load_corpus(["disk.txt"])
 
 
 # A given vocabulary
@@ -240,7 +240,7 @@ def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_given_vocabulary_is_used_as_it_is() -> None:
     """Ids come from the given vocabulary, symbols the text lacks included."""
     given_one = Vocabulary.of_characters("abcdef")
-    loaded = load([write("a.txt", "fade")], vocabulary=given_one)
+    loaded = load_corpus([write("a.txt", "fade")], vocabulary=given_one)
     assert loaded.ids.tolist() == [5, 0, 3, 4]
     assert given_one == loaded.vocabulary
 
@@ -253,7 +253,7 @@ def test_an_unknown_character_is_told_with_file_and_position(prefix: str, positi
     """The position counts characters from the start of the file, whatever its chunk and its bytes."""
     names = [write("before.txt", "aaa"), write("a.txt", prefix + "\u4e2dab")]
     with pytest.raises(UnknownCharacterError) as caught:
-        load(names, vocabulary=Vocabulary.of_characters("ab\u00e9"))
+        load_corpus(names, vocabulary=Vocabulary.of_characters("ab\u00e9"))
     assert str(caught.value).startswith("`a.txt`: ")
     assert f"'\u4e2d' (U+4E2D) at position {position}" in str(caught.value)
     assert "--unknown skip" in caught.value.hint
@@ -264,13 +264,13 @@ def test_a_text_with_nothing_known_is_told_of() -> None:
     name = write("a.txt", "xyz")
     for _ in range(2):
         with pytest.raises(CorpusError, match=r"a\.txt holds no character"):
-            load([name], vocabulary=Vocabulary.of_characters("abc"), unknown="skip")
+            load_corpus([name], vocabulary=Vocabulary.of_characters("abc"), unknown="skip")
 
 
 def test_a_bad_policy_is_a_usage_error() -> None:
     """`load` passes the policy on, so a bad one is refused even where nothing is unknown."""
     with pytest.raises(UsageError, match="ignore"):
-        load([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("abc"), unknown="ignore")
+        load_corpus([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("abc"), unknown="ignore")
 
 
 # Splitting

@@ -20,7 +20,7 @@ import pytest
 
 from charlm.data import downloads, sources
 from charlm.data.catalog import Entry
-from charlm.data.corpus import load
+from charlm.data.corpus import load_corpus
 from charlm.data.downloads import download
 from charlm.errors import DownloadError
 
@@ -390,7 +390,7 @@ def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatc
     entry = catalogued(monkeypatch, server.address(), server.body)
     calls: list[tuple[int, int | None]] = []
     for _ in range(2):
-        loaded = load(["small"], progress=lambda here, total: calls.append((here, total)))
+        loaded = load_corpus(["small"], progress=lambda here, total: calls.append((here, total)))
         assert loaded.vocabulary.decode(loaded.ids) == "to be or not to be"
         assert hashlib.sha256(server.body).hexdigest() == loaded.sha256
     assert server.requests == [("/text.txt", None)]
@@ -404,10 +404,10 @@ def test_a_zipped_corpus_is_unpacked(server: Server, monkeypatch: pytest.MonkeyP
     entry = catalogued(
         monkeypatch, server.address("/small.zip"), server.body, member="small", member_bytes=len(b"to be")
     )
-    loaded = load(["small"])
+    loaded = load_corpus(["small"])
     assert loaded.vocabulary.decode(loaded.ids) == "to be"
     assert [entry.path] == list(entry.path.parent.iterdir())
-    load(["small"])
+    load_corpus(["small"])
     assert len(server.requests) == 1
 
 
@@ -417,11 +417,11 @@ def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pyt
     packed = zipped(b"to be")
     catalogued(monkeypatch, server.address("/small.zip"), packed, member="small", member_bytes=len(b"to be"))
     with pytest.raises(DownloadError) as caught:
-        load(["small"])
+        load_corpus(["small"])
     place = re.search("copy of the file at `(.*?)`", caught.value.hint)
     assert place is not None
     Path(place[1]).write_bytes(packed)
-    loaded = load(["small"])
+    loaded = load_corpus(["small"])
     assert loaded.vocabulary.decode(loaded.ids) == "to be"
 
 
@@ -430,5 +430,5 @@ def test_a_wrong_file_never_becomes_a_corpus(server: Server, monkeypatch: pytest
     server.body = gzip.compress(b"not the expected text", mtime=0)
     entry = catalogued(monkeypatch, server.address(), b"the expected text")
     with pytest.raises(DownloadError, match="not the expected file"):
-        load(["small"])
+        load_corpus(["small"])
     assert not entry.is_here

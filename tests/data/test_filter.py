@@ -15,10 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from charlm.checkpoint import ModelFile, load
-from charlm.data import corpus as corpora
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.data import sources
-from charlm.data.corpus import Corpus
+from charlm.data.corpus import Corpus, load_corpus
 from charlm.errors import CharlmError, UnknownCharacterError
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary, filtered
@@ -48,7 +47,7 @@ def plainly(text: str) -> str:
 
 def read(*names: str, **options: Any) -> Corpus:
     """Load texts through the filter."""
-    return corpora.load(names, filter="letters", **options)
+    return load_corpus(names, filter="letters", **options)
 
 
 # What it leaves
@@ -146,7 +145,7 @@ def test_the_note_counts_what_was_there_and_what_is_left_and_is_told_again() -> 
     for _ in range(2):
         (note,) = read(name).notes
         assert f"of {len(STORY):,} characters {len(filtered(STORY, 'letters')):,} are left" in note
-    assert corpora.load([name]).notes == ()
+    assert load_corpus([name]).notes == ()
 
 
 def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
@@ -154,7 +153,7 @@ def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
     name = write("a.txt", STORY)
     for _ in range(2):
         assert text_of(read(name)) == filtered(STORY, "letters")
-        assert text_of(corpora.load([name])) == STORY
+        assert text_of(load_corpus([name])) == STORY
     assert len(cached_ids(tmp_path)) == 2
 
 
@@ -179,11 +178,11 @@ def test_a_text_without_letters_is_one_space_or_told(text: str) -> None:
 def test_a_given_vocabulary_brings_its_filter() -> None:
     """A text that a model is asked to score is read as the model reads."""
     vocabulary = Vocabulary("characters", " abc", "letters")
-    loaded = corpora.load([write("a.txt", "A--B, c!")], vocabulary=vocabulary)
+    loaded = load_corpus([write("a.txt", "A--B, c!")], vocabulary=vocabulary)
     assert (text_of(loaded), loaded.vocabulary) == ("a b c ", vocabulary)
     assert any("vocab.filter letters" in note for note in loaded.notes)
     with pytest.raises(UnknownCharacterError, match="'d'"):
-        corpora.load([write("b.txt", "A--B, D!")], vocabulary=vocabulary)
+        load_corpus([write("b.txt", "A--B, D!")], vocabulary=vocabulary)
 
 
 # Of a model
@@ -202,7 +201,7 @@ def test_a_model_file_keeps_its_filter() -> None:
     path = Path("m.safetensors")
     with_filter().save(path)
     for _ in range(2):
-        loaded = load(path)
+        loaded = load_checkpoint(path)
         assert loaded.vocabulary.filter == "letters"
         assert loaded.vocabulary == with_filter().vocabulary != tiny(symbols=" abc").vocabulary
         loaded.save(path)
@@ -215,7 +214,7 @@ def test_a_model_file_that_names_no_filter_has_none(make: Callable[[], ModelFile
     make().save(path)
     fields = {"kind": "characters", "symbols": list(" abc")}
     path.write_bytes(forged(path.read_bytes(), vocabulary=json.dumps(fields)))
-    assert load(path).vocabulary == Vocabulary("characters", " abc")
+    assert load_checkpoint(path).vocabulary == Vocabulary("characters", " abc")
 
 
 @pytest.mark.parametrize("filter", ["digits", "", None, 5, ["letters"], {}, True, "LETTERS", "letters\n"])
@@ -234,7 +233,7 @@ def test_a_model_of_bytes_has_no_filter() -> None:
     path = Path("m.safetensors")
     tiny(symbols="".join(map(chr, range(256)))).save(path)
     path.write_bytes(altered(path.read_bytes(), {"vocabulary.kind": "bytes"}))
-    assert load(path).vocabulary.kind == "bytes"
+    assert load_checkpoint(path).vocabulary.kind == "bytes"
     path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": "letters"}))
     refusal(path)
 
@@ -250,7 +249,7 @@ def test_a_prompt_is_filtered() -> None:
 def test_commands_filter_what_they_are_asked() -> None:
     """`predict-next`, `sample` and `eval` understand a text as it was before it was filtered."""
     with_filter().save(Path("m.safetensors"))
-    assert Stepper(load(Path("m.safetensors"))).vocabulary.filter == "letters"
+    assert Stepper(load_checkpoint(Path("m.safetensors"))).vocabulary.filter == "letters"
     shouted = answer("predict-next", "A -- B,", "-m", "m.safetensors", "--json")
     plain = answer("predict-next", "a b ", "-m", "m.safetensors", "--json")
     for key in ("entropy_bits", "characters", "predictions"):
@@ -270,7 +269,7 @@ def test_a_run_with_a_filter_can_be_scored_sampled_and_gone_on_with() -> None:
     trained = call("train", "-c", name, *options, "--out", "run")
     assert trained.exit_code == 0, trained.stderr
     assert "vocab.filter letters" in trained.stderr
-    assert load(Path("run/best.safetensors")).vocabulary.filter == "letters"
+    assert load_checkpoint(Path("run/best.safetensors")).vocabulary.filter == "letters"
     assert answer("eval", "-m", "run", "--json")["characters"] > 0
     resumed = call("train", "--resume", "run", "--set", "train.steps=8", "--sample-length", "0")
     assert resumed.exit_code == 0, resumed.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.checkpoint import Arrays, ModelFile, load
+from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
 from charlm.errors import ModelFileError
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -37,7 +37,7 @@ def saved(model: ModelFile, path: Path) -> bytes:
 def refusal(path: Path) -> str:
     """Load what must be refused, and return what is said: one line that names the file."""
     with pytest.raises(ModelFileError) as raised:
-        load(path)
+        load_checkpoint(path)
     message = str(raised.value)
     assert str(path) in message
     assert "\n" not in message

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from charlm.config import Config
-from charlm.config_file import load
+from charlm.config_file import load_config
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder
 
@@ -19,7 +19,7 @@ def loaded(text: str | bytes, *overrides: str, **flags: Any) -> Config:
     """Load settings from a file `s.yaml` of this content."""
     path = Path("s.yaml")
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load(path, overrides, flags)
+    return load_config(path, overrides, flags)
 
 
 def refusal(text: str | bytes, *overrides: str, **flags: Any) -> str:

@@ -16,7 +16,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from typer.testing import Result
 
-from charlm.checkpoint import Arrays, load
+from charlm.checkpoint import Arrays, load_checkpoint
 from charlm.cli.repl import predict
 from charlm.errors import CharlmError
 from charlm.evaluation.evaluate import evaluate
@@ -135,7 +135,7 @@ def works(path: Path) -> bool:
     All else, a warning too, is an exception of the test. Its own text is `text.txt` in the current folder.
     """
     try:
-        model = load(path)
+        model = load_checkpoint(path)
         stepper = Stepper(model)
         pieces = stream(stepper, *start(stepper, ""), length=4, choice=Choice(0.7), seeds=[0, 1])
         assert all(0 <= index <= 1 for index, _ in pieces)

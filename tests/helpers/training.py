@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from charlm import config_file as settings
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.config import Config
-from charlm.data import corpus as corpora
+from charlm.config_file import load_config, override_config
+from charlm.data.corpus import load_corpus
 from charlm.nn.runtime import Runtime, bf16_works
 from charlm.run_folder import RunFolder
 from charlm.training.schedule import Clock
@@ -69,21 +69,21 @@ def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None =
     }
     flags |= {key.replace("__", "."): value for key, value in changes.items()}
     flags = {key: value for key, value in flags.items() if value is not None}
-    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(name), ""), now)
+    return training_of(load_config("lstm", (), flags), RunFolder.create(Path(name), ""), now)
 
 
 def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Training:
     """Set up a run with these settings."""
-    text = corpora.load(config.data.corpus)
+    text = load_corpus(config.data.corpus)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
     return Training(config, text, run, runtime, Clock(now) if now else None)
 
 
 def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Training:
     """Take up a run, perhaps with other settings of `train`."""
-    last = load(run.last)
+    last = load_checkpoint(run.last)
     flags = {key.replace("__", "."): value for key, value in changes.items()}
-    training = training_of(settings.override(last.config, (), flags), run, now)
+    training = training_of(override_config(last.config, (), flags), run, now)
     training.restore(last)
     training.reopen()
     run.truncate_metrics(training.progress.step)
@@ -133,7 +133,7 @@ def metrics(training: Training) -> list[dict[str, Any]]:
 def assert_same_run(one: Training, other: Training) -> None:
     """Compare everything two runs have written, bit for bit."""
     for file in ("best", "last"):
-        mine, yours = (load(getattr(training.run, file)) for training in (one, other))
+        mine, yours = (load_checkpoint(getattr(training.run, file)) for training in (one, other))
         assert mine.arrays.keys() == yours.arrays.keys()
         for name, array in mine.arrays.items():
             np.testing.assert_array_equal(array, yours.arrays[name], err_msg=f"{file} {name}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.evaluation import bench
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn import layers
@@ -61,7 +61,7 @@ def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> Non
     training = resume(training.run)
     interrupt(training, 10**6)
     assert training.progress.finished == "done"
-    file = load(training.run.best)
+    file = load_checkpoint(training.run.best)
     model = CharModel(ModelSpec(cell, len(file.vocabulary), 8, 64, 1))
     model.load_arrays(file.weights)
     here = evaluate(model, training.parts.validation).nats_per_character

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from charlm.checkpoint import ModelFile
 from charlm.cli.live import TrainingDisplay
 from charlm.cli.repl import Reader, predict, toolbar_text
-from charlm.config_file import load
-from charlm.data import corpus as corpora
+from charlm.config_file import load_config
+from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.sample import Choice, joined, start, stream
 from charlm.inference.stepper import Stepper
@@ -258,9 +258,9 @@ def learned(text: str, kind: Literal["characters", "bytes"]) -> ModelFile:
         "seed": 3,
         "data.corpus": "text.txt",
     }
-    config = load("lstm", (), flags)
+    config = load_config("lstm", (), flags)
     run, runtime = RunFolder.create(Path("learned"), ""), Runtime.choose("cpu", "fp32", 1)
-    training = Training(config, corpora.load(["text.txt"], kind=kind), run, runtime)
+    training = Training(config, load_corpus(["text.txt"], kind=kind), run, runtime)
     interrupt(training, 1000)
     return training.snapshot()
 

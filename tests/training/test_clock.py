@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.cli.live import ScoringDisplay, TrainingDisplay
 from charlm.evaluation.evaluate import Scores, evaluate_sample
 from charlm.nn.model import CharModel
@@ -87,7 +87,7 @@ def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, mon
     saved: list[float] = []
 
     def look() -> bool:
-        saved.append(load(training.run.last).metrics["seconds"])
+        saved.append(load_checkpoint(training.run.last).metrics["seconds"])
         # The next block may be killed just before its end.
         assert training.clock.seconds + block_seconds - saved[-1] <= 60 + block_seconds
         return training.clock.seconds > 400
@@ -201,11 +201,11 @@ def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.Monkey
         scores = [training.measure_best(), training.measure_best()]
     assert scores[0] == scores[1]
     assert scores[0] is not None
-    metrics = load(training.run.best).metrics
+    metrics = load_checkpoint(training.run.best).metrics
     assert metrics["validation_characters"] == scores[0].characters < 120 < len(training.parts.validation)
     assert metrics["validation_standard_error_bits"] == scores[0].standard_error_bits
     training.measure_best()
-    metrics = load(training.run.best).metrics
+    metrics = load_checkpoint(training.run.best).metrics
     assert metrics["validation_characters"] == len(training.parts.validation)
     assert "validation_standard_error_bits" not in metrics
 
@@ -312,7 +312,7 @@ def test_a_signal_during_the_scoring_ends_in_words(
     assert "Traceback" not in result.stderr
     assert "the run is complete" in result.stderr
     assert "charlm eval --model run" in result.stderr
-    assert load(Path("run/last.safetensors")).metrics["finished"] == "done"
+    assert load_checkpoint(Path("run/last.safetensors")).metrics["finished"] == "done"
     assert call("eval", "--model", "run").exit_code == 0
     assert call("train", "--resume", "run", "--sample-length", "0").exit_code == 0
 

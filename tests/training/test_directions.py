@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from charlm.cells import CELLS
-from charlm.config_file import load
+from charlm.config_file import load_config
 from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.evaluate import evaluate, evaluate_dynamically
@@ -264,7 +264,7 @@ def test_a_run_of_another_direction_learns(direction: str) -> None:
 
 def test_dynamic_evaluation_of_a_model_of_both_directions_is_refused() -> None:
     """It would have learned what it is to predict; one line says so."""
-    assert load("lstm").model.direction == "forward"
+    assert load_config("lstm").model.direction == "forward"
     Path("a.txt").write_text("the cat sat on the mat. " * 60, encoding="utf-8")
     trained = call(
         "train", "-c", "a.txt", *SHORT, "--set", "model.direction=both", "--out", "run", "--sample-length", "0"

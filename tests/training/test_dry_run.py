@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from charlm import config_file as settings
 from charlm.cells import CELLS
-from charlm.data import corpus as corpora
+from charlm.config_file import load_config
+from charlm.data.corpus import load_corpus
 from charlm.errors import TrainingError
 from charlm.nn.runtime import Runtime
 from charlm.training import dry_run as forecasts
@@ -30,7 +30,7 @@ def test_a_dry_run_prints_a_settings_file_and_writes_nothing(text: str) -> None:
     Path("printed.yaml").write_text(result.stdout, encoding="utf-8")
     flags = {"data.corpus": [text], "seed": 4}
     overrides = [value for value in SHORT if value != "--set"]
-    assert settings.load("printed.yaml") == settings.load("lstm", overrides, flags)
+    assert load_config("printed.yaml") == load_config("lstm", overrides, flags)
     assert "parameters" in result.stdout
     assert "6 blocks" in result.stdout
 
@@ -101,12 +101,12 @@ def in_a_small_container(monkeypatch: pytest.MonkeyPatch, gigabytes: float = 1.0
 def needed(precision: str = "fp32", device: str = "cpu", **changes: Any) -> float:
     """Return the bytes that a run on fables is said to need."""
     flags: dict[str, Any] = {"data.corpus": "fables", "train.steps": 3}
-    config = settings.load(
+    config = load_config(
         "lstm",
         (),
         {"model.hidden_size": 512} | flags | {key.replace("__", "."): value for key, value in changes.items()},
     )
-    return least_memory_bytes(config, corpora.load(["fables"]), Runtime(torch.device(device), precision, 1))
+    return least_memory_bytes(config, load_corpus(["fables"]), Runtime(torch.device(device), precision, 1))
 
 
 @pytest.mark.parametrize(("hidden_size", "fits"), [(512, True), (1024, True), (2048, False)])

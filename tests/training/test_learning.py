@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from charlm.cells import CELLS
-from charlm.checkpoint import ModelFile, load
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.evaluation.evaluate import Scores, evaluate, evaluate_dynamically
 from charlm.nn.model import CharModel
 from charlm.training.learner import MIN_VALIDATION_CHARACTERS
@@ -171,7 +171,7 @@ def arrays_after(name: str, **changes: Any) -> dict[str, NDArray[Any]]:
     training = begin(name, **changes)
     interrupt(training, 1000)
     assert training.progress.finished == "done"
-    arrays = load(training.run.last).arrays
+    arrays = load_checkpoint(training.run.last).arrays
     for array_name, array in training.model.arrays().items():
         np.testing.assert_array_equal(array, arrays[array_name])
     assert {array_name.partition(".")[0] for array_name in arrays} >= {"layers", "output", "optimizer", "carried"}
@@ -205,7 +205,7 @@ def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
     assert one.corpus.vocabulary.symbols == other.corpus.vocabulary.symbols
     assert len(one.parts.train) == train_end
     assert not np.array_equal(one.parts.validation, other.parts.validation)
-    assert_equal(load(one.run.last).arrays, load(other.run.last).arrays)
+    assert_equal(load_checkpoint(one.run.last).arrays, load_checkpoint(other.run.last).arrays)
     key = "validation_bits_per_character"
     assert [record.get(key) for record in metrics(one)] != [record.get(key) for record in metrics(other)]
     assert [{**record, key: 0} for record in metrics(one)] == [{**record, key: 0} for record in metrics(other)]
@@ -368,9 +368,9 @@ def test_after_a_resume_the_best_is_still_the_best_by_what_is_measured() -> None
         call("train", *options, *changes, "--sample-length", "0")
     figures = []
     for name in ("best", "last"):
-        file = load(Path(f"run/{name}.safetensors"))
+        file = load_checkpoint(Path(f"run/{name}.safetensors"))
         _, held_out, _ = text_to_score(file, None, None, None, "error")
-        measured = held_out[: load(Path("run/last.safetensors")).config["train"]["evaluation_characters"]]
+        measured = held_out[: load_checkpoint(Path("run/last.safetensors")).config["train"]["evaluation_characters"]]
         figures.append(evaluate(module_of(file), measured).bits_per_character)
     best, last = figures
     assert best <= last
@@ -379,7 +379,7 @@ def test_after_a_resume_the_best_is_still_the_best_by_what_is_measured() -> None
 def test_a_figure_is_in_the_unit_it_is_told_in() -> None:
     """In a vocabulary of bytes a Chinese character is three symbols: bits per symbol are not bits per character."""
     call("train", "-c", "fables-zh", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "0")
-    file = load(Path("run/best.safetensors"))
+    file = load_checkpoint(Path("run/best.safetensors"))
     _, held_out, _ = text_to_score(file, None, None, None, "error")
     told = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
     assert told

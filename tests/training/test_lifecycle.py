@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.errors import RunError
 from charlm.run_folder import RunFolder
 from tests.helpers.commands import SHORT, TEXT, call
@@ -26,10 +26,10 @@ def test_a_live_run_is_not_touched_by_another_process(text: str) -> None:
 
 def test_a_run_holds_its_folder_from_beginning_to_end(text: str) -> None:
     """While it is set up, learns and concludes, nobody else can hold it."""
-    from charlm import config_file as config
+    from charlm.config_file import load_config
     from charlm.training import lifecycle as runs
 
-    effective = config.load("lstm", [setting for setting in SHORT if setting != "--set"], {"data.corpus": text})
+    effective = load_config("lstm", [setting for setting in SHORT if setting != "--set"], {"data.corpus": text})
     with runs.begin(effective, Path("run")), pytest.raises(RunError), RunFolder(Path("run")).locked():
         pytest.fail("held twice")
 
@@ -46,7 +46,7 @@ def test_what_the_state_of_a_run_depends_on_cannot_be_changed(text: str, change:
 def test_a_resume_to_before_where_the_run_is_is_refused(text: str) -> None:
     """With where it is, and what a duration means; a run that patience ended stays ended."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    last = load(Path("run/last.safetensors"))
+    last = load_checkpoint(Path("run/last.safetensors"))
     unfinished = replace(last, metrics=last.metrics | {"finished": ""})
     unfinished.save(Path("run/last.safetensors"))
     result = call("train", "--resume", "run", "--set", "train.steps=3")
@@ -56,7 +56,7 @@ def test_a_resume_to_before_where_the_run_is_is_refused(text: str) -> None:
     early.save(Path("run/last.safetensors"))
     result = call("train", "--resume", "run", "--sample-length", "0")
     assert "ended early" in result.stderr
-    assert load(Path("run/last.safetensors")).metrics["step"] == 5
+    assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] == 5
 
 
 def test_a_text_that_came_through_a_pipe_is_not_waited_for(text: str) -> None:
@@ -97,7 +97,7 @@ def test_a_part_that_is_empty_says_which_setting_holds_it_out(text: str) -> None
 def test_a_run_that_goes_on_elsewhere_warns(text: str, fact: str) -> None:
     """With what was and what is; where nothing has changed there is nothing to say."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    last = load(Path("run/last.safetensors"))
+    last = load_checkpoint(Path("run/last.safetensors"))
     assert "note: begun with" not in call("train", "--resume", "run", "--sample-length", "0").stderr
     replace(last, runtime=last.runtime | {fact: "another"}).save(Path("run/last.safetensors"))
     result = call("train", "--resume", "run", "--sample-length", "0")
@@ -113,7 +113,7 @@ def test_a_run_on_a_text_that_has_changed_goes_on_only_when_told(text: str) -> N
     refused = call(*longer)
     assert (refused.exit_code, "--new-text" in refused.stderr) == (1, True)
     assert call(*longer, "--new-text").exit_code == 0
-    assert load(Path("run/last.safetensors")).metrics["step"] == 9
+    assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] == 9
     assert call("eval", "-m", "run").exit_code == 0
     Path(text).write_text(TEXT + "\u00e9", encoding="utf-8")
     unknown = call(*longer, "--set", "train.steps=12", "--new-text")
@@ -129,4 +129,4 @@ def test_a_best_model_that_is_gone_is_made_again(text: str) -> None:
     finished = call("train", "--resume", "run", "--sample-length", "0")
     assert (finished.exit_code, "best.safetensors" in finished.stderr) == (1, True)
     assert call("train", "--resume", "run", "--set", "train.steps=12", "--sample-length", "0").exit_code == 0
-    assert load(best).metrics["step"] > 6
+    assert load_checkpoint(best).metrics["step"] > 6

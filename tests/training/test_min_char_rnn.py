@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from charlm import config_file as settings
+from charlm.config_file import load_config
 from charlm.files import bundled_folder
 from charlm.nn.model import CharModel
 from charlm.run_folder import RunFolder
@@ -171,7 +171,7 @@ def text() -> list[int]:
 def begun(seed: int, **changes: Any) -> Training:
     """Set up charlm's run."""
     flags = FLAGS | {"seed": seed} | {key.replace("__", "."): value for key, value in changes.items()}
-    return training_of(settings.load("lstm", (), flags), RunFolder.create(Path(f"run{seed}"), ""))
+    return training_of(load_config("lstm", (), flags), RunFolder.create(Path(f"run{seed}"), ""))
 
 
 def weights_of(model: CharModel) -> Weights:
@@ -185,7 +185,7 @@ def weights_of(model: CharModel) -> Weights:
 def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: list[int]) -> None:
     """With the same weights, to 1e-5: the first block of a text and one in its middle, with a state."""
     num_symbols = max(text) + 1
-    model = CharModel(settings.load("lstm", (), FLAGS).model.spec(num_symbols))
+    model = CharModel(load_config("lstm", (), FLAGS).model.spec(num_symbols))
     model.initialise(torch.Generator().manual_seed(0), "normal(0.1)")
     with torch.no_grad():
         for bias in ("layers.0.bias_ih_l0", "layers.0.bias_hh_l0", "output.bias"):

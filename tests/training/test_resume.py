@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from charlm.cells import CELLS
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.errors import RunError
 from charlm.training.trainer import Training
 from tests.helpers.commands import call
@@ -89,7 +89,7 @@ def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> 
     training = begin("old", model__embedding_size=8)
     interrupt(training, 7)
     for path in (training.run.last, training.run.best):
-        file = load(path)
+        file = load_checkpoint(path)
         file.metrics.pop("smoothed_nats", None)
         for name in ("direction", "initial_state", "initialiser"):
             del file.config["model"][name]
@@ -99,7 +99,7 @@ def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> 
     result = call("train", "--resume", "old", "--sample-length", "5")
     assert result.exit_code == 0, result.stderr
     assert "not a model of this run" not in result.stderr
-    assert load(training.run.last).metrics["finished"] == "done"
+    assert load_checkpoint(training.run.last).metrics["finished"] == "done"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
@@ -170,7 +170,7 @@ def test_a_run_can_be_resumed_from_its_first_moment() -> None:
     """The state before the first block is on disk, even if that block fails."""
     training = begin()
     interrupt(training, 0)
-    assert load(training.run.last).metrics["step"] == 0
+    assert load_checkpoint(training.run.last).metrics["step"] == 0
     interrupt(resume(training.run), 100)
     assert_same_run(training, training)
 
@@ -209,7 +209,7 @@ def test_another_text_is_taken_when_told() -> None:
     interrupt(training, 10)
     best = training.run.best.read_bytes()
     Path("text.txt").write_text(TEXT[::-1][:900], encoding="utf-8")
-    last = load(training.run.last)
+    last = load_checkpoint(training.run.last)
     other = training_of(training.config, training.run)
     other.restore(last, is_new_text=True)
     assert all(not part.any() for part in other.state)
@@ -218,7 +218,7 @@ def test_another_text_is_taken_when_told() -> None:
     interrupt(other, 100)
     assert other.progress.finished == "done"
     assert training.run.best.read_bytes() != best
-    assert load(training.run.last).corpus["characters"] == 900
+    assert load_checkpoint(training.run.last).corpus["characters"] == 900
 
 
 def test_the_same_text_is_not_another_one() -> None:
@@ -227,6 +227,6 @@ def test_the_same_text_is_not_another_one() -> None:
     interrupt(straight, 100)
     interrupt(broken, 9)
     again = training_of(broken.config, broken.run)
-    again.restore(load(broken.run.last), is_new_text=True)
+    again.restore(load_checkpoint(broken.run.last), is_new_text=True)
     interrupt(again, 100)
     assert_same_run(straight, again)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.checkpoint import load
+from charlm.checkpoint import load_checkpoint
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.training.lifecycle import verdict
 from charlm.training.schedule import held_back
@@ -24,7 +24,10 @@ def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
     for training in runs:
         interrupt(training, 100)
     assert_same_run(runs[0], runs[1])
-    assert any((load(runs[0].run.best).arrays[k] != v).any() for k, v in load(runs[2].run.best).arrays.items())
+    assert any(
+        (load_checkpoint(runs[0].run.best).arrays[k] != v).any()
+        for k, v in load_checkpoint(runs[2].run.best).arrays.items()
+    )
 
 
 def test_evaluations_do_not_change_what_is_learned() -> None:
@@ -55,7 +58,7 @@ def test_thirty_characters_train() -> None:
     interrupt(training, 100)
     assert training.progress.finished == "done"
     assert any("27 characters" in note for note in training.notes)
-    assert load(training.run.best).metrics["step"] >= 1
+    assert load_checkpoint(training.run.best).metrics["step"] >= 1
 
 
 @pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
@@ -65,7 +68,7 @@ def test_a_character_or_two_train(text: str) -> None:
     interrupt(training, 100)
     scores = training.measure_best()
     assert (scores.characters if scores else 0) == len(text) - 1
-    assert load(training.run.best).metrics["step"] >= 1
+    assert load_checkpoint(training.run.best).metrics["step"] >= 1
 
 
 def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +77,7 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     answers = iter([3.0, 2.0, math.nan, 4.0, 1.0])
     monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
     interrupt(training, 100)
-    best = load(training.run.best)
+    best = load_checkpoint(training.run.best)
     assert (best.metrics["step"], training.progress.step) == (4, 8)
     assert "2 evaluations" in training.progress.finished
     assert verdict(training) == "no validation has been better since step 4: it began to learn its text by heart"
@@ -108,7 +111,7 @@ def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: py
     poison(training, monkeypatch, {3})
     interrupt(training, 100)
     assert (training.progress.skipped, training.progress.rollbacks, training.progress.step) == (1, 0, 8)
-    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+    assert all(np.isfinite(array).all() for array in load_checkpoint(training.run.last).arrays.values())
 
 
 def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +135,7 @@ def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.Monk
     poison(training, monkeypatch, set(range(10_000)))
     with pytest.raises(TrainingError, match="finite"):
         interrupt(training, 10_000)
-    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+    assert all(np.isfinite(array).all() for array in load_checkpoint(training.run.last).arrays.values())
 
 
 def test_records_carry_what_a_plot_needs() -> None:
@@ -155,7 +158,7 @@ def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     interrupt(training, 100)
     moved = training.run.best.rename(tmp_path / "moved.safetensors")
     Path("text.txt").unlink()
-    stepper = Stepper(load(moved))
+    stepper = Stepper(load_checkpoint(moved))
     pieces = sample.stream(stepper, *sample.start(stepper, "the "), length=20, choice=sample.Choice(), seeds=[1])
     assert len("".join(grown for _, grown in pieces)) == 20
 
@@ -169,7 +172,7 @@ def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
     scores = training.measure_best()
     assert scores is not None
     assert scores.characters == len(training.parts.validation) > 5
-    stored = load(training.run.best)
+    stored = load_checkpoint(training.run.best)
     assert stored.metrics["validation_bits_per_character"] == scores.bits_per_character
     training.model.load_arrays(stored.weights)
     assert evaluate(training.model, training.parts.validation) == scores
@@ -258,7 +261,7 @@ def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch
     steps = []
 
     def look() -> bool:
-        steps.append((load(training.run.last).metrics["step"], training.progress.step))
+        steps.append((load_checkpoint(training.run.last).metrics["step"], training.progress.step))
         return training.progress.step >= 6
 
     list(training.learn(look))
@@ -271,7 +274,7 @@ def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pyt
     poison(training, monkeypatch, set(range(10_000)))
     with pytest.raises(TrainingError, match="finite"):
         interrupt(training, 10_000)
-    assert all(np.isfinite(array).all() for array in load(training.run.last).arrays.values())
+    assert all(np.isfinite(array).all() for array in load_checkpoint(training.run.last).arrays.values())
 
 
 def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +299,7 @@ def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.Monk
     monkeypatch.setattr(Training, "_validate", validate)
     interrupt(training, 100)
     for file in (training.run.best, training.run.last):
-        assert all(np.isfinite(array).all() for array in load(file).arrays.values())
+        assert all(np.isfinite(array).all() for array in load_checkpoint(file).arrays.values())
 
 
 def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,4 +370,4 @@ def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.
     written = list(training.learn())
     assert training.progress.finished == "done"
     assert [record.validation_bits_per_character for record in written] == [None] * len(written)
-    assert load(training.run.best).step == 2
+    assert load_checkpoint(training.run.best).step == 2
