@@ -1,0 +1,42 @@
+"""What an older charlm wrote still works: `tests/files` holds a run and its end, written before there were rooms."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlm.checkpoint import load_checkpoint
+from tests.helpers.commands import call
+
+FILES = Path(__file__).parent / "files"
+
+
+@pytest.fixture
+def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the run, which stopped after 18 of its 40 steps, and its text to a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(FILES / "bottles.txt", tmp_path)
+    return Path(shutil.copytree(FILES / "old_run", tmp_path / "run"))
+
+
+def test_an_old_run_resumes_and_ends_as_it_did_then(old_run: Path) -> None:
+    """Bit for bit on the same machine; another one rounds products differently."""
+    assert load_checkpoint(old_run / "last.safetensors").step == 18
+    call("train", "--resume", str(old_run), "--sample-length", "0")
+    found = load_checkpoint(old_run / "best.safetensors")
+    expected = load_checkpoint(FILES / "old_run_finished.safetensors")
+    assert found.step == expected.step == 40
+    assert found.config == expected.config
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(found.arrays[name], array, rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_an_old_model_file_writes_the_text_it_wrote_then() -> None:
+    """Loaded, sampled and scored with today's code."""
+    model = str(FILES / "old_run_finished.safetensors")
+    text = call("sample", "1 gr", "--model", model, "--seed", "3", "-n", "60").stdout
+    assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag "
