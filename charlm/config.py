@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from charlm.cells import CELLS
+from charlm.errors import did_you_mean
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -16,6 +16,13 @@ DEFAULT_TIME = 60.0
 # A word in place of a group stands for one of its settings: `vocab: bytes` for `vocab: {kind: bytes}`.
 SHORT_FOR = {"vocab": "kind"}
 NAMED_INITIALISER = re.compile(r"(normal|uniform)\(([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)\)")
+# Settings of `train` that have an effect only beside certain values of another one.
+ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "matrix_learning_rate": ("optimizer", ("muon",)),
+    "decay_fraction": ("schedule", ("linear", "cosine")),
+    "step_factor": ("schedule", ("step",)),
+    "step_after_epochs": ("schedule", ("step",)),
+}
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -63,8 +70,8 @@ def _initialiser(value: str) -> str:
 def _cell(value: str) -> str:
     if value in CELLS:
         return value
-    close = difflib.get_close_matches(value.lower(), CELLS, n=1)
-    raise ValueError(f"should be one of {', '.join(CELLS)}" + (f"; did you mean {close[0]}?" if close else ""))
+    question = did_you_mean(value, CELLS)
+    raise ValueError(f"should be one of {', '.join(CELLS)}" + (f"; {question}" if question else ""))
 
 
 def _as_vocab(value: Any) -> Any:
@@ -72,7 +79,7 @@ def _as_vocab(value: Any) -> Any:
 
 
 def _group_or_defaults(value: Any) -> Any:
-    # A group all of whose lines are remarks is None.
+    # A group that holds only comments is None.
     if value is None:
         return {}
     if not isinstance(value, dict | Settings):
@@ -187,7 +194,7 @@ class TrainConfig(Settings):
         "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all"
     )
     learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
-    matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="Muon's learning rate")
+    matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="optimizer muon: Muon's learning rate")
     weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
         "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
     )
@@ -196,11 +203,9 @@ class TrainConfig(Settings):
         "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, by steps, or not"
     )
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
-    step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: what it is multiplied by after each epoch")
-    step_after_epochs: int = Field(
-        10, ge=1, le=10**6, description="schedule step: after so many epochs for the first time"
-    )
-    clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null for any")
+    step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: factor of the rate after each epoch")
+    step_after_epochs: int = Field(10, ge=1, le=10**6, description="schedule step: epochs before the rate first falls")
+    clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null: none")
     clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
     reset_probability: float = Field(
         0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings
-from charlm.errors import ConfigError
+from charlm.config import DURATIONS, GROUPS, ONLY_BESIDE, SHORT_FOR, Config, Settings, TrainConfig
+from charlm.errors import ConfigError, did_you_mean, nearest_name
 from charlm.files import bundled_folder, expanded
 
 DEFAULT_CONFIG = "lstm"
@@ -30,7 +29,7 @@ class Tree(NamedTuple):
     Attributes:
         values: plain values by key, groups of them below.
         places: for each dotted key the place `file:line` where it stands.
-        problems: what is wrong with keys that can still be told apart from all others.
+        problems: problems of single keys that leave the rest readable.
     """
 
     values: dict[str, Any]
@@ -41,7 +40,7 @@ class Tree(NamedTuple):
 def load_config(
     source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a settings file and lay overrides over it.
+    """Read a settings file and apply overrides to it.
 
     Args:
         source: a path, or the name of a bundled file such as `gru`; None for the default.
@@ -67,7 +66,7 @@ def load_config(
 
 
 def override_config(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
-    """Lay overrides and flags over the settings of an earlier run, given as plain values."""
+    """Apply overrides and flags to the settings of an earlier run, given as plain values."""
     return _overridden(Tree(copy.deepcopy(dict(tree)), {}, []), overrides, flags, "the run")
 
 
@@ -105,7 +104,7 @@ def validate_settings(
         values: the tree.
         places: where each dotted key stands.
         name: of the whole.
-        problems: what is known to be wrong with it already.
+        problems: problems that are known already.
 
     Raises:
         ConfigError: all problems at once.
@@ -137,9 +136,8 @@ def _locate(source: str | Path | None) -> Path:
         raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
     if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
         return bundled / path.name
-    close = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
-    raise ConfigError(f"there is no settings file `{name}`", f"{hint}the bundled ones are {', '.join(known)}")
+    hint = f"{did_you_mean(path.stem, known)} the bundled ones are {', '.join(known)}"
+    raise ConfigError(f"there is no settings file `{name}`", hint.lstrip())
 
 
 def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
@@ -152,7 +150,39 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
             problems.append(str(error))
     for key, value in flags.items():
         _put(tree, key, value, f"--{key.rpartition('.')[2]}")
-    return validate_settings(tree.values, tree.places, name, problems)
+    return _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
+
+
+def _without_useless(config: Config, tree: Tree) -> Config:
+    """Refuse settings that have no effect because of another one.
+
+    A file may give them if an override is the reason: under `--set train.optimizer=adamw` the file's settings for muon
+    fall back to their defaults. It may also give the defaults, for the file of a run holds every setting.
+
+    Raises:
+        ConfigError: all such settings at once, each with its place.
+    """
+    given = tree.values.get("train") or {}
+    problems, defaults = [], {}
+    for name, (other, values) in ONLY_BESIDE.items():
+        other_value, default = getattr(config.train, other), TrainConfig.model_fields[name].default
+        place, other_place = _place_of(name, tree), _place_of(other, tree)
+        if name not in given or other_value in values or not place:
+            continue
+        if place.startswith("--") or (given[name] != default and not other_place.startswith("--")):
+            problems.append(
+                f"{place}: `train.{name}` has no effect beside `train.{other}` {other_value}, "
+                f"only beside {' or '.join(values)}"
+            )
+        defaults[name] = default
+    if problems:
+        raise ConfigError("; ".join(problems), "remove it, or set the other one as well")
+    return config.model_copy(update={"train": config.train.model_copy(update=defaults)}) if defaults else config
+
+
+def _place_of(name: str, tree: Tree) -> str:
+    """Return where a setting of `train` was given; nothing for one of an earlier run or one that was not given."""
+    return tree.places.get(f"train.{name}") or tree.places.get("train") or ""
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
@@ -198,7 +228,7 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     place = next((places[prefix] for prefix in prefixes if prefix in places), name)
     if len(parts) == 1 and parts[0] in GROUPS:
-        # Settings of a group that do not fit together: what was given last is the likelier reason.
+        # Settings of a group do not fit together: blame the one that was given last.
         given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
         place = next((given for given in reversed(given_below) if given.startswith("--")), place)
     if problem["type"] != "extra_forbidden":
@@ -207,14 +237,14 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
             parts.pop()
     key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(parts[-1], _known_keys(parts[:-1]), n=1)
-        close = [".".join([*parts[:-1], *near])] if near else _elsewhere(parts[-1])
-        if close == [key]:
+        sibling = nearest_name(parts[-1], _known_keys(parts[:-1]))
+        close = ".".join([*parts[:-1], sibling]) if sibling else _elsewhere(parts[-1])
+        if close == key:
             return f"{place}: `{key}` is not a setting: in a file its group has lines of its own"
-        return f"{place}: `{key}` is not a setting" + (f", did you mean `{close[0]}`?" if close else "")
+        return f"{place}: `{key}` is not a setting" + (f", did you mean `{close}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
-    # What does not fit together between groups has no key.
+    # Settings of two groups that do not fit together have no common key.
     about = f"`{key}`: " if key else ""
     return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
 
@@ -229,9 +259,11 @@ def _known_keys(groups: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _elsewhere(key: str) -> list[str]:
+def _elsewhere(key: str) -> str | None:
+    """Return the setting of any group that is called most like a key."""
     dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
-    return [dotted[match] for match in difflib.get_close_matches(key, dotted, n=1)]
+    name = nearest_name(key, dotted)
+    return dotted[name] if name else None
 
 
 def _without_absent(settings: Settings) -> dict[str, Any]:

@@ -13,14 +13,18 @@ CharlmError                 exit 1, one line and a hint
 `- DeviceError              this machine lacks the device or precision that was asked for
 """
 
-# Of a ModelFileError: a stranger's numbers, each within bounds, and a state without any.
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Message and hint of a ModelFileError: untrusted weights are each within bounds, but the state overflows.
 OVERFLOW = ("the weights of this model are so large that what follows from them overflows", "no training ends there")
-# Longer than any sensible error, shorter than what a hostile file may put into one.
+# Longer than any sensible message, shorter than what a hostile file may put into one.
 MAX_LENGTH = 1500
 
 
 class CharlmError(Exception):
-    """An error that is told in one line, with a hint at what to do next.
+    """An error that is reported in one line, with a hint at what to do next.
 
     Attributes:
         hint: what the user can do about it; empty where nothing sensible can be said.
@@ -38,6 +42,19 @@ def one_line(text: str) -> str:
     """Escape what could break a line or talk to a terminal, and cut what would fill a screen."""
     shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:MAX_LENGTH])
     return shown + ("..." if len(text) > MAX_LENGTH else "")
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is spelled most like a word; None if none is spelled much like it."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest known name was meant, or nothing."""
+    name = nearest_name(word, known)
+    return f"did you mean `{name}`?" if name else ""
 
 
 class UsageError(CharlmError):

@@ -1,9 +1,11 @@
-"""Files: atomic writes, and where bundled and cached files are. Knows nothing of models or texts."""
+"""Files: atomic writes, and where bundled and cached files are. Knows no models or texts."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
-import sys
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a sibling temporary file that takes the place of `path` when the block ends well.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
     The old file stays whole until the new one is on disk: write, flush, fsync, rename, and fsync of the
     folder. If anything fails the temporary file is removed and `path` is untouched. The new file
@@ -63,11 +65,11 @@ def sync(path: Path) -> None:
 
 
 def sweep_temporary(folder: Path, older_than_seconds: float = 0.0) -> None:
-    """Remove what a killed writer left behind in `folder`. Failing to is not an error.
+    """Remove temporary files that a killed process left in `folder`. A failure is not an error.
 
     Args:
-        folder: where.
-        older_than_seconds: spare what somebody may still be writing.
+        folder: where to look.
+        older_than_seconds: keep newer files, which another process may still be writing.
     """
     for leftover in folder.glob(".*.tmp"):
         with suppress(OSError):
@@ -88,16 +90,32 @@ def bundled_folder(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return charlm's folder in the user's cache, by the platform's custom (`CHARLM_CACHE` overrides it)."""
+    """Return charlm's folder among the user's caches, where the platform keeps them; `CHARLM_CACHE` overrides it.
+
+    A user without a home folder has a temporary one, the same for as long as the process lasts.
+    """
     if chosen := os.environ.get("CHARLM_CACHE"):
         return expanded(chosen)
-    if expanded("~") == Path("~"):  # nobody's home: a folder that cannot be made, so that a temporary one is
-        return Path(os.devnull) / "charlm"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "charlm"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "charlm"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "charlm"
+    from platformdirs import user_cache_path
+
+    with suppress(RuntimeError):
+        path = user_cache_path("charlm", appauthor=False, opinion=False)
+        if path.is_absolute():
+            return path
+    # The user has no home folder.
+    return _homeless_cache()
+
+
+@functools.cache
+def _homeless_cache() -> Path:
+    return temporary_folder()
+
+
+def temporary_folder() -> Path:
+    """Make a folder, for this user alone, that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="charlm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _umask() -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +17,7 @@ from charlm.errors import ModelFileError, RunError
 from charlm.files import append_whole, expanded, sweep_temporary, sync, write_atomic
 
 RUNS_FOLDER = "runs"
+LOCK_FILE = ".lock"
 
 
 class RunFolder:
@@ -83,27 +84,36 @@ class RunFolder:
         return run
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process, so that two trainings never write to one run, and clear leftovers away.
+    def locked(self) -> Iterator[bool]:
+        """Hold the folder for this process, so that two trainings never write to one run, and remove leftovers.
+
+        Yields:
+            Whether it is held. It is not where the file system has no locks or no room for the lock's file.
 
         Raises:
             RunError: another process holds it.
         """
+        from filelock import FileLock, Timeout
+
+        path = self.path / LOCK_FILE
+        lock = FileLock(path, timeout=0)
         try:
-            import fcntl
-        except ImportError:  # a platform without file locks
-            yield
+            # Without the system's locks it may warn that it uses a weaker kind.
+            with warnings.catch_warnings(action="ignore"):
+                lock.acquire()
+        except Timeout as error:
+            raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
+        except (OSError, NotImplementedError):
+            yield False
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
             sweep_temporary(self.path)
-            yield
+            yield True
         finally:
-            os.close(descriptor)
+            # Removed while it is still held: nobody else can have locked it, and the folder holds nothing but the run.
+            with suppress(OSError):
+                path.unlink()
+            lock.release()
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
         """Add lines to `metrics.jsonl`: one for each record, or where that fails none."""

@@ -18,7 +18,7 @@ Kind = Literal["characters", "bytes"]
 Filter = Literal["none", "letters"]
 
 NUM_CODE_POINTS = 0x110000
-# What typewriters and word processors disagree about: the look-alikes to suggest for an unknown character.
+# Look-alikes to suggest for an unknown character: typewriters and word processors differ in these.
 LOOK_ALIKES = [set("'`\u2018\u2019\u02bc"), set('"\u201c\u201d\u00ab\u00bb'), set("-\u2010\u2011\u2012\u2013\u2014")]
 
 
@@ -37,7 +37,7 @@ class Vocabulary:
         kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
             256 byte values of the UTF-8 form, so that nothing is unknown.
         symbols: each symbol as text, by id; for bytes the character of the same number.
-        filter: what is done to a text before it is read, see `filtered`.
+        filter: what is done to a text before it is read, see `TextFilter`.
     """
 
     def __init__(self, kind: Kind, symbols: str, filter: Filter = "none") -> None:
@@ -77,7 +77,7 @@ class Vocabulary:
         return self.kind.removesuffix("s")
 
     def in_units(self, values: dict[str, Any], is_masked: bool = False) -> dict[str, Any]:
-        """Call figures by what they count.
+        """Rename figures by the symbols they count.
 
         Bits per character of a model of bytes are bits per byte; those of one that sees both sides of a character
         are per masked character.
@@ -106,23 +106,22 @@ class Vocabulary:
             return np.dtype(np.uint8)
         return np.dtype(np.uint16 if len(self) <= 1 << 16 else np.uint32)
 
-    def encode(self, text: str, unknown: str = "error", position: int = 0) -> Ids:
+    def encode(self, text: str, unknown: str = "error", position: int = 0, is_filtered: bool = False) -> Ids:
         """Turn text into ids, shape `(T,)`, in the smallest dtype that fits.
 
         Args:
             text: any text, lone surrogates and NUL included.
             unknown: what to do about a character the vocabulary lacks: `error`, `skip`, or `replace=C`.
-            position: where this text begins in a longer one, for the message.
+            position: where this text starts in a longer one, for the message.
+            is_filtered: whether the text has been through the vocabulary's filter already.
 
         Raises:
             UnknownCharacterError: under `error`, naming each character, its code point, where it first
                 stands, and its nearest relative in the vocabulary.
             UsageError: `unknown` is none of the three, or its C is not in the vocabulary.
         """
-        return self.encode_filtered(filtered(text, self.filter), unknown, position)
-
-    def encode_filtered(self, text: str, unknown: str = "error", position: int = 0) -> Ids:
-        """Turn text that has been through the filter into ids; see `encode`."""
+        if not is_filtered:
+            text = TextFilter(self.filter)(text)
         replacement = self._replacement(unknown)
         if self.kind == "bytes":
             return np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
@@ -178,7 +177,7 @@ class Vocabulary:
             return found
         category = unicodedata.category(character)
         alike = [symbol for symbol in self.symbols if unicodedata.category(symbol) == category]
-        # Neighbours in the code chart are relatives (the next ideograph, the next arrow) only when they are close.
+        # Close neighbours in the code chart are related: the next ideograph, the next arrow.
         closest = min(alike, key=lambda symbol: abs(ord(symbol) - ord(character)), default=None)
         return closest if closest is not None and abs(ord(closest) - ord(character)) < 0x100 else None
 
@@ -244,7 +243,7 @@ class _BackwardByteDecoder:
         for byte in ids:
             self._waiting = bytes([byte]) + self._waiting
             is_continuation = 0x80 <= byte < 0xC0
-            # No character has more than three continuing bytes.
+            # No character has more than three continuation bytes.
             if not is_continuation or len(self._waiting) > 3:
                 text = self._flush() + text
         return self._flush() + text if final else text
@@ -255,22 +254,31 @@ class _BackwardByteDecoder:
         return text
 
 
-def filtered(text: str, filter: Filter, after: str = "") -> str:
-    """Return a text as a model with such a filter reads it.
+class TextFilter:
+    """Makes of a text what a model with such a filter reads; a long text may come in pieces.
 
     Args:
-        text: any text.
-        filter: `none` leaves it as it is; `letters` makes its letters lower case and puts one space for whatever
-            stands between them.
-        after: what was read before it: no second space follows a space.
+        filter: `none` leaves a text as it is; `letters` makes its letters lower case and puts one space for
+            everything that stands between them.
     """
-    if filter == "none":
+
+    def __init__(self, filter: Filter) -> None:
+        self._filter = filter
+        self._ends_with_space = False
+
+    def __call__(self, text: str) -> str:
+        """Return the next piece of the text as the model reads it."""
+        if self._filter == "none":
+            return text
+        # Sigma is the one letter whose lower case depends on its neighbours in str.lower, and a piece may lack them.
+        text = text.replace("\u03a3", "\u03c3").lower()
+        text = text.translate({ord(symbol): " " for symbol in set(text) if not _belongs_to_word(symbol)})
+        text = re.sub("  +", " ", text)
+        if self._ends_with_space:
+            text = text.removeprefix(" ")
+        if text:
+            self._ends_with_space = text.endswith(" ")
         return text
-    # Sigma is the one letter that str.lower makes depend on its neighbours, which a piece of a text may lack.
-    text = text.replace("\u03a3", "\u03c3").lower()
-    text = text.translate({ord(symbol): " " for symbol in set(text) if not _belongs_to_word(symbol)})
-    text = re.sub("  +", " ", text)
-    return text[1:] if text.startswith(" ") and after.endswith(" ") else text
 
 
 def _belongs_to_word(symbol: str) -> bool:

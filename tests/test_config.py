@@ -142,7 +142,7 @@ def test_a_dropout_is_one_number_or_one_for_each_layer(text: str, value: Any) ->
 
 @pytest.mark.parametrize("cell", ["mingru", "minlstm"])
 @pytest.mark.parametrize("share", ["0", "0.0", "auto"])
-def test_a_cell_without_recurrent_weights_may_leave_none_of_them_out(cell: str, share: str) -> None:
+def test_a_cell_without_recurrent_weights_refuses_weight_dropout(cell: str, share: str) -> None:
     """Only a number above 0 is refused."""
     assert loaded(f"model: {{cell: {cell}, weight_dropout: {share}}}\n").model.cell == cell
 
@@ -150,7 +150,7 @@ def test_a_cell_without_recurrent_weights_may_leave_none_of_them_out(cell: str, 
 @pytest.mark.parametrize(
     ("value", "shown"), [("words", "'words'"), ("5", "5"), ("[bytes]", "['bytes']"), ("''", "''"), ("true", "True")]
 )
-def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_told(value: str, shown: str) -> None:
+def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_reported(value: str, shown: str) -> None:
     """A word that is no kind is told as one, anything else as no group."""
     message = refusal(f"\nvocab: {value}\n")
     assert "s.yaml:2: `vocab" in message
@@ -168,7 +168,7 @@ def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_told(value: str, shown: s
         ("model:\n  cell: minlstm\n  weight_dropout: 0.95\n", "model", ["weight_dropout", "minlstm"]),
     ],
 )
-def test_settings_of_a_group_that_do_not_fit_together_are_told(lines: str, key: str, words: list[str]) -> None:
+def test_settings_of_a_group_that_conflict_are_reported(lines: str, key: str, words: list[str]) -> None:
     """Each alone would do: the message names the group and what is at odds in it."""
     message = refusal(lines)
     assert message.startswith(f"s.yaml:1: `{key}`: ")
@@ -176,7 +176,7 @@ def test_settings_of_a_group_that_do_not_fit_together_are_told(lines: str, key: 
 
 
 @pytest.mark.parametrize("count", [2, 8000])
-def test_a_list_of_dropouts_of_another_length_is_told_in_a_short_line(count: int) -> None:
+def test_a_list_of_dropouts_of_wrong_length_is_refused_briefly(count: int) -> None:
     """However long it is."""
     message = refusal(f"model: {{dropout: [{'0,' * count}]}}\n")
     assert "`model`: dropout" in message
@@ -207,7 +207,7 @@ def test_a_bundled_file_is_found_by_name_and_by_its_place() -> None:
     assert load_config("gru") == load_config("configs/gru.yaml") == load_config(Path("configs/gru.yaml"))
 
 
-def test_the_name_of_a_bundled_file_means_that_file_and_a_path_the_users_own(own_folders: Path) -> None:
+def test_a_name_means_a_bundled_file_and_a_path_the_users_own(own_folders: Path) -> None:
     """As with corpora: `gru` is charlm's, `./gru` and `configs/gru.yaml` are what lies there."""
     (own_folders / "configs").mkdir()
     for name in ("gru", "configs/gru.yaml"):
@@ -233,7 +233,7 @@ def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.Mo
         ("./rnn", "rnn"),
     ],
 )
-def test_a_missing_file_is_told_with_the_nearest_name(name: str, suggestion: str) -> None:
+def test_a_missing_file_is_reported_with_the_nearest_name(name: str, suggestion: str) -> None:
     """A name that is nearly a bundled one is told with it."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
@@ -242,7 +242,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(name: str, suggestion: str
 
 
 @pytest.mark.parametrize("name", ["xyz.yaml", "/", ".", "x\0y", "configs"])
-def test_a_missing_file_is_told_with_those_that_there_are(name: str) -> None:
+def test_a_missing_file_is_reported_with_those_that_there_are(name: str) -> None:
     """A name that is like none is told with all the bundled ones."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
@@ -251,7 +251,7 @@ def test_a_missing_file_is_told_with_those_that_there_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["configs/gru", "configs/gru.yml"])
-def test_a_bundled_file_with_another_ending_is_told_like_any_missing_one(name: str) -> None:
+def test_a_bundled_file_with_another_ending_is_a_missing_file(name: str) -> None:
     """The path that is said to be missing is the one that was given."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
@@ -312,7 +312,7 @@ def test_a_duration_is_a_number_of_seconds(text: str, seconds: float) -> None:
         "9" * 400,
     ],
 )
-def test_a_duration_that_is_none_is_told(text: str) -> None:
+def test_an_invalid_duration_is_reported(text: str) -> None:
     """Words, nothing, less than nothing, more than a month: told with key and value."""
     message = refusal(f"train:\n  time: {text}\n")
     assert "s.yaml:2: `train.time`" in message
@@ -387,6 +387,6 @@ def test_what_does_not_fit_together_is_blamed_on_what_was_given() -> None:
     assert str(raised.value).startswith("--set model.dropout: ")
 
 
-def test_a_cell_that_is_none_is_told_the_nearest() -> None:
+def test_an_unknown_cell_is_answered_with_the_nearest_name() -> None:
     """Upper case is a slip, too."""
-    assert "did you mean lstm?" in refusal("model: {cell: LSTM}\n")
+    assert "did you mean `lstm`?" in refusal("model: {cell: LSTM}\n")

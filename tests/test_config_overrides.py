@@ -16,6 +16,58 @@ from charlm.config_file import override_config, parse_yaml, to_yaml, validate_se
 from charlm.errors import ConfigError, one_line
 from tests.helpers.settings_files import durations, loaded, refusal
 
+# Settings without an effect
+
+
+@pytest.mark.parametrize(
+    ("overrides", "useless", "other"),
+    [
+        (["train.optimizer=adamw", "train.matrix_learning_rate=0.1"], "train.matrix_learning_rate", "train.optimizer"),
+        (["train.matrix_learning_rate=0.06", "train.optimizer=sgd"], "train.matrix_learning_rate", "train.optimizer"),
+        (["train.step_factor=0.5"], "train.step_factor", "train.schedule"),
+        (["train.step_after_epochs=3", "train.schedule=cosine"], "train.step_after_epochs", "train.schedule"),
+        (["train.decay_fraction=0.3", "train.schedule=constant"], "train.decay_fraction", "train.schedule"),
+        (["train.schedule=step", "train.decay_fraction=0.3"], "train.decay_fraction", "train.schedule"),
+        (["train={schedule: constant, decay_fraction: 0.3}"], "train.decay_fraction", "train.schedule"),
+    ],
+)
+def test_an_override_without_an_effect_is_refused(overrides: list[str], useless: str, other: str) -> None:
+    """The message names it and the setting that takes its effect away, over a file and over an earlier run."""
+    message = refusal("", *overrides)
+    assert f"`{useless}` has no effect beside `{other}`" in message
+    assert message.startswith("--set train")
+    with pytest.raises(ConfigError, match=useless):
+        override_config(loaded("").model_dump(), overrides, {})
+
+
+def test_a_setting_without_an_effect_in_a_file_is_refused() -> None:
+    """With its line, all such settings at once."""
+    message = refusal("train:\n  schedule: constant\n  step_factor: 0.5\n  decay_fraction: 0.2\n")
+    assert re.search(r":3: `train.step_factor` has no effect beside `train.schedule` constant", message)
+    assert re.search(r":4: `train.decay_fraction` has no effect", message)
+
+
+def test_an_override_may_take_the_effect_of_a_files_setting() -> None:
+    """`--set train.optimizer=adamw` over a file for muon goes on, and what muon alone reads becomes the default."""
+    file = "train: {optimizer: muon, matrix_learning_rate: 0.07}\n"
+    assert loaded(file).train.matrix_learning_rate == 0.07
+    config = loaded(file, "train.optimizer=adamw")
+    assert config.train.matrix_learning_rate == TrainConfig().matrix_learning_rate
+    assert loaded(to_yaml(config)) == config
+
+
+def test_an_override_may_give_a_files_setting_its_effect() -> None:
+    """A file for another schedule is completed by an override."""
+    assert loaded("train: {step_factor: 0.5}\n", "train.schedule=step").train.step_factor == 0.5
+
+
+@given(st.sampled_from(["linear", "cosine", "step", "constant"]), st.sampled_from(["muon", "adamw", "sgd"]))
+def test_a_file_of_all_settings_is_accepted_with_defaults(schedule: str, optimizer: str) -> None:
+    """The settings file of a run holds the ones without an effect, too."""
+    config = loaded("", f"train.schedule={schedule}", f"train.optimizer={optimizer}")
+    assert loaded(to_yaml(config)) == config
+
+
 # Overrides
 
 
@@ -82,7 +134,7 @@ def test_an_override_mends_what_the_file_has_wrong() -> None:
         ("vocab:\n  filter: letters\n", ["vocab.kind=characters"], ("characters", "letters")),
     ],
 )
-def test_the_short_form_of_vocab_is_overridden_like_the_group_it_stands_for(
+def test_the_short_form_of_vocab_is_overridden_like_its_group(
     text: str, overrides: list[str], found: tuple[str, str]
 ) -> None:
     """`vocab: bytes` is `vocab: {kind: bytes}`, and `--set` reaches into the one as into the other."""
@@ -99,7 +151,7 @@ def test_an_earlier_run_may_say_vocab_in_a_word() -> None:
 
 
 @pytest.mark.parametrize("text", ["model.hidden_size", "=3", " =3", "", "model.hidden_size:3"])
-def test_an_override_that_is_no_assignment_is_told(text: str) -> None:
+def test_an_override_without_an_equals_sign_is_reported(text: str) -> None:
     """`key=value` is the form, and an example shows it."""
     with pytest.raises(ConfigError) as raised:
         loaded("", text)
@@ -111,7 +163,7 @@ def test_an_override_that_is_no_assignment_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["seed=[1", "seed=*a", "data.corpus=x: y", "seed=- a", "seed=!!bool x", "seed=\0", "data.corpus=\udcff"]
 )
-def test_an_override_that_is_no_yaml_is_told(text: str) -> None:
+def test_an_override_that_is_not_yaml_is_reported(text: str) -> None:
     """A value that cannot be read is told as it was given, in characters that can be shown."""
     with pytest.raises(ConfigError) as raised:
         loaded("", text)
@@ -127,7 +179,7 @@ def test_an_override_that_is_no_yaml_is_told(text: str) -> None:
         ("model={hiden_size: 32}", "model.hiden_size", "model.hidden_size"),
     ],
 )
-def test_an_override_of_an_unknown_key_is_told_with_the_nearest(text: str, key: str, suggestion: str) -> None:
+def test_an_override_of_an_unknown_key_gets_the_nearest_key(text: str, key: str, suggestion: str) -> None:
     """The place is the override itself, not the file, and the key is the unknown one."""
     message = refusal("seed: 1\n", text)
     assert f"--set {text.partition('=')[0]}" in message
@@ -152,18 +204,18 @@ def test_an_override_of_an_unknown_key_is_told_with_the_nearest(text: str, key: 
         ("model.initialiser=gauss(1)", "model.initialiser"),
     ],
 )
-def test_an_override_with_a_wrong_value_is_told_as_one(text: str, key: str) -> None:
+def test_an_override_with_a_wrong_value_is_reported_as_one(text: str, key: str) -> None:
     """The place is the override itself, and the key is the one it sets."""
     message = refusal("model:\n  num_layers: 1\n", text)
     assert re.match(rf"--set {re.escape(text.partition('=')[0])}: `{re.escape(key)}(\.kind)?`", message)
 
 
-def test_a_key_below_a_value_is_told() -> None:
+def test_a_key_below_a_value_is_reported() -> None:
     """A setting of the file that is no group has nothing below it."""
     assert "--set seed.x" in refusal("seed: 1\n", "seed.x=3")
 
 
-def test_a_flag_with_a_wrong_value_is_told_as_one() -> None:
+def test_a_flag_with_a_wrong_value_is_reported_as_one() -> None:
     """The place is the flag as it is typed."""
     message = refusal("", **{"train.steps": 0})
     assert "--steps" in message
@@ -187,7 +239,7 @@ def test_an_earlier_run_is_overridden_without_being_changed() -> None:
     assert before == tree
 
 
-def test_a_wrong_setting_of_an_earlier_run_is_told() -> None:
+def test_a_wrong_setting_of_an_earlier_run_is_reported() -> None:
     """There is no file to name, so the run is named."""
     with pytest.raises(ConfigError, match=r"the run.*`foo` is not a setting"):
         override_config({"foo": 1}, [], {})
@@ -269,7 +321,7 @@ def test_settings_read_back_as_they_were_written(config: Config) -> None:
         "true",
     ],
 )
-def test_the_name_of_a_file_that_looks_like_something_else_reads_back(name: str) -> None:
+def test_a_file_name_that_looks_like_another_value_reads_back(name: str) -> None:
     """A corpus may be called like a number, or like nothing that can be printed."""
     config = Config(data=DataConfig(corpus=[name]))
     assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
@@ -284,7 +336,7 @@ def test_the_name_of_a_file_that_looks_like_yaml_reads_back(name: str) -> None:
     assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
 
 
-def test_the_order_of_the_written_settings_is_that_of_the_documentation() -> None:
+def test_settings_are_written_in_the_documented_order() -> None:
     """A written file begins with the model and leaves out what is not set."""
     text = to_yaml(Config(seed=7))
     assert list(yaml.safe_load(text)) == ["model", "vocab", "data", "train", "seed"]

@@ -27,14 +27,12 @@ from tests.helpers.settings_files import loaded, refusal
         ("{model: {cel: gru}}\n", 1, "model.cel", "model.cell"),
     ],
 )
-def test_an_unknown_key_is_told_with_its_line_and_the_nearest_one(
-    text: str, line: int, key: str, suggestion: str
-) -> None:
+def test_an_unknown_key_is_reported_with_line_and_nearest_key(text: str, line: int, key: str, suggestion: str) -> None:
     """A typing error is found, not ignored."""
     assert f"s.yaml:{line}: `{key}` is not a setting, did you mean `{suggestion}`?" in refusal(text)
 
 
-def test_an_unknown_key_that_is_like_no_other_is_told_alone() -> None:
+def test_an_unknown_key_like_no_other_is_reported_alone() -> None:
     """Where nothing is near nothing is suggested."""
     message = refusal("zzzz: 1\n")
     assert "s.yaml:1: `zzzz` is not a setting" in message
@@ -52,7 +50,7 @@ def test_an_unknown_key_that_is_like_no_other_is_told_alone() -> None:
         ("data:\n  corpus: [{a: 1, a: 2}]\n", 2, "data.corpus.a"),
     ],
 )
-def test_a_key_that_is_set_twice_is_told_with_its_line(text: str, line: int, key: str) -> None:
+def test_a_key_that_is_set_twice_is_reported_with_its_line(text: str, line: int, key: str) -> None:
     """YAML lets the last one win in silence; here the second is refused."""
     assert f"s.yaml:{line}: `{key}` is set twice" in refusal(text)
 
@@ -110,7 +108,7 @@ def test_only_a_mapping_holds_settings(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "offset"), [(b"\xff\xfes\0", 0), (b"seed: 1\n# caf\xe9\n", 13), (b"a: \xed\xa0\x80", 3)]
 )
-def test_bytes_that_are_not_utf8_are_told_with_their_offset(text: bytes, offset: int) -> None:
+def test_bytes_that_are_not_utf8_are_reported_with_their_offset(text: bytes, offset: int) -> None:
     """A file in another encoding is not guessed at."""
     message = refusal(text)
     assert "UTF-8" in message
@@ -135,7 +133,7 @@ def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("text", "line"), [("seed: 3\nmodel: [\n", 3), ("a: 'b\n", 2), ("seed: 1\n\tcell: 2\n", 2), ("a: b: c\n", 1)]
 )
-def test_a_syntax_error_is_told_with_its_line(text: str, line: int) -> None:
+def test_a_syntax_error_is_reported_with_its_line(text: str, line: int) -> None:
     """What YAML cannot read is told where it cannot."""
     assert f"s.yaml:{line}: " in refusal(text)
 
@@ -329,7 +327,7 @@ NO_INITIALISERS += ["uniform(1e99)", "uniform(10.01)", "uniform( 1)"]
         ("train", "sample_every", "0", "0"),
     ],
 )
-def test_a_value_that_does_not_fit_is_told_with_its_key(group: str, key: str, value: str, shown: str) -> None:
+def test_a_value_that_does_not_fit_is_reported_with_its_key(group: str, key: str, value: str, shown: str) -> None:
     """A wrong type or a value out of bounds is told with line, key and value."""
     message = refusal(f"{group}:\n  # a remark\n  {key}: {value}\n")
     assert f"s.yaml:3: `{group}.{key}`" in message
@@ -337,7 +335,7 @@ def test_a_value_that_does_not_fit_is_told_with_its_key(group: str, key: str, va
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5"])
-def test_a_value_outside_a_group_that_does_not_fit_is_told(value: str) -> None:
+def test_a_value_outside_a_group_that_does_not_fit_is_reported(value: str) -> None:
     """The settings that stand alone are checked like the others."""
     message = refusal(f"\nseed: {value}\n")
     assert "s.yaml:2: `seed`" in message
@@ -353,12 +351,12 @@ def test_a_seed_fits_into_63_bits(value: int, good: bool) -> None:
         assert str(value) in refusal(f"seed: {value}\n")
 
 
-def test_a_value_that_does_not_fit_is_told_once() -> None:
+def test_a_value_that_does_not_fit_is_reported_once() -> None:
     """A setting that may be a word or a number is one problem, not two."""
     assert refusal("model:\n  dropout: often\n").count("model.dropout") == 1
 
 
-def test_a_group_that_is_none_is_told_in_plain_words() -> None:
+def test_a_value_in_place_of_a_group_is_reported_plainly() -> None:
     """A value in place of a group is told without the names of classes."""
     message = refusal("train: 5\n")
     assert "s.yaml:1: `train`" in message
@@ -370,7 +368,7 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     assert len(refusal("seed: " + "x" * 100_000 + "\n")) < 1000
 
 
-def test_all_problems_of_a_file_are_told_at_once() -> None:
+def test_all_problems_of_a_file_are_reported_at_once() -> None:
     """Unknown keys, wrong types and values out of bounds are told together, each once, in one line."""
     message = refusal(
         "model:\n  cell: transformer\n  hidden_size: 0\n"

@@ -12,7 +12,7 @@ from prompt_toolkit.output import DummyOutput
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.repl import Reader, converse
 from charlm.config_file import DEFAULT_CONFIG, load_config
-from charlm.data.catalog import entries
+from charlm.data.catalog import catalog_entries
 from charlm.data.corpus import load_corpus
 from charlm.files import bundled_folder
 from charlm.inference.stepper import Stepper
@@ -36,7 +36,7 @@ def test_a_shipped_file_trains_two_steps(name: str) -> None:
     """At its own sizes, on its own corpus or where that is to be downloaded on another, to a model file that loads."""
     overrides = ["train.steps=2", "train.evaluation_characters=100", "train.evaluations=2"]
     own = load_config(name).data.corpus
-    is_here = all(entries()[corpus].is_here for corpus in own)
+    is_here = all(catalog_entries()[corpus].is_here for corpus in own)
     config = load_config(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
     text = load_corpus(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
     config, runtime, _ = fit_to_machine(config, text)

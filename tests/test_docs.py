@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import charlm
 from charlm.cli.app import app
-from charlm.data.catalog import entries
+from charlm.data.catalog import catalog_entries
 from charlm.files import bundled_folder
 
 README = Path(__file__).parents[1] / "README.md"
@@ -67,7 +67,7 @@ def test_the_corpora_on_the_page_are_those_of_the_catalogue() -> None:
     """Each by its name."""
     table = TEXT[TEXT.index("### Texts") : TEXT.index("### Cells")]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(entries())
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(catalog_entries())
 
 
 def test_the_settings_files_on_the_page_are_those_that_are_shipped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -126,8 +127,7 @@ def test_holding_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> No
 
 
 def test_a_run_is_locked_once(own_folders: Path) -> None:
-    """While one holds the folder nobody else does; afterwards it is free."""
-    pytest.importorskip("fcntl")
+    """While one holds the folder nobody else does; afterwards it is free, and nothing is left in it."""
     with (
         RunFolder(own_folders).locked(),
         pytest.raises(RunError, match="another process"),
@@ -148,8 +148,7 @@ def test_a_lock_ends_with_an_error(own_folders: Path) -> None:
 
 
 def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None:
-    """A second process is refused, and a killed one leaves no lock behind."""
-    pytest.importorskip("fcntl")
+    """A second process is refused; the lock of a killed one does not count, and its file is removed."""
     script = (
         "import signal, sys; from pathlib import Path; from charlm.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
@@ -163,8 +162,33 @@ def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None
                 pytest.fail("locked twice")
         finally:
             process.kill()
-    with RunFolder(own_folders).locked():
-        pass
+    with RunFolder(own_folders).locked() as is_held:
+        assert is_held
+    assert list(own_folders.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSPC, errno.EACCES, errno.EIO])
+def test_a_file_system_without_locks_ends_no_run(
+    own_folders: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """The run goes on without a lock, says so to its caller, and leftovers are left alone."""
+    (own_folders / ".last.safetensors.x1.tmp").touch()
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with RunFolder(own_folders).locked() as is_held:
+        assert not is_held
+    assert [path.name for path in own_folders.iterdir()] == [".last.safetensors.x1.tmp"]
+
+
+def test_a_lock_file_left_by_a_killed_run_locks_nobody_out(own_folders: Path) -> None:
+    """It is a leftover, whatever is in it."""
+    (own_folders / ".lock").write_bytes(b"12345\nhost\n")
+    with RunFolder(own_folders).locked() as is_held:
+        assert is_held
+    assert list(own_folders.iterdir()) == []
 
 
 # Metrics
@@ -333,7 +357,7 @@ for number in range(10**9):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
-def test_a_process_that_is_killed_while_saving_leaves_a_whole_model(own_folders: Path) -> None:
+def test_a_process_killed_while_saving_leaves_a_complete_model(own_folders: Path) -> None:
     """Whenever the process dies, the file is the last model it told of, or the one after it, and nothing between."""
     stages = [f"{when} {call}" for call in ("fsync", "replace") for when in ("before", "after")]
     moments = [(stage, patience) for stage in stages for patience in (1, 3)] + [("never", count) for count in range(4)]

@@ -23,15 +23,15 @@ def corpora(
 
     charlm corpora --fetch enwik8
     """
-    from charlm.data.catalog import entries
+    from charlm.data.catalog import catalog_entries
     from charlm.data.corpus import load_corpus
 
     for name in fetch or []:
-        if name not in entries():
-            raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(entries())}")
-        entries()[name].sources(show_download)
+        if name not in catalog_entries():
+            raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
+        catalog_entries()[name].sources(show_download)
     rows = []
-    for name, entry in entries().items():
+    for name, entry in catalog_entries().items():
         row: dict[str, Any] = {"name": name, "language": entry.language, "licence": entry.licence, "about": entry.about}
         if entry.is_here:
             text = load_corpus([name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +15,7 @@ from charlm.cli.options import (
     model_file,
 )
 from charlm.cli.render import print_json
-from charlm.errors import UsageError
+from charlm.errors import UsageError, did_you_mean
 
 
 def explain(
@@ -45,10 +44,7 @@ def explain(
 
     known = explanation.cells()
     if cell is not None and cell not in known:
-        close = difflib.get_close_matches(cell.lower(), known, n=1)
-        raise UsageError(
-            f"there is no cell `{cell}`", f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}"
-        )
+        raise UsageError(f"there is no cell `{cell}`", did_you_mean(cell, known) or f"there are {', '.join(known)}")
     is_of_model = model is not None or text is not None
     has_sizes = any(size is not None for size in (hidden_size, embedding_size, layers, symbols))
     if has_sizes and (cell is None or is_of_model):

@@ -45,9 +45,9 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; draw
 
 def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
     """Return parts of a text as a model with this vocabulary reads them, and say so where that is not as given."""
-    from charlm.vocab import filtered
+    from charlm.vocab import TextFilter
 
-    found = [filtered(part, vocabulary.filter) for part in parts]
+    found = [TextFilter(vocabulary.filter)(part) for part in parts]
     if found != list(parts):
         say(f"note: this model reads letters in lower case and one space for all else: {'_'.join(found)!r}")
     return found

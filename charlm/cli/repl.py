@@ -12,7 +12,7 @@ import numpy as np
 from charlm.inference.predict import Ranking, rank
 from charlm.inference.sample import start
 from charlm.inference.stepper import Floats, Stepper, StepperState
-from charlm.vocab import filtered
+from charlm.vocab import TextFilter
 
 GHOST_LENGTH = 40
 TOOLBAR_CANDIDATES = 8
@@ -74,7 +74,7 @@ class Reader:
     def read(self, text: str) -> None:
         """Move to another text, stepping only over what differs from the one before."""
         vocabulary, order = self._stepper.vocabulary, slice(None, None, -1 if self._stepper.is_backward else 1)
-        text = filtered(text, vocabulary.filter)[order]
+        text = TextFilter(vocabulary.filter)(text)[order]
         common = _common_length(self._text, text)
         self._states = {length: state for length, state in self._states.items() if length <= common}
         known = max(self._states)

@@ -1,4 +1,4 @@
-"""B streams over one long text, T characters of each at a time; which come when depends on (seed, step) alone."""
+"""B streams over one long text, T characters of each at a time; a batch depends on (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Batch(NamedTuple):
 
 
 def fit_batch(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
-    """Shrink batch and block to a short text: fewer streams first, then shorter blocks; 1 character is enough.
+    """Fit batch and block to a short text: fewer streams first, then shorter blocks; one character is enough.
 
-    Streams that begin anew with every block have nothing to carry over, and one block each is enough for them.
+    Where every block is read from a fresh state, one block a stream is enough.
 
     Returns:
         (B, T), such that B streams of whole blocks of T fill the text, or all of it but a small remainder.
@@ -79,7 +79,7 @@ class Batches:
         return step / self.batches_per_epoch
 
     def batch(self, step: int) -> Batch:
-        """Return the block of a step; stream b goes on where it stood in the block before."""
+        """Return the block of a step; each stream continues where its last block ended."""
         epoch, index = divmod(step, self.batches_per_epoch)
         slack = len(self._ids) - self._num_streams * self._stream_length
         offset = int(self._random(epoch).integers(slack + 1))
@@ -95,9 +95,9 @@ class Batches:
         return Batch(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
 
     def _right(self, first_B: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-        # From none to half a block beyond: texts end here or there, and most of what is predicted has a right side.
+        # Zero to half a block more: texts may end anywhere, but most targets should have a right context.
         size = self._block_size + int(random.integers(self._block_size // 2 + 1))
-        # No further than the text goes, so that it ends with one start symbol, as it begins.
+        # Not beyond the text's end, so that it ends with one start symbol, as it starts with one.
         size = min(size, len(self._ids) - int(first_B[-1]))
         positions_SB = first_B + np.arange(1, size + 1)[:, None]
         right_SB: NDArray[np.int64] = self._ids[np.minimum(positions_SB, len(self._ids) - 1)].astype(np.int64)

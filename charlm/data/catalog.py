@@ -1,4 +1,4 @@
-"""The corpora known by name: bundled, of the running interpreter, or downloadable. Knows nothing of characters."""
+"""The corpora known by name: bundled, part of the running interpreter, or to be downloaded. Knows no characters."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import BinaryIO
 
 import yaml
 
-from charlm.data.downloads import MAX_BYTES, Progress, download
+from charlm.data.downloads import MAX_BYTES, DownloadProgress, download_file
 from charlm.errors import CorpusError, DownloadError
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
-# Left out of `python-stdlib`: what was installed beside it, and tests, whose sources are meant to be odd.
+# Left out of `python-stdlib`: installed packages, and tests, whose sources are odd on purpose.
 NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One stretch of bytes a corpus is read from, which can be opened again and again.
+    """Bytes that a corpus is read from; they can be opened again and again.
 
     Attributes:
-        name: what to call it in a message.
+        name: its name in messages.
         open: opens it for reading from the start.
     """
 
@@ -72,8 +72,8 @@ class Entry:
     def _file_name(self) -> str:
         return self.address.rpartition("/")[2]
 
-    def sources(self, progress: Progress | None = None) -> list[Source]:
-        """Return what to read, downloading it first where it is not here yet.
+    def sources(self, progress: DownloadProgress | None = None) -> list[Source]:
+        """Return what to read; download it first if it is not here yet.
 
         Raises:
             DownloadError: it could not be fetched.
@@ -87,14 +87,14 @@ class Entry:
             self._fetch(progress)
         return [source_of(self.path)]
 
-    def _fetch(self, progress: Progress | None) -> None:
+    def _fetch(self, progress: DownloadProgress | None) -> None:
         file = self.path.with_name(self._file_name)
-        # An archive that was put here by hand, or not yet unpacked when a run was killed, need not be fetched.
+        # The archive may have been put here by hand, or a process was killed before it unpacked it.
         if not _has_digest(file, self.algorithm, self.digest):
             limit = self.bytes or MAX_BYTES
-            download(self.address, file, self.algorithm, self.digest, progress, max_bytes=limit)
+            download_file(self.address, file, self.algorithm, self.digest, progress, max_bytes=limit)
         if self.member:
-            unpack(file, self.member, self.member_bytes or 0, self.path)
+            unpack_member(file, self.member, self.member_bytes or 0, self.path)
             file.unlink()
 
 
@@ -111,14 +111,14 @@ def source_of(path: Path) -> Source:
 
 
 @functools.cache
-def entries() -> dict[str, Entry]:
+def catalog_entries() -> dict[str, Entry]:
     """Read the catalogue: name to entry, in the order of the file."""
     table = yaml.safe_load((bundled_folder("corpora") / "catalog.yaml").read_text(encoding="utf-8"))
     return {name: _entry(name, fields) for name, fields in table.items()}
 
 
-def unpack(archive: Path, member: str, expected_bytes: int, target: Path) -> None:
-    """Take one member out of a zip file, never writing more than was announced.
+def unpack_member(archive: Path, member: str, expected_bytes: int, target: Path) -> None:
+    """Extract one member of a zip file, and never write more bytes than were announced.
 
     Raises:
         DownloadError: the archive is damaged, lacks the member, or unpacks to another size.

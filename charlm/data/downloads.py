@@ -1,4 +1,4 @@
-"""Fetch a file by its address and believe it only when its hash is right. Knows nothing of corpora."""
+"""Download a file, resume where a connection broke, and use it only if its hash is right. Knows no corpora."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from charlm import __version__
 from charlm.errors import DownloadError
 from charlm.files import CHUNK_BYTES, sync
 
-# For a file of which nobody has said how large it is.
+# For a file of unknown size.
 MAX_BYTES = 1 << 27
 
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 
 
-def download(
+def download_file(
     address: str,
     target: Path,
     algorithm: str,
     digest: str,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     timeout: float = 30,
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Download `address` to `target`, which appears only when it is whole and its hash is right.
+    """Download `address` to `target`, which appears only when it is complete and its hash is right.
 
-    What has arrived is kept beside it as `.part`; a later call asks the server for the rest and starts again
-    where the server will not.
+    What has arrived is kept beside it as `.part`. A later call asks the server for the rest, and starts again
+    if the server does not send parts.
 
     Args:
         address: http or https.
-        target: where to; its folder is made.
-        algorithm: a name hashlib knows, such as `sha256`.
+        target: the file to make, and its folder.
+        algorithm: a name that hashlib knows, such as `sha256`.
         digest: the expected hash in hexadecimal.
-        progress: called with the bytes that are here and the bytes there will be (None where unknown).
-        timeout: seconds without any answer after which the server is given up.
-        max_bytes: how many are taken at most.
+        progress: called with the number of bytes that have arrived and that there will be (None if unknown).
+        timeout: seconds without any answer after which it gives up.
+        max_bytes: how many bytes are accepted at most.
 
     Raises:
         DownloadError: no connection, a cut transfer, a full disk, a redirect to another scheme, another file, or one
@@ -86,7 +86,7 @@ class _TooLargeError(Exception):
     pass
 
 
-def _fetch(address: str, part: Path, progress: Progress | None, timeout: float, max_bytes: int) -> None:
+def _fetch(address: str, part: Path, progress: DownloadProgress | None, timeout: float, max_bytes: int) -> None:
     here = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"charlm/{__version__}"} | ({"Range": f"bytes={here}-"} if here else {})
     opener = urllib.request.build_opener(_SameScheme())
@@ -96,7 +96,7 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float, 
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not here:
             raise
         error.close()
-        # Either all of it is here already (the hash will tell) or the file behind the address shrank.
+        # Either the part is complete already (the hash will show it) or the file behind the address shrank.
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
         if total == str(here):
             return
@@ -115,7 +115,7 @@ def _fetch(address: str, part: Path, progress: Progress | None, timeout: float, 
 
 
 def _copy(
-    response: Any, file: BinaryIO, here: int, total: int | None, progress: Progress | None, max_bytes: int
+    response: Any, file: BinaryIO, here: int, total: int | None, progress: DownloadProgress | None, max_bytes: int
 ) -> int:
     if (total or here) > max_bytes:
         raise _TooLargeError

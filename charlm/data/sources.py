@@ -1,8 +1,7 @@
-"""Which bytes a corpus is read from: files, folders, patterns, pipes, the catalogue. Knows nothing of characters."""
+"""Which bytes a corpus is read from: files, folders, patterns, pipes, the catalogue. Knows no characters."""
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import sys
@@ -11,26 +10,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from charlm.data.catalog import Source, entries, source_of
-from charlm.data.downloads import Progress
-from charlm.errors import CorpusError, TooLargeError
+from charlm.data.catalog import Source, catalog_entries, source_of
+from charlm.data.downloads import DownloadProgress
+from charlm.errors import CorpusError, TooLargeError, did_you_mean
 from charlm.files import CHUNK_BYTES, expanded
 
-# In so many bytes from its start a file shows whether it is a text.
+# A NUL among the first so many bytes shows that a file is not text.
 SNIFFED_BYTES = 8192
 
 
-def find(
-    name: str, encoding: str, notes: list[str], progress: Progress | None = None, max_bytes: int | None = None
+def find_sources(
+    name: str, encoding: str, notes: list[str], progress: DownloadProgress | None = None, max_bytes: int | None = None
 ) -> list[Source]:
     """Return what a name stands for, in order.
 
     Args:
         name: a corpus of the catalogue, a file, a folder, a pattern, or `-` for standard input.
-        encoding: of a text; what is binary in it is left out of a folder.
-        notes: what a person should know is added to these.
-        progress: told how a download goes.
-        max_bytes: refuse more than these, and whatever is no file, without reading it.
+        encoding: of the text. In a folder, files that are binary in this encoding are left out.
+        notes: a list to which this adds what a person should know.
+        progress: called while a download goes on.
+        max_bytes: refuse more bytes than this, and everything that is not a file, without reading it.
 
     Raises:
         CorpusError: there is no such text, or it cannot be read.
@@ -41,7 +40,7 @@ def find(
         return [_spool("standard input", sys.stdin.buffer)]
     if not name:
         raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
-    if entry := entries().get(name):
+    if entry := catalog_entries().get(name):
         return entry.sources(progress)
     try:
         path = expanded(name)
@@ -56,14 +55,11 @@ def find(
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
     if files:
         return [_checked(file) for file in files]
-    close = difflib.get_close_matches(name, entries(), n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
-    raise CorpusError(
-        f"there is no corpus, file or folder `{name}`", f"{hint}`charlm corpora` lists the corpora by name"
-    )
+    hint = f"{did_you_mean(name, catalog_entries())} `charlm corpora` lists the corpora by name"
+    raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
 
 
-def chunks(source: Source) -> Iterator[bytes]:
+def read_chunks(source: Source) -> Iterator[bytes]:
     """Read a source from its start.
 
     Raises:
@@ -78,7 +74,7 @@ def chunks(source: Source) -> Iterator[bytes]:
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
-    """Go through the files a pattern matches. `**` follows no links, for they may lead in circles."""
+    """Go through the files that a pattern matches. `**` does not follow links, because they may lead in circles."""
     if "**" not in pattern.parts:
         yield from (Path(match) for match in glob.iglob(str(pattern)) if Path(match).is_file())
         return
@@ -94,7 +90,7 @@ def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | N
     sources, num_binary = [], 0
     for path in sorted(_within(_below(folder), max_bytes)):
         source = _checked(path)
-        is_binary = "\0" in next(chunks(source), b"")[:SNIFFED_BYTES].decode(encoding, "replace")
+        is_binary = "\0" in next(read_chunks(source), b"")[:SNIFFED_BYTES].decode(encoding, "replace")
         num_binary += is_binary
         if not is_binary:
             sources.append(source)
@@ -106,7 +102,7 @@ def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | N
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Go through the files of a folder and the folders in it, but for hidden ones and what charlm wrote there."""
+    """Go through the files of a folder and its subfolders, except hidden ones and run folders."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -141,7 +137,7 @@ def _checked(path: Path) -> Source:
 
 
 def _spool(name: str, stream: BinaryIO) -> Source:
-    """Keep what comes through a pipe, so that it can be read twice."""
+    """Copy what comes through a pipe to a temporary file, so that it can be read more than once."""
     try:
         spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
         while chunk := stream.read(CHUNK_BYTES):

@@ -13,7 +13,7 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.predict import Ranking, rank
 from charlm.inference.stepper import Floats, Output, Stack
-from charlm.vocab import Vocabulary, filtered
+from charlm.vocab import TextFilter, Vocabulary
 
 # Blanks are guessed anew, each given the others' guesses, until none changes; where many are near each other they may
 # never settle.
@@ -75,7 +75,7 @@ class Filler:
         position = 0
         for part in parts:
             known.append(self.vocabulary.encode(part, unknown, position))
-            position += len(filtered(part, self.vocabulary.filter)) + 1
+            position += len(TextFilter(self.vocabulary.filter)(part)) + 1
         guesses: list[int | None] = [None] * (len(parts) - 1)
         for _ in range(MAX_ROUNDS):
             before = list(guesses)

@@ -11,7 +11,8 @@ from typing import Any
 
 from charlm.config import Config
 from charlm.data.batches import fit_batch
-from charlm.data.corpus import Corpus, split
+from charlm.data.corpus import Corpus
+from charlm.data.holdout import split_ids
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
@@ -87,7 +88,7 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
     """Return what is kept of a block on the way forward, and made on the way back."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
-    learned = split(text.ids, config.data.validation_fraction, config.data.test_fraction).train
+    learned = split_ids(text.ids, config.data.validation_fraction, config.data.test_fraction).train
     num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
     cell = spec.recurrence
     # How many blocks each stack of layers reads; what stands on the right goes on for up to half a block.

@@ -12,7 +12,8 @@ from torch.nn import functional
 from charlm.checkpoint import MAX_NUMBER, Arrays, ModelFile
 from charlm.config import Config
 from charlm.data.batches import Batch, Batches, fit_batch
-from charlm.data.corpus import Corpus, split
+from charlm.data.corpus import Corpus
+from charlm.data.holdout import split_ids
 from charlm.errors import RunError
 from charlm.nn.model import CharModel, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
@@ -44,7 +45,7 @@ class Learner:
         assert config.seed is not None
         self.clock = clock or Clock()
         self.config, self.corpus, self.logbook, self.runtime = config, corpus, Logbook(run), runtime
-        self.parts = split(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
+        self.parts = split_ids(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
         sizes = (config.train.batch_size, config.train.block_size)
         self.num_streams, self.block_size = fit_batch(len(self.parts.train), *sizes, config.train.reset_probability)
         self.notes = list(corpus.notes)

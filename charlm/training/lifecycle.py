@@ -18,7 +18,8 @@ from charlm.cli.live import ScoringDisplay, TrainingDisplay
 from charlm.cli.render import print_json, report_error, say, show_download, write_texts
 from charlm.config import DURATIONS, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
-from charlm.data.corpus import Corpus, load_corpus, split
+from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.holdout import split_ids
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
@@ -386,7 +387,7 @@ def text_to_score(
             "`--corpus` scores any text as a whole",
         )
     chosen = part or "validation"
-    parts = split(text.ids, data.validation_fraction, data.test_fraction)
+    parts = split_ids(text.ids, data.validation_fraction, data.test_fraction)
     name = f"{chosen} part of {text.name}"
     if not len(getattr(parts, chosen)):
         hint = "" if chosen == "train" else f"`data.{chosen}_fraction` held out nothing; `--part train` scores the rest"

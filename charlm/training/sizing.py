@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.data.batches import fit_batch
-from charlm.data.corpus import Corpus, split
+from charlm.data.corpus import Corpus
+from charlm.data.holdout import split_ids
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.nn.trials import Work
@@ -77,7 +78,7 @@ def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
     """Settle the size of a run and where it trains; return the settings, the place, and why it is that size."""
     model, train, data = config.model, config.train, config.data
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
-    num_characters = len(split(text.ids, data.validation_fraction, data.test_fraction).train)
+    num_characters = len(split_ids(text.ids, data.validation_fraction, data.test_fraction).train)
     sized = settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
     model = model.model_copy(update={"hidden_size": sized.size})
     return config.model_copy(update={"model": model}), choose_runtime(model, train), sized.reason

@@ -16,7 +16,8 @@ import pytest
 
 from charlm import run_folder
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.data import corpus
+from charlm.data import cache
+from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, RunError
 from charlm.files import append_whole
 from charlm.training.lifecycle import conclude, verdict
@@ -262,20 +263,20 @@ def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.Monke
 
 def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as the process; where there is no room either, both places are told."""
-    encode, folders = corpus._encode_into, []
+    write_entry, folders = cache._write_entry, []
 
-    def encode_into(folder: Path, *arguments: Any) -> Any:
+    def write_entry_or_fail(folder: Path, *arguments: Any) -> Any:
         folders.append(folder)
         if len(folders) in fails:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return encode(folder, *arguments)
+        return write_entry(folder, *arguments)
 
-    monkeypatch.setattr(corpus, "_encode_into", encode_into)
+    monkeypatch.setattr(cache, "_write_entry", write_entry_or_fail)
     fails = {1}
-    assert len(corpus.load_corpus([text]).ids) > 0
+    assert len(load_corpus([text]).ids) > 0
     assert folders[0] != folders[1]
     fails = {3, 4}
     Path(text).write_text("another", encoding="utf-8")
     with pytest.raises(CorpusError, match="No space left") as raised:
-        corpus.load_corpus([text])
+        load_corpus([text])
     assert "CHARLM_CACHE" in raised.value.hint

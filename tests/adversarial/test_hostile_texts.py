@@ -168,7 +168,7 @@ def test_a_file_with_the_longest_of_names_is_learned(stem: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["folder", "folder/*.txt", "folder/a.txt"])
-def test_a_file_that_vanishes_before_it_is_read_is_told_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_before_it_is_read_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed and then gone: a `CorpusError` that names it."""
     write("folder/a.txt", "text")
     original = sources._checked
@@ -294,7 +294,7 @@ def test_a_console_that_cannot_print_shows_escapes(make_model: Callable[..., Mod
 
 
 @pytest.mark.parametrize(("option", "value"), [("--stop", "\u00e9"), ("--unknown", "replace=\u00e9")])
-def test_an_option_means_the_same_under_a_locale_that_cannot_read_it(
+def test_an_option_means_the_same_under_an_ascii_locale(
     make_model: Callable[..., ModelFile], option: str, value: str
 ) -> None:
     """Under an ASCII locale Python hands over bytes as halves of pairs, which are put together again."""
@@ -365,7 +365,7 @@ def test_a_hundred_hostile_texts_are_learned() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured through /proc")
-def test_a_hundred_megabytes_on_one_line_are_read_in_little_memory() -> None:
+def test_a_line_of_100_megabytes_is_read_in_little_memory() -> None:
     """Without a line end to stop at: encoded and learned from, with less memory than the text is long."""
     with Path("line.txt").open("wb") as file:
         for _ in range(100):

@@ -21,7 +21,7 @@ def streams_over(num_characters: int, num_streams: int, block_size: int, seed: i
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 9000), st.integers(1, 40), st.integers(1, 80))
-def test_every_target_follows_its_input_and_no_stream_leaves_the_text(length: int, batch: int, block: int) -> None:
+def test_every_target_follows_its_input_within_the_text(length: int, batch: int, block: int) -> None:
     """In any block of any text the target is the character after the input, and rows go on where they stood."""
     num_streams, block_size = fit_batch(length, batch, block)
     assert 1 <= num_streams <= batch
@@ -63,7 +63,7 @@ def test_a_short_text_is_read_nearly_whole(length: int) -> None:
     assert streams.batches_per_epoch * num_streams * block_size >= 0.95 * length
 
 
-def test_a_text_of_a_million_characters_keeps_the_sizes_it_was_given() -> None:
+def test_a_long_text_keeps_the_given_batch_and_block_size() -> None:
     """Nothing is shrunk where the text is long enough."""
     assert fit_batch(1_003_854, 64, 64) == (64, 64)
 
@@ -84,7 +84,7 @@ def test_a_block_depends_on_seed_and_step_alone() -> None:
             np.testing.assert_array_equal(mine, yours)
 
 
-def test_resets_come_as_often_as_asked_and_hide_the_character_before() -> None:
+def test_resets_are_as_frequent_as_asked_and_hide_the_past() -> None:
     """A stream that forgets reads the start symbol, so that cold starts are learned without a hint."""
     streams = streams_over(9000, 10, 9, reset=0.2)
     blocks = [streams.batch(step) for step in range(100) if step % streams.batches_per_epoch]

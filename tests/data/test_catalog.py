@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from charlm.data.catalog import Entry, entries, unpack
+from charlm.data.catalog import Entry, catalog_entries, unpack_member
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, DownloadError
 
 TEXT = b"It was the best of times, " * 4000
 
 
-@pytest.mark.parametrize("name", entries())
+@pytest.mark.parametrize("name", catalog_entries())
 def test_each_entry_is_complete(name: str) -> None:
     """An entry says what it is, its licence, one origin, and a hash of the right length where it is downloaded."""
-    entry = entries()[name]
+    entry = catalog_entries()[name]
     assert name == entry.name
     assert sum(bool(origin) for origin in (entry.file, entry.interpreter, entry.address)) == 1
     assert all((entry.licence, entry.language, entry.about))
@@ -34,21 +34,21 @@ def test_each_entry_is_complete(name: str) -> None:
     assert entry.interpreter in ("", "topics", "sources")
 
 
-@pytest.mark.parametrize("name", entries())
+@pytest.mark.parametrize("name", catalog_entries())
 def test_what_needs_no_download_is_here(name: str) -> None:
     """With an empty cache exactly the downloadable corpora are missing."""
-    assert (not entries()[name].address) == entries()[name].is_here
+    assert (not catalog_entries()[name].address) == catalog_entries()[name].is_here
 
 
 def test_no_name_of_the_catalogue_could_be_a_path() -> None:
     """A corpus name has no separator, dot or wildcard, so it makes a safe folder name in the cache."""
-    assert all(re.fullmatch("[a-z0-9-]+", name) for name in entries())
+    assert all(re.fullmatch("[a-z0-9-]+", name) for name in catalog_entries())
 
 
 @pytest.mark.parametrize(("name", "least"), [("fables", 150_000), ("fables-zh", 40_000)])
 def test_the_bundled_corpora_are_long_enough_and_do_not_repeat(name: str, least: int) -> None:
     """Each is long enough to learn from, and no paragraph of it stands there twice, but for a word of thanks."""
-    text = entries()[name].path.read_bytes().decode("utf-8")
+    text = catalog_entries()[name].path.read_bytes().decode("utf-8")
     assert len(text) >= least
     paragraphs = [paragraph.strip() for paragraph in text.split("\n\n") if len(paragraph.strip()) > 10]
     repeated = {paragraph[:60] for paragraph in paragraphs if paragraphs.count(paragraph) > 1}
@@ -59,7 +59,7 @@ def test_the_bundled_corpora_are_long_enough_and_do_not_repeat(name: str, least:
 
 def test_fables_are_plain_ascii() -> None:
     """The English fables use printable ASCII and newlines only, so that the vocabulary stays small."""
-    characters = set(entries()["fables"].path.read_bytes())
+    characters = set(catalog_entries()["fables"].path.read_bytes())
     assert characters <= {0x0A, *range(0x20, 0x7F)}
 
 
@@ -74,15 +74,15 @@ def test_the_corpora_of_the_interpreter_load(name: str, least: int, excerpt: str
     assert ids in corpus.ids.tobytes()
 
 
-def test_the_library_is_read_without_tests_and_installed_packages() -> None:
+def test_python_stdlib_leaves_out_tests_and_installed_packages() -> None:
     """`python-stdlib` is the same text whatever is installed beside it."""
-    names = [Path(source.name) for source in entries()["python-stdlib"].sources()]
+    names = [Path(source.name) for source in catalog_entries()["python-stdlib"].sources()]
     assert any(name.name == "argparse.py" for name in names)
     assert not [name for name in names if {"site-packages", "dist-packages", "test"} & set(name.parts)]
     assert sorted(names) == names
 
 
-def test_a_python_without_its_docs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_its_docs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interpreter stripped of `pydoc_data` gives an error that says so."""
 
     def import_module(name: str) -> None:
@@ -122,7 +122,7 @@ def target(tmp_path: Path) -> Path:
 
 def test_a_member_is_unpacked_whole(archive: Path, target: Path) -> None:
     """The announced member arrives byte by byte, alone."""
-    unpack(archive, "text", len(TEXT), target)
+    unpack_member(archive, "text", len(TEXT), target)
     assert target.read_bytes() == TEXT
     assert [target] == list(target.parent.iterdir())
 
@@ -130,7 +130,7 @@ def test_a_member_is_unpacked_whole(archive: Path, target: Path) -> None:
 def test_a_member_larger_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A zip bomb is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match=f"larger than the {len(TEXT) - 1:,} bytes"):
-        unpack(archive, "text", len(TEXT) - 1, target)
+        unpack_member(archive, "text", len(TEXT) - 1, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -151,7 +151,7 @@ def test_a_bomb_is_not_written_beyond_what_was_announced(
 
     monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
     with pytest.raises(DownloadError, match="larger than the 1,000 bytes"):
-        unpack(path, "text", 1000, target)
+        unpack_member(path, "text", 1000, target)
     assert sum(sizes) <= 2 << 20
     assert list(target.parent.iterdir()) == []
 
@@ -159,7 +159,7 @@ def test_a_bomb_is_not_written_beyond_what_was_announced(
 def test_a_member_shorter_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A member that ends early is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match="7 bytes shorter"):
-        unpack(archive, "text", len(TEXT) + 7, target)
+        unpack_member(archive, "text", len(TEXT) + 7, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -194,14 +194,14 @@ def test_a_damaged_archive_is_refused(archive: Path, target: Path, damage: objec
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DownloadError, match=r"text\.zip"):
-        unpack(archive, "text", len(TEXT), target)
+        unpack_member(archive, "text", len(TEXT), target)
     assert list(target.parent.iterdir()) == []
 
 
 def test_an_archive_without_the_member_is_refused(archive: Path, target: Path) -> None:
     """The error names the member that is not there."""
     with pytest.raises(DownloadError, match="missing"):
-        unpack(archive, "missing", 5, target)
+        unpack_member(archive, "missing", 5, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -209,5 +209,5 @@ def test_a_refused_archive_leaves_an_earlier_file_alone(archive: Path, target: P
     """What was unpacked before stays whole when a second unpacking fails."""
     target.write_bytes(b"before")
     with pytest.raises(DownloadError):
-        unpack(archive, "text", 10, target)
+        unpack_member(archive, "text", 10, target)
     assert target.read_bytes() == b"before"

@@ -90,7 +90,7 @@ def test_a_folder_of_utf16_files_is_text() -> None:
     assert text_of(load_corpus(["folder"], encoding="utf-16")) == "text"
 
 
-def test_a_folder_without_text_is_told_of() -> None:
+def test_a_folder_without_text_is_reported() -> None:
     """A folder with nothing to read is an error that names it."""
     write("folder/.hidden", "no")
     with pytest.raises(CorpusError, match="no text file in `folder`"):
@@ -163,7 +163,7 @@ def test_an_empty_name_is_not_the_working_folder() -> None:
         load_corpus([""])
 
 
-def test_an_empty_file_is_told_of() -> None:
+def test_an_empty_file_is_reported() -> None:
     """No characters, no corpus: one empty file or two, and nothing is left in the cache."""
     names = [write("empty.txt", ""), write("void.txt", "")]
     with pytest.raises(CorpusError, match=r"`?empty\.txt`? is empty"):
@@ -198,7 +198,7 @@ def test_an_empty_file_beside_others_is_no_trouble() -> None:
         (b"a" * CHUNK, b"\xf0\x9f\x98"),
     ],
 )
-def test_a_byte_that_is_not_utf8_is_told_with_its_place(prefix: bytes, bad: bytes) -> None:
+def test_a_byte_that_is_not_utf8_is_reported_with_its_place(prefix: bytes, bad: bytes) -> None:
     """File, byte and offset are right on both sides of a chunk's border and across it."""
     ending = b" and more" if bad[-1] in b"(\xff\xfe\x80" or bad == b"\xe9t\xe9" else b""
     name = write("bad.txt", prefix + bad + ending)
@@ -213,7 +213,7 @@ def test_a_byte_that_is_not_utf8_is_told_with_its_place(prefix: bytes, bad: byte
     assert "vocab=bytes" in caught.value.hint
 
 
-def test_a_bad_byte_is_told_of_the_file_it_is_in() -> None:
+def test_a_bad_byte_is_reported_of_the_file_it_is_in() -> None:
     """Offsets count from the start of each file."""
     with pytest.raises(CorpusError, match=r"`b\.txt`.*0xff at offset 2 "):
         load_corpus([write("a.txt", "good"), write("b.txt", b"ab\xff")])
@@ -253,7 +253,7 @@ def test_a_utf16_file_is_recognised(encoding: str) -> None:
     assert text_of(load_corpus([name], encoding="utf-16")) == "caf\u00e9\r\n"
 
 
-def test_utf16_without_its_mark_is_told_of() -> None:
+def test_utf16_without_its_mark_is_reported() -> None:
     """`utf-16` cannot guess the byte order; the file is named."""
     with pytest.raises(CorpusError, match=r"`a\.txt` is not utf-16.*BOM"):
         load_corpus([write("a.txt", "text".encode("utf-16-le"))], encoding="utf-16")
@@ -275,7 +275,7 @@ def test_another_encoding_reads_another_text() -> None:
         load_corpus([name])
 
 
-def test_a_byte_order_mark_is_dropped_and_told_of() -> None:
+def test_a_byte_order_mark_is_dropped_and_reported() -> None:
     """The mark at the start is no character of the text; the same code point further on is."""
     name = write("bom.txt", "\ufeffa\ufeffb")
     loaded = load_corpus([name])
@@ -347,7 +347,7 @@ def test_characters_across_the_border_of_a_chunk_are_whole(shift: int) -> None:
     assert code_points.tobytes().decode("utf-32-le") == text
 
 
-def test_a_vocabulary_of_more_than_256_symbols_takes_two_bytes_each() -> None:
+def test_ids_of_more_than_256_symbols_take_two_bytes_each() -> None:
     """300 distinct characters are ids of 16 bits, read back right from the disk."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
     loaded = load_corpus([write("a.txt", text)])

@@ -1,4 +1,4 @@
-"""Encoded texts: the cache, a vocabulary that is given, the split."""
+"""Encoded texts: the cache, and a vocabulary that is given."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from charlm.data import corpus
 from charlm.data.catalog import Source
-from charlm.data.corpus import load_corpus, split
+from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.vocab import Vocabulary
 from tests.helpers.texts import CHUNK, cached_ids, text_of, write
@@ -50,11 +46,25 @@ def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     name = write("a.txt", "text")
     load_corpus([name])
 
-    def texts(*arguments: object) -> None:
+    def decode(*arguments: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(corpus, "_texts", texts)
+    monkeypatch.setattr(corpus, "_DecodedSource", decode)
     assert text_of(load_corpus([name])) == "text"
+
+
+def test_a_text_is_read_three_times_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First to hash, to collect its symbols and to encode it; from the cache only to hash it."""
+    opened: list[str] = []
+
+    def open_text() -> io.BytesIO:
+        opened.append("text")
+        return io.BytesIO(b"text")
+
+    monkeypatch.setattr(corpus, "find_sources", lambda *arguments: [Source("a.txt", open_text)])
+    for expected in (3, 4):
+        assert text_of(load_corpus(["a.txt"])) == "text"
+        assert len(opened) == expected
 
 
 def test_the_same_bytes_cut_into_other_files_are_another_text() -> None:
@@ -153,7 +163,7 @@ def without_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return temporary
 
 
-def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_replaced_by_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the cache folder cannot be made, the ids go to the system's temporary folder."""
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
@@ -171,7 +181,7 @@ def test_the_temporary_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytes
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_an_occupied_temporary_cache_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_occupied_temporary_cache_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something that is no folder of this user has the name of the fallback, another is taken."""
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
@@ -198,7 +208,7 @@ def changing_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Calla
 
 
 @pytest.mark.parametrize("content", ["texts", "tex", "TEXT", ""])
-@pytest.mark.parametrize("function", ["_fingerprint", "_collect"])
+@pytest.mark.parametrize("function", ["_fingerprint", "_own_vocabulary"])
 def test_a_corpus_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, content: str
 ) -> None:
@@ -210,7 +220,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
     assert cached_ids(tmp_path) == []
 
 
-def test_a_corpus_that_disappears_while_it_is_read_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_that_disappears_while_it_is_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file removed between two passes is an error that names it."""
     name = write("a.txt", "text")
     changing_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
@@ -218,7 +228,7 @@ def test_a_corpus_that_disappears_while_it_is_read_is_told_of(monkeypatch: pytes
         load_corpus([name])
 
 
-def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read error names the file and the reason."""
 
     class Failing(io.RawIOBase):
@@ -229,7 +239,7 @@ def test_a_device_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None
             raise OSError(5, "Input/output error")
 
     source = Source("disk.txt", lambda: io.BufferedReader(Failing()))
-    monkeypatch.setattr(corpus, "find", lambda *arguments: [source])
+    monkeypatch.setattr(corpus, "find_sources", lambda *arguments: [source])
     with pytest.raises(CorpusError, match=r"`disk\.txt` cannot be read: Input/output error"):
         load_corpus(["disk.txt"])
 
@@ -249,7 +259,7 @@ def test_a_given_vocabulary_is_used_as_it_is() -> None:
     ("prefix", "position"),
     [("", 0), ("ab", 2), ("a" * CHUNK, CHUNK), ("\u00e9" * CHUNK, CHUNK), ("a" + "\u00e9" * CHUNK + "a", CHUNK + 2)],
 )
-def test_an_unknown_character_is_told_with_file_and_position(prefix: str, position: int) -> None:
+def test_an_unknown_character_is_reported_with_file_and_position(prefix: str, position: int) -> None:
     """The position counts characters from the start of the file, whatever its chunk and its bytes."""
     names = [write("before.txt", "aaa"), write("a.txt", prefix + "\u4e2dab")]
     with pytest.raises(UnknownCharacterError) as caught:
@@ -259,7 +269,7 @@ def test_an_unknown_character_is_told_with_file_and_position(prefix: str, positi
     assert "--unknown skip" in caught.value.hint
 
 
-def test_a_text_with_nothing_known_is_told_of() -> None:
+def test_a_text_with_nothing_known_is_reported() -> None:
     """Skipping everything leaves no corpus, the first time and the second."""
     name = write("a.txt", "xyz")
     for _ in range(2):
@@ -271,66 +281,3 @@ def test_a_bad_policy_is_a_usage_error() -> None:
     """`load` passes the policy on, so a bad one is refused even where nothing is unknown."""
     with pytest.raises(UsageError, match="ignore"):
         load_corpus([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("abc"), unknown="ignore")
-
-
-# Splitting
-
-FRACTIONS = st.integers(0, 45).map(lambda percent: percent / 100)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 3000), FRACTIONS, FRACTIONS)
-def test_the_parts_are_contiguous_and_complete(length: int, validation: float, test: float) -> None:
-    """Train, validation and test stand in this order and make up the text, each character in one of them."""
-    ids = np.arange(length, dtype=np.uint16)
-    parts = split(ids, validation, test)
-    assert np.array_equal(ids, np.concatenate(parts))
-    assert len(parts.train) >= 1
-    if not validation:
-        assert len(parts.validation) == 0
-    if not test:
-        assert len(parts.test) == 0
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.integers(1, 3_000_000), FRACTIONS, FRACTIONS)
-def test_the_parts_have_the_sizes_that_the_fractions_say(length: int, validation: float, test: float) -> None:
-    """The borders are the exact products rounded down, as if the fractions were the decimals one wrote."""
-    parts = split(np.zeros(length, dtype=np.uint8), validation, test)
-    exact_validation, exact_test = Fraction(str(validation)), Fraction(str(test))
-    train_end = max(1, int(length * (1 - exact_validation - exact_test)))
-    validation_end = max(train_end, int(length * (1 - exact_test)))
-    assert [train_end, validation_end - train_end, length - validation_end] == [len(part) for part in parts]
-
-
-def test_tiny_shakespeare_is_split_as_everywhere() -> None:
-    """1,115,394 characters at 0.1 are the 1,003,854 and 111,540 that other programs report."""
-    ids = np.zeros(1_115_394, dtype=np.uint8)
-    assert [len(part) for part in split(ids, 0.1, 0.0)] == [1_003_854, 111_540, 0]
-
-
-@pytest.mark.parametrize(
-    ("length", "validation", "test", "sizes"),
-    [
-        (10, 0.0, 0.0, [10, 0, 0]),
-        (10, 0.1, 0.0, [9, 1, 0]),
-        (10, 0.0, 0.1, [9, 0, 1]),
-        (10, 0.1, 0.1, [8, 1, 1]),
-        (10, 0.2, 0.3, [5, 2, 3]),
-        (1, 0.0, 0.0, [1, 0, 0]),
-        (1, 0.1, 0.0, [1, 0, 0]),
-        (1, 0.4, 0.4, [1, 0, 0]),
-        (2, 0.5, 0.0, [1, 1, 0]),
-        (3, 0.1, 0.1, [2, 0, 1]),
-    ],
-)
-def test_small_texts_are_split_too(length: int, validation: float, test: float, sizes: list[int]) -> None:
-    """No fraction and no length makes the training part empty or takes the whole text for another part."""
-    ids = np.arange(length, dtype=np.uint8)
-    assert sizes == [len(part) for part in split(ids, validation, test)]
-
-
-def test_the_parts_are_views() -> None:
-    """Splitting copies nothing, so a memory-mapped text stays on disk."""
-    ids = np.arange(10, dtype=np.uint8)
-    assert all(part.base is ids for part in split(ids, 0.2, 0.2))

@@ -21,7 +21,7 @@ import pytest
 from charlm.data import downloads, sources
 from charlm.data.catalog import Entry
 from charlm.data.corpus import load_corpus
-from charlm.data.downloads import download
+from charlm.data.downloads import download_file
 from charlm.errors import DownloadError
 
 # More than two of the pieces in which a download is read.
@@ -126,22 +126,22 @@ def put_part(target: Path, data: bytes) -> None:
 
 def test_a_file_is_downloaded_whole(server: Server, target: Path) -> None:
     """The file appears under its name with every byte, its folder is made, and no part is left."""
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert target.read_bytes() == BODY
     assert [target] == list(target.parent.iterdir())
     assert server.requests == [("/text.txt", None)]
 
 
-def test_the_server_is_told_who_asks(server: Server, target: Path) -> None:
+def test_a_download_names_charlm_as_its_user_agent(server: Server, target: Path) -> None:
     """The request carries charlm's name, for some servers refuse Python's."""
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert server.agents[0].startswith("charlm/")
 
 
-def test_progress_is_told_with_the_total(server: Server, target: Path) -> None:
+def test_download_progress_rises_to_the_total(server: Server, target: Path) -> None:
     """Progress rises to the announced total."""
     calls: list[tuple[int, int | None]] = []
-    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    download_file(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
     assert (len(BODY), len(BODY)) == calls[-1]
     assert {len(BODY)} == {total for _, total in calls}
     assert sorted(calls) == calls
@@ -152,7 +152,7 @@ def test_progress_without_a_length_has_no_total(server: Server, target: Path) ->
     """A server that does not say how much there is still serves the file."""
     server.tells_length = False
     calls: list[tuple[int, int | None]] = []
-    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    download_file(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
     assert (len(BODY), None) == calls[-1]
     assert target.read_bytes() == BODY
 
@@ -161,7 +161,7 @@ def test_another_file_is_removed(server: Server, target: Path) -> None:
     """A wrong hash is told with both hashes; neither the file nor the part is left."""
     wrong = "0" * 64
     with pytest.raises(DownloadError) as caught:
-        download(server.address(), target, "sha256", wrong)
+        download_file(server.address(), target, "sha256", wrong)
     assert DIGEST in str(caught.value)
     assert wrong in str(caught.value)
     assert list(target.parent.iterdir()) == []
@@ -169,7 +169,7 @@ def test_another_file_is_removed(server: Server, target: Path) -> None:
 
 def test_the_algorithm_is_the_one_given(server: Server, target: Path) -> None:
     """An entry with a published SHA-1 is checked by SHA-1."""
-    download(server.address(), target, "sha1", hashlib.sha1(BODY).hexdigest())
+    download_file(server.address(), target, "sha1", hashlib.sha1(BODY).hexdigest())
     assert target.read_bytes() == BODY
 
 
@@ -178,7 +178,7 @@ def test_a_target_appears_only_after_its_hash_is_right(
 ) -> None:
     """While bytes arrive there is only the part."""
     seen = []
-    download(server.address(), target, "sha256", DIGEST, lambda here, total: seen.append(target.exists()))
+    download_file(server.address(), target, "sha256", DIGEST, lambda here, total: seen.append(target.exists()))
     assert {False} == set(seen)
 
 
@@ -186,12 +186,12 @@ def test_a_cut_connection_is_resumed(server: Server, target: Path) -> None:
     """What arrived before the cut is kept, and the next call asks the server for the rest only."""
     server.cut_at = 1_500_000
     with pytest.raises(DownloadError, match="1,500,000 of 2,304,000") as caught:
-        download(server.address(), target, "sha256", DIGEST)
+        download_file(server.address(), target, "sha256", DIGEST)
     assert "try again" in caught.value.hint
     assert BODY[:1_500_000] == part_of(target).read_bytes()
     assert not target.exists()
     calls: list[tuple[int, int | None]] = []
-    download(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
+    download_file(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
     assert server.asked_ranges == [None, "bytes=1500000-"]
     assert target.read_bytes() == BODY
     assert [target] == list(target.parent.iterdir())
@@ -204,8 +204,8 @@ def test_a_download_cut_twice_still_arrives(server: Server, target: Path) -> Non
     for cut_at in (1000, 500):
         server.cut_at = cut_at
         with pytest.raises(DownloadError):
-            download(server.address(), target, "sha256", DIGEST)
-    download(server.address(), target, "sha256", DIGEST)
+            download_file(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert server.asked_ranges == [None, "bytes=1000-", "bytes=1500-"]
     assert target.read_bytes() == BODY
 
@@ -214,7 +214,7 @@ def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> N
     """The whole file replaces the part, it is not appended to it."""
     server.ranges = False
     put_part(target, BODY[:1000])
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert server.asked_ranges == ["bytes=1000-"]
     assert target.read_bytes() == BODY
 
@@ -222,7 +222,7 @@ def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> N
 def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
     """Where the server says that nothing is missing, only the hash is checked."""
     put_part(target, BODY)
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY)}-"] == server.asked_ranges
     assert target.read_bytes() == BODY
     assert not part_of(target).exists()
@@ -232,7 +232,7 @@ def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, ta
     """A 416 that does not tell the size is answered by a fresh start."""
     server.tells_range = False
     put_part(target, BODY)
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY)}-", None] == server.asked_ranges
     assert target.read_bytes() == BODY
 
@@ -240,7 +240,7 @@ def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, ta
 def test_a_part_longer_than_the_file_is_thrown_away(server: Server, target: Path) -> None:
     """Where the file behind the address shrank, the download starts again."""
     put_part(target, BODY + b"more")
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY) + 4}-", None] == server.asked_ranges
     assert target.read_bytes() == BODY
 
@@ -249,8 +249,8 @@ def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
     """A part of another file fails the hash once and is gone, so that the next call succeeds."""
     put_part(target, b"?" * 1000)
     with pytest.raises(DownloadError, match="not the expected file"):
-        download(server.address(), target, "sha256", DIGEST)
-    download(server.address(), target, "sha256", DIGEST)
+        download_file(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert target.read_bytes() == BODY
 
 
@@ -264,18 +264,18 @@ def test_a_server_that_sends_too_much_is_not_listened_to(
     if here:
         put_part(target, BODY[:here])
     with pytest.raises(DownloadError, match="more than"):
-        download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY) - 1)
+        download_file(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY) - 1)
     assert list(target.parent.iterdir()) == []
-    download(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY))
+    download_file(server.address(), target, "sha256", DIGEST, max_bytes=len(BODY))
     assert target.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_an_answer_of_failure_is_told(server: Server, target: Path, status: int) -> None:
+def test_an_answer_of_failure_is_reported(server: Server, target: Path, status: int) -> None:
     """The status and the address are in the message, the way round it in the hint."""
     server.status = status
     with pytest.raises(DownloadError) as caught:
-        download(server.address(), target, "sha256", DIGEST)
+        download_file(server.address(), target, "sha256", DIGEST)
     assert f"{status} {http.client.responses[status]}" in str(caught.value)
     assert server.address() in str(caught.value)
     assert str(target) in caught.value.hint
@@ -287,7 +287,7 @@ def test_a_failing_answer_keeps_the_part(server: Server, target: Path) -> None:
     server.status = 503
     put_part(target, BODY[:1000])
     with pytest.raises(DownloadError, match="503"):
-        download(server.address(), target, "sha256", DIGEST)
+        download_file(server.address(), target, "sha256", DIGEST)
     assert BODY[:1000] == part_of(target).read_bytes()
 
 
@@ -295,7 +295,7 @@ def test_a_redirect_is_followed(server: Server, target: Path) -> None:
     """Another place on a server of the same kind is fine, and the range goes with it."""
     server.redirect = "/moved"
     put_part(target, BODY[:1000])
-    download(server.address(), target, "sha256", DIGEST)
+    download_file(server.address(), target, "sha256", DIGEST)
     assert server.requests == [("/text.txt", "bytes=1000-"), ("/moved", "bytes=1000-")]
     assert target.read_bytes() == BODY
 
@@ -307,7 +307,7 @@ def test_a_redirect_to_another_scheme_is_refused(server: Server, target: Path, t
     secret.write_bytes(BODY)
     server.redirect = f"{scheme}://127.0.0.1:1{secret}"
     with pytest.raises(DownloadError, match=scheme):
-        download(server.address(), target, "sha256", DIGEST)
+        download_file(server.address(), target, "sha256", DIGEST)
     assert list(target.parent.iterdir()) == []
 
 
@@ -332,7 +332,7 @@ def test_without_a_server_the_hint_says_what_to_do(target: Path, monkeypatch: py
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/text.txt"
         with pytest.raises(DownloadError) as caught:
-            download(address, target, "sha256", DIGEST)
+            download_file(address, target, "sha256", DIGEST)
     assert address in str(caught.value)
     assert "refused" in str(caught.value)
     assert "without a network" in caught.value.hint
@@ -346,10 +346,10 @@ def test_a_server_that_says_nothing_is_given_up(target: Path, monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/text.txt"
         with pytest.raises(DownloadError, match="timed out"):
-            download(address, target, "sha256", DIGEST, timeout=0.05)
+            download_file(address, target, "sha256", DIGEST, timeout=0.05)
 
 
-def test_a_server_that_speaks_nonsense_is_told_of(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_speaks_nonsense_is_reported(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is no HTTP is a download error too."""
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -364,7 +364,7 @@ def test_a_server_that_speaks_nonsense_is_told_of(target: Path, monkeypatch: pyt
         thread = Thread(target=answer)
         thread.start()
         with pytest.raises(DownloadError, match="could not be downloaded"):
-            download(address, target, "sha256", DIGEST)
+            download_file(address, target, "sha256", DIGEST)
         thread.join()
 
 
@@ -372,7 +372,7 @@ def catalogued(monkeypatch: pytest.MonkeyPatch, address: str, file: bytes, **fie
     """Make the catalogue hold one corpus, to be had at `address`."""
     digest = hashlib.sha256(file).hexdigest()
     entry = Entry("small", "", "English", "CC0-1.0", address=address, algorithm="sha256", digest=digest, **fields)  # type: ignore[arg-type]
-    monkeypatch.setattr(sources, "entries", lambda: {"small": entry})
+    monkeypatch.setattr(sources, "catalog_entries", lambda: {"small": entry})
     return entry
 
 

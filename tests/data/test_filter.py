@@ -20,7 +20,7 @@ from charlm.data import sources
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.errors import CharlmError, UnknownCharacterError
 from charlm.inference.stepper import Stepper
-from charlm.vocab import Vocabulary, filtered
+from charlm.vocab import TextFilter, Vocabulary
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.model_files import refusal, tiny
 from tests.helpers.strangers import altered, forged
@@ -45,6 +45,11 @@ def plainly(text: str) -> str:
     return found
 
 
+def filtered(text: str) -> str:
+    """Filter a whole text."""
+    return TextFilter("letters")(text)
+
+
 def read(*names: str, **options: Any) -> Corpus:
     """Load texts through the filter."""
     return load_corpus(names, filter="letters", **options)
@@ -59,8 +64,8 @@ def read(*names: str, **options: Any) -> Corpus:
 @example("ΑΣ")
 def test_a_filtered_text_is_left_as_it_is(text: str) -> None:
     """To filter twice is to filter once."""
-    once = filtered(text, "letters")
-    assert filtered(once, "letters") == once
+    once = filtered(text)
+    assert filtered(once) == once
 
 
 @given(text=st.text(st.characters(max_codepoint=127), max_size=60))
@@ -68,7 +73,7 @@ def test_a_filtered_text_is_left_as_it_is(text: str) -> None:
 @example("Don't stop_me 2 times.\r\n\r\nNOW")
 def test_of_ascii_the_small_letters_and_single_spaces_are_left(text: str) -> None:
     """As a program says that looks at one character at a time; nothing else stays, and no two spaces are together."""
-    found = filtered(text, "letters")
+    found = filtered(text)
     assert found == plainly(text)
     assert set(found) <= set("abcdefghijklmnopqrstuvwxyz ")
 
@@ -78,16 +83,17 @@ def test_of_ascii_the_small_letters_and_single_spaces_are_left(text: str) -> Non
 @example("x² ½ Ⅷ")
 def test_of_any_text_letters_and_single_spaces_are_left(text: str) -> None:
     """What is no space is a letter or a mark on one, in the sense of Unicode, and no two spaces are together."""
-    found = filtered(text, "letters")
+    found = filtered(text)
     assert "  " not in found
     assert {unicodedata.category(character)[0] for character in found.replace(" ", "")} <= {"L", "M"}
 
 
 @given(text=TEXTS)
 @settings(max_examples=100, deadline=None)
-def test_no_filter_leaves_all(text: str) -> None:
-    """Nor does what was read before matter."""
-    assert filtered(text, "none", " ") == text
+def test_a_text_without_a_filter_is_left_as_it_is(text: str) -> None:
+    """It does not matter what was read before."""
+    no_filter = TextFilter("none")
+    assert no_filter(" ") + no_filter(text) == " " + text
 
 
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 30), max_size=6))
@@ -96,12 +102,10 @@ def test_no_filter_leaves_all(text: str) -> None:
 @example("a.. b", [1, 2, 3])
 @example("ΟΔΟΣΑ", [4])
 def test_a_text_in_pieces_is_filtered_as_in_one(text: str, cuts: list[int]) -> None:
-    """Wherever it is cut, each piece is told what was left of those before it."""
+    """Wherever it is cut: the filter remembers whether it has just written a space."""
     borders = [0, *sorted(cuts), len(text)]
-    found = ""
-    for begin, end in itertools.pairwise(borders):
-        found += filtered(text[begin:end], "letters", found)
-    assert found == filtered(text, "letters")
+    pieces = map(TextFilter("letters"), (text[start:end] for start, end in itertools.pairwise(borders)))
+    assert "".join(pieces) == filtered(text)
 
 
 # Of a corpus
@@ -114,8 +118,8 @@ def test_a_corpus_is_its_filtered_text_whatever_the_chunks(monkeypatch: pytest.M
     """Spaces, punctuation and letters of several bytes lie on the borders of the chunks."""
     monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
     loaded = read(write("a.txt", STORY))
-    assert text_of(loaded) == filtered(STORY, "letters")
-    assert loaded.vocabulary.symbols == "".join(sorted(set(filtered(STORY, "letters"))))
+    assert text_of(loaded) == filtered(STORY)
+    assert loaded.vocabulary.symbols == "".join(sorted(set(filtered(STORY))))
 
 
 @given(text=st.text(LETTERS + OTHERS, min_size=1, max_size=60), chunk=st.integers(1, 12))
@@ -127,7 +131,7 @@ def test_any_corpus_is_its_filtered_text_whatever_the_chunks(
     """Of any script, and with any chunks; the cache of one does not serve the other."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "caches" / str(len(list(tmp_path.glob("caches/*"))))))
     monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
-    assert text_of(read(write("a.txt", text))) == filtered(text, "letters")
+    assert text_of(read(write("a.txt", text))) == filtered(text)
 
 
 @pytest.mark.parametrize(
@@ -136,15 +140,15 @@ def test_any_corpus_is_its_filtered_text_whatever_the_chunks(
 def test_several_sources_are_filtered_as_one_text(texts: tuple[str, ...]) -> None:
     """One space stands for all between two letters, though they be in two files."""
     names = [write(f"{index}.txt", text) for index, text in enumerate(texts)]
-    assert text_of(read(*names)) == filtered("".join(texts), "letters")
+    assert text_of(read(*names)) == filtered("".join(texts))
 
 
-def test_the_note_counts_what_was_there_and_what_is_left_and_is_told_again() -> None:
+def test_a_filtered_corpus_notes_both_counts_from_the_cache_too() -> None:
     """Also where the text comes from the cache."""
     name = write("a.txt", STORY)
     for _ in range(2):
         (note,) = read(name).notes
-        assert f"of {len(STORY):,} characters {len(filtered(STORY, 'letters')):,} are left" in note
+        assert f"of {len(STORY):,} characters {len(filtered(STORY)):,} are left" in note
     assert load_corpus([name]).notes == ()
 
 
@@ -152,7 +156,7 @@ def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
     """One does not come out of the cache for the other, whichever was first."""
     name = write("a.txt", STORY)
     for _ in range(2):
-        assert text_of(read(name)) == filtered(STORY, "letters")
+        assert text_of(read(name)) == filtered(STORY)
         assert text_of(load_corpus([name])) == STORY
     assert len(cached_ids(tmp_path)) == 2
 
@@ -165,7 +169,7 @@ def test_a_byte_order_mark_is_no_space() -> None:
 
 
 @pytest.mark.parametrize("text", ["1, 2, 3!", " ", "\n\n\n", "1984", "...", "_", "😀"])
-def test_a_text_without_letters_is_one_space_or_told(text: str) -> None:
+def test_a_text_without_letters_is_one_space_or_an_error(text: str) -> None:
     """There is nothing to learn in it, but no traceback either, in a run neither."""
     name = write("a.txt", text)
     loaded = read(name)
@@ -262,7 +266,7 @@ def test_commands_filter_what_they_are_asked() -> None:
     assert scores[0] == scores[1]
 
 
-def test_a_run_with_a_filter_can_be_scored_sampled_and_gone_on_with() -> None:
+def test_a_run_with_a_filter_can_be_scored_and_resumed() -> None:
     """Its own text is read through the filter again, by `eval` and by `--resume`."""
     name = write("a.txt", STORY * 40)
     options = ["--set", "vocab.filter=letters", *SHORT, "--seed", "3", "--sample-length", "5"]
@@ -281,9 +285,9 @@ def test_a_run_with_a_filter_can_be_scored_sampled_and_gone_on_with() -> None:
 
 @given(text=TEXTS)
 @settings(max_examples=100, deadline=None)
-def test_a_vocabulary_with_a_filter_encodes_what_is_left_or_tells(text: str) -> None:
+def test_a_vocabulary_with_a_filter_encodes_filtered_text(text: str) -> None:
     """Whatever is asked: ids of the filtered text, or one line."""
-    left = filtered(text, "letters")
+    left = filtered(text)
     vocabulary = Vocabulary("characters", "".join(sorted(set(left))), "letters")
     assert vocabulary.decode(vocabulary.encode(text)) == left
     if left:

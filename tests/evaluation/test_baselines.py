@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.data.corpus import split
+from charlm.data.holdout import split_ids
 from charlm.evaluation.baselines import baselines, kneser_ney
 from charlm.vocab import Vocabulary
 
@@ -132,6 +132,6 @@ def test_tiny_shakespeare_costs_what_was_published() -> None:
     """Nats per character for contexts of 0 to 6 characters, as measured by others on the same split."""
     text = YARDSTICK.read_text(encoding="utf-8")
     vocabulary = Vocabulary.of_characters(text)
-    parts = split(vocabulary.encode(text), 0.1, 0.0)
+    parts = split_ids(vocabulary.encode(text), 0.1, 0.0)
     found = kneser_ney(parts.train, parts.validation, len(vocabulary), 7)
     assert found == pytest.approx([3.3473, 2.4835, 2.0381, 1.7191, 1.5612, 1.5226, 1.5165], abs=1e-4)

@@ -1,0 +1,72 @@
+"""The parts of a text that are trained on and held out."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm.data.holdout import split_ids
+
+FRACTIONS = st.integers(0, 45).map(lambda percent: percent / 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3000), FRACTIONS, FRACTIONS)
+def test_the_parts_are_contiguous_and_complete(length: int, validation: float, test: float) -> None:
+    """Train, validation and test stand in this order and make up the text, each character in one of them."""
+    ids = np.arange(length, dtype=np.uint16)
+    parts = split_ids(ids, validation, test)
+    assert np.array_equal(ids, np.concatenate(parts))
+    assert len(parts.train) >= 1
+    if not validation:
+        assert len(parts.validation) == 0
+    if not test:
+        assert len(parts.test) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 3_000_000), FRACTIONS, FRACTIONS)
+def test_the_parts_have_the_sizes_that_the_fractions_say(length: int, validation: float, test: float) -> None:
+    """The borders are the exact products rounded down, as if the fractions were the decimals one wrote."""
+    parts = split_ids(np.zeros(length, dtype=np.uint8), validation, test)
+    exact_validation, exact_test = Fraction(str(validation)), Fraction(str(test))
+    train_end = max(1, int(length * (1 - exact_validation - exact_test)))
+    validation_end = max(train_end, int(length * (1 - exact_test)))
+    assert [train_end, validation_end - train_end, length - validation_end] == [len(part) for part in parts]
+
+
+def test_tiny_shakespeare_is_split_as_everywhere() -> None:
+    """1,115,394 characters at 0.1 are the 1,003,854 and 111,540 that other programs report."""
+    ids = np.zeros(1_115_394, dtype=np.uint8)
+    assert [len(part) for part in split_ids(ids, 0.1, 0.0)] == [1_003_854, 111_540, 0]
+
+
+@pytest.mark.parametrize(
+    ("length", "validation", "test", "sizes"),
+    [
+        (10, 0.0, 0.0, [10, 0, 0]),
+        (10, 0.1, 0.0, [9, 1, 0]),
+        (10, 0.0, 0.1, [9, 0, 1]),
+        (10, 0.1, 0.1, [8, 1, 1]),
+        (10, 0.2, 0.3, [5, 2, 3]),
+        (1, 0.0, 0.0, [1, 0, 0]),
+        (1, 0.1, 0.0, [1, 0, 0]),
+        (1, 0.4, 0.4, [1, 0, 0]),
+        (2, 0.5, 0.0, [1, 1, 0]),
+        (3, 0.1, 0.1, [2, 0, 1]),
+    ],
+)
+def test_small_texts_are_split_too(length: int, validation: float, test: float, sizes: list[int]) -> None:
+    """No fraction and no length makes the training part empty or takes the whole text for another part."""
+    ids = np.arange(length, dtype=np.uint8)
+    assert sizes == [len(part) for part in split_ids(ids, validation, test)]
+
+
+def test_the_parts_are_views() -> None:
+    """Splitting copies nothing, so a memory-mapped text stays on disk."""
+    ids = np.arange(10, dtype=np.uint8)
+    assert all(part.base is ids for part in split_ids(ids, 0.2, 0.2))
