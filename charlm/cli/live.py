@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from charlm.cli.render import ESCAPED
 from charlm.errors import ModelFileError
-from charlm.inference.sample import Choice, joined, start, stream
+from charlm.inference.generate import Choice, joined, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.training.schedule import Clock, Every
 from charlm.training.state import Record

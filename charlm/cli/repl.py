@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from charlm.inference.generate import start
 from charlm.inference.predict import Ranking, rank
-from charlm.inference.sample import start
 from charlm.inference.stepper import Floats, Stepper, StepperState
 from charlm.vocab import filtered
 

@@ -47,7 +47,7 @@ def sample(
 
     charlm sample --num 5 --lines 1 --seed 1
     """
-    from charlm.inference import sample as sampling
+    from charlm.inference import generate as sampling
     from charlm.inference.stepper import Stepper
 
     stepper = Stepper(model_file(model))

@@ -27,7 +27,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.config import TrainConfig
 from charlm.data.corpus import load_corpus
-from charlm.inference.sample import Choice, start, stream
+from charlm.inference.generate import Choice, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.nn.layers import Variant
 from charlm.nn.model import CharModel

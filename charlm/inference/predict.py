@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charlm.inference.sample import softmax
+from charlm.inference.generate import softmax
 from charlm.inference.stepper import Floats
 from charlm.vocab import Vocabulary
 

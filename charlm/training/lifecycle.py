@@ -22,7 +22,7 @@ from charlm.data.corpus import Corpus, load_corpus, split
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
-from charlm.inference import sample as sampling
+from charlm.inference import generate as sampling
 from charlm.inference.fill import Filler
 from charlm.inference.stepper import Stepper
 from charlm.nn.runtime import Runtime

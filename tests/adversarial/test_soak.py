@@ -61,7 +61,7 @@ tell()
 
 # As many texts of as many characters as asked for, warm after a twentieth.
 SAMPLES = """
-from charlm.inference import sample
+from charlm.inference import generate as sample
 from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 

@@ -16,8 +16,8 @@ from charlm.checkpoint import ModelFile
 from charlm.cli import repl
 from charlm.cli.repl import Reader
 from charlm.errors import UnknownCharacterError
+from charlm.inference.generate import softmax, start
 from charlm.inference.predict import BAR_WIDTH
-from charlm.inference.sample import softmax, start
 from charlm.inference.stepper import Stepper
 
 
@@ -127,7 +127,7 @@ def test_before_the_first_character_the_prompt_expects_what_a_sample_begins_with
 
 def test_the_grey_text_is_what_greedy_sampling_would_write(make_model: Callable[..., ModelFile]) -> None:
     """It stops before the end of the line."""
-    from charlm.inference import sample
+    from charlm.inference import generate as sample
 
     stepper = Stepper(make_model())
     reader = Reader(stepper)

@@ -20,7 +20,7 @@ from charlm.checkpoint import Arrays, load_checkpoint
 from charlm.cli.repl import predict
 from charlm.errors import CharlmError
 from charlm.evaluation.evaluate import evaluate
-from charlm.inference.sample import Choice, start, stream
+from charlm.inference.generate import Choice, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec

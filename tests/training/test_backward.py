@@ -19,7 +19,7 @@ from charlm.cli.repl import Reader, predict, toolbar_text
 from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
-from charlm.inference.sample import Choice, joined, start, stream
+from charlm.inference.generate import Choice, joined, start, stream
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime

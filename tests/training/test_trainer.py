@@ -151,7 +151,7 @@ def test_records_carry_what_a_plot_needs() -> None:
 
 def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     """The model file alone, moved elsewhere, after text and run are gone, still writes."""
-    from charlm.inference import sample
+    from charlm.inference import generate as sample
     from charlm.inference.stepper import Stepper
 
     training = begin()

@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference import sample
-from charlm.inference.sample import Choice, softmax
+from charlm.inference import generate as sample
+from charlm.inference.generate import Choice, softmax
 from charlm.inference.stepper import Stepper
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
