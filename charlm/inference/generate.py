@@ -228,7 +228,7 @@ def check_stop(stop: Sequence[str]) -> None:
     Raises:
         UsageError: there is one.
     """
-    _check("" not in stop, "an empty stop text would end every text at once", "leave `stop` away for none")
+    _check("" not in stop, "an empty stop text would end every text at once", "leave `stop` out to stop at no text")
 
 
 def _check(holds: bool, message: str, hint: str = "") -> None:
