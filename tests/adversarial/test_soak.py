@@ -143,7 +143,7 @@ lines = 0
 def show(reader, top):
     global lines
     lines += 1
-    "".join(reader.predict(top).lines("#"))
+    repl.prediction_table(reader.predict(top))
     if lines >= 60 and lines % 20 == 0:
         note()
     keys.send_text(line() if lines < 400 else "exit\\r")
