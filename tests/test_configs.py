@@ -10,11 +10,12 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from charlm.checkpoint import load_checkpoint
-from charlm.cli.repl import Reader, converse
+from charlm.cli.repl import converse
 from charlm.config_file import DEFAULT_CONFIG, load_config
 from charlm.data.catalog import catalog_entries
 from charlm.data.corpus import load_corpus
 from charlm.files import bundled_folder
+from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 from charlm.run_folder import RunFolder
 from charlm.training.sizing import fit_to_machine
@@ -79,6 +80,6 @@ def test_the_first_exercise_ends_with_exit(capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
         typed.send_text("hello, little ne\rexit\r")
-        converse(Reader(stepper), top=3)
+        converse(IncrementalReader(stepper), top=3)
     first = capsys.readouterr().out.splitlines()[1]
     assert first.startswith("'t'")

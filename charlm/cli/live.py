@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from charlm.cli.render import ESCAPED
 from charlm.errors import ModelFileError
-from charlm.inference.sample import Choice, joined, start, stream
+from charlm.inference.generate import Sampling, generate
 from charlm.inference.stepper import Stepper
 from charlm.training.schedule import Clock, Every
 from charlm.training.state import Record
@@ -146,10 +146,9 @@ class TrainingDisplay(_Display):
 
     def _sample(self, length: int) -> str:
         stepper = Stepper(self._training.snapshot())
-        choice = Choice(GLIMPSE_TEMPERATURE)
+        sampling = Sampling(GLIMPSE_TEMPERATURE)
         try:
-            pieces = stream(stepper, *start(stepper, ""), length=length, choice=choice, seeds=[0])
-            return joined(stepper, pieces, "", 1)[0]
+            return generate(stepper, "", length=length, sampling=sampling, seeds=[0]).texts()[0]
         except ModelFileError:
             # A state without bounds, left to itself; the run may yet learn to hold it.
             return "(it cannot write yet: its numbers overflow)"

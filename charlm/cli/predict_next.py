@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -27,26 +28,30 @@ def predict_next(
 ) -> None:
     """Show which character may come next.
 
-    Without TEXT at every keystroke; with a backward model, which character may come before.
+    Without TEXT, it shows this at every keystroke. A backward model shows which character may come before.
 
     charlm predict-next "To be or not to b"
 
     charlm predict-next
     """
-    from charlm.cli import repl
+    from charlm.cli.prediction_table import prediction_table
+    from charlm.cli.repl import converse
+    from charlm.inference.incremental import IncrementalReader
+    from charlm.inference.predict import predict
     from charlm.inference.stepper import Stepper
 
     stepper = Stepper(model_file(model))
     if text is None and sys.stdin.isatty() and not as_json:
-        repl.converse(repl.Reader(stepper), top)
+        converse(IncrementalReader(stepper), top)
         return
+    texts: Iterable[str]
     if text is None:
-        predictions = repl.answer_lines(stepper, top, unknown)
+        texts = (line.rstrip("\r\n") for line in sys.stdin)
     else:
-        (given,) = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
-        predictions = iter([repl.predict(stepper, given, top, unknown)])
-    for prediction in predictions:
+        texts = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
+    for each in texts:
+        prediction = predict(stepper, each, top, unknown)
         if as_json:
-            print_json(prediction.to_json())
+            print_json({"text": each, **prediction.to_json()})
         else:
-            print("\n".join(prediction.lines(repl.bar_character())), flush=True)
+            print(prediction_table(prediction), flush=True)

@@ -27,7 +27,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.config import TrainConfig
 from charlm.data.corpus import load_corpus
-from charlm.inference.sample import Choice, start, stream
+from charlm.inference.generate import Sampling, generate
 from charlm.inference.stepper import Stepper
 from charlm.nn.layers import Variant
 from charlm.nn.model import CharModel
@@ -281,11 +281,7 @@ def _sampling(_: Runtime, rounds: int) -> Iterator[Row]:
         stock = _StockModel("lstm", hidden_size, num_layers)
 
         def sample(num_streams: int, stepper: Stepper = stepper) -> None:
-            begun = start(stepper, "")
-            for _ in stream(
-                stepper, *begun, length=CHARACTERS_SAMPLED, choice=Choice(0.7), seeds=list(range(num_streams))
-            ):
-                pass
+            generate(stepper, "", length=CHARACTERS_SAMPLED, sampling=Sampling(0.7), seeds=range(num_streams)).texts()
 
         @torch.no_grad()
         def sample_stock(model: _StockModel = stock) -> None:

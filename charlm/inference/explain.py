@@ -1,4 +1,4 @@
-"""A cell's equations and parameters, and one real step of a trained model with its numbers. Never imports torch."""
+"""A cell's equations and parameters, and one step of a trained model in numbers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Description:
 
     Attributes:
         cell: its name.
-        text: its equations, source, and what to know of them.
+        text: its equations, their source, and notes on them.
         notation: how to read the equations.
-        letters: how they call each gate.
-        parameters: how many each part of a model with such layers has.
+        letters: the letter of each gate in the equations, by the gate's name.
+        parameters: how many parameters each part of a model of this cell has.
     """
 
     cell: str
@@ -46,10 +46,10 @@ class Description:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the last layer, in numbers of its strongest unit: the one that puts out most.
+    """One step of the last layer, in the numbers of one unit: the one with the largest output.
 
     Attributes:
-        before: the text that had been read, by a backward model from its end.
+        before: the text that was read before this step; a backward model read it from its end.
         name: how to show the character that is read in this step.
         layer: which layer, from 1.
         unit: which of its units, from 0.
@@ -72,7 +72,7 @@ class Step:
 
 
 def cells() -> dict[str, str]:
-    """Return what there is: the name of each cell and its first line."""
+    """Return the name of each cell and the first line of its description."""
     return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
 
 
@@ -93,11 +93,11 @@ def describe(spec: ModelSpec) -> Description:
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and look into the last step; of both directions, that of the layers from the left.
+    """Let a model read a text, and return the last step; of a model of both sides, that of the layers from the left.
 
     Raises:
         UsageError: the text is empty.
-        UnknownCharacterError: it holds characters the model lacks, under `unknown="error"`.
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
     vocabulary: Vocabulary = model.vocabulary
     ids_T = vocabulary.encode(text, unknown)

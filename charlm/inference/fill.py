@@ -1,4 +1,4 @@
-"""Blanks in a text, filled by a model that reads from both sides. Works on model files; prints nothing."""
+"""Blanks in a text, filled by a model that reads from both sides."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
-from charlm.inference.predict import Ranking, rank
-from charlm.inference.stepper import Floats, Output, Stack
-from charlm.vocab import TextFilter, Vocabulary
+from charlm.inference.predict import Prediction, rank
+from charlm.inference.probabilities import Floats
+from charlm.inference.stepper import Output, Stack
+from charlm.vocab import Vocabulary
 
-# Blanks are guessed anew, each given the others' guesses, until none changes; where many are near each other they may
-# never settle.
+# The blanks are guessed again, each given the guesses of the others, until none changes. If many blanks are close
+# together, the guesses may never settle.
 MAX_ROUNDS = 10
 
 
@@ -25,14 +26,14 @@ class Filling:
     """A text with its blanks filled.
 
     Attributes:
-        text: with a character in each blank: the likeliest given all others, but where guesses did not settle.
-        places: where the blanks are in the text as it was read, in symbols from 0.
-        blanks: what may stand in each, given what the text has in all others.
+        text: the text with a character in each blank: the most probable given all others, if the guesses settled.
+        places: where the blanks are in the text as the model reads it, in symbols from 0.
+        blanks: what may stand in each blank, given what the text has in all others.
     """
 
     text: str
     places: list[int]
-    blanks: list[Ranking]
+    blanks: list[Prediction]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -41,10 +42,12 @@ class Filling:
 
 
 class Filler:
-    """A model of both directions, asked what stands at some places of a text.
+    """A model that reads from both sides and predicts what stands between.
 
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
+        left: the layers that read from left to right.
+        right: the layers that read from right to left.
 
     Raises:
         UsageError: the model reads in one direction only.
@@ -57,35 +60,37 @@ class Filler:
                 "`charlm train --set model.direction=both` makes one that does",
             )
         self.vocabulary: Vocabulary = model.vocabulary
-        self._left, self._right = Stack(model), Stack(model, "backward_layers")
+        self.left, self.right = Stack(model), Stack(model, "backward_layers")
         self._output = Output(model)
 
     def fill(self, parts: Sequence[str], top: int, unknown: str = "error") -> Filling:
         """Fill the blanks between the parts of a text.
 
         Args:
-            parts: what stands before, between and after the blanks; two at least, any of them empty.
-            top: how many characters to rank for each.
-            unknown: what to do about characters the model lacks.
+            parts: the text before, between and after the blanks; at least two parts, any of them may be empty.
+            top: how many characters to list for each blank.
+            unknown: what to do about characters the model lacks: `error`, `skip`, or `replace=C`.
 
         Raises:
-            UnknownCharacterError: the text holds such, under `unknown="error"`.
+            UsageError: `top` is less than 1.
+            UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
         """
         known: list[NDArray[Any]] = []
         position = 0
         for part in parts:
             known.append(self.vocabulary.encode(part, unknown, position))
-            position += len(TextFilter(self.vocabulary.filter)(part)) + 1
+            # Where a character is unknown under `error`, each one before it has become one id.
+            position += len(known[-1]) + 1
         guesses: list[int | None] = [None] * (len(parts) - 1)
         for _ in range(MAX_ROUNDS):
             before = list(guesses)
-            # From the right with the guesses so far, and then from the left, each guess read as soon as it is made.
+            # From the right with the guesses so far; then from the left, where each new guess is read at once.
             right = self._seen_from_the_right(known, before)
             logits = self._guess(known, guesses, right)
             if guesses == before:
                 break
         else:
-            # They do not settle: each is ranked given the others as they are shown.
+            # They do not settle: each blank is ranked given the guesses that are shown for the others.
             right = self._seen_from_the_right(known, guesses)
             logits = self._guess(known, guesses, right, are_final=True)
         chosen = [guess for guess in guesses if guess is not None]
@@ -96,13 +101,13 @@ class Filler:
         return Filling(self.vocabulary.decode(ids.astype(np.int64)), lengths.tolist(), ranked)
 
     def _seen_from_the_right(self, known: Sequence[NDArray[Any]], guesses: Sequence[int | None]) -> list[Floats]:
-        """Return for each blank what the layers from right to left make of all that follows it."""
+        """Return for each blank the output of the layers from right to left after all that follows the blank."""
         seen: list[Floats] = []
-        state = self._right.step(self._edge, self._right.start(1))
+        state = self.right.step(self.edge, self.right.start(1))
         for part, guess in zip(reversed(known[1:]), reversed(guesses), strict=True):
-            state = self._right.read(part[::-1], state)
+            state = self.right.read(part[::-1], state)
             seen.append(state[-1][0])
-            state = self._right.read([] if guess is None else [guess], state)
+            state = self.right.read([] if guess is None else [guess], state)
         return seen[::-1]
 
     def _guess(
@@ -114,16 +119,38 @@ class Filler:
     ) -> list[Floats]:
         """Go through the text from the left, guess at each blank unless guesses are final, and return the logits."""
         logits: list[Floats] = []
-        state = self._left.step(self._edge, self._left.start(1))
+        state = self.left.step(self.edge, self.left.start(1))
         for index, part in enumerate(known[:-1]):
-            state = self._left.read(part, state)
-            logits.append(self._output(np.concatenate([state[-1][0], right[index]], axis=1))[0])
+            state = self.left.read(part, state)
+            logits.append(self.logits(state[-1][0], right[index])[0])
             guess = guesses[index]
             if guess is None or not are_final:
                 guess = guesses[index] = int(logits[-1].argmax())
-            state = self._left.read([guess], state)
+            state = self.left.read([guess], state)
         return logits
 
+    def logits(self, left_BH: Floats, right_BH: Floats) -> Floats:
+        """Return the logits of what stands between, from the outputs of both stacks; shape (B, V)."""
+        return self._output(np.concatenate([left_BH, right_BH], axis=1))
+
     @property
-    def _edge(self) -> NDArray[np.int64]:
+    def edge(self) -> NDArray[np.int64]:
+        """The id of the start and the end of a text, in one stream."""
         return np.array([len(self.vocabulary)])
+
+
+def split_at_blanks(text: str, blank: str) -> list[str]:
+    """Split a text at each blank.
+
+    Args:
+        text: the text.
+        blank: the character that stands for a character that is not known.
+
+    Raises:
+        UsageError: the blank is not one character, or the text has none.
+    """
+    if len(blank) != 1:
+        raise UsageError(f"`{blank}` is not one character", "`--blank` names what stands for one unknown character")
+    if blank not in text:
+        raise UsageError(f"there is no blank in this text, no `{blank}`", "`--blank` names another character for it")
+    return text.split(blank)

@@ -1,28 +1,27 @@
-"""Characters in the order of how likely they are, with probabilities, as people and programs read them."""
+"""Which character may come next: the most probable ones with their probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from charlm.inference.sample import softmax
-from charlm.inference.stepper import Floats
+from charlm.errors import UsageError
+from charlm.inference.generate import read_prompt
+from charlm.inference.probabilities import Floats, softmax
+from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-
-BAR_WIDTH = 30
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One character that may stand somewhere.
+    """One character that may stand at a place.
 
     Attributes:
         character: the character itself; for a vocabulary of bytes the character of that number.
         name: how to show it.
-        probability: how likely it is.
+        probability: how probable it is.
     """
 
     character: str
@@ -31,12 +30,12 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """What may stand at one place.
+class Prediction:
+    """What may stand at one place of a text.
 
     Attributes:
-        candidates: the likeliest characters, likeliest first.
-        remaining_probability: what is left for all others.
+        candidates: the most probable characters, the most probable first.
+        remaining_probability: the probability of all others together.
         num_others: how many others there are.
         entropy_bits: how uncertain the model is, in bits.
     """
@@ -47,32 +46,37 @@ class Ranking:
     entropy_bits: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; how many others there are follows from the vocabulary."""
+        """Return it as plain values, without the number of others, which follows from the vocabulary."""
         values = asdict(self)
         del values["num_others"]
         return values
 
-    def lines(self, bar: str) -> Iterator[str]:
-        """Draw it: a line per candidate with a bar of `bar`, and one for all the rest."""
-        width = max([len(candidate.name) for candidate in self.candidates] + [len("others")])
-        largest = max(candidate.probability for candidate in self.candidates)
-        for candidate in self.candidates:
-            length = round(BAR_WIDTH * candidate.probability / largest)
-            yield f"{candidate.name:<{width}} {candidate.probability:7.2%}  {bar * length}".rstrip()
-        if self.num_others:
-            yield f"{'others':<{width}} {self.remaining_probability:7.2%}  {self.num_others} characters"
-        yield f"entropy {self.entropy_bits:.2f} bits"
+
+def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Prediction:
+    """Rank what may come after a text, or with a backward model before it.
+
+    Raises:
+        UsageError: `top` is less than 1.
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
+    """
+    logits_BV, _ = read_prompt(stepper, text, unknown)
+    return rank(stepper.vocabulary, logits_BV[0], top)
 
 
-def rank(vocabulary: Vocabulary, logits_V: Floats, top: int) -> Ranking:
-    """Rank all symbols by their logits, and keep the first `top` with their probabilities."""
+def rank(vocabulary: Vocabulary, logits_V: Floats, top: int) -> Prediction:
+    """Rank all symbols by their logits, and keep the first `top` with their probabilities.
+
+    Raises:
+        UsageError: `top` is less than 1.
+    """
+    if top < 1:
+        raise UsageError(f"the number of characters to list must be at least 1, not {top}")
     p_V = softmax(logits_V)
     order_V = np.argsort(-p_V, kind="stable")
-    ids = order_V[:top]
-    return Ranking(
-        candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in ids],
+    return Prediction(
+        candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in order_V[:top]],
         remaining_probability=float(p_V[order_V[top:]].sum()),
         num_others=max(0, len(vocabulary) - top),
-        # Not -0.0 where it is certain.
+        # 0.0 instead of -0.0 where the model is certain.
         entropy_bits=max(0.0, float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum())),
     )

@@ -1,4 +1,4 @@
-"""The model one character at a time, in NumPy. Reads what training wrote; never imports torch."""
+"""A trained model that reads one character at a time, in NumPy."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
+from charlm.inference.probabilities import Floats
 from charlm.machine import usable_cores
-from charlm.vocab import Ids, Vocabulary
+from charlm.vocab import Vocabulary
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-Floats = NDArray[np.floating[Any]]
-# For each layer the parts of its state, each (B, H). Nothing writes into a state: keeping one is remembering it.
+# For each layer the parts of its state, each (B, H). No step changes a state, so that keeping one needs no copy.
 StepperState = tuple[tuple[Floats, ...], ...]
 
 # 256 rows of 512 floats are 512 KiB, which fits a second-level cache.
 ROWS_PER_BLOCK = 256
-# With fewer, handing them out costs more than a second core saves.
+# With fewer streams, distributing them costs more than a second core saves.
 MIN_STREAMS_PER_THREAD = 16
-# BLAS takes several rows at once and sums what is left over in another order. Where there is nothing left over,
-# neither the number of its threads nor the blocks above change a bit.
+# BLAS takes several rows at once, and sums the rows that are left over in another order. With a multiple of 64 rows no
+# row is left over, and neither the number of its threads nor the blocks above change a bit.
 ROWS_TOGETHER = 64
 
 
@@ -37,8 +37,8 @@ class Stack:
 
     Args:
         model: its weights and sizes.
-        name: of the layers: `layers` read from left to right, `backward_layers` of a model of both directions from
-            right to left.
+        name: which stack of the model: `layers` reads from left to right; `backward_layers`, of a model that sees both
+            sides, reads from right to left.
     """
 
     def __init__(self, model: ModelFile, name: str = "layers") -> None:
@@ -48,7 +48,7 @@ class Stack:
             {weight: weights[f"{name}.{layer}.{weight}"] for weight in self.cell.weight_shapes(1, 1)}
             for layer in range(num_layers)
         ]
-        # The first layer's input is one of V + 1 symbols: what each adds to the gates is known beforehand.
+        # The first layer's input is one of V + 1 symbols: what each of them adds to the gates is computed once, here.
         first = layers[0]["weight_ih_l0"].T
         table_VG = weights["embedding.weight"] @ first if spec.embedding_size else first
         self._table_VG = np.ascontiguousarray(table_VG + layers[0]["bias_ih_l0"])
@@ -56,7 +56,7 @@ class Stack:
         self._recurrents = [_recurrent(self.cell, layer) for layer in layers]
         start_PLH = np.zeros((len(self.cell.state), num_layers, spec.hidden_size), self._table_VG.dtype)
         if "initial_state" in weights:
-            # Those of the layers from right to left come after the others.
+            # The states of the layers that read from right to left come after the others.
             start_PLH = weights["initial_state"][:, slice(num_layers, None) if name != "layers" else slice(num_layers)]
         self._start = [tuple(part_LH[layer] for part_LH in start_PLH) for layer in range(num_layers)]
 
@@ -65,7 +65,7 @@ class Stack:
         return tuple(tuple(np.repeat(part_H[None], num_streams, axis=0) for part_H in layer) for layer in self._start)
 
     def step(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
-        """Read one character in each stream; what the last layer puts out is the first part of its new state."""
+        """Read one character in each stream; the output of the last layer is the first part of its new state."""
         return self.look(ids_B, state)[0]
 
     def read(self, ids_T: Iterable[int], state: StepperState) -> StepperState:
@@ -74,10 +74,10 @@ class Stack:
             state = self.step(np.array([index]), state)
         return state
 
-    # A stranger's weights may be so large that a state without bounds overflows; what asks for logits refuses them.
+    # The weights of an untrusted file may be so large that a state overflows. Whoever uses the logits refuses them.
     @np.errstate(over="ignore", invalid="ignore")
     def look(self, ids_B: NDArray[Any], state: StepperState) -> tuple[StepperState, list[Gates]]:
-        """Read one character in each stream, and return also the gates of each layer by name."""
+        """Read one character in each stream, and also return the gates of each layer by name."""
         x_BG = self._table_VG[ids_B]
         new_state: list[tuple[Floats, ...]] = []
         gates: list[Gates] = []
@@ -91,7 +91,7 @@ class Stack:
 
 
 class Output:
-    """What the last layers put out, to logits."""
+    """The linear layer from the output of the last recurrent layers to logits."""
 
     def __init__(self, model: ModelFile) -> None:
         self._weight_PI, self._bias_V = _padded(model.weights["output.weight"]), model.weights["output.bias"]
@@ -108,16 +108,16 @@ class Stepper:
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
         stack: its recurrent layers.
-        is_backward: whether it reads texts from their end: what comes next is what stands before.
+        is_backward: whether it reads texts from their end and predicts what stands before.
 
     Raises:
-        UsageError: the model reads in both directions, and cannot be asked for one step.
+        UsageError: the model reads from both sides, and cannot predict from one of them.
     """
 
     def __init__(self, model: ModelFile) -> None:
         if model.spec.sees_both_sides:
             raise UsageError(
-                "this model reads from both sides and cannot go on with a text", "`charlm fill` asks it for blanks"
+                "this model reads from both sides and cannot continue a text", "`charlm fill` asks it for blanks"
             )
         self.vocabulary: Vocabulary = model.vocabulary
         self.is_backward = model.spec.is_backward
@@ -125,7 +125,7 @@ class Stepper:
         self._output = Output(model)
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
-        """Begin texts: return what the model expects first and its state, before any character."""
+        """Read the start of a text in each stream: return the logits of the first character, and the state."""
         return self.step(np.full(num_streams, len(self.vocabulary)), self.stack.start(num_streams))
 
     def step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
@@ -133,7 +133,7 @@ class Stepper:
 
         Args:
             ids_B: shape (B,); the id V, one past the last symbol, is the start of a text.
-            state: what `start` or `step` returned; it is not changed.
+            state: as `start` or `step` returned it; it is not changed.
 
         Returns:
             logits_BV: what comes next, shape (B, V), float32; and the new state.
@@ -141,7 +141,7 @@ class Stepper:
         if len(ids_B) < 2 * MIN_STREAMS_PER_THREAD or usable_cores() < 2:
             return self._step(ids_B, state)
         num_parts = min(usable_cores(), len(ids_B) // MIN_STREAMS_PER_THREAD)
-        # No stream needs another: each core takes some of them, and NumPy lets them run side by side.
+        # The streams do not depend on one another: each core takes some of them, and NumPy releases the GIL.
         ends = [len(ids_B) * index // num_parts for index in range(num_parts + 1)]
         shares = [slice(*pair) for pair in itertools.pairwise(ends)]
         states = [tuple(tuple(part[share] for part in layer) for layer in state) for share in shares]
@@ -151,25 +151,38 @@ class Stepper:
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         state = self.stack.step(ids_B, state)
-        return self._output(state[-1][0]), state
+        return self.logits(state), state
 
-    def read(self, ids_T: Ids, logits_BV: Floats, state: StepperState) -> tuple[Floats, StepperState]:
-        """Read T characters in every stream; with none, return what came in."""
-        for index in ids_T:
-            logits_BV, state = self.step(np.full(len(logits_BV), index), state)
-        return logits_BV, state
+    def logits(self, state: StepperState) -> Floats:
+        """Return the logits of what comes next in a state, shape (B, V)."""
+        return self._output(state[-1][0])
+
+    def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
+        """Read T characters of one text, and compute the logits of what comes after the last of them only.
+
+        Args:
+            ids_T: the characters.
+            state: the state before them; without one, the start of a text is read first.
+
+        Returns:
+            logits_BV: what comes next, shape (1, V), float32; and the new state.
+        """
+        if state is None:
+            ids_T, state = itertools.chain([len(self.vocabulary)], ids_T), self.stack.start(1)
+        state = self.stack.read(ids_T, state)
+        return self.logits(state), state
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    # Loaded only for many streams at once: the first character of one need not wait for it.
+    # Imported here because one stream does not need it: its first character comes sooner.
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(usable_cores(), "stepper")
 
 
 def _recurrent(cell: Cell, weights: Arrays) -> Recurrent:
-    """Return what the state of a layer is multiplied with, one product for each group of gates."""
+    """Return the products of a layer with its state, one for each group of gates."""
     ends = np.cumsum((0, *cell.products)) * (len(weights["bias_ih_l0"]) // len(cell.gates))
     rows = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
     products = [
@@ -190,13 +203,13 @@ def _padded(weight_OI: Floats) -> Floats:
 def _linear(x_BI: Floats, weight_PI: Floats, bias_O: Floats) -> Floats:
     """Compute W x + b for each stream, bit for bit the same whatever the number of streams.
 
-    One stream is a matrix times a vector, which reads the weights once. Many streams are done as that
-    many such products, over rows few enough to stay in the cache, not as one product of matrices, which would round
-    differently and let a text depend on its company.
+    For one stream this is a matrix times a vector, which reads the weights once. For many streams it is as many such
+    products, over few enough rows to stay in the cache. One product of two matrices would round differently, and a
+    text would depend on the others beside it.
 
     Args:
         x_BI: shape (B, I).
-        weight_PI: `_padded`, its first O rows meant.
+        weight_PI: as `_padded` returned it; its first O rows count.
         bias_O: shape (O,).
     """
     num_rows, num_outputs = len(weight_PI), len(bias_O)

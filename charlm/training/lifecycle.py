@@ -23,8 +23,8 @@ from charlm.data.holdout import split_ids
 from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
-from charlm.inference import sample as sampling
 from charlm.inference.fill import Filler
+from charlm.inference.generate import Sampling, draw_seed, generate
 from charlm.inference.stepper import Stepper
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
@@ -72,7 +72,7 @@ def rehearse(effective: Config) -> Rehearsal:
 def begin(effective: Config, out: Path | None) -> Iterator[Training]:
     """Set up a new run, write down its settings, and hold its folder."""
     if effective.seed is None:
-        effective = effective.model_copy(update={"seed": sampling.draw_seed()})
+        effective = effective.model_copy(update={"seed": draw_seed()})
     text = _load_text(effective)
     clock = Clock()
     effective, runtime, reason = fit_to_machine(effective, text)
@@ -326,15 +326,12 @@ def _show_sample(
     as_json: bool,
 ) -> None:
     stepper, seed = Stepper(file), training.config.seed or 0
-    choice = sampling.Choice(temperature)
-    pieces = sampling.stream(stepper, *sampling.start(stepper, ""), length=length, choice=choice, seeds=[seed])
-    if as_json or stepper.is_backward:
-        pieces = enumerate(sampling.joined(stepper, pieces, "", 1))
+    generation = generate(stepper, "", length=length, sampling=Sampling(temperature), seeds=[seed])
     if as_json:
-        print_json({**figures, "sample": dict(pieces)[0], "seed": seed})
+        print_json({**figures, "sample": generation.texts()[0], "seed": seed})
         return
     say(f"it writes, at temperature {temperature}:\n")
-    write_texts(pieces, "", [seed])
+    write_texts(generation.in_reading_order(), "", [seed])
 
 
 def _show_filling(training: Training, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:

@@ -22,7 +22,7 @@ from charlm.cli.app import app
 from charlm.data import sources
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError
-from charlm.inference.sample import softmax
+from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 from tests.adversarial.test_hostile import TINY
@@ -258,7 +258,7 @@ def test_any_prompt_comes_back_in_json(make_model: Callable[..., ModelFile], pro
         assert sample["text"][: len(prompt)] == prompt
         predicted = answer("predict-next", prompt, "-m", f"{name}.safetensors", "--json")
         stepper = Stepper(load_checkpoint(Path(f"{name}.safetensors")))
-        logits_BV, _ = stepper.read(np.array(ids[name], dtype=np.uint8), *stepper.start())
+        logits_BV, _ = stepper.read(ids[name])
         assert predicted["text"] == prompt
         assert predicted["candidates"][0]["probability"] == pytest.approx(softmax(logits_BV).max())
 

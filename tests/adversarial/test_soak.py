@@ -61,16 +61,16 @@ tell()
 
 # As many texts of as many characters as asked for, warm after a twentieth.
 SAMPLES = """
-from charlm.inference import sample
+from charlm.inference.generate import Sampling, generate
 from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 
 num_texts, length = map(int, sys.argv[1:])
 stepper = Stepper(load_checkpoint(Path("model.safetensors")))
 counts = [0] * num_texts
-pieces = sample.stream(
-    stepper, *sample.start(stepper, "the "), length=length, choice=sample.Choice(0.7, top_k=20, top_p=0.95),
-    seeds=list(range(num_texts)), stop=["never"], lines=10**9,
+pieces = generate(
+    stepper, "the ", length=length, sampling=Sampling(0.7, top_k=20, top_p=0.95), seeds=range(num_texts),
+    stop=["never"], lines=10**9,
 )
 for index, grown in pieces:
     counts[index] += len(grown)
@@ -85,9 +85,10 @@ TYPES = """
 import random
 from charlm.cli import repl
 from charlm.checkpoint import load_checkpoint
+from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 
-reader, keys = repl.Reader(Stepper(load_checkpoint(Path("model.safetensors")))), random.Random(1)
+reader, keys = IncrementalReader(Stepper(load_checkpoint(Path("model.safetensors")))), random.Random(1)
 text = before_cursor = ghost = ""
 counts = {"accepted": 0, "deleted": 0, "lines": 0}
 
@@ -104,7 +105,7 @@ for number in range(12_000):
     if key < 0.02 or len(text) > 200:
         counts["lines"] += 1
         reader.read(text)
-        list(reader.predict(10).lines("#"))
+        repl.prediction_table(reader.predict(10))
         text = before_cursor = ""
     elif key < 0.06 and ghost and before_cursor == text:
         counts["accepted"] += 1
@@ -134,6 +135,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from charlm.cli import repl
 from charlm.checkpoint import load_checkpoint
+from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 
 lines = 0
@@ -141,7 +143,7 @@ lines = 0
 def show(reader, top):
     global lines
     lines += 1
-    "".join(reader.predict(top).lines("#"))
+    repl.prediction_table(reader.predict(top))
     if lines >= 60 and lines % 20 == 0:
         note()
     keys.send_text(line() if lines < 400 else "exit\\r")
@@ -154,7 +156,7 @@ repl.show, print_ = show, print
 repl.print = lambda *_: None
 with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
     keys.send_text(line())
-    repl.converse(repl.Reader(Stepper(load_checkpoint(Path("model.safetensors")))), 10)
+    repl.converse(IncrementalReader(Stepper(load_checkpoint(Path("model.safetensors")))), 10)
 assert lines == 400
 tell(lines=lines)
 """
@@ -163,9 +165,10 @@ tell(lines=lines)
 LONG_LINES = """
 from charlm.cli import repl
 from charlm.checkpoint import load_checkpoint
+from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 
-reader = repl.Reader(Stepper(load_checkpoint(Path("model.safetensors"))))
+reader = IncrementalReader(Stepper(load_checkpoint(Path("model.safetensors"))))
 reader.read("the ")
 note()
 for _ in range(5):

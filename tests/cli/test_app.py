@@ -167,9 +167,17 @@ def test_what_comes_next_is_ranked(model: str) -> None:
 
 
 def test_without_a_terminal_predict_next_answers_each_line(model: str) -> None:
-    """One JSON object a line."""
-    result = call("predict-next", "-m", model, "--json", stdin="ab\nba\n")
-    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["ab", "ba"]
+    """One JSON object a line; line ends are not part of the text, whatever system wrote them."""
+    result = call("predict-next", "-m", model, "--json", stdin="ab\r\n\nba\n")
+    assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["ab", "", "ba"]
+
+
+@pytest.mark.parametrize("option", [["--top-p", "0"], ["--stop", ""], ["--top-k", "0"]])
+def test_sample_refuses_an_option_before_it_loads_a_model(option: list[str]) -> None:
+    """There is no model in this folder; the option is what is refused."""
+    result = call("sample", "-", *option)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "run" not in result.stderr
 
 
 def test_on_a_terminal_predict_next_is_a_prompt(model: str) -> None:

@@ -14,7 +14,7 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.evaluate import evaluate, evaluate_dynamically, evaluate_sample, reading_that_fits
-from charlm.inference.sample import softmax
+from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 

@@ -17,10 +17,10 @@ from safetensors.numpy import save as save_arrays
 from typer.testing import Result
 
 from charlm.checkpoint import Arrays, load_checkpoint
-from charlm.cli.repl import predict
 from charlm.errors import CharlmError
 from charlm.evaluation.evaluate import evaluate
-from charlm.inference.sample import Choice, start, stream
+from charlm.inference.generate import Sampling, generate
+from charlm.inference.predict import predict
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
@@ -137,9 +137,9 @@ def works(path: Path) -> bool:
     try:
         model = load_checkpoint(path)
         stepper = Stepper(model)
-        pieces = stream(stepper, *start(stepper, ""), length=4, choice=Choice(0.7), seeds=[0, 1])
+        pieces = generate(stepper, "", length=4, sampling=Sampling(0.7), seeds=[0, 1])
         assert all(0 <= index <= 1 for index, _ in pieces)
-        entropy = predict(stepper, "", 3).ranking.entropy_bits
+        entropy = predict(stepper, "", 3).entropy_bits
         net = CharModel(model.spec)
         net.load_arrays(model.weights)
         some = np.arange(8, dtype=model.vocabulary.dtype) % len(model.vocabulary)

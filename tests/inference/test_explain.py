@@ -39,8 +39,8 @@ def directed(model: ModelFile, direction: str) -> ModelFile:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_there_is_an_equation_for_each_gate(make_model: Make, cell: str) -> None:
-    """And for each part of the state; the parameters of the Python function are no part of it."""
+def test_each_gate_has_an_equation(make_model: Make, cell: str) -> None:
+    """So has each part of the state; the arguments of the Python function are not shown."""
     text = describe(ModelSpec(cell, 5, 4, 3, 1)).text
     gates = take_step(make_model(cell), "abc").gates
     assert tuple(gates) == CELLS[cell].gates
@@ -55,8 +55,8 @@ def test_there_is_an_equation_for_each_gate(make_model: Make, cell: str) -> None
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_parameters_are_as_many_as_torch_has(cell: str, sizes: tuple[int, int, int, int]) -> None:
-    """In each part and in all, also of both directions and with a learned beginning."""
+def test_explain_counts_as_many_parameters_as_torch(cell: str, sizes: tuple[int, int, int, int]) -> None:
+    """In each part and in all; for models of both sides and with a learned initial state too."""
     embedding, hidden, layers, symbols = sizes
     settings = {"cell": cell, "embedding_size": embedding, "hidden_size": hidden, "num_layers": layers}
     for others in ({}, {"direction": "backward"}, {"direction": "both", "initial_state": "learned"}):
@@ -106,8 +106,8 @@ def assert_state_follows(cell: str, step: Step) -> None:
 @pytest.mark.parametrize("text", ["a", "ab", "had a bad cab\n"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_the_numbers_satisfy_the_equations(make_model: Make, cell: str, num_layers: int, text: str) -> None:
-    """The new state is what gates and old state make, which is the state after all before the last character."""
+def test_the_numbers_of_a_step_satisfy_the_equations(make_model: Make, cell: str, num_layers: int, text: str) -> None:
+    """The new state follows from the gates and from the state after all characters but the last."""
     model = make_model(cell, num_layers)
     step = take_step(model, text)
     assert_state_follows(cell, step)
@@ -120,8 +120,8 @@ def test_the_numbers_satisfy_the_equations(make_model: Make, cell: str, num_laye
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_the_unit_is_the_one_that_puts_out_most(make_model: Make, cell: str) -> None:
-    """Of either sign, and the gates are made of the weights of that very unit: a first step by hand."""
+def test_the_unit_shown_has_the_largest_output(make_model: Make, cell: str) -> None:
+    """Its sign does not matter; a first step by hand gives the gates of the same unit."""
     for seed in range(8):
         model = make_model(cell, seed=seed)
         step = take_step(model, "cab")
@@ -144,7 +144,7 @@ def test_the_unit_is_the_one_that_puts_out_most(make_model: Make, cell: str) -> 
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_a_backward_model_reads_from_the_end(make_model: Make, cell: str) -> None:
+def test_explain_reads_a_text_backward_with_a_backward_model(make_model: Make, cell: str) -> None:
     """Its last step reads the first character: the same step as of the reversed text from the left."""
     model = make_model(cell, 2)
     found = take_step(directed(model, "backward"), "had")
@@ -153,14 +153,14 @@ def test_a_backward_model_reads_from_the_end(make_model: Make, cell: str) -> Non
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_of_both_directions_the_layers_from_the_left_are_shown(make_model: Make, cell: str) -> None:
-    """As if there were no others."""
+def test_explain_shows_the_left_layers_of_a_model_of_both_sides(make_model: Make, cell: str) -> None:
+    """The step is that of a model without the right layers."""
     model = make_model(cell, 2)
     assert take_step(directed(model, "both"), "had") == take_step(model, "had")
 
 
-def test_what_was_read_is_told_as_it_was_read(make_model: Make) -> None:
-    """What is left out is not in it, what is replaced is in it as its replacement."""
+def test_a_step_reports_the_text_as_it_was_read(make_model: Make) -> None:
+    """A skipped character is not in it; a replaced one is there as its replacement."""
     model = make_model()
     assert take_step(model, "aZbZ", "skip") == take_step(model, "ab")
     assert take_step(model, "aZbZ", "replace=c") == take_step(model, "acbc")
@@ -168,8 +168,8 @@ def test_what_was_read_is_told_as_it_was_read(make_model: Make) -> None:
     assert take_step(backward, "ZaZb", "skip") == take_step(backward, "ab")
 
 
-def test_a_byte_comes_after_the_bytes_before_it(make_model: Make) -> None:
-    """In the middle of a character too: what was read of it counts, as a mark."""
+def test_a_step_of_bytes_reports_the_bytes_before(make_model: Make) -> None:
+    """The bytes of an unfinished character are shown as a mark."""
     model = replace(make_model(symbols=BYTES), vocabulary=Vocabulary.of_bytes())
     assert take_step(model, "狐a").before == "狐"
     step = take_step(model, "aé")
@@ -178,8 +178,8 @@ def test_a_byte_comes_after_the_bytes_before_it(make_model: Make) -> None:
     assert (step.before, step.name) == ("\ufffda", "byte 0xc3")
 
 
-def test_letters_are_read_as_the_model_reads_them(make_model: Make) -> None:
-    """In lower case, one space for the rest; the command says so."""
+def test_explain_reads_letters_through_the_filter(make_model: Make) -> None:
+    """Letters become lower case and all else one space; the command says so."""
     model = replace(make_model(symbols=" abcdefgh"), vocabulary=Vocabulary("characters", " abcdefgh", "letters"))
     assert take_step(model, "A--B, C") == take_step(model, "a b c")
     assert take_step(model, "A, ").name == "space"
@@ -188,8 +188,8 @@ def test_letters_are_read_as_the_model_reads_them(make_model: Make) -> None:
     assert "'a b'" in result.stderr
 
 
-def test_nothing_to_read_is_refused(make_model: Make) -> None:
-    """Empty, or empty after what it lacks is left out; what it lacks is named."""
+def test_explain_refuses_an_empty_text(make_model: Make) -> None:
+    """So it does where nothing is left after unknown characters are skipped; otherwise it names them."""
     model = make_model()
     for text, unknown in (("", "error"), ("ZZ", "skip")):
         with pytest.raises(UsageError, match="no character"):
@@ -201,8 +201,8 @@ def test_nothing_to_read_is_refused(make_model: Make) -> None:
 # The command
 
 
-def test_without_a_cell_all_are_listed() -> None:
-    """A line for each, the same for programs."""
+def test_explain_without_a_cell_lists_all() -> None:
+    """One line for each; JSON has the same."""
     lines = call("explain").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(CELLS)
     assert answer("explain", "--json") == cells()
@@ -210,8 +210,8 @@ def test_without_a_cell_all_are_listed() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
-    """As text and as JSON, by default of the sizes that training takes by default."""
+def test_explain_shows_a_cell_with_its_parameters(cell: str) -> None:
+    """As text and as JSON; the default sizes are those of training."""
     values = answer("explain", cell, "--json")
     assert values.keys() == {"cell", "text", "notation", "letters", "parameters", "step"}
     assert tuple(values["letters"]) == CELLS[cell].gates
@@ -224,8 +224,8 @@ def test_a_cell_is_shown_with_its_parameters(cell: str) -> None:
     assert f"{values['parameters']['all']:,}" in shown
 
 
-def test_sizes_are_taken() -> None:
-    """Each of them."""
+def test_explain_takes_sizes() -> None:
+    """Each size changes the number of parameters."""
     sizes = ["--hidden-size", "8", "--embedding-size", "0", "--layers", "2", "--symbols", "9"]
     module = CharModel(ModelSpec("gru", 9, 0, 8, 2))
     found = answer("explain", "gru", *sizes, "--json")["parameters"]
@@ -234,8 +234,8 @@ def test_sizes_are_taken() -> None:
         assert call("explain", "gru", option, value).exit_code == 2
 
 
-def test_a_model_is_shown_with_a_step(model: str, make_model: Make) -> None:
-    """Its own cell and sizes, and the step as `take_step` has it."""
+def test_explain_shows_a_model_with_a_step(model: str, make_model: Make) -> None:
+    """It shows the model's own cell and sizes, and the step of `take_step`."""
     values = answer("explain", "--model", model, "--text", "had", "--json")
     assert values["step"] == take_step(make_model(), "had").to_json()
     assert values["parameters"]["all"] == sum(array.size for array in make_model().weights.values())
@@ -247,8 +247,8 @@ def test_a_model_is_shown_with_a_step(model: str, make_model: Make) -> None:
     assert f"forget f = {values['step']['gates']['forget']:+.6f}" in shown
 
 
-def test_sizes_do_not_go_with_a_model(model: str) -> None:
-    """The model has its own: what is asked for is refused, or it is what is shown."""
+def test_explain_refuses_sizes_beside_a_model(model: str) -> None:
+    """A model has its own sizes; another cell than the model's is refused too."""
     result = call("explain", "--model", model, "--hidden-size", "99", "--json")
     assert result.exit_code == 2 or result.stderr
 
@@ -267,8 +267,8 @@ def test_sizes_do_not_go_with_a_model(model: str) -> None:
         (["--text", "a"], 1, "there is no model here"),
     ],
 )
-def test_mistakes_are_told_in_one_line(model: str, arguments: list[str], code: int, said: str) -> None:
-    """And a hint, never a traceback."""
+def test_explain_reports_mistakes_in_one_line(model: str, arguments: list[str], code: int, said: str) -> None:
+    """There is a hint and never a traceback."""
     result = call("explain", *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr

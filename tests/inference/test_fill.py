@@ -142,13 +142,13 @@ def test_one_blank_is_what_the_equations_say(cell: str, num_layers: int, place: 
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "minlstm"])
-def test_so_it_is_without_an_embedding(cell: str) -> None:
-    """One-hot inputs, in both stacks."""
+def test_one_blank_is_what_the_equations_say_of_one_hot_inputs(cell: str) -> None:
+    """Both stacks take one-hot inputs."""
     assert_filled_right(make(cell, 2, embedding_size=0, initial_state="learned"), "bad h", "gg\na")
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_is_scored_is_what_is_filled(cell: str) -> None:
+def test_the_score_of_a_text_is_that_of_its_blanks(cell: str) -> None:
     """The nats of a text are those of each of its characters made a blank in turn."""
     model = make(cell, 2, initial_state="learned", seed=2)
     text = "had a bad cab\nfade ha gag hedge\nbeach"
@@ -163,7 +163,7 @@ def test_what_is_scored_is_what_is_filled(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_of_several_blanks_is_ranked_by_the_answer_to_the_others(cell: str) -> None:
+def test_each_blank_is_ranked_given_what_the_others_show(cell: str) -> None:
     """Each ranking is that of the text shown with this one blank alone, adjacent blanks and edges included."""
     wrong = []
     for seed in range(12):
@@ -178,8 +178,8 @@ def test_each_of_several_blanks_is_ranked_by_the_answer_to_the_others(cell: str)
     assert not wrong
 
 
-def test_the_likeliest_is_what_stands_in_the_text() -> None:
-    """Where it settles, and with one blank it always does."""
+def test_a_blank_is_filled_with_the_most_probable_character() -> None:
+    """With one blank the guesses always settle."""
     for seed in range(20):
         filler = Filler(make(seed=seed))
         filling = filler.fill(["ab", "ca"], 3)
@@ -187,15 +187,15 @@ def test_the_likeliest_is_what_stands_in_the_text() -> None:
         assert len(filling.text) == 5
 
 
-def test_places_and_parts_are_kept() -> None:
-    """All that was given stands where it stood, whatever is put between."""
+def test_filling_keeps_places_and_parts() -> None:
+    """All given characters stay in their places."""
     filling = Filler(make()).fill(["", "a", "", "b c", ""], 2)
     assert filling.places == [0, 2, 3, 7]
     assert (filling.text[1], filling.text[4:7], len(filling.text)) == ("a", "b c", 8)
 
 
-def test_blanks_alone_are_a_text_too() -> None:
-    """Of several blanks and nothing else each gets a character."""
+def test_a_text_of_blanks_alone_is_filled() -> None:
+    """Each of several blanks gets a character where nothing else is given."""
     filling = Filler(make()).fill([""] * 5, 1)
     assert (len(filling.text), filling.places) == (4, [0, 1, 2, 3])
 
@@ -210,7 +210,7 @@ def test_a_blank_of_bytes_is_one_byte() -> None:
     assert filling.text == ("é".encode() + bytes([int(wanted.argmax())]) + "😀".encode()).decode("utf-8", "replace")
 
 
-def test_the_filter_leaves_blanks_alone() -> None:
+def test_the_filter_of_letters_leaves_blanks_alone() -> None:
     """A model of letters reads small letters and single spaces, and the mark of a blank as a blank."""
     Path("letters.txt").write_text("the fox, and the hare. " * 20)
     vocabulary = Vocabulary("characters", " abcdefgh", "letters")
@@ -223,22 +223,22 @@ def test_the_filter_leaves_blanks_alone() -> None:
     assert found_text == plain.to_json()
 
 
-def test_a_character_it_lacks_is_named_with_its_place() -> None:
-    """Counted in the text as it was given, blanks included."""
+def test_a_filler_names_an_unknown_character_and_its_place() -> None:
+    """The place is counted in the given text, blanks included."""
     filler = Filler(make())
     with pytest.raises(UnknownCharacterError, match=r"'Z' \(U\+005A\) at position 5$"):
         filler.fill(["ab", "c", "Z", "X"], 1)
 
 
-def test_of_a_model_of_letters_too() -> None:
-    """Counted in the text as it was given or in that as it is read, but not in a mixture of both."""
+def test_a_model_of_letters_names_a_character_it_lacks() -> None:
+    """The place is counted in the given or in the filtered text, not in a mixture of both."""
     filler = Filler(make(vocabulary=Vocabulary("characters", " abcdefgh", "letters")))
     with pytest.raises(UnknownCharacterError, match=r"'z' .* at filtered position (10|5)\b"):
         filler.fill(["a -- b", "-- z"], 1)
 
 
-def test_it_is_left_out_or_replaced_as_asked() -> None:
-    """The place of a blank is then that in the text as it was read."""
+def test_fill_skips_or_replaces_unknown_characters() -> None:
+    """The place of a blank is counted in the text as it was read."""
     filler = Filler(make())
     skipped, replaced = filler.fill(["aZb", "X"], 2, "skip"), filler.fill(["aZb", "X"], 2, "replace=c")
     assert skipped == filler.fill(["ab", ""], 2)
@@ -262,8 +262,8 @@ def refused(*arguments: str, code: int = 2, stdin: str | None = None) -> str:
     return result.stderr
 
 
-def test_the_command_prints_text_and_candidates(both: str) -> None:
-    """The filled text, and a line for each blank with its place."""
+def test_fill_prints_the_text_and_the_candidates(both: str) -> None:
+    """The filled text comes first, then a line for each blank with its place."""
     result = call("fill", "ab_c_", "--model", both, "--top", "3")
     lines = result.stdout.splitlines()
     values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
@@ -273,8 +273,8 @@ def test_the_command_prints_text_and_candidates(both: str) -> None:
     assert lines[-1].count("%") == 3
 
 
-def test_json_has_text_and_blanks(both: str) -> None:
-    """Each blank with place, candidates and what is left, so that the probabilities come to 1."""
+def test_fill_prints_text_and_blanks_as_json(both: str) -> None:
+    """Each blank has its place, candidates, and the remaining probability: the sum is 1."""
     values = answer("fill", "ab_c_", "--model", both, "--top", "3", "--json")
     assert values.keys() == {"text", "blanks"}
     assert [blank["place"] for blank in values["blanks"]] == [2, 4]
@@ -285,29 +285,29 @@ def test_json_has_text_and_blanks(both: str) -> None:
         assert sum(probabilities) + blank["remaining_probability"] == pytest.approx(1)
 
 
-def test_more_candidates_than_there_are_is_all(both: str) -> None:
-    """Nothing is left for others."""
+def test_fill_lists_at_most_all_characters(both: str) -> None:
+    """The remaining probability is 0."""
     (blank,) = answer("fill", "ab_", "--model", both, "--top", "999999", "--json")["blanks"]
     assert len(blank["candidates"]) == len(SYMBOLS)
     assert blank["remaining_probability"] == 0
 
 
-def test_standard_input_is_taken_as_it_is(both: str) -> None:
-    """With its last newline, and any mark."""
+def test_fill_reads_standard_input_as_it_is(both: str) -> None:
+    """Its last newline is kept, and any blank works."""
     from_stdin = answer("fill", "-", "--model", both, "--json", stdin="ab_c\n")
     assert from_stdin == answer("fill", "ab_c\n", "--model", both, "--json")
     assert from_stdin == answer("fill", "-", "--model", both, "--json", "--blank", "é", stdin="abéc\n")
     assert from_stdin["text"].endswith("c\n")
 
 
-def test_a_mark_may_be_one_of_the_symbols(both: str) -> None:
-    """Then it stands for a blank wherever it stands."""
+def test_a_blank_may_be_a_symbol_of_the_model(both: str) -> None:
+    """It then stands for a blank everywhere."""
     marked = answer("fill", "ab?c?", "--model", both, "--json", "--blank", "?")
     assert marked == answer("fill", "abhch", "--model", both, "--json", "--blank", "h")
 
 
 @pytest.mark.parametrize("mark", ["ab", "", "__", "e\u0301"])
-def test_a_mark_of_another_length_is_refused(both: str, mark: str) -> None:
+def test_a_blank_of_another_length_is_refused(both: str, mark: str) -> None:
     """One character stands for one character."""
     assert "is not one character" in refused("fill", "ab_c", "--model", both, "--blank", mark)
 
@@ -318,7 +318,7 @@ def test_a_text_without_a_blank_is_refused(both: str, text: str) -> None:
     assert "no blank" in refused("fill", text, "--model", both)
 
 
-def test_a_model_of_one_direction_is_refused(make_model: Callable[..., ModelFile]) -> None:
+def test_fill_refuses_a_model_of_one_direction(make_model: Callable[..., ModelFile]) -> None:
     """The hint says how to make one that can."""
     for direction in ("forward", "backward"):
         model = make_model()
@@ -333,20 +333,20 @@ def test_a_model_of_one_direction_is_refused(make_model: Callable[..., ModelFile
     "command",
     [["sample", "ab"], ["predict-next", "ab"], ["eval", "--window", "9"], ["eval", "--dynamic"], ["predict-next"]],
 )
-def test_a_model_of_both_sides_goes_on_with_no_text(both: str, command: list[str]) -> None:
-    """What asks for the next character is refused in one line."""
+def test_a_model_of_both_sides_continues_no_text(both: str, command: list[str]) -> None:
+    """Commands that ask for the next character are refused in one line."""
     assert refused(*command, "--model", both, stdin="") != ""
 
 
-def test_a_character_it_lacks_is_told_by_the_command(both: str) -> None:
-    """In one line, with the policies as a hint."""
+def test_fill_reports_a_character_the_model_lacks(both: str) -> None:
+    """The error is one line, with the policies as a hint."""
     assert "position 3" in refused("fill", "a_bZ", "--model", both, code=1)
     assert answer("fill", "a_bZ", "--model", both, "--json", "--unknown", "skip")["text"].endswith("b")
     assert "not a policy" in refused("fill", "a_bZ", "--model", both, "--unknown", "replace=")
 
 
-def test_numbers_that_overflow_make_no_trouble() -> None:
-    """A stranger's weights without bounds, in a cell without bounds: refused in one line, or JSON without NaN."""
+def test_fill_with_overflowing_weights_prints_no_nan() -> None:
+    """Huge weights in a cell without bounds: an error in one line, or JSON without NaN."""
     model = make("rnn-relu")
     wild = {name: np.full_like(array, 9e8) for name, array in model.arrays.items()}
     replace(model, arrays=wild).save(Path("wild.safetensors"))
@@ -362,7 +362,7 @@ def learned(name: str, text: str, **changes: Any) -> Any:
     return training
 
 
-def test_it_learns_what_only_the_right_side_knows() -> None:
+def test_a_model_of_both_sides_learns_from_the_right_side() -> None:
     """Random digits, each decided by the letter after it: for both sides certain, from the left 1 in 8."""
     random = np.random.default_rng(0)
     pairs = [f"{'01234567'[index]}{'abcdefgh'[index]}" for index in random.integers(8, size=2000)]
@@ -376,7 +376,7 @@ def test_it_learns_what_only_the_right_side_knows() -> None:
     assert Filler(both.snapshot()).fill(["3d5f", "g2c", "b"], 1).text == "3d5f6g2c1b"
 
 
-def test_what_is_hidden_is_not_seen() -> None:
+def test_a_model_of_both_sides_does_not_see_what_is_hidden() -> None:
     """On independent random characters that were held out it does no better than chance, though it sees all others."""
     random = np.random.default_rng(1)
     text = "".join("abcdefgh"[index] for index in random.integers(8, size=40_000))
@@ -388,7 +388,7 @@ def test_what_is_hidden_is_not_seen() -> None:
     assert scores.top1_accuracy < 1 / 8 + 0.025
 
 
-def test_training_ends_with_a_passage_that_it_fills() -> None:
+def test_training_of_both_sides_ends_with_a_filled_passage() -> None:
     """The passage with blanks and the passage filled are of one length, however short the text that was held out."""
     for size in (300, 130, 60):
         Path("short.txt").write_text(("the hare and the fox. " * 20)[:size])

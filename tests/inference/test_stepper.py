@@ -54,7 +54,7 @@ def test_a_stream_does_not_depend_on_its_company(
 
 
 @pytest.mark.parametrize("num_symbols", [917, 1378])
-def test_nor_where_the_products_are_shared_among_threads(
+def test_threads_of_the_products_change_no_bit_of_a_stream(
     make_model: Callable[..., ModelFile], num_symbols: int
 ) -> None:
     """At full size BLAS uses several threads, and the number of symbols fits no number of rows."""
@@ -63,10 +63,10 @@ def test_nor_where_the_products_are_shared_among_threads(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_nor_where_the_streams_are_shared_among_cores(
+def test_cores_that_share_the_streams_change_no_bit(
     make_model: Callable[..., ModelFile], cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty streams are dealt to as many cores as there are, here three, and none of them notices."""
+    """Forty streams are distributed over the cores, here three, and each stays bit for bit the same."""
     monkeypatch.setattr("charlm.inference.stepper.usable_cores", lambda: 3)
     monkeypatch.setattr("charlm.inference.stepper.MIN_STREAMS_PER_THREAD", 13)
     assert_company_does_not_matter(Stepper(make_model(cell, 2, SYMBOLS[300], 40)), num_streams=40)
@@ -87,8 +87,8 @@ def assert_company_does_not_matter(stepper: Stepper, num_streams: int = 9) -> No
             np.testing.assert_array_equal(logits_BV[0], together[step][stream])
 
 
-def test_a_state_that_was_kept_is_not_changed_by_later_steps(make_model: Callable[..., ModelFile]) -> None:
-    """Going on from a remembered state twice gives the same twice."""
+def test_a_kept_state_is_not_changed_by_later_steps(make_model: Callable[..., ModelFile]) -> None:
+    """Continuing from one state twice gives the same twice."""
     stepper = Stepper(make_model("lstm", 2))
     _, kept = stepper.start()
     once, _ = stepper.step(np.array([3]), kept)
@@ -97,14 +97,14 @@ def test_a_state_that_was_kept_is_not_changed_by_later_steps(make_model: Callabl
     np.testing.assert_array_equal(once, again)
 
 
-def test_everything_stays_in_float32(make_model: Callable[..., ModelFile]) -> None:
+def test_logits_and_states_stay_in_float32(make_model: Callable[..., ModelFile]) -> None:
     """No step doubles the width of a number, which would double what has to be read from memory."""
     logits_BV, state = Stepper(make_model("gru", 2)).start()
     assert {logits_BV.dtype, *(part.dtype for layer in state for part in layer)} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_looking_into_a_step_changes_nothing_of_it(make_model: Callable[..., ModelFile], cell: str) -> None:
+def test_the_gates_of_a_step_come_with_the_same_state(make_model: Callable[..., ModelFile], cell: str) -> None:
     """The state is that of `step` to the bit; each layer's gates come by name, one number for each stream and unit."""
     stack = Stack(make_model(cell, 2, hidden_size=24))
     state, ids_B = stack.start(3), np.array([2, 5, 2])
@@ -117,7 +117,7 @@ def test_looking_into_a_step_changes_nothing_of_it(make_model: Callable[..., Mod
         assert {gate.dtype for gate in gates[layer].values()} == {np.dtype(np.float32)}
 
 
-def test_a_learned_start_is_that_of_every_stream(make_model: Callable[..., ModelFile]) -> None:
+def test_a_learned_initial_state_is_that_of_every_stream(make_model: Callable[..., ModelFile]) -> None:
     """One row for each part of each layer's state, as often as there are streams."""
     file = make_model("lstm", 2, initial_state="learned")
     for layer, parts in enumerate(Stack(file).start(3)):
@@ -125,23 +125,23 @@ def test_a_learned_start_is_that_of_every_stream(make_model: Callable[..., Model
             np.testing.assert_array_equal(part_BH, np.tile(file.arrays["initial_state"][part, layer], (3, 1)))
 
 
-def test_a_model_that_reads_backward_steps_as_any_other_and_says_so(make_model: Callable[..., ModelFile]) -> None:
-    """The same weights compute the same; whoever asks has to know that what comes next stands before."""
+def test_a_backward_model_steps_as_a_forward_one(make_model: Callable[..., ModelFile]) -> None:
+    """The same weights compute the same; `is_backward` says that what comes next stands before."""
     steppers = [Stepper(make_model("gru", 2, direction=direction)) for direction in ("forward", "backward")]
     assert [stepper.is_backward for stepper in steppers] == [False, True]
     (one, _), (other, _) = (stepper.step(np.array([4]), stepper.start()[1]) for stepper in steppers)
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_model_of_both_directions_is_not_stepped(make_model: Callable[..., ModelFile]) -> None:
+def test_a_model_of_both_sides_makes_no_stepper(make_model: Callable[..., ModelFile]) -> None:
     """It needs what stands after a character; the refusal names the command that has it."""
     with pytest.raises(UsageError, match="both sides") as raised:
         Stepper(make_model("lstm", direction="both"))
     assert "charlm fill" in raised.value.hint
 
 
-def test_a_file_of_before_there_were_directions_reads_forward_from_zero(make_model: Callable[..., ModelFile]) -> None:
-    """What its settings do not say is what was the only way then."""
+def test_a_file_without_a_direction_reads_forward(make_model: Callable[..., ModelFile]) -> None:
+    """Files that are older than the settings of directions and initial states keep their meaning."""
     file = make_model("gru", 1)
     for name in ("direction", "initial_state", "initialiser"):
         del file.config["model"][name]

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from charlm.checkpoint import ModelFile
 from charlm.cli.live import TrainingDisplay
-from charlm.cli.repl import Reader, predict, toolbar_text
+from charlm.cli.repl import toolbar_text
 from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
-from charlm.inference.sample import Choice, joined, start, stream
+from charlm.inference.generate import Sampling, generate
+from charlm.inference.incremental import IncrementalReader
+from charlm.inference.predict import predict
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
@@ -44,12 +46,13 @@ def of_bytes(model: ModelFile) -> ModelFile:
     return replace(model, vocabulary=Vocabulary.of_bytes())
 
 
-def written(model: ModelFile, prompt: str, seeds: list[int], choice: Choice | None = None, **options: Any) -> list[str]:
+def written(
+    model: ModelFile, prompt: str, seeds: list[int], sampling: Sampling | None = None, **options: Any
+) -> list[str]:
     """Let a model write."""
     stepper = Stepper(model)
     options = {"length": 60} | options
-    pieces = stream(stepper, *start(stepper, prompt), choice=choice or Choice(), seeds=seeds, **options)
-    return joined(stepper, pieces, prompt, len(seeds))
+    return generate(stepper, prompt, sampling=sampling or Sampling(), seeds=seeds, **options).texts()
 
 
 @pytest.fixture
@@ -69,9 +72,9 @@ def pair(make_model: Make) -> tuple[str, str]:
 def test_it_writes_the_mirror_image(make_model: Make, cell: str, prompt: str) -> None:
     """The same weights, read from the left, write the reversed text after the reversed prompt with the same seed."""
     model = make_model(cell, 2)
-    for choice in (Choice(), Choice(0.0), Choice(1.3, top_k=4, top_p=0.9, min_p=0.05)):
-        texts = written(mirrored(model), prompt, [1, 2, 3], choice)
-        assert texts == [text[::-1] for text in written(model, prompt[::-1], [1, 2, 3], choice)]
+    for sampling in (Sampling(), Sampling(0.0), Sampling(1.3, top_k=4, top_p=0.9, min_p=0.05)):
+        texts = written(mirrored(model), prompt, [1, 2, 3], sampling)
+        assert texts == [text[::-1] for text in written(model, prompt[::-1], [1, 2, 3], sampling)]
         assert all(text.endswith(prompt) and len(text) == len(prompt) + 60 for text in texts)
 
 
@@ -178,7 +181,7 @@ def test_a_model_of_bytes_learns_characters_of_several() -> None:
     """Chinese and emoji, learned by heart from their end, are whole again when they are written."""
     snapshot = learned(MIXED * 40, "bytes")
     end = MIXED[-8:]
-    (text,) = written(snapshot, end, [0], Choice(0.0), length=len((MIXED * 2).encode()) - len(end.encode()))
+    (text,) = written(snapshot, end, [0], Sampling(0.0), length=len((MIXED * 2).encode()) - len(end.encode()))
     print(repr(text))
     assert text == MIXED * 2
 
@@ -204,12 +207,12 @@ def test_predictions_are_those_of_the_mirror_image(pair: tuple[str, str]) -> Non
 def test_a_line_that_is_edited_is_read_as_if_new(texts: list[str], make_model: Make) -> None:
     """Whatever was typed before, the ranking is that of the text as it now is."""
     stepper = Stepper(mirrored(make_model("gru")))
-    reader = Reader(stepper)
+    reader = IncrementalReader(stepper)
     for text in texts:
         reader.read(text)
         # A line of nothing but unknown characters is not an empty line: it begins no new one.
         if text:
-            assert reader.predict(5) == predict(stepper, text, 5, "skip").ranking
+            assert reader.predict(5) == predict(stepper, text, 5, "skip")
         assert set(reader.unknown_characters) == set(text) & {"Z", "é"}
         assert reader.continuation(10) == ""
         assert toolbar_text(reader)
@@ -218,10 +221,10 @@ def test_a_line_that_is_edited_is_read_as_if_new(texts: list[str], make_model: M
 def test_a_line_of_bytes_is_read_from_its_end(make_model: Make) -> None:
     """The bytes of each character too."""
     stepper = Stepper(mirrored(of_bytes(make_model(symbols=BYTES))))
-    reader = Reader(stepper)
+    reader = IncrementalReader(stepper)
     for text in ("é", "é狐", "\U0001f98aé狐", "\U0001f98a"):
         reader.read(text)
-        assert reader.predict(5) == predict(stepper, text, 5).ranking
+        assert reader.predict(5) == predict(stepper, text, 5)
 
 
 # What it learns
@@ -269,7 +272,7 @@ def test_it_recites_its_text_from_the_end() -> None:
     """From the last words on, what it writes before them is what stood there."""
     text = "the cat sat on the mat and the dog sat on the log, said the frog. "
     snapshot = learned(text * 30, "characters")
-    (recited,) = written(snapshot, "said the frog. ", [0], Choice(0.0), length=2 * len(text) - 15)
+    (recited,) = written(snapshot, "said the frog. ", [0], Sampling(0.0), length=2 * len(text) - 15)
     assert recited == text * 2
 
 

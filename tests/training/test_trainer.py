@@ -151,7 +151,7 @@ def test_records_carry_what_a_plot_needs() -> None:
 
 def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     """The model file alone, moved elsewhere, after text and run are gone, still writes."""
-    from charlm.inference import sample
+    from charlm.inference.generate import Sampling, generate
     from charlm.inference.stepper import Stepper
 
     training = begin()
@@ -159,8 +159,8 @@ def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     moved = training.run.best.rename(tmp_path / "moved.safetensors")
     Path("text.txt").unlink()
     stepper = Stepper(load_checkpoint(moved))
-    pieces = sample.stream(stepper, *sample.start(stepper, "the "), length=20, choice=sample.Choice(), seeds=[1])
-    assert len("".join(grown for _, grown in pieces)) == 20
+    (text,) = generate(stepper, "the ", length=20, sampling=Sampling(), seeds=[1]).texts()
+    assert len(text) == 24
 
 
 def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:

@@ -1,0 +1,98 @@
+"""What may come next after a text that is being edited: only what changed is read again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from charlm.inference.generate import read_prompt
+from charlm.inference.predict import Prediction, rank
+from charlm.inference.probabilities import Floats
+from charlm.inference.stepper import Stepper, StepperState
+from charlm.vocab import Ids
+
+STATES_KEPT = 256
+
+
+class IncrementalReader:
+    """Follows a line that is being edited.
+
+    It keeps the state after each of the last characters and after some earlier ones: a new character at the end is one
+    step of the model, a deleted one none. Characters that the model does not know are left out.
+
+    Args:
+        stepper: the model.
+    """
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._text = ""
+        self._ids_T: Ids = stepper.vocabulary.encode("")
+        _, start = stepper.start()
+        # Key: how many characters were read. A line may be of any length: of old states only one in 256 is kept.
+        self._states: dict[int, StepperState] = {0: start}
+        # An empty line is predicted like the start of a new line, though no newline was read.
+        self._empty = read_prompt(stepper, "")
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether the model predicts what stands before the text."""
+        return self._stepper.is_backward
+
+    def read(self, text: str) -> None:
+        """Replace the text, and read only what differs from the one before."""
+        ids_T = self._stepper.vocabulary.encode(text, "skip")
+        if self.is_backward:
+            ids_T = ids_T[::-1]
+        common = _common_length(self._ids_T, ids_T)
+        self._states = {length: state for length, state in self._states.items() if length <= common}
+        known = max(self._states)
+        state = self._states[known]
+        for length, index in enumerate(ids_T[known:], start=known + 1):
+            state = self._stepper.stack.read([index], state)
+            self._states[length] = state
+            if (length - STATES_KEPT) % STATES_KEPT:
+                self._states.pop(length - STATES_KEPT, None)
+        self._text, self._ids_T = text, ids_T
+
+    @property
+    def unknown_characters(self) -> str:
+        """The characters of the text that the model does not know."""
+        vocabulary = self._stepper.vocabulary
+        return "".join(c for c in dict.fromkeys(self._text) if not len(vocabulary.encode(c, "skip")))
+
+    def predict(self, top: int) -> Prediction:
+        """Rank what may come next.
+
+        Raises:
+            UsageError: `top` is less than 1.
+        """
+        return rank(self._stepper.vocabulary, self._now[0][0], top)
+
+    def continuation(self, length: int) -> str:
+        """Return the most probable next characters, one by one, up to the end of the line; "" of a backward model."""
+        if self.is_backward:
+            return ""
+        decoder = self._stepper.vocabulary.decoder()
+        logits_BV, state = self._now
+        text = ""
+        for _ in range(length):
+            most_probable = int(np.argmax(logits_BV[0]))
+            text += decoder.decode([most_probable])
+            if "\n" in text:
+                break
+            logits_BV, state = self._stepper.step(np.array([most_probable]), state)
+        return text.partition("\n")[0]
+
+    @property
+    def _now(self) -> tuple[Floats, StepperState]:
+        if not self._text:
+            return self._empty
+        state = self._states[len(self._ids_T)]
+        return self._stepper.logits(state), state
+
+
+def _common_length(before_T: Ids, after_T: Ids) -> int:
+    """Return how many ids two texts have in common at their start."""
+    length = min(len(before_T), len(after_T))
+    differs = np.flatnonzero(before_T[:length] != after_T[:length])
+    return int(differs[0]) if len(differs) else length

@@ -1,0 +1,296 @@
+"""The door for programs: a trained model that writes, predicts, scores and fills blanks, without torch."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, SupportsIndex, TypedDict, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.errors import UsageError
+from charlm.inference.fill import Filler, Filling, split_at_blanks
+from charlm.inference.generate import Generation, Sampling, draw_seed, generate
+from charlm.inference.predict import Prediction, predict
+from charlm.inference.probabilities import Floats
+from charlm.inference.score import score_masked, score_next
+from charlm.inference.stepper import Stepper, StepperState
+from charlm.run_folder import find_model
+from charlm.spec import ModelSpec
+from charlm.vocab import Vocabulary
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `LanguageModel.generate` and `stream` take besides the prompt; they say what each option means."""
+
+    length: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    stop: str | Sequence[str] | None
+    seed: int | None
+    unknown: str
+
+
+class LanguageModel:
+    """A trained model. `charlm.load` makes one; it needs neither torch nor the text that was learned.
+
+    >>> import charlm
+    >>> model = charlm.load("run")
+    >>> text = model.generate("To be", length=50, temperature=0.7, seed=1)
+    >>> text.startswith("To be"), len(text)
+    (True, 55)
+
+    Every method that takes a text also takes `unknown`, which says what to do about characters that the model does not
+    know: "error", "skip", or "replace=C" with a character C. Every error is a `charlm.errors.CharlmError`.
+
+    Args:
+        file: the model file that was read.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        self._file = file
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> LanguageModel:
+        """Read a model file, the best model of a run folder, or without a path that of the newest run in `runs/`.
+
+        Raises:
+            ModelFileError: there is no model, or its file is damaged.
+        """
+        return cls(load_checkpoint(find_model(None if path is None else Path(path))))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols that the model reads and writes.
+
+        >>> model.vocabulary.decode(model.vocabulary.encode("To be"))
+        'To be'
+        """
+        return self._file.vocabulary
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's cell, sizes and direction.
+
+        >>> model.spec.cell, model.spec.num_symbols == len(model.vocabulary)
+        ('lstm', True)
+        """
+        return self._file.spec
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures of its training when it was saved.
+
+        >>> model.metrics["step"]
+        20
+        """
+        return self._file.metrics
+
+    @overload
+    def generate(self, prompt: str = "", *, num: None = None, **options: Unpack[GenerateOptions]) -> str: ...
+
+    @overload
+    def generate(self, prompt: str = "", *, num: int, **options: Unpack[GenerateOptions]) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        length: int = 500,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        num: int | None = None,
+        unknown: str = "error",
+    ) -> str | list[str]:
+        r"""Return the prompt and what follows it; with a backward model, what stands before the prompt, and the prompt.
+
+        The same seed gives the same text as `charlm sample`.
+
+        >>> model.generate("To", length=9, seed=1) == model.generate("To", length=9, seed=1)
+        True
+        >>> model.generate("To", top_k=5, stop="\n", seed=1).count("\n") <= 1
+        True
+        >>> len(model.generate("To", length=9, num=3))
+        3
+
+        Args:
+            prompt: the text to continue.
+            length: how many new characters to draw at most.
+            temperature: below 1 probable characters become more probable; 0 always takes the most probable.
+            top_k: draw only from the k most probable characters.
+            top_p: draw only from the most probable characters that together reach this probability.
+            min_p: draw only from characters at least this share as probable as the most probable.
+            stop: a string, or several, after which to stop.
+            seed: makes the text repeatable; without one, each call writes another text.
+            num: return a list of this many texts; text k has the seed plus k.
+            unknown: what to do about unknown characters of the prompt.
+
+        Raises:
+            UsageError: an option is out of its bounds, or the model reads from both sides.
+            UnknownCharacterError: the prompt holds unknown characters, under `unknown="error"`.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p)
+        if num is not None and num < 1:
+            raise UsageError(f"the number of texts must be at least 1, not {num}")
+        texts = self._generation(prompt, length, sampling, stop, seed, num or 1, unknown).texts()
+        return texts[0] if num is None else texts
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        length: int = 500,
+        temperature: float = 0.7,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        unknown: str = "error",
+    ) -> Iterator[str]:
+        """Yield new characters as soon as they are drawn, without the prompt; see `generate` for the options.
+
+        The pieces of a backward model come from the end of the text to its start.
+
+        >>> pieces = model.stream("To be", length=50, seed=1)
+        >>> "To be" + "".join(pieces) == model.generate("To be", length=50, seed=1)
+        True
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p)
+        generation = self._generation(prompt, length, sampling, stop, seed, 1, unknown)
+        return (piece.text for piece in generation)
+
+    def predict_next(self, text: str = "", top: int = 10, *, unknown: str = "error") -> Prediction:
+        """Return the characters that may come after a text, or with a backward model before it.
+
+        >>> prediction = model.predict_next("To b", top=3)
+        >>> first, second, third = prediction.candidates
+        >>> first.character in model.vocabulary, first.probability >= second.probability >= third.probability
+        (True, True)
+
+        Args:
+            text: the text so far.
+            top: how many characters to list.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: `top` is less than 1, or the model reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return predict(self._stepper, text, top, unknown)
+
+    def score(self, text: str, *, unknown: str = "error") -> NDArray[np.float64]:
+        """Return how many bits each character of a text costs the model: its surprise.
+
+        A character is scored given all before it; by a backward model given all after it, and by a model of both sides
+        given all others. There is one number for each id in `vocabulary.encode(text, unknown)`: for each byte, if the
+        vocabulary is one of bytes.
+
+        >>> bits = model.score("To be")
+        >>> bits.shape
+        (5,)
+        >>> bits_per_character = bits.mean()
+
+        Args:
+            text: the text, from its start to its end.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        ids_T = self.vocabulary.encode(text, unknown)
+        return score_masked(self._filler, ids_T) if self.spec.sees_both_sides else score_next(self._stepper, ids_T)
+
+    def step(
+        self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"
+    ) -> tuple[Floats, StepperState]:
+        """Read a character and return the logits of the next one, and the new state.
+
+        States are never changed, so that one state can be continued in several ways.
+
+        >>> logits, start = model.step()
+        >>> logits, state = model.step("T", start)
+        >>> logits, state = model.step("o", state)
+        >>> logits, state = model.step(logits.argmax(), state)
+        >>> logits.shape == (len(model.vocabulary),)
+        True
+
+        Args:
+            text: a character, several, or an id; None reads nothing, so that the start of a text is returned.
+            state: what an earlier step returned; without one, the start of a text is read first.
+            unknown: what to do about an unknown character.
+
+        Returns:
+            logits_V: shape (V,), float32; and the state.
+
+        Raises:
+            UsageError: the id is out of range, or the model reads from both sides.
+            UnknownCharacterError: the character is unknown, under `unknown="error"`.
+        """
+        if text is None or isinstance(text, str):
+            ids_T = self.vocabulary.encode(text or "", unknown).tolist()
+        else:
+            ids_T = [operator.index(text)]
+            if not 0 <= ids_T[0] < len(self.vocabulary):
+                raise UsageError(f"there is no symbol with the id {ids_T[0]}", f"there are {len(self.vocabulary)}")
+        logits_BV, state = self._stepper.read(ids_T[::-1] if self.spec.is_backward else ids_T, state)
+        return logits_BV[0], state
+
+    def fill(self, text: str, blank: str = "_", top: int = 5, *, unknown: str = "error") -> Filling:
+        """Fill the blanks in a text, with a model that reads from both sides (`model.direction=both`).
+
+        >>> filling = charlm.load("both").fill("T_ be")
+        >>> len(filling.text), filling.places
+        (5, [1])
+
+        Args:
+            text: the text with its blanks.
+            blank: the character that stands for a character that is not known.
+            top: how many characters to list for each blank.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: there is no blank, `top` is less than 1, or the model reads in one direction only.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return self._filler.fill(split_at_blanks(text, blank), top, unknown)
+
+    @cached_property
+    def _stepper(self) -> Stepper:
+        return Stepper(self._file)
+
+    @cached_property
+    def _filler(self) -> Filler:
+        return Filler(self._file)
+
+    def _generation(
+        self,
+        prompt: str,
+        length: int,
+        sampling: Sampling,
+        stop: str | Sequence[str] | None,
+        seed: int | None,
+        num: int,
+        unknown: str,
+    ) -> Generation:
+        first = draw_seed() if seed is None else seed
+        return generate(
+            self._stepper,
+            prompt,
+            length=length,
+            sampling=sampling,
+            seeds=[first + index for index in range(num)],
+            stop=[stop] if isinstance(stop, str) else stop or (),
+            unknown=unknown,
+        )

@@ -1,0 +1,255 @@
+"""Sampling and generation: from logits to characters, from a prompt to texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from charlm.checkpoint import ModelFile
+from charlm.errors import UnknownCharacterError, UsageError
+from charlm.inference.generate import Piece, Sampling, _draw, generate, read_prompt
+from charlm.inference.probabilities import softmax
+from charlm.inference.stepper import Stepper
+
+LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
+
+
+def write(file: ModelFile, prompt: str = "", sampling: Sampling | None = None, **options: Any) -> list[str]:
+    """Draw texts and return what is new in each."""
+    arguments: dict[str, Any] = {"length": 60, "seeds": [1], "sampling": sampling or Sampling()} | options
+    return generate(Stepper(file), prompt, **arguments).texts(with_prompt=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LOGITS, st.floats(1e-30, 1e6), st.integers(1, 60), st.floats(1e-6, 1), st.floats(0, 1))
+def test_any_sampling_leaves_a_distribution(
+    logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """Under any settings the probabilities are finite, sum to 1, and keep the most probable character."""
+    p_V = Sampling(temperature, top_k, top_p, min_p).probabilities(logits)
+    assert np.isfinite(p_V).all()
+    assert p_V.sum() == pytest.approx(1)
+    assert 1 <= np.count_nonzero(p_V) <= min(top_k, len(logits))
+    assert p_V[np.argmax(softmax(logits, temperature))] == p_V.max()
+
+
+def test_plain_sampling_is_the_softmax() -> None:
+    """At temperature 1 without cuts the distribution is the softmax, written out."""
+    logits = np.log(np.array([0.1, 0.2, 0.7], dtype=np.float32))
+    np.testing.assert_allclose(Sampling().probabilities(logits), [0.1, 0.2, 0.7], rtol=1e-6)
+    np.testing.assert_allclose(Sampling(0.5).probabilities(logits), np.array([1, 4, 49]) / 54, rtol=1e-6)
+
+
+def test_temperature_zero_is_greedy_whatever_the_seed(make_model: Callable[..., ModelFile]) -> None:
+    """Greedy is a rule of its own, not a division by something tiny."""
+    greedy = Sampling(temperature=0)
+    assert greedy.probabilities(np.array([1, 3, 3, 2], dtype=np.float32)).tolist() == [0, 1, 0, 0]
+    texts = write(make_model(), sampling=greedy, seeds=[1, 2, 3])
+    assert len(set(texts)) == 1
+    assert texts[0] == write(make_model(), sampling=Sampling(top_k=1))[0]
+
+
+def test_top_k_is_exact_under_ties() -> None:
+    """Of five equally probable characters two stay, not five."""
+    assert Sampling(top_k=2).probabilities(np.zeros(5, dtype=np.float32)).tolist() == [0.5, 0.5, 0, 0, 0]
+
+
+def test_top_k_beyond_the_vocabulary_keeps_all() -> None:
+    """Asking for more characters than there are is no error."""
+    np.testing.assert_allclose(Sampling(top_k=99).probabilities(np.zeros(4, dtype=np.float32)), [0.25] * 4)
+
+
+def test_top_p_keeps_the_fewest_that_reach_it_together() -> None:
+    """0.7 of (0.5, 0.3, 0.2) needs the first two; any share at all keeps the first."""
+    logits = np.log(np.array([0.2, 0.5, 0.3]))
+    np.testing.assert_allclose(Sampling(top_p=0.7).probabilities(logits), [0, 0.625, 0.375])
+    np.testing.assert_allclose(Sampling(top_p=1e-9).probabilities(logits), [0, 1, 0])
+
+
+def test_min_p_keeps_what_is_probable_enough_beside_the_first() -> None:
+    """At 0.5 a character must be at least half as probable as the most probable."""
+    logits = np.log(np.array([0.2, 0.5, 0.3]))
+    np.testing.assert_allclose(Sampling(min_p=0.5).probabilities(logits), [0, 0.625, 0.375])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0},
+     {"top_p": 1.1}, {"min_p": -1.0}, {"min_p": 2.0}],
+)  # fmt: skip
+def test_a_sampling_out_of_bounds_is_refused(wrong: dict[str, float]) -> None:
+    """The message names the value."""
+    with pytest.raises(UsageError, match=str(next(iter(wrong.values())))):
+        Sampling(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_draws_follow_the_probabilities() -> None:
+    """A hundred thousand draws come within three standard deviations of the probabilities."""
+    p_V = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.0])
+    random_B = np.random.default_rng(0).random(100_000)
+    counts = np.bincount(_draw(np.tile(p_V, (100_000, 1)), random_B), minlength=6)
+    deviation = np.sqrt(100_000 * p_V * (1 - p_V))
+    assert (np.abs(counts - 100_000 * p_V) <= 3 * deviation).all()
+
+
+def test_no_drawn_number_lies_beyond_the_last_character() -> None:
+    """The largest number below 1 takes the last character that has any probability, whatever the sum rounds to."""
+    random = np.random.default_rng(1)
+    for size in range(1, 200):
+        p_V = random.random(size + 2)
+        p_V[[0, -1]] = 0
+        drawn = _draw(p_V[None] / p_V.sum(), np.array([np.nextafter(1, 0)]))
+        assert drawn.tolist() == [size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.none() | st.integers(1, 40), st.floats(1e-6, 1), st.floats(0, 1))
+def test_sampling_many_texts_is_sampling_each(
+    seed: int, num_symbols: int, top_k: int | None, top_p: float, min_p: float
+) -> None:
+    """Side by side or one by one, to the bit."""
+    logits_BV = np.random.default_rng(seed).normal(scale=3, size=(7, num_symbols)).round(1).astype(np.float32)
+    for temperature in (0.0, 0.7):
+        sampling = Sampling(temperature, top_k, top_p, min_p)
+        together = sampling.probabilities(logits_BV)
+        assert np.array_equal(together, [sampling.probabilities(logits_V) for logits_V in logits_BV])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_seed_gives_the_same_text_alone_and_in_any_company(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Text k of a batch of eight is the text its seed gives alone."""
+    file = make_model(cell, 2, hidden_size=140)
+    together = write(file, "ab", seeds=list(range(8)), length=200)
+    assert [write(file, "ab", seeds=[seed], length=200)[0] for seed in range(8)] == together
+    assert len(set(together)) == 8
+
+
+def test_length_counts_new_characters_only(make_model: Callable[..., ModelFile]) -> None:
+    """A prompt longer than the length is no obstacle, and is not part of what is drawn."""
+    assert len(write(make_model(), "abc" * 50, length=7)[0]) == 7
+    assert write(make_model(), "abc", length=0) == [""]
+
+
+def test_a_text_ends_with_its_stop_text(make_model: Callable[..., ModelFile]) -> None:
+    """It ends at the first place where the stop text stands, and keeps it."""
+    free = write(make_model(), length=300)[0]
+    stop = free[40:43]
+    assert write(make_model(), length=300, stop=["zz", stop])[0] == free[: free.index(stop) + 3]
+
+
+def test_a_text_ends_after_its_last_line(make_model: Callable[..., ModelFile]) -> None:
+    """Two lines are two newlines, the second of them the end."""
+    text = write(make_model(), length=2000, lines=2)[0]
+    assert text.count("\n") == 2
+    assert text.endswith("\n")
+
+
+def test_a_text_that_ends_does_not_end_the_others(make_model: Callable[..., ModelFile]) -> None:
+    """Each text of a batch ends at its own stop, and none continues after it."""
+    alone = [write(make_model(), seeds=[seed], lines=1, length=500)[0] for seed in range(5)]
+    assert write(make_model(), seeds=range(5), lines=1, length=500) == alone
+    assert len({len(text) for text in alone}) > 1
+
+
+def test_an_empty_prompt_starts_a_text_like_a_new_line(make_model: Callable[..., ModelFile]) -> None:
+    """The first character is no newline; a vocabulary without newlines works too."""
+    stepper = Stepper(make_model())
+    logits, _ = read_prompt(stepper, "")
+    expected, _ = read_prompt(stepper, "\n")
+    np.testing.assert_array_equal(logits[0, 1:], expected[0, 1:])
+    assert all(write(make_model(), seeds=[seed], length=1) != ["\n"] for seed in range(40))
+    assert write(make_model(symbols="\n"), length=2) == ["\n\n"]
+    assert len(write(make_model(symbols="xyz"), length=9)[0]) == 9
+
+
+def test_a_prompt_leaves_the_state_of_its_characters(make_model: Callable[..., ModelFile]) -> None:
+    """Reading a prompt is stepping over each of its characters once, in order, from the start of a text."""
+    stepper = Stepper(make_model("gru", 2))
+    logits, state = stepper.start()
+    for character in "bad cab":
+        logits, state = stepper.step(stepper.vocabulary.encode(character).astype(int), state)
+    found, found_state = read_prompt(stepper, "bad cab")
+    np.testing.assert_array_equal(found, logits)
+    for layer, expected in zip(found_state, state, strict=True):
+        np.testing.assert_array_equal(layer, expected)
+
+
+def test_an_unknown_character_in_the_prompt_is_named(make_model: Callable[..., ModelFile]) -> None:
+    """The policies are those of the vocabulary."""
+    stepper = Stepper(make_model())
+    with pytest.raises(UnknownCharacterError, match="U\\+1F600"):
+        generate(stepper, "ab\U0001f600", length=1, sampling=Sampling(), seeds=[0])
+    skipped, _ = read_prompt(stepper, "ab\U0001f600", "skip")
+    np.testing.assert_array_equal(skipped, read_prompt(stepper, "ab")[0])
+
+
+def test_characters_of_several_bytes_come_out_whole(make_model: Callable[..., ModelFile]) -> None:
+    """With a vocabulary of bytes the stream yields text, never half a character."""
+    from charlm.vocab import Vocabulary
+
+    base = make_model(symbols="".join(map(chr, range(256))))
+    file = ModelFile(base.arrays, Vocabulary.of_bytes(), base.config, {}, {})
+    generation = generate(Stepper(file), "\u00e9", length=300, sampling=Sampling(), seeds=[1])
+    pieces = [piece.text for piece in generation]
+    assert all(pieces)
+    "".join(pieces).encode("utf-8")
+
+
+def test_iterating_again_draws_the_same_pieces(make_model: Callable[..., ModelFile]) -> None:
+    """A generation has no state of its own; half of it may be drawn before the whole."""
+    generation = generate(Stepper(make_model()), "ab", length=30, sampling=Sampling(), seeds=[1, 2])
+    first = next(iter(generation))
+    pieces = list(generation)
+    assert (first, len(pieces)) == (pieces[0], 60)
+    texts = ["ab" + "".join(piece.text for piece in pieces if piece.number == number) for number in (0, 1)]
+    assert generation.texts() == texts
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("with_prompt", [True, False])
+def test_pieces_in_reading_order_make_the_texts(
+    make_model: Callable[..., ModelFile], direction: str, with_prompt: bool
+) -> None:
+    """Written one after the other they are the texts; forward the prompt comes first and then each character."""
+    stepper = Stepper(make_model(direction=direction))
+    generation = generate(stepper, "bad", length=9, sampling=Sampling(), seeds=[1, 2, 3])
+    written = ["", "", ""]
+    for number, text in generation.in_reading_order(with_prompt):
+        written[number] += text
+    assert written == generation.texts(with_prompt)
+    new = generation.texts(with_prompt=False)
+    if direction == "backward":
+        assert written == [text + "bad" * with_prompt for text in new]
+        assert next(generation.in_reading_order(with_prompt)) == Piece(0, written[0])
+    else:
+        assert written == ["bad" * with_prompt + text for text in new]
+        assert next(generation.in_reading_order(with_prompt)) == Piece(0, "bad" if with_prompt else new[0][0])
+
+
+@pytest.mark.parametrize("wrong", [{"length": -1}, {"lines": 0}, {"seeds": [3, -7]}, {"stop": ["a", ""]}])
+def test_wrong_limits_seeds_and_stops_are_refused(make_model: Callable[..., ModelFile], wrong: dict[str, Any]) -> None:
+    """Before anything is read or drawn, with an error of the user."""
+    with pytest.raises(UsageError):
+        write(make_model(), "\U0001f600", **wrong)
+
+
+def test_a_prompt_needs_no_logits_but_the_last(
+    make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output layer, which is large where the vocabulary is, is computed once for a prompt."""
+    stepper, count = Stepper(make_model()), 0
+
+    def counted(*arguments: Any, logits: Callable[..., Any] = stepper.logits) -> Any:
+        nonlocal count
+        count += 1
+        return logits(*arguments)
+
+    monkeypatch.setattr(stepper, "logits", counted)
+    read_prompt(stepper, "bad cab")
+    assert count == 1

@@ -1,0 +1,120 @@
+"""A text that is being edited, read again only where it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlm.checkpoint import ModelFile
+from charlm.inference import incremental
+from charlm.inference.generate import Sampling, generate
+from charlm.inference.incremental import STATES_KEPT, IncrementalReader
+from charlm.inference.predict import predict
+from charlm.inference.stepper import Stack, Stepper, StepperState
+from charlm.vocab import Vocabulary
+
+
+class CountingStack(Stack):
+    """Counts its steps."""
+
+    steps = 0
+
+    def step(self, ids_B: Any, state: StepperState) -> StepperState:
+        """Step and count."""
+        self.steps += 1
+        return super().step(ids_B, state)
+
+
+def counting(file: ModelFile) -> tuple[IncrementalReader, CountingStack]:
+    """Return a reader and the stack that counts its steps, from 0."""
+    stepper, stack = Stepper(file), CountingStack(file)
+    stepper.stack = stack
+    reader = IncrementalReader(stepper)
+    stack.steps = 0
+    return reader, stack
+
+
+def steps_of(reader: IncrementalReader, stack: CountingStack, texts: Iterable[str]) -> list[int]:
+    """Return how many steps each text costs after the one before it."""
+    counts = []
+    for text in texts:
+        before = stack.steps
+        reader.read(text)
+        counts.append(stack.steps - before)
+    return counts
+
+
+def test_a_keystroke_is_one_step_and_a_backspace_none(make_model: Callable[..., ModelFile]) -> None:
+    """Only what differs from the text before is read."""
+    texts = ("bad", "bad ", "bad c", "bad ", "bad", "had", "had")
+    assert steps_of(*counting(make_model()), texts) == [3, 1, 1, 0, 0, 3, 0]
+
+
+@pytest.mark.parametrize("states_kept", [1, 2, 3, 7, STATES_KEPT])
+def test_after_any_editing_the_prediction_is_that_of_the_text(
+    make_model: Callable[..., ModelFile], states_kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Insertions, deletions and replacements anywhere lead to the same numbers, however few states are kept."""
+    monkeypatch.setattr(incremental, "STATES_KEPT", states_kept)
+    stepper = Stepper(make_model("gru"))
+    edited = IncrementalReader(stepper)
+    random = np.random.default_rng(7)
+    text = ""
+    for _ in range(60):
+        start, end = sorted(random.integers(0, len(text) + 1, size=2))
+        text = text[:start] + "".join(random.choice(list("abc dX"), size=random.integers(0, 4))) + text[end:]
+        edited.read(text)
+        afresh = IncrementalReader(stepper)
+        afresh.read(text)
+        assert edited.predict(10) == afresh.predict(10)
+
+
+def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> None:
+    """Deleting a few characters costs nothing, deleting many a few steps."""
+    reader, stack = counting(make_model())
+    line = "abcdefgh" * 1250
+    assert sum(steps_of(reader, stack, (line[:length] for length in range(1, len(line) + 1)))) == len(line)
+    assert len(reader._states) <= STATES_KEPT + len(line) // STATES_KEPT + 1
+    assert steps_of(reader, stack, [line[: -STATES_KEPT + 1]]) == [0]
+    assert steps_of(reader, stack, [line[:5000]])[0] < STATES_KEPT
+
+
+def test_an_unknown_character_is_left_out_and_reported(make_model: Callable[..., ModelFile]) -> None:
+    """The prediction is that of the text without it."""
+    stepper = Stepper(make_model())
+    reader = IncrementalReader(stepper)
+    reader.read("ba\U0001f600d\U0001f600")
+    assert reader.unknown_characters == "\U0001f600"
+    assert reader.predict(3) == predict(stepper, "bad", 3)
+
+
+def test_a_filtered_line_has_no_unknown_punctuation(make_model: Callable[..., ModelFile]) -> None:
+    """A model of letters reads `D!` as `d` and a space, and knows both."""
+    base = make_model(symbols=" abcdefgh")
+    stepper = Stepper(ModelFile(base.arrays, Vocabulary("characters", " abcdefgh", "letters"), base.config, {}, {}))
+    reader = IncrementalReader(stepper)
+    reader.read("BAD!?x")
+    assert reader.unknown_characters == "x"
+    assert reader.predict(3) == predict(stepper, "bad ", 3)
+
+
+def test_an_empty_line_expects_what_an_empty_prompt_does(make_model: Callable[..., ModelFile]) -> None:
+    """It does not matter whether something was typed and deleted."""
+    stepper = Stepper(make_model())
+    reader = IncrementalReader(stepper)
+    assert reader.predict(10) == predict(stepper, "", 10)
+    reader.read("a")
+    reader.read("")
+    assert reader.predict(10) == predict(stepper, "", 10)
+
+
+def test_the_continuation_is_what_greedy_sampling_writes(make_model: Callable[..., ModelFile]) -> None:
+    """It stops before the end of the line."""
+    stepper = Stepper(make_model())
+    reader = IncrementalReader(stepper)
+    reader.read("a cab")
+    generation = generate(stepper, "a cab", length=30, sampling=Sampling(temperature=0), seeds=[0])
+    assert reader.continuation(30) == generation.texts(with_prompt=False)[0].partition("\n")[0]

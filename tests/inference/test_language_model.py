@@ -1,0 +1,236 @@
+"""The door for programs: what `charlm.load` returns."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import charlm
+from charlm.checkpoint import ModelFile
+from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError, UsageError
+from charlm.inference import language_model
+from charlm.inference.language_model import GenerateOptions, LanguageModel
+from charlm.inference.probabilities import softmax
+from charlm.vocab import Vocabulary
+from tests.helpers.commands import answer, call
+
+SYMBOLS = "\n Tabcdefghobe"
+
+
+@pytest.fixture
+def file(make_model: Callable[..., ModelFile]) -> ModelFile:
+    """A model of a few characters, saved as the best of the run `run`, beside `both`, which sees both sides."""
+    symbols = "".join(sorted(set(SYMBOLS)))
+    file = make_model(symbols=symbols)
+    file.metrics["step"] = 20
+    for name, model in (("run", file), ("both", make_model(symbols=symbols, direction="both"))):
+        Path(name).mkdir()
+        model.save(Path(name) / "best.safetensors")
+    return file
+
+
+@pytest.fixture
+def model(file: ModelFile) -> LanguageModel:
+    """The same, loaded."""
+    return charlm.load("run")
+
+
+@pytest.mark.parametrize("module", [charlm, language_model])
+def test_the_examples_of_the_documentation_are_true(file: ModelFile, module: Any) -> None:
+    """Each docstring is run as it stands, after the example of the class."""
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    names = {"charlm": charlm, "model": charlm.load("run")}
+    tests = [test for test in finder.find(module, globs=dict(names)) if test.examples]
+    for test in tests:
+        runner.run(test)
+    assert (len(tests) > 0, runner.summarize(verbose=False).failed) == (True, 0)
+
+
+def test_every_public_method_is_documented_with_an_example() -> None:
+    """A program's author reads `help(charlm.load)` and `help(model.generate)`."""
+    public = {name: member for name, member in vars(LanguageModel).items() if not name.startswith("_")}
+    assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
+    assert {"vocabulary", "spec", "metrics"} <= public.keys()
+    without = [name for name, member in public.items() if ">>>" not in (inspect.getdoc(member) or "")]
+    assert without == ["load"]
+
+
+def test_charlm_exports_few_names() -> None:
+    """`from charlm import *` brings the doors for programs, and nothing else."""
+    assert charlm.__all__ == ["load"]
+    assert all(callable(getattr(charlm, name)) for name in charlm.__all__)
+
+
+def test_import_charlm_loads_nothing_heavy() -> None:
+    """NumPy and torch are loaded when they are used."""
+    code = "import sys, charlm; sys.exit(bool({'torch', 'numpy', 'pydantic', 'typer'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_is_used_where_torch_cannot_be_imported(file: ModelFile) -> None:
+    """Every method works in a process that has no torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import charlm; m = charlm.load('run'); print(m.generate('To be', length=50, seed=1), end='')\n"
+        "m.predict_next('To'), m.score('To be'), m.step('T'), charlm.load('both').fill('T_ be')\n"
+        "charlm.load('both').score('To be'), next(m.stream('To', seed=1))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == charlm.load("run").generate("To be", length=50, seed=1)
+
+
+def test_load_takes_a_file_a_run_or_the_newest_run(file: ModelFile) -> None:
+    """As a string or as a path; without a run there is an error with a hint."""
+    with pytest.raises(ModelFileError, match="no run"):
+        charlm.load()
+    Path("runs").mkdir()
+    Path("run").rename("runs/old-1")
+    for path in (None, "runs/old-1", Path("runs/old-1/best.safetensors")):
+        assert charlm.load(path).generate("a", length=9, seed=1) == LanguageModel(file).generate("a", length=9, seed=1)
+    with pytest.raises(ModelFileError, match="nowhere"):
+        charlm.load("nowhere")
+
+
+def test_a_model_knows_its_vocabulary_spec_and_metrics(file: ModelFile, model: LanguageModel) -> None:
+    """They are those of its file."""
+    assert model.vocabulary == file.vocabulary
+    assert model.spec == file.spec
+    assert model.metrics == file.metrics
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_generate_writes_what_the_command_writes(make_model: Callable[..., ModelFile], direction: str) -> None:
+    """With the same options, by default too, and one text or several."""
+    file = make_model("gru", direction=direction)
+    file.save(Path("m.safetensors"))
+    model = LanguageModel(file)
+    assert model.generate("bad", seed=3) == call("sample", "bad", "-m", "m.safetensors", "--seed", "3").stdout
+    options = ["-t", "1.2", "--top-k", "6", "--top-p", "0.9", "--min-p", "0.01", "--stop", "ab", "--stop", "\n"]
+    rows = answer("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
+    texts = model.generate(
+        length=80, temperature=1.2, top_k=6, top_p=0.9, min_p=0.01, stop=["ab", "\n"], seed=3, num=4
+    )  # fmt: skip
+    assert texts == [row["text"] for row in rows]
+
+
+def test_generate_returns_a_list_where_a_number_is_given(model: LanguageModel) -> None:
+    """A list of one text is a list."""
+    text = model.generate("To", length=9, seed=1)
+    assert model.generate("To", length=9, seed=1, num=1) == [text]
+    assert model.generate("To", length=9, seed=1, num=3)[0] == text
+    assert model.generate("To", length=0) == "To"
+
+
+def test_without_a_seed_each_text_is_another(model: LanguageModel) -> None:
+    """Twenty texts of 60 characters are twenty different texts."""
+    assert len({model.generate(length=60, temperature=2) for _ in range(20)}) == 20
+
+
+def test_stream_and_generate_take_the_same_options() -> None:
+    """With the same defaults; the type that describes them names each."""
+    generate, stream = (dict(inspect.signature(f).parameters) for f in (LanguageModel.generate, LanguageModel.stream))
+    del generate["num"]
+    assert generate == stream
+    assert set(stream) - {"self", "prompt"} == set(GenerateOptions.__annotations__)
+
+
+def test_stream_yields_the_new_characters_one_by_one(make_model: Callable[..., ModelFile]) -> None:
+    """Joined they are the text without the prompt; of a backward model they come from its end."""
+    for direction in ("forward", "backward"):
+        model = LanguageModel(make_model(direction=direction))
+        pieces = list(model.stream("bad", length=30, seed=2))
+        assert [len(piece) for piece in pieces] == [1] * 30
+        text = model.generate("bad", length=30, seed=2)
+        assert text == ("bad" + "".join(pieces) if direction == "forward" else "".join(reversed(pieces)) + "bad")
+
+
+def test_predict_next_is_what_the_command_predicts(file: ModelFile, model: LanguageModel) -> None:
+    """Candidates, remaining probability and entropy."""
+    expected = answer("predict-next", "To b", "-m", "run", "--top", "4", "--json")
+    assert {"text": "To b", **model.predict_next("To b", top=4).to_json()} == expected
+
+
+def test_fill_is_what_the_command_fills(file: ModelFile) -> None:
+    """With any blank."""
+    found = charlm.load("both").fill("T?b?", blank="?", top=3).to_json()
+    assert found == answer("fill", "T?b?", "-m", "both", "--blank", "?", "--top", "3", "--json")
+
+
+def test_steps_and_predictions_agree(model: LanguageModel) -> None:
+    """Characters, ids and several characters at once lead to the same logits, and change no state."""
+    logits_V, start = model.step()
+    _, state = model.step("T", start)
+    _, state = model.step(int(model.vocabulary.encode("o")[0]), state)
+    logits_V, state = model.step(" b", state)
+    assert softmax(logits_V).max() == model.predict_next("To b").candidates[0].probability
+    np.testing.assert_array_equal(model.step("To b")[0], logits_V)
+    np.testing.assert_array_equal(model.step("To b", start)[0], logits_V)
+    np.testing.assert_array_equal(model.step(None, state)[0], logits_V)
+    np.testing.assert_array_equal(model.step(logits_V.argmax(), state)[0], model.step(logits_V.argmax(), state)[0])
+
+
+def test_a_score_is_the_surprise_at_each_step(model: LanguageModel) -> None:
+    """Step by step, the base-2 logarithm of the probability of what came."""
+    logits_V, state = model.step()
+    expected = []
+    for index in model.vocabulary.encode("To be"):
+        expected.append(-np.log2(softmax(logits_V)[index]))
+        logits_V, state = model.step(index, state)
+    np.testing.assert_allclose(model.score("To be"), expected, rtol=1e-12)
+
+
+def test_a_score_has_a_number_for_each_id(make_model: Callable[..., ModelFile]) -> None:
+    """Skipped characters have none; of a model of bytes each byte has one."""
+    model = LanguageModel(make_model())
+    np.testing.assert_array_equal(model.score("aXb", unknown="skip"), model.score("ab"))
+    base = make_model(symbols="".join(map(chr, range(256))))
+    assert len(LanguageModel(ModelFile(base.arrays, Vocabulary.of_bytes(), base.config, {}, {})).score("é狐")) == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"length": -1}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"min_p": 2.0}, {"stop": ""},
+     {"stop": ["a", ""]}, {"seed": -1}, {"num": 0}, {"unknown": "maybe"}],
+    ids=str,
+)  # fmt: skip
+def test_generate_refuses_options_out_of_bounds(model: LanguageModel, options: dict[str, Any]) -> None:
+    """With a typed error, at the call and not at the first piece."""
+    with pytest.raises(UsageError):
+        model.generate("To", **options)
+    if "num" not in options:
+        with pytest.raises(UsageError):
+            model.stream("To", **options)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda m: m.generate("X"), lambda m: m.stream("X"), lambda m: m.predict_next("X"), lambda m: m.score("X"),
+     lambda m: m.step("X")],
+)  # fmt: skip
+def test_a_model_names_a_character_it_does_not_know(model: LanguageModel, ask: Callable[[LanguageModel], Any]) -> None:
+    """Every method refuses it, unless `unknown` says what to do."""
+    with pytest.raises(UnknownCharacterError, match=r"U\+0058"):
+        ask(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "ask"),
+    [("run", lambda m: m.fill("T_")), ("run", lambda m: m.step(99)), ("run", lambda m: m.step(-1)),
+     ("run", lambda m: m.predict_next(top=0)), ("both", lambda m: m.generate()), ("both", lambda m: m.stream()),
+     ("both", lambda m: m.predict_next("T")), ("both", lambda m: m.step("T")), ("both", lambda m: m.fill("T")),
+     ("both", lambda m: m.fill("T__", blank="__")), ("both", lambda m: m.fill("T_", top=0))],
+)  # fmt: skip
+def test_a_model_refuses_what_it_cannot_do(file: ModelFile, name: str, ask: Callable[[LanguageModel], Any]) -> None:
+    """In words, with an error that a program can catch."""
+    with pytest.raises(CharlmError) as raised:
+        ask(charlm.load(name))
+    assert isinstance(raised.value, UsageError)

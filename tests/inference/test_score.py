@@ -1,0 +1,93 @@
+"""The bits of each character, against the module in torch and against fillings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.cells import CELLS
+from charlm.checkpoint import ModelFile
+from charlm.errors import ModelFileError
+from charlm.evaluation.evaluate import evaluate
+from charlm.inference.fill import Filler
+from charlm.inference.score import score_masked, score_next
+from charlm.inference.stepper import Stepper
+from charlm.nn.model import CharModel
+
+TEXT = "had a bad cab\nfade ha gag hedge\nbeach"
+
+
+def module_of(file: ModelFile) -> CharModel:
+    """Load a model file into torch."""
+    module = CharModel(file.spec)
+    module.load_arrays(file.weights)
+    return module
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_scores_are_the_log_softmax_of_the_module(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Of each character, given all before it, from the start of the text."""
+    file = make_model(cell, 2, initial_state="learned")
+    ids_T = torch.tensor(file.vocabulary.encode(TEXT).astype(np.int64))
+    module = module_of(file)
+    with torch.inference_mode():
+        read_TB = torch.cat([torch.tensor([len(file.vocabulary)]), ids_T[:-1]])[:, None]
+        logits_TBV, _ = module(read_TB, module.start_state(1))
+        nats_T = -logits_TBV[:, 0].log_softmax(-1)[torch.arange(len(ids_T)), ids_T]
+    found_T = score_next(Stepper(file), ids_T.numpy().astype(np.uint8))
+    np.testing.assert_allclose(found_T, nats_T.numpy() / math.log(2), atol=1e-5)
+
+
+def test_a_backward_score_is_that_of_the_reversed_text(make_model: Callable[..., ModelFile]) -> None:
+    """The same weights give each character the same bits, which come in the order of the text."""
+    forward, backward = (Stepper(make_model("gru", direction=direction)) for direction in ("forward", "backward"))
+    ids_T = forward.vocabulary.encode(TEXT)
+    np.testing.assert_array_equal(score_next(backward, ids_T), score_next(forward, ids_T[::-1])[::-1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_masked_score_is_that_of_a_blank(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Each character costs as many bits as when it alone is a blank to fill."""
+    filler = Filler(make_model(cell, 2, direction="both", initial_state="learned", embedding_size=0))
+    found_T = score_masked(filler, filler.vocabulary.encode(TEXT))
+    for place, character in enumerate(TEXT):
+        (blank,) = filler.fill([TEXT[:place], TEXT[place + 1 :]], len(filler.vocabulary)).blanks
+        (probability,) = [c.probability for c in blank.candidates if c.character == character]
+        assert found_T[place] == pytest.approx(-math.log2(probability), abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_the_mean_of_the_scores_is_the_evaluation(make_model: Callable[..., ModelFile], direction: str) -> None:
+    """Bits for each character and bits per character are one figure."""
+    file = make_model("lstm", 2, direction=direction)
+    ids_T = file.vocabulary.encode(TEXT * 3)
+    bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
+    assert bits_T.mean() == pytest.approx(evaluate(module_of(file), ids_T).bits_per_character, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_each_character_of_a_short_text_has_a_score(
+    make_model: Callable[..., ModelFile], direction: str, text: str
+) -> None:
+    """A text without characters has no scores."""
+    file = make_model(direction=direction)
+    ids_T = file.vocabulary.encode(text)
+    bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
+    assert len(bits_T) == len(text)
+    assert (bits_T > 0).all()
+
+
+def test_scores_of_overflowing_weights_are_refused(make_model: Callable[..., ModelFile]) -> None:
+    """Huge weights in a cell without bounds are an error of the model file, not NaN."""
+    for direction in ("forward", "both"):
+        file = make_model("rnn-relu", direction=direction)
+        wild = replace(file, arrays={name: np.full_like(array, 9e8) for name, array in file.arrays.items()})
+        ids_T = file.vocabulary.encode("abcd" * 20)
+        with pytest.raises(ModelFileError):
+            _ = score_masked(Filler(wild), ids_T) if direction == "both" else score_next(Stepper(wild), ids_T)
