@@ -11,10 +11,10 @@ from charlm.cli.options import Json
 from charlm.cli.render import plain_table, print_json, print_table
 
 if TYPE_CHECKING:
-    import torch
     from rich.table import Table
 
     from charlm.nn.model import CharModel
+    from charlm.nn.runtime import Runtime
     from charlm.training.optimizer import Optimizer
 
 
@@ -27,7 +27,7 @@ def bench(
 ) -> None:
     """Measure how fast charlm is on this machine.
 
-    In turns with torch as one would write it without charlm.
+    Torch, as one would write it without charlm, is measured in turns with it.
 
     charlm bench
 
@@ -45,19 +45,19 @@ def bench(
         print_bench(machine, command, rows)
 
 
-def make_optimizer(model: CharModel, dtype: torch.dtype) -> Optimizer:
+def make_optimizer(model: CharModel, runtime: Runtime) -> Optimizer:
     """Make the optimiser that a run has by default."""
     from charlm.config import TrainConfig
     from charlm.training.optimizer import Optimizer
 
-    return Optimizer(model, TrainConfig(), dtype)
+    return Optimizer(model, TrainConfig(), runtime.dtype)
 
 
 def print_bench(machine: dict[str, str | int], command: str, rows: Iterable[dict[str, Any]]) -> None:
     """Print the machine, and the results one by one, as soon as each is measured."""
     print(f"{command}: medians, without the first measurement; a ratio above 1 favours charlm")
     print(", ".join(f"{name} {value}" for name, value in machine.items() if value != ""))
-    part = None
+    part = ""
     for row in rows:
         if row["part"] != part:
             part = row["part"]

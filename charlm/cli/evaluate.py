@@ -53,15 +53,13 @@ def evaluate_model(
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
-        raise UsageError(
-            "`--dynamic` and `--window` exclude each other", "dynamic evaluation carries the state through"
-        )
+        raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
     if file.spec.sees_both_sides and (dynamic or window is not None):
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    text = read_text(file, part, corpus, encoding, unknown)
+    text = load_text(file, part, corpus, encoding, unknown)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
         print_json(found.to_json())
@@ -103,7 +101,7 @@ class Evaluation:
         }
 
 
-def read_text(
+def load_text(
     file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
 ) -> TextToScore:
     """Read the text that was asked for: another corpus, or a part of the model's own."""
@@ -131,7 +129,7 @@ def measure(
     model = CharModel(file.spec)
     model.load_arrays(file.weights)
     # Baselines read in one direction, so they are no measure for a model that sees both sides.
-    is_compared = with_baselines and text.training_ids is not None and not file.spec.sees_both_sides
+    learned = text.training_ids if with_baselines and not file.spec.sees_both_sides else None
     return Evaluation(
         file.vocabulary,
         file.spec.sees_both_sides,
@@ -139,16 +137,16 @@ def measure(
         window,
         evaluate(model, text.ids, window),
         evaluate_dynamically(model, text.ids) if is_dynamic else None,
-        list(baselines(text.training_ids, text.ids, file.vocabulary)) if is_compared else [],
+        [] if learned is None else list(baselines(learned, text.ids, file.vocabulary)),
     )
 
 
 def print_evaluation(found: Evaluation) -> None:
     """Print what was measured, for people."""
     scores, unit = found.scores, found.vocabulary.unit
-    context = (
-        "state carried through" if found.window is None else f"windows of {found.window} {unit}s, each from nothing"
-    )
+    context = "state carried through"
+    if found.window is not None:
+        context = f"windows of {found.window} {unit}s, each from the initial state"
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
     print(f"{one_line(found.text)}, {scores.characters:,} {unit}s, {context}")

@@ -31,7 +31,7 @@ def explain(
 ) -> None:
     """Show a cell's equations, and a step in numbers.
 
-    How many parameters a model of given sizes has, and for a trained model and a text every gate of one unit.
+    Also how many parameters a model of given sizes has. With a trained model and a text: every gate of one unit.
 
     charlm explain gru --hidden-size 128
 
@@ -95,7 +95,7 @@ def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) 
     from rich.table import Column
 
     print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n")
-    print("parameters (the embedding has one input more than there are symbols: the start of a text)")
+    print("parameters, with one input more than there are symbols: the start of a text")
     table = plain_table("", Column(justify="right"), has_header=False)
     for part, count in description["parameters"].items():
         table.add_row(f"  {part}", f"{count:,}")

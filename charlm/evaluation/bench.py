@@ -64,14 +64,20 @@ class Workload:
         gemm_size: rows and columns of the matrices whose product shows what the machine can do.
     """
 
-    sizes: tuple[Size, ...] = (Size(1, 128), Size(1, 256), Size(1, 512), Size(2, 512))
-    typical_size: Size = Size(1, 512)
-    characters_sampled: int = 200
-    text_bytes: int = 16_000_000
-    gemm_size: int = 2048
+    sizes: tuple[Size, ...]
+    typical_size: Size
+    characters_sampled: int
+    text_bytes: int
+    gemm_size: int
 
 
-WORKLOAD = Workload()
+WORKLOAD = Workload(
+    sizes=(Size(1, 128), Size(1, 256), Size(1, 512), Size(2, 512)),
+    typical_size=Size(1, 512),
+    characters_sampled=200,
+    text_bytes=16_000_000,
+    gemm_size=2048,
+)
 
 
 class Optimizer(Protocol):
@@ -91,8 +97,8 @@ class Optimizer(Protocol):
         """Drop the gradients."""
 
 
-# Makes the optimiser of a model, computing in the given type.
-MakeOptimizer = Callable[[CharModel, torch.dtype], Optimizer]
+# Makes the optimiser of a model that is trained there.
+MakeOptimizer = Callable[[CharModel, Runtime], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -251,7 +257,7 @@ def _training_row(cell: str, size: Size, rounds: int, make_optimizer: MakeOptimi
     tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
     ours = _model(cell, size).to(runtime.device)
     ours.choose_kernel(runtime.lstm_by_blocks)
-    optimizer = make_optimizer(ours, runtime.dtype)
+    optimizer = make_optimizer(ours, runtime)
     learn_ours, update_ours = _works_of_charlm(ours, optimizer, runtime, tokens_TB)
     learn_stock, update_stock = _works_of_torch(_StockModel(cell, size).to(runtime.device), tokens_TB)
     square = torch.ones(gemm_size, gemm_size, device=runtime.device, dtype=runtime.dtype)

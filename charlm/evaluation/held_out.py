@@ -66,10 +66,8 @@ def load_own_text(model: ModelFile, part: Part = "validation") -> TextToScore:
     # A model file is untrusted: its settings are checked like those of a user.
     settings = validate_settings({"data": model.config.get("data")}, {}, "the model's settings").data
     corpus = _load_own_corpus(model, settings.corpus, settings.encoding)
-    name, parts = (
-        f"{part} part of {corpus.name}",
-        split(corpus.ids, settings.validation_fraction, settings.test_fraction),
-    )
+    name = f"{part} part of {corpus.name}"
+    parts = split(corpus.ids, settings.validation_fraction, settings.test_fraction)
     ids: Ids = getattr(parts, part)
     if not len(ids):
         hint = "" if part == "train" else f"`data.{part}_fraction` held out nothing; `--part train` scores the rest"
