@@ -90,7 +90,7 @@ def _bench_table(part: str, has_header: bool = True) -> Table:
         Column("ratio", width=6, justify="right"),
         Column(extra[0], width=6, justify="right"),
         Column(extra[1], width=5, justify="right"),
-        Column(extra[2], width=16),
+        Column(extra[2], width=18),
         has_header=has_header,
     )
 

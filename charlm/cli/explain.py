@@ -110,8 +110,6 @@ def print_step(step: dict[str, Any], letters_of_gates: dict[str, str]) -> None:
     before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
     print(f"{before} it reads {step['name']}")
     letters = {"hidden": "h", "cell": "c"} | letters_of_gates
-    table = plain_table("", "", has_header=False)
     for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
         parts = [f"{name} {letters[name]} = {value:+.6f}" for name, value in step[values].items()]
-        table.add_row(f"  {title}", "   ".join(parts))
-    print_table(table)
+        print(f"  {title:<9}  {'   '.join(parts)}")
