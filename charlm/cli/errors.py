@@ -19,7 +19,7 @@ from charlm.errors import CharlmError, UsageError
 class _Forgiving:
     """Takes the place of `sys.stderr`, and ignores that something cannot be written.
 
-    A terminal can be closed, or the disk with a log can fill up, while a run goes on. Messages are then lost, but the
+    A terminal can be closed, or the disk with a log can fill up, while a run continues. Messages are then lost, but the
     run must not end with an `OSError`. Everything except writing is left to the original stream.
     """
 

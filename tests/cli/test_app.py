@@ -96,9 +96,9 @@ def test_an_interrupted_run_is_saved_and_resumes(text: str, number: int, code: i
             if b"step" in line:
                 break
         process.send_signal(number)
-        told = process.stderr.read()
+        message = process.stderr.read()
     assert process.returncode == code
-    assert b"--resume run" in told
+    assert b"--resume run" in message
     step = load_checkpoint(Path("run/last.safetensors")).metrics["step"]
     assert step > 0
     resumed = call("train", "--resume", "run", "--set", f"train.steps={step + 2}", "--sample-length", "0")

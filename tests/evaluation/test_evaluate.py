@@ -189,11 +189,11 @@ def test_evaluate_sample_scores_a_short_text_whole(make_model: Callable[..., Mod
 def test_an_evaluation_reports_its_progress(make_model: Callable[..., ModelFile], num_read: int) -> None:
     """The reported share grows to 1, in a sample and in a whole text; an exception in the callback ends it."""
     module, ids = module_of(make_model("lstm")), text(30_000)
-    told: list[float] = []
-    evaluate_sample(module, ids, num_read, told.append)
-    assert told == sorted(told)
-    assert 0 < told[0] <= 0.5
-    assert told[-1] == pytest.approx(1, abs=0.01)
+    shares: list[float] = []
+    evaluate_sample(module, ids, num_read, shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] <= 0.5
+    assert shares[-1] == pytest.approx(1, abs=0.01)
 
     def leave(share: float) -> None:
         raise KeyboardInterrupt
