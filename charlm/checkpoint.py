@@ -74,6 +74,12 @@ class ModelFile:
         step = self.metrics.get("step")
         return step if type(step) is int and 0 <= step <= 10**12 else None
 
+    @property
+    def corpus_bytes(self) -> int:
+        """The size of its text as the file states it, 0 if it does not; a larger text is not read in its name."""
+        size = self.corpus.get("bytes")
+        return size if type(size) is int else 0
+
     def save(self, path: Path) -> None:
         """Write it in one piece: either the whole new file is there afterwards or the old one."""
         fields = {

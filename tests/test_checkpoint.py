@@ -405,7 +405,7 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
     resource = pytest.importorskip("resource")
     replace(tiny(), config={"model": tiny().config["model"] | {"num_layers": 10**12}}).save(own_folders / "m")
     script = (
-        "import resource, sys; from pathlib import Path; from charlm.checkpoint import load\n"
+        "import resource, sys; from pathlib import Path; from charlm.checkpoint import load_checkpoint\n"
         "from charlm.errors import ModelFileError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
         "try: load_checkpoint(Path(sys.argv[1]))\n"

@@ -14,6 +14,7 @@ import charlm
 from charlm.cli.app import app
 from charlm.data.catalog import catalog_entries
 from charlm.files import bundled_folder
+from tests.helpers.evaluation import TINY_WORKLOAD
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def commands() -> list[str]:
 
 def test_every_command_on_the_page_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """From top to bottom in one folder with a novel in it, each exits with 0."""
-    monkeypatch.setattr("charlm.evaluation.bench.SIZES", {"1x8": (1, 8)})
+    monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     novel = "It was a dark and stormy night. Chapter one, said the hen, and two. " * 30 + "\n"
     Path("my-novel.txt").write_text(novel, encoding="utf-8")
     Path("another.txt").write_text("It was another night.", encoding="utf-8")

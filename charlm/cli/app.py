@@ -1,4 +1,4 @@
-"""The command line: its commands by name. They import what they need when they run, so that `--help` is instant."""
+"""The command line: its commands by name. Each imports what it needs when it runs, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from charlm.cli.bench import bench
 from charlm.cli.compare import compare
 from charlm.cli.corpora import corpora
 from charlm.cli.errors import Commands
-from charlm.cli.evaluate import evaluate
+from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.fill import fill
 from charlm.cli.predict_next import predict_next
@@ -41,7 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "sample": sample,
     "predict-next": predict_next,
-    "eval": evaluate,
+    "eval": evaluate_model,
     "fill": fill,
     "compare": compare,
     "explain": explain,

@@ -1,16 +1,17 @@
-"""The command that lists the texts known by name."""
+"""The command that lists the corpora known by name."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import (
-    Json,
-)
-from charlm.cli.render import print_json, show_download
+from charlm.cli.options import Json
+from charlm.cli.render import plain_table, print_json, print_table, show_download
 from charlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from charlm.data.catalog import Entry
 
 
 def corpora(
@@ -24,36 +25,43 @@ def corpora(
     charlm corpora --fetch enwik8
     """
     from charlm.data.catalog import catalog_entries
-    from charlm.data.corpus import load_corpus
 
     for name in fetch or []:
         if name not in catalog_entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
         catalog_entries()[name].sources(show_download)
-    rows = []
-    for name, entry in catalog_entries().items():
-        row: dict[str, Any] = {"name": name, "language": entry.language, "licence": entry.licence, "about": entry.about}
-        if entry.is_here:
-            text = load_corpus([name])
-            row |= {"bytes": text.num_bytes, "characters": len(text.ids), "vocabulary": len(text.vocabulary)}
-        else:
-            row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}
-            row |= {"characters": entry.characters, "vocabulary": entry.vocabulary}
-        rows.append(row)
+    rows = [describe_corpus(entry) for entry in catalog_entries().values()]
     if as_json:
         print_json(rows)
     else:
         print_corpora(rows)
 
 
+def describe_corpus(entry: Entry) -> dict[str, Any]:
+    """Return what is known of a corpus: measured if it is here, otherwise as the catalogue states it."""
+    from charlm.data.corpus import load_corpus
+
+    row: dict[str, Any] = {
+        "name": entry.name,
+        "language": entry.language,
+        "licence": entry.licence,
+        "about": entry.about,
+    }
+    if entry.is_here:
+        text = load_corpus([entry.name])
+        return {**row, "bytes": text.num_bytes, "characters": len(text.ids), "vocabulary": len(text.vocabulary)}
+    row |= {"bytes": entry.member_bytes or entry.bytes, "address": entry.address}
+    return row | {"characters": entry.characters, "vocabulary": entry.vocabulary}
+
+
 def print_corpora(rows: list[dict[str, Any]]) -> None:
     """Print the catalogue as a table."""
-    print(f"{'name':<15} {'bytes':>11} {'characters':>11} {'different':>9}  about")
+    from rich.table import Column
+
+    numbers = ("bytes", "characters", "vocabulary")
+    table = plain_table("name", *(Column(name, justify="right") for name in numbers), "about")
     for row in rows:
-        bytes_, characters, different = (
-            f"{row[key]:,}" if row.get(key) else "-" for key in ("bytes", "characters", "vocabulary")
-        )
-        where = ", to be downloaded when first used" if "address" in row else ""
-        print(
-            f"{row['name']:<15} {bytes_:>11} {characters:>11} {different:>9}  {row['about']} ({row['licence']}{where})"
-        )
+        where = ", downloaded on first use" if "address" in row else ""
+        counts = [f"{row[name]:,}" if row[name] else "-" for name in numbers]
+        table.add_row(row["name"], *counts, f"{row['about']} ({row['licence']}{where})")
+    print_table(table)

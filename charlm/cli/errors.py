@@ -1,4 +1,4 @@
-"""How every command meets its console: streams that take any text, errors in one line. Knows no command."""
+"""What every command does at its edges: it prepares the standard streams and reports errors in one line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from charlm.errors import CharlmError, UsageError
 
 
 class _Forgiving:
-    """A stream that may vanish: what can no longer be said is not said, and ends nothing."""
+    """Takes the place of `sys.stderr`, and ignores that something cannot be written.
+
+    A terminal can be closed, or the disk with a log can fill up, while a run continues. Messages are then lost, but the
+    run must not end with an `OSError`. Everything except writing is left to the original stream.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -26,20 +30,20 @@ class _Forgiving:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write it, if that can be done."""
+        """Write the text, or lose it."""
         with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if that can be done."""
+        """Flush, or lose what was not written yet."""
         with suppress(OSError):
             self._stream.flush()
 
 
 def _prepare_streams() -> None:
-    """Read UTF-8 as it is, whatever the locale; show what the console cannot print as an escape instead of failing."""
-    # Closed by the shell; what takes their place is open for as long as the process.
+    """Read UTF-8 under any locale, and escape characters that the console cannot print."""
+    # A stream that the shell has closed is None. Its replacement stays open as long as the process runs.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
@@ -53,7 +57,6 @@ def _prepare_streams() -> None:
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**settings)
-    # A closed terminal or a full disk under a log must not end a run that can go on.
     sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
 
 
@@ -61,15 +64,15 @@ def _check_folder() -> None:
     try:
         Path.cwd()
     except OSError as error:
-        # torch, among others, ends the process without it.
+        # Without a current folder torch, among others, aborts the process.
         raise UsageError("the current folder no longer exists", "change to one that does") from error
 
 
 class Commands(TyperGroup):
-    """Tells every known error in one line with a hint, and ends quietly when nobody reads on."""
+    """Reports every expected error in one line with a hint, and ends quietly when the reader closes the pipe."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Parse the command line and run the command, also where not even the help can be written."""
+        """Parse the command line and run the command; report it if not even the help can be written."""
         try:
             return super().main(*arguments, **options)
         except OSError as error:
@@ -89,11 +92,11 @@ class Commands(TyperGroup):
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
             raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
         except BrokenPipeError:
-            # Whoever read the output has enough. Python must not find out again when it flushes at exit.
+            # The reader closed the pipe. stdout becomes /dev/null, so that the flush at exit does not fail too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except (MemoryError, RuntimeError) as error:
-            # torch has no error of its own for a system that gives no more memory.
+            # torch raises a plain RuntimeError when it cannot allocate memory.
             if isinstance(error, RuntimeError) and "allocate" not in str(error):
                 raise
             hint = "smaller sizes or a smaller batch need less"

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from charlm.cli.options import (
-    CorpusNames,
-    Encoding,
-    Json,
-    Model,
-    Unknown,
-    model_file,
-)
-from charlm.cli.render import print_json
+from charlm.cli.options import CorpusNames, Encoding, Json, Model, Unknown, model_file
+from charlm.cli.render import print_json, say, show_download
 from charlm.errors import UsageError, one_line
 
+if TYPE_CHECKING:
+    from charlm.checkpoint import ModelFile
+    from charlm.evaluation.baselines import Baseline
+    from charlm.evaluation.evaluate import Scores
+    from charlm.evaluation.held_out import TextToScore
+    from charlm.vocab import Vocabulary
 
-def evaluate(
+Part = Literal["train", "validation", "test"]
+
+
+def evaluate_model(
     model: Model = None,
-    part: Annotated[
-        Literal["train", "validation", "test"] | None, typer.Option(help="Which part of the run's own corpus.")
-    ] = None,
+    part: Annotated[Part | None, typer.Option(help="Which part of the run's own corpus.")] = None,
     corpus: CorpusNames = None,
     window: Annotated[
-        int | None, typer.Option(min=1, help="Forget all before each window of so many characters.")
+        int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
     ] = None,
     encoding: Encoding = None,
     unknown: Unknown = "error",
     with_baselines: Annotated[
         bool,
-        typer.Option("--baselines/--no-baselines", help="Beside a held-out part: what counting and compressing cost."),
+        typer.Option("--baselines/--no-baselines", help="Compare with counting and compressing, on a held-out part."),
     ] = True,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Also score it with a copy that learns from the text as it goes; slow.")
@@ -52,51 +53,124 @@ def evaluate(
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
-        raise UsageError("`--dynamic` and `--window` exclude each other", "what is learned on the way is remembered")
-    from charlm.evaluation import evaluate as evaluation
-    from charlm.evaluation.baselines import baselines
-    from charlm.nn.model import CharModel
-    from charlm.nn.runtime import use_threads
-    from charlm.training import lifecycle as runs
-
-    use_threads()
+        raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
-    is_masked = file.spec.sees_both_sides
-    if is_masked and (dynamic or window is not None):
+    if file.spec.sees_both_sides and (dynamic or window is not None):
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    name, ids, train_ids = runs.text_to_score(file, part, corpus, encoding, unknown)
-    net = CharModel(file.spec)
-    net.load_arrays(file.weights)
-    scores = evaluation.evaluate(net, ids, window)
-    adapted = evaluation.evaluate_dynamically(net, ids) if dynamic else None
-    # What counts and compresses sees one side only: it is no measure for a model that sees both.
-    with_baselines = with_baselines and not is_masked
-    rows = list(baselines(train_ids, ids, file.vocabulary)) if with_baselines and train_ids is not None else []
+    text = load_text(file, part, corpus, encoding, unknown)
+    found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
-        in_units = partial(file.vocabulary.in_units, is_masked=is_masked)
-        beside = [in_units(row.to_json()) for row in rows]
-        learning = in_units(adapted.to_json()) if adapted else None
-        figures = {**in_units(scores.to_json()), "dynamic": learning, "baselines": beside}
-        print_json({"corpus": name, "window": window, **figures})
-        return
-    unit = file.vocabulary.unit
-    context = "state carried through" if window is None else f"windows of {window} {unit}s, each from nothing"
-    if is_masked:
+        print_json(found.to_json())
+    else:
+        print_evaluation(found)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        vocabulary: of the model, which says what is counted.
+        sees_both_sides: whether the model predicts a character from both sides.
+        text: the name of the text.
+        window: after how many characters the model started anew; None if the state was carried through.
+        scores: of the model.
+        dynamic: of a copy that learned from the text; None if this was not asked for.
+        baselines: what predicts the same text without a model.
+    """
+
+    vocabulary: Vocabulary
+    sees_both_sides: bool
+    text: str
+    window: int | None
+    scores: Scores
+    dynamic: Scores | None
+    baselines: list[Baseline]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, named by the units of the vocabulary."""
+        in_units = partial(self.vocabulary.in_units, is_masked=self.sees_both_sides)
+        return {
+            "corpus": self.text,
+            "window": self.window,
+            **in_units(self.scores.to_json()),
+            "dynamic": in_units(self.dynamic.to_json()) if self.dynamic else None,
+            "baselines": [in_units(row.to_json()) for row in self.baselines],
+        }
+
+
+def load_text(
+    file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
+) -> TextToScore:
+    """Read the text that was asked for: another corpus, or a part of the model's own."""
+    from charlm.evaluation.held_out import load_other_text, load_own_text
+
+    if not corpus:
+        return load_own_text(file, part or "validation")
+    text = load_other_text(file, corpus, encoding or "utf-8", unknown, show_download)
+    for note in text.notes:
+        say(f"note: {note}")
+    return text
+
+
+def measure(
+    file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool, with_baselines: bool
+) -> Evaluation:
+    """Score a text with a model, and with what it is compared with."""
+    from charlm.evaluation.baselines import baselines
+    from charlm.evaluation.dynamic import evaluate_dynamically
+    from charlm.evaluation.evaluate import evaluate
+    from charlm.nn.model import CharModel
+    from charlm.nn.runtime import use_threads
+
+    use_threads()
+    model = CharModel(file.spec)
+    model.load_arrays(file.weights)
+    # Baselines read in one direction, so they are no measure for a model that sees both sides.
+    learned = text.training_ids if with_baselines and not file.spec.sees_both_sides else None
+    return Evaluation(
+        file.vocabulary,
+        file.spec.sees_both_sides,
+        text.name,
+        window,
+        evaluate(model, text.ids, window),
+        evaluate_dynamically(model, text.ids) if is_dynamic else None,
+        [] if learned is None else list(baselines(learned, text.ids, file.vocabulary)),
+    )
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """Print what was measured, for people."""
+    scores, unit = found.scores, found.vocabulary.unit
+    context = "state carried through"
+    if found.window is not None:
+        context = f"windows of {found.window} {unit}s, each from the initial state"
+    if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
-    print(f"{one_line(name)}, {scores.characters:,} {unit}s, {context}")
-    unit = f"masked {unit}" if is_masked else unit
+    print(f"{one_line(found.text)}, {scores.characters:,} {unit}s, {context}")
+    unit = f"masked {unit}" if found.sees_both_sides else unit
     print(f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats)")
     print(f"{scores.perplexity_per_character:8.3f} perplexity per {unit}")
-    print(f"{scores.top1_accuracy:8.1%} of {unit}s were the likeliest, {scores.top5_accuracy:.1%} among the first five")
-    if adapted:
-        print(
-            f"{adapted.bits_per_character:8.4f} bits per {unit} by dynamic evaluation: learning from each "
-            f"{evaluation.SEGMENT_SIZE} {unit}s once they are scored ({adapted.nats_per_character:.4f} nats)"
-        )
-    if rows:
-        print(f"beside it, in bits per {unit} of the same text:")
-    for row in sorted(rows, key=lambda row: row.bits_per_character):
+    print(
+        f"{scores.top1_accuracy:8.1%} of {unit}s were the most probable, "
+        f"{scores.top5_accuracy:.1%} among the five most probable"
+    )
+    if found.dynamic:
+        print_dynamic(found.dynamic, unit)
+    if found.baselines:
+        print(f"baselines, in bits per {unit} of the same text:")
+    for row in sorted(found.baselines, key=lambda row: row.bits_per_character):
         seen = f", given {row.characters_seen:,} {unit}s of the training part" if row.characters_seen else ""
         print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
+
+
+def print_dynamic(scores: Scores, unit: str) -> None:
+    """Print the result of dynamic evaluation."""
+    from charlm.evaluation.dynamic import SEGMENT_SIZE
+
+    print(
+        f"{scores.bits_per_character:8.4f} bits per {unit} by dynamic evaluation: learning from each "
+        f"{SEGMENT_SIZE} {unit}s after they are scored ({scores.nats_per_character:.4f} nats)"
+    )

@@ -1,21 +1,18 @@
-"""The command that shows a cell's equations, and a step in numbers."""
+"""The command that shows a cell's equations and parameters, and one step of a model in numbers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import (
-    Json,
-    Model,
-    Unknown,
-    as_given,
-    as_read,
-    model_file,
-)
-from charlm.cli.render import print_json
+from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
+from charlm.cli.render import plain_table, print_json, print_table
 from charlm.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from charlm.spec import ModelSpec
 
 
 def explain(
@@ -33,61 +30,84 @@ def explain(
 ) -> None:
     """Show a cell's equations, and a step in numbers.
 
-    How many parameters a model of given sizes has, and for a trained model and a text every gate of one unit.
+    Also how many parameters a model of given sizes has. With a trained model and a text: every gate of one unit.
 
     charlm explain gru --hidden-size 128
 
     charlm explain --model runs/fables-lstm-1 --text "The old fo"
     """
-    from charlm.inference import explain as explanation
+    from charlm.inference.explain import cell_summaries, describe_cell
     from charlm.spec import ModelSpec
 
-    known = explanation.cells()
-    if cell is not None and cell not in known:
-        raise UsageError(f"there is no cell `{cell}`", did_you_mean(cell, known) or f"there are {', '.join(known)}")
+    summaries, sizes = cell_summaries(), (hidden_size, embedding_size, layers, symbols)
+    if cell is not None and cell not in summaries:
+        hint = did_you_mean(cell, summaries) or f"there are {', '.join(summaries)}"
+        raise UsageError(f"there is no cell `{cell}`", hint)
     is_of_model = model is not None or text is not None
-    has_sizes = any(size is not None for size in (hidden_size, embedding_size, layers, symbols))
-    if has_sizes and (cell is None or is_of_model):
+    if (cell is None or is_of_model) and any(size is not None for size in sizes):
         raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")
-    if cell is None and not is_of_model:
-        if as_json:
-            print_json(known)
-        else:
-            print("\n".join(f"{name:<18}{line}" for name, line in known.items()))
-        return
     step = None
-    if not is_of_model:
+    if is_of_model:
+        spec, step = read_by_model(model, cell, text, unknown)
+    elif cell is not None:
         embedding = 64 if embedding_size is None else embedding_size
-        spec = ModelSpec(str(cell), symbols or 65, embedding, hidden_size or 512, layers or 1)
+        spec = ModelSpec(cell, symbols or 65, embedding, hidden_size or 512, layers or 1)
     else:
-        file = model_file(model)
-        spec = file.spec
-        if cell not in (None, spec.cell):
-            raise UsageError(f"this model is of the cell {spec.cell}, not {cell}", "leave the cell away")
-        if text is not None:
-            (given_text,) = as_read(file.vocabulary, as_given(text))
-            step = explanation.take_step(file, given_text, unknown).to_json()
-    description = explanation.describe(spec).to_json()
+        print_summaries(summaries, as_json)
+        return
+    description = describe_cell(spec).to_json()
     if as_json:
         print_json({**description, "step": step})
     else:
         print_explanation(description, step)
 
 
+def read_by_model(
+    model: Path | None, cell: str | None, text: str | None, unknown: str
+) -> tuple[ModelSpec, dict[str, Any] | None]:
+    """Return what a model is, and, if there is a text, the last step of the model in it."""
+    from charlm.inference.explain import take_step
+
+    file = model_file(model)
+    if cell not in (None, file.spec.cell):
+        raise UsageError(f"this model is of the cell {file.spec.cell}, not {cell}", "omit the name of the cell")
+    if text is None:
+        return file.spec, None
+    (given_text,) = as_read(file.vocabulary, as_given(text))
+    return file.spec, take_step(file, given_text, unknown).to_json()
+
+
+def print_summaries(summaries: dict[str, str], as_json: bool) -> None:
+    """Print each cell with a sentence about it."""
+    if as_json:
+        print_json(summaries)
+        return
+    table = plain_table("cell", "about", has_header=False)
+    for name, summary in summaries.items():
+        table.add_row(name, summary)
+    print_table(table)
+
+
 def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
-    """Print a cell's equations, what a model of it is made of, and a step in numbers."""
+    """Print a cell's equations, the parameters of a model with that cell, and a step in numbers."""
+    from rich.table import Column
+
     print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n")
-    print("parameters, for one input more than there are symbols: the start of a text")
+    print("parameters, with one input more than there are symbols: the start of a text")
+    table = plain_table("", Column(justify="right"), has_header=False)
     for part, count in description["parameters"].items():
-        print(f"{part:>20} {count:>14,}")
+        table.add_row(f"  {part}", f"{count:,}")
+    print_table(table)
     if step:
-        letters = {"hidden": "h", "cell": "c"}
-        print(
-            f"\none step of layer {step['layer']}, in its unit {step['unit']}, whose output is the largest, up or down:"
-        )
-        before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
-        print(f"{before} it reads {step['name']}")
-        for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
-            called = letters if values != "gates" else description["letters"]
-            parts = [f"{name} {called[name]} = {value:+.6f}" for name, value in step[values].items()]
-            print(f"{title:>20}   {'   '.join(parts)}")
+        print_step(step, description["letters"])
+
+
+def print_step(step: dict[str, Any], letters_of_gates: dict[str, str]) -> None:
+    """Print the state and gates of one unit, before and after it reads a character."""
+    print(f"\none step of layer {step['layer']}, unit {step['unit']}, which has the largest absolute output:")
+    before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
+    print(f"{before} it reads {step['name']}")
+    letters = {"hidden": "h", "cell": "c"} | letters_of_gates
+    for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
+        parts = [f"{name} {letters[name]} = {value:+.6f}" for name, value in step[values].items()]
+        print(f"  {title:<9}  {'   '.join(parts)}")

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what they stand for. Light: what it needs is imported when it is used."""
+"""Arguments that several commands take, and how they are read. Heavy modules are imported when they are used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.vocab import Vocabulary
 
-# A little below 1: what is improbable is mostly a mistake of the model's.
+# A little below 1: improbable characters are mostly mistakes of the model.
 SAMPLE_TEMPERATURE = 0.7
 
 
 def as_given(text: str) -> str:
-    """Undo a locale that could not read an argument: the bytes a shell passes are UTF-8 today."""
+    """Decode an argument that the locale could not read as UTF-8, which is what shells pass today."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError:
@@ -32,7 +32,7 @@ CorpusNames = Annotated[
     list[str] | None,
     typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
 ]
-Encoding = Annotated[str | None, typer.Option(help="How the text's bytes spell characters; UTF-8 by default.")]
+Encoding = Annotated[str | None, typer.Option(help="The encoding of the text; UTF-8 by default.")]
 Unknown = Annotated[
     str,
     typer.Option(
@@ -40,21 +40,21 @@ Unknown = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes it repeatable; drawn and told where absent.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Repeats a result; if omitted, a seed is drawn and printed.")]
 
 
 def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
-    """Return parts of a text as a model with this vocabulary reads them, and say so where that is not as given."""
+    """Filter parts of a text as the model reads them, and say so if that changes them."""
     from charlm.vocab import TextFilter
 
     found = [TextFilter(vocabulary.filter)(part) for part in parts]
     if found != list(parts):
-        say(f"note: this model reads letters in lower case and one space for all else: {'_'.join(found)!r}")
+        say(f"note: this model reads lower-case letters and one space in place of all else: {'_'.join(found)!r}")
     return found
 
 
 def model_file(path: Path | None) -> ModelFile:
-    """Load the model that is meant, and say which it is where nobody said."""
+    """Load the model that was named, or the newest one, whose name is then printed."""
     from charlm.checkpoint import load_checkpoint
     from charlm.run_folder import find_model
 

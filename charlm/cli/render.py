@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, everything else on stderr. Light: imports nothing heavy."""
+"""What commands print: results on stdout, everything else on stderr. rich is imported when a table is printed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from charlm.errors import one_line
 
+if TYPE_CHECKING:
+    from rich.table import Column, Table
+
+# Wider than any table.
+UNLIMITED_WIDTH = 1 << 16
+
 
 def say(message: str) -> None:
-    """Tell a person something that is not the result."""
+    """Print a message, which is not part of the result, on stderr."""
     print("\n".join(map(one_line, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def report_error(message: str, hint: str, exit_code: int) -> int:
-    """Tell an error in one line, with what to do about it; return the exit code."""
+    """Print an error in one line, and a hint in another; return the exit code."""
     may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = typer.style("error:", fg="red") if may_colour else "error:"
     with suppress(OSError):
@@ -32,16 +38,45 @@ def report_error(message: str, hint: str, exit_code: int) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for programs, in one line."""
+    """Print a result in one line, for programs."""
     print(json.dumps(value), flush=True)
 
 
-# What a terminal would obey; the text goes unchanged into a pipe or a file.
+def plain_table(*columns: Column | str, has_header: bool = True) -> Table:
+    """Make a table without lines and colours: its columns are two spaces apart."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_header, header_style="")
+
+
+def print_table(table: Table) -> None:
+    """Print a table: on a terminal its texts are wrapped to the width, in a pipe or file every row is one line."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=UNLIMITED_WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
+    if sys.stdout.isatty():
+        # Numbers are never cut: a table that is too wide for the terminal is wrapped by the terminal.
+        least = Measurement.get(console, console.options, table).minimum
+        console.width = max(Console().width, least)
+    with console.capture() as capture:
+        console.print(table)
+    # rich fills every line with spaces.
+    print("\n".join(map(str.rstrip, capture.get().splitlines())), flush=True)
+
+
+# Control characters that a terminal would obey. A pipe or file gets the text unchanged.
 ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\r\t"}
 
 
 def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int]) -> None:
-    """Write the first text as it grows and the others, which grow beside it, when it is done."""
+    """Write several texts that grow at the same time: the first as it grows, the others when it is complete.
+
+    Args:
+        pieces: what each text grows by: its index and the piece.
+        shown: the beginning of every text.
+        seeds: one for each text; with more than one, each text has its seed as a heading on stderr.
+    """
     others: list[list[str]] = [[] for _ in seeds]
     is_terminal = sys.stdout.isatty()
 
@@ -53,7 +88,7 @@ def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int])
             sys.stdout.write(text.translate(ESCAPED) if is_terminal else text)
             sys.stdout.flush()
             last = text[-1:] or last
-        # A text goes into a pipe as it is; on a terminal and between texts it ends its line.
+        # A single text goes into a pipe unchanged. Otherwise its last line is ended.
         if last != "\n" and (len(seeds) > 1 or is_terminal):
             print(flush=True)
 
@@ -70,7 +105,7 @@ def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int])
 
 
 def show_download(here: int, total: int | None) -> None:
-    """Show a download on a terminal, in place."""
+    """Show on a terminal how far a download is, in a line that is overwritten."""
     if sys.stderr.isatty():
         share = f" of {total / 1e6:,.1f}" if total else ""
         print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)

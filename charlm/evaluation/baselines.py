@@ -1,6 +1,6 @@
-"""What a text costs without a neural net: uniform, unigram, Kneser-Ney counts, compressors. Knows ids, no models.
+"""How well a text is predicted without a neural net: uniform, unigram, Kneser-Ney, compressors. Knows no models.
 
-A model whose bits per character are above the counting row has learned less than a table of its training text.
+A model with more bits per character than Kneser-Ney has learned less than a table of counts of its training text.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
-# What is counted of a large training text: its end, which is what stands next to the text that is scored.
+# Of a longer training text, only the end is counted or compressed: it is next to the text that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One row beside a model's.
+    """The score of one baseline.
 
     Attributes:
-        name: what predicts.
-        bits_per_character: on the same text the model was scored on.
-        characters_seen: how much of the training text it has seen.
+        name: of the baseline.
+        bits_per_character: on the text that the model was scored on.
+        characters_seen: how many characters of the training text it has read.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Baseline:
 
 
 def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baseline]:
-    """Score a text with everything that needs no training, best last but for the compressors.
+    """Score a text with each baseline: uniform, unigram, the best order of Kneser-Ney, then the compressors.
 
     Args:
-        train: what may be learned from, shape (N,).
-        text: what is scored, shape (M,), M at least 1.
+        train: the text to learn from, shape (N,).
+        text: the text to score, shape (M,), M at least 1.
         vocabulary: of both.
     """
     yield Baseline("uniform", math.log2(len(vocabulary)), 0)
     counted = train[-MAX_COUNTED:]
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
-    # Not -0.0 where there is one symbol.
+    # With a single symbol the sum is -0.0.
     yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
     best = int(np.argmin(nats))
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
@@ -64,7 +64,7 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
     }
     for name, compress in compressors.items():
         num_bytes = len(compress(before + after)) - len(compress(before))
-        # A longer text may come out shorter, by the luck of a few bytes; that says nothing of the text.
+        # A longer text is sometimes compressed to fewer bytes; such a result is meaningless.
         if num_bytes > 0:
             yield Baseline(name, 8 * num_bytes / len(text), len(seen))
 
@@ -74,8 +74,8 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
 
     Args:
         train: ids to count, shape (N,).
-        text: ids to score, shape (M,); each character's context is what stands before it in this text.
-        num_symbols: V; the lowest order falls back on 1 / V.
+        text: ids to score, shape (M,); the context of a character is the part of this text before it.
+        num_symbols: V; the lowest order falls back to 1 / V.
         max_order: the longest n-gram.
 
     Returns:
@@ -86,7 +86,7 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
     tables = _count(train, num_symbols, max_order)
     nats = []
     for order in range(1, max_order + 1):
-        # The longest n-grams of a model are counted as they come, shorter ones by what stands before them.
+        # The longest n-grams are counted by occurrence, shorter ones by how many different symbols precede them.
         p_M = np.full(len(text), 1 / num_symbols)
         contexts_M = np.zeros(len(text), dtype=np.int64)
         for length in range(1, order + 1):
@@ -94,7 +94,7 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
             counts = table.occurrences if length == order else table.predecessors
             found_M = table.find(contexts_M, text)
             p_M = _interpolate(table, counts, contexts_M, found_M, p_M)
-            # The next longer context of a character is the n-gram that ends just before it.
+            # The next longer context of a character is the n-gram that ends right before it.
             contexts_M = np.concatenate([[-1], found_M[:-1]])
         nats.append(float(-np.log(p_M).mean()))
     return nats
@@ -102,15 +102,15 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
 
 @dataclass(frozen=True)
 class _Table:
-    """All n-grams of one length: each is a context (an n-gram one shorter, by number) and a symbol.
+    """All n-grams of one length. An n-gram is a context, the number of an n-gram that is one shorter, and a symbol.
 
     Attributes:
-        keys: context * V + symbol, sorted; the place of a key is the n-gram's number.
-        contexts: the context of each.
+        keys: context * V + symbol, sorted; the index of a key is the number of its n-gram.
+        contexts: the context of each n-gram.
         num_symbols: V.
         num_contexts: how many n-grams are one shorter.
-        occurrences: how often each stands in the text.
-        predecessors: how many different symbols stand before each.
+        occurrences: how often each n-gram occurs in the text.
+        predecessors: how many different symbols precede each n-gram.
     """
 
     keys: NDArray[np.int64]
@@ -121,7 +121,7 @@ class _Table:
     predecessors: NDArray[np.int64]
 
     def find(self, contexts_M: NDArray[np.int64], symbols_M: Ids) -> NDArray[np.int64]:
-        """Return the number of each n-gram, or -1 where it, or its context, was never seen."""
+        """Return the number of each n-gram, or -1 if it or its context was never seen."""
         if not len(self.keys):
             return np.full(len(symbols_M), -1)
         keys_M = contexts_M * self.num_symbols + symbols_M.astype(np.int64)
@@ -132,16 +132,16 @@ class _Table:
 def _count(train: Ids, num_symbols: int, max_order: int) -> list[_Table]:
     symbols = train.astype(np.int64)
     tables: list[_Table] = []
-    contexts_N = np.zeros(len(train), dtype=np.int64)  # of each character: the number of the n-gram before it
+    # For each character: the number of the n-gram before it, and of the n-gram, one shorter, that ends with it.
+    contexts_N, shorter_N = np.zeros(len(train), dtype=np.int64), None
     num_contexts = 1
-    shorter_N = None  # of each character: the number of the n-gram one shorter that ends with it
     for length in range(1, max_order + 1):
         inside = symbols[length - 1 :]
         keys, first, numbers_N, occurrences = np.unique(
             contexts_N * num_symbols + inside, return_index=True, return_inverse=True, return_counts=True
         )
         if shorter_N is not None:
-            # Each different n-gram is one predecessor of the n-gram that it is without its first symbol.
+            # Each different n-gram counts as one predecessor of the n-gram without its first symbol.
             suffixes = shorter_N[1:][first]
             tables[-1].predecessors[:] = np.bincount(suffixes, minlength=len(tables[-1].keys))
         tables.append(
@@ -175,10 +175,10 @@ def _interpolate(
 
 
 def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return what is taken from counts of 0, 1, 2, and 3 or more, estimated from how often each count occurs."""
+    """Return the discounts of counts of 0, 1, 2, and 3 or more, estimated from how often each count occurs."""
     ones, twos, threes, fours = (max(1, int((counts == k).sum())) for k in (1, 2, 3, 4))
     y = ones / (ones + 2 * twos)
     estimates = np.array([0, 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 3 - 4 * y * fours / threes])
-    # On a text of a few characters the estimates can leave their bounds.
+    # In a text of a few characters the estimates can exceed their bounds.
     clipped: NDArray[np.float64] = np.clip(estimates, [0, 0.1, 0.1, 0.1], [0, 0.9, 1.9, 2.9])
     return clipped

@@ -1,4 +1,4 @@
-"""How fast charlm is on this machine, beside torch as a user would write it, in turns in one run. Prints nothing."""
+"""How fast charlm is on this machine, measured in turns with torch as a user would write it. Prints nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from torch.nn import functional
 from charlm import __version__
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.config import TrainConfig
 from charlm.data.corpus import load_corpus
 from charlm.inference.generate import Sampling, generate
 from charlm.inference.stepper import Stepper
@@ -34,38 +33,88 @@ from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime, keep_freed_memory
 from charlm.nn.trials import Work
 from charlm.spec import ModelSpec
-from charlm.training.optimizer import Optimizer
 from charlm.vocab import Vocabulary
 
-SIZES = {"1x128": (1, 128), "1x256": (1, 256), "1x512": (1, 512), "2x512": (2, 512)}
-# What torch has a module of that name for.
+# The cells that torch has a module for.
 STOCK = ("rnn", "lstm", "gru")
 PARTS = ("training", "sampling", "texts", "starting")
 STREAMS, BLOCK_SIZE, EMBEDDING_SIZE = 64, 64, 64
 SYMBOLS = "\n" + "".join(map(chr, range(32, 96)))
-CHARACTERS_SAMPLED = 200
-TEXT_BYTES = 16_000_000
-GEMM_SIZE = 2048
 
 
-def _typical_size() -> tuple[str, tuple[int, int]]:
-    return ("1x512", SIZES["1x512"]) if "1x512" in SIZES else next(iter(SIZES.items()))
+class Size(NamedTuple):
+    """Layers and units of a model."""
+
+    num_layers: int
+    hidden_size: int
+
+    def __str__(self) -> str:
+        return f"{self.num_layers}x{self.hidden_size}"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much is measured.
+
+    Attributes:
+        sizes: of the models of the cells that torch has a module for.
+        typical_size: of the models of the other cells, and of the model that a process starts with.
+        characters_sampled: how many characters each sample has.
+        text_bytes: the size of the text that is read.
+        gemm_size: rows and columns of the matrices whose product shows what the machine can do.
+    """
+
+    sizes: tuple[Size, ...]
+    typical_size: Size
+    characters_sampled: int
+    text_bytes: int
+    gemm_size: int
+
+
+WORKLOAD = Workload(
+    sizes=(Size(1, 128), Size(1, 256), Size(1, 512), Size(2, 512)),
+    typical_size=Size(1, 512),
+    characters_sampled=200,
+    text_bytes=16_000_000,
+    gemm_size=2048,
+)
+
+
+class Optimizer(Protocol):
+    """What updates the weights of a model in training, as far as it is measured here."""
+
+    @property
+    def num_turns(self) -> int:
+        """After how many steps every weight has been updated."""
+
+    def clip(self) -> float:
+        """Clip the gradients."""
+
+    def step(self, rate: float, weight_decay: float, turn: int = 0) -> None:
+        """Update the weights."""
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+
+
+# Makes the optimiser of a model that is trained there.
+MakeOptimizer = Callable[[CharModel, Runtime], Optimizer]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One result.
 
     Attributes:
-        part: what kind of work.
+        part: the kind of work.
         name: what was measured.
         unit: of both figures.
         charlm: median over the rounds.
-        beside: the same for what a user would do without charlm, measured in turns with it; None without such.
-        layers_ratio: the same ratio for forward and back alone, without the optimiser.
-        arithmetic: precision and kernel of charlm's figure; what it is measured beside is float32.
-        gemm_share: arithmetic done per second forward and back, as a share of what the machine does in a product of
-            large matrices in the same precision.
+        beside: the same without charlm, measured in turns with it; None if there is nothing to compare with.
+        layers_ratio: the ratio of the forward and backward passes alone, without the optimiser.
+        arithmetic: precision and kernel of charlm's figure; `beside` is always in float32.
+        gemm_share: operations per second of the forward and backward passes, as a share of what the machine reaches in
+            a product of large matrices in the same precision.
     """
 
     part: str
@@ -79,18 +128,18 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as good charlm is: more per second, or fewer seconds."""
+        """How many times as fast charlm is."""
         if self.beside is None:
             return None
         return self.beside / self.charlm if self.unit == "s" else self.charlm / self.beside
 
     def to_json(self) -> dict[str, str | float | None]:
-        """Return every figure by name."""
+        """Return its fields and the ratio by name."""
         return asdict(self) | {"ratio": self.ratio}
 
 
-def machine(runtime: Runtime) -> dict[str, str | int]:
-    """Return what figures depend on: processor, cores, versions, arithmetic."""
+def describe_machine(runtime: Runtime) -> dict[str, str | int]:
+    """Return what the results depend on: processor, cores, threads, versions."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -111,27 +160,36 @@ def machine(runtime: Runtime) -> dict[str, str | int]:
     }
 
 
-def rows(runtime: Runtime, parts: Sequence[str], rounds: int) -> Iterator[Row]:
-    """Measure, and yield each figure when it is known."""
-    measures: dict[str, Callable[[Runtime, int], Iterator[Row]]] = {
-        "training": _training,
-        "sampling": _sampling,
-        "texts": _texts,
-        "starting": _starting,
+def measure(
+    parts: Sequence[str], rounds: int, make_optimizer: MakeOptimizer, workload: Workload = WORKLOAD
+) -> Iterator[Row]:
+    """Measure, and yield each result as soon as it is known.
+
+    Args:
+        parts: which of `PARTS`.
+        rounds: each figure is the median of this many measurements.
+        make_optimizer: makes the optimiser that training uses.
+        workload: how much is measured.
+    """
+    measures: dict[str, Callable[[], Iterator[Row]]] = {
+        "training": lambda: _training(rounds, make_optimizer, workload),
+        "sampling": lambda: _sampling(rounds, workload),
+        "texts": lambda: _texts(rounds, workload),
+        "starting": lambda: _starting(rounds, workload),
     }
     for part in parts:
-        yield from measures[part](runtime, rounds)
+        yield from measures[part]()
 
 
 def _in_turns(
     rounds: int, *works: Callable[[], object], prepare: Sequence[Callable[[], object]] | None = None
 ) -> list[float]:
-    """Return the median seconds of each work; a first run of each is discarded.
+    """Return the median seconds of each work; the first run of each is discarded.
 
     Args:
         rounds: how often each is measured.
         works: what is measured.
-        prepare: for each work what comes before every run of it, and is not measured.
+        prepare: for each work, what is called before each of its runs, outside the measured time.
     """
     for work in works:
         work()
@@ -139,36 +197,36 @@ def _in_turns(
     for _ in range(rounds):
         for measured, work, before in zip(seconds, works, prepare or [int] * len(works), strict=True):
             before()
-            began = time.perf_counter()
+            start = time.perf_counter()
             work()
-            measured.append(time.perf_counter() - began)
+            measured.append(time.perf_counter() - start)
     return [statistics.median(measured) for measured in seconds]
 
 
 class _StockModel(nn.Module):
     """The model as a user would write it in torch."""
 
-    def __init__(self, cell: str, hidden_size: int, num_layers: int) -> None:
+    def __init__(self, cell: str, size: Size) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(SYMBOLS), EMBEDDING_SIZE)
-        self.layers = _stock_layers(cell, hidden_size, num_layers)
-        self.output = nn.Linear(hidden_size, len(SYMBOLS))
+        self.layers = _stock_layers(cell, size)
+        self.output = nn.Linear(size.hidden_size, len(SYMBOLS))
 
     def forward(self, tokens_TB: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y_TBH, state = self.layers(self.embedding(tokens_TB), state)
         return self.output(y_TBH), state
 
 
-def _stock_layers(cell: str, hidden_size: int, num_layers: int) -> nn.Module:
+def _stock_layers(cell: str, size: Size) -> nn.Module:
     if cell in STOCK:
-        return getattr(nn, cell.upper())(EMBEDDING_SIZE, hidden_size, num_layers)  # type: ignore[no-any-return]
+        return getattr(nn, cell.upper())(EMBEDDING_SIZE, size.hidden_size, size.num_layers)  # type: ignore[no-any-return]
     if cell == "rnn-relu":
-        return nn.RNN(EMBEDDING_SIZE, hidden_size, num_layers, nonlinearity="relu")
-    return _Stepped(cell, hidden_size)
+        return nn.RNN(EMBEDDING_SIZE, size.hidden_size, size.num_layers, nonlinearity="relu")
+    return _Stepped(cell, size.hidden_size)
 
 
 class _Stepped(nn.Module):
-    """A layer of a cell that torch does not have, in a loop over its equations."""
+    """A layer of a cell that torch does not have: a loop over the cell's equations."""
 
     def __init__(self, cell: str, hidden_size: int) -> None:
         super().__init__()
@@ -181,53 +239,31 @@ class _Stepped(nn.Module):
         return self._layer.read_by_steps(x_TBE, x_TBE.new_zeros(self._num_parts, x_TBE.shape[1], self._num_units))
 
 
-def _model(cell: str, hidden_size: int, num_layers: int) -> CharModel:
-    model = CharModel(ModelSpec(cell, len(SYMBOLS), EMBEDDING_SIZE, hidden_size, num_layers))
+def _model(cell: str, size: Size) -> CharModel:
+    model = CharModel(ModelSpec(cell, len(SYMBOLS), EMBEDDING_SIZE, size.hidden_size, size.num_layers))
     model.initialise(torch.Generator().manual_seed(0))
     return model
 
 
-def _training(_: Runtime, rounds: int) -> Iterator[Row]:
-    """A training block with its optimiser, and without."""
+def _training(rounds: int, make_optimizer: MakeOptimizer, workload: Workload) -> Iterator[Row]:
+    """Measure a training step of every cell."""
     for cell in CELLS:
-        # What torch has no module for is measured at one size.
-        for name, (num_layers, hidden_size) in SIZES.items() if cell in STOCK else [_typical_size()]:
-            yield _training_row(cell, name, num_layers, hidden_size, rounds)
+        for size in workload.sizes if cell in STOCK else [workload.typical_size]:
+            yield _training_row(cell, size, rounds, make_optimizer, workload.gemm_size)
 
 
-def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, rounds: int) -> Row:
-    runtime = Runtime.choose("auto", "auto", None, Work(cell, EMBEDDING_SIZE, hidden_size, STREAMS))
+def _training_row(cell: str, size: Size, rounds: int, make_optimizer: MakeOptimizer, gemm_size: int) -> Row:
+    runtime = Runtime.choose("auto", "auto", None, Work(cell, EMBEDDING_SIZE, size.hidden_size, STREAMS))
     tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
-    ours = _model(cell, hidden_size, num_layers).to(runtime.device)
+    ours = _model(cell, size).to(runtime.device)
     ours.choose_kernel(runtime.lstm_by_blocks)
-    stock = _StockModel(cell, hidden_size, num_layers).to(runtime.device)
-    optimizer, adamw = Optimizer(ours, TrainConfig(), runtime.dtype), torch.optim.AdamW(stock.parameters())
-    turns = itertools.count()
-
-    def learn_ours() -> None:
-        with runtime.autocast():
-            logits_TBV, _ = ours(tokens_TB, ours.start_state(STREAMS))
-        _go_back(logits_TBV, tokens_TB)
-
-    def update_ours() -> None:
-        # All turns: at some of them a matrix is not updated.
-        for _ in range(optimizer.num_turns):
-            optimizer.clip()
-            optimizer.step(1e-3, 0.0, next(turns))
-        optimizer.clear()
-
-    def learn_stock() -> None:
-        _go_back(stock(tokens_TB)[0], tokens_TB)
-
-    def update_stock() -> None:
-        nn.utils.clip_grad_norm_(stock.parameters(), 1.0)
-        adamw.step()
-        adamw.zero_grad()
-
-    square = torch.ones(GEMM_SIZE, GEMM_SIZE, device=runtime.device, dtype=runtime.dtype)
+    optimizer = make_optimizer(ours, runtime)
+    learn_ours, update_ours = _works_of_charlm(ours, optimizer, runtime, tokens_TB)
+    learn_stock, update_stock = _works_of_torch(_StockModel(cell, size).to(runtime.device), tokens_TB)
+    square = torch.ones(gemm_size, gemm_size, device=runtime.device, dtype=runtime.dtype)
 
     def prepare(keep: bool, *works: Callable[[], None]) -> None:
-        # Torch alone runs with the C library's own idea of memory; each has a run to find its place in it.
+        # Torch alone runs with the default memory allocation. After each change, run once unmeasured.
         keep_freed_memory(keep)
         for work in works:
             work()
@@ -245,18 +281,54 @@ def _training_row(cell: str, name: str, num_layers: int, hidden_size: int, round
     characters = STREAMS * BLOCK_SIZE
     return Row(
         "training",
-        f"{cell} {name}",
+        f"{cell} {size}",
         "characters/s",
         characters / (forward_back + updates / optimizer.num_turns),
         characters / (stock_forward_back + stock_update),
         stock_forward_back / forward_back,
         _arithmetic(cell, runtime),
-        _operations_a_character(ours) * characters / forward_back / (2 * GEMM_SIZE**3 / product),
+        _operations_a_character(ours) * characters / forward_back / (2 * gemm_size**3 / product),
     )
 
 
+def _works_of_charlm(
+    model: CharModel, optimizer: Optimizer, runtime: Runtime, tokens_TB: Tensor
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return a forward and backward pass, and the updates of all turns."""
+    turns = itertools.count()
+
+    def learn() -> None:
+        with runtime.autocast():
+            logits_TBV, _ = model(tokens_TB, model.start_state(STREAMS))
+        _go_back(logits_TBV, tokens_TB)
+
+    def update() -> None:
+        # In some turns a matrix is not updated, so that only all of them together are representative.
+        for _ in range(optimizer.num_turns):
+            optimizer.clip()
+            optimizer.step(1e-3, 0.0, next(turns))
+        optimizer.clear()
+
+    return learn, update
+
+
+def _works_of_torch(model: _StockModel, tokens_TB: Tensor) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the same for a model as a user would train it in torch."""
+    adamw = torch.optim.AdamW(model.parameters())
+
+    def learn() -> None:
+        _go_back(model(tokens_TB)[0], tokens_TB)
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+        adamw.zero_grad()
+
+    return learn, update
+
+
 def _operations_a_character(model: CharModel) -> int:
-    """Count a weight's product and sum once forward and twice back; an embedding is only looked up."""
+    """Count two operations a weight, once forward and twice backward; the embedding is only looked up."""
     weights = {name: parameter.numel() for name, parameter in model.named_parameters() if "weight" in name}
     del weights["embedding.weight"]
     return 6 * sum(weights.values())
@@ -274,28 +346,29 @@ def _go_back(logits_TBV: Tensor, targets_TB: Tensor) -> None:
     loss.item()
 
 
-def _sampling(_: Runtime, rounds: int) -> Iterator[Row]:
-    """One stream and many against a loop that gives torch's module one character at a time."""
-    for name, (num_layers, hidden_size) in SIZES.items():
-        stepper = Stepper(_file(_model("lstm", hidden_size, num_layers)))
-        stock = _StockModel("lstm", hidden_size, num_layers)
+def _sampling(rounds: int, workload: Workload) -> Iterator[Row]:
+    """Measure one text and many at once, beside a loop that gives torch's module one character at a time."""
+    length = workload.characters_sampled
+    for size in workload.sizes:
+        stepper = Stepper(_file(_model("lstm", size)))
+        stock = _StockModel("lstm", size)
 
         def sample(num_streams: int, stepper: Stepper = stepper) -> None:
-            generate(stepper, "", length=CHARACTERS_SAMPLED, sampling=Sampling(0.7), seeds=range(num_streams)).texts()
+            generate(stepper, "", length=length, sampling=Sampling(0.7), seeds=range(num_streams)).texts()
 
         @torch.no_grad()
         def sample_stock(model: _StockModel = stock) -> None:
             token_TB, state = torch.zeros(1, 1, dtype=torch.long), None
-            for _ in range(CHARACTERS_SAMPLED):
+            for _ in range(length):
                 logits_TBV, state = model(token_TB, state)
                 token_TB = torch.multinomial(torch.softmax(logits_TBV[-1] / 0.7, dim=-1), 1)
                 token_TB.item()
 
         one, stock_seconds, many = _in_turns(rounds, lambda: sample(1), sample_stock, lambda: sample(STREAMS))
-        beside = CHARACTERS_SAMPLED / stock_seconds
-        yield Row("sampling", f"lstm {name}, one text", "characters/s", CHARACTERS_SAMPLED / one, beside)
-        rate = STREAMS * CHARACTERS_SAMPLED / many
-        yield Row("sampling", f"lstm {name}, {STREAMS} texts at once", "characters/s", rate, beside)
+        beside = length / stock_seconds
+        yield Row("sampling", f"lstm {size}, one text", "characters/s", length / one, beside)
+        rate = STREAMS * length / many
+        yield Row("sampling", f"lstm {size}, {STREAMS} texts at once", "characters/s", rate, beside)
 
 
 def _file(model: CharModel) -> ModelFile:
@@ -308,12 +381,12 @@ def _file(model: CharModel) -> ModelFile:
     return ModelFile(model.arrays(), Vocabulary("characters", SYMBOLS), {"model": settings}, {}, {})
 
 
-def _texts(_: Runtime, rounds: int) -> Iterator[Row]:
-    """A text of many megabytes from the file to ids, and the second start with it."""
+def _texts(rounds: int, workload: Workload) -> Iterator[Row]:
+    """Measure how fast a large text becomes ids, and how fast its ids are read again."""
     symbols = np.frombuffer(SYMBOLS.encode(), dtype=np.uint8)
-    data = symbols[np.random.default_rng(0).integers(len(symbols), size=TEXT_BYTES)].tobytes()
+    data = symbols[np.random.default_rng(0).integers(len(symbols), size=workload.text_bytes)].tobytes()
     with tempfile.TemporaryDirectory() as name, _cache_in(Path(name)):
-        # Each is another text, so that none is in the cache when it is first read.
+        # All texts differ, so that none is in the cache when it is first read.
         paths = [Path(name) / f"{index}.txt" for index in range(rounds + 1)]
         for index, path in enumerate(paths):
             path.write_bytes(b"%d" % index + data)
@@ -328,13 +401,13 @@ def _texts(_: Runtime, rounds: int) -> Iterator[Row]:
             torch.tensor([numbers[symbol] for symbol in text])
 
         first, again, beside = _in_turns(rounds, lambda: load_corpus([str(next(unread))]), read_again, in_python)
-    yield Row("texts", "read and encode", "MB/s", TEXT_BYTES / first / 1e6, TEXT_BYTES / beside / 1e6)
-    yield Row("texts", f"read {TEXT_BYTES / 1e6:.0f} MB again", "s", again)
+    yield Row("texts", "read and encode", "MB/s", workload.text_bytes / first / 1e6, workload.text_bytes / beside / 1e6)
+    yield Row("texts", f"read {workload.text_bytes / 1e6:.0f} MB again", "s", again)
 
 
 @contextmanager
 def _cache_in(folder: Path) -> Iterator[None]:
-    """Leave the user's cache alone."""
+    """Use this folder as the cache, not the user's."""
     before = os.environ.get("CHARLM_CACHE")
     os.environ["CHARLM_CACHE"] = str(folder)
     try:
@@ -345,12 +418,11 @@ def _cache_in(folder: Path) -> Iterator[None]:
             os.environ["CHARLM_CACHE"] = before
 
 
-def _starting(_: Runtime, rounds: int) -> Iterator[Row]:
-    """Whole processes, beside one that only loads torch."""
+def _starting(rounds: int, workload: Workload) -> Iterator[Row]:
+    """Measure whole processes, beside one that only imports torch."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.safetensors"
-        num_layers, hidden_size = _typical_size()[1]
-        _file(_model("lstm", hidden_size, num_layers)).save(model)
+        _file(_model("lstm", workload.typical_size)).save(model)
 
         def run(*arguments: str) -> None:
             subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Runs side by side: what each is, how fast it learned, how well it did after equal time and equal steps.
+"""Runs side by side: what each is, how fast it was, how well it predicted after equal time and equal steps.
 
 Reads run folders; never imports torch, and trains nothing.
 """
@@ -16,29 +16,29 @@ from typing import Any
 import numpy as np
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.errors import RunError, one_line
+from charlm.errors import RunError
 from charlm.files import expanded
 from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
 
 MAX_METRICS_BYTES = 1 << 28
-# Nothing that a run counts or measures comes near.
+# Larger numbers in a record are not believable.
 LARGEST = 1e15
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One run.
+    """The results of one run.
 
     Attributes:
         run: its folder.
-        cell: its recurrence, with layers and units.
-        parameters: how many numbers it learned.
+        cell: the cell of its model, with layers, units and direction.
+        parameters: of its model.
         characters_per_second: median of its records.
-        seconds: how long it learned.
-        steps: how many blocks.
-        at_equal_time: validation in bits per character when the shortest of the runs compared ended.
-        at_equal_steps: the same at the last step that all of them reached.
-        best: of the best model, on all of the held-out text or a sample spread over it.
+        seconds: how long it trained.
+        steps: how many steps it trained.
+        at_equal_time: validation in bits per character at the time when the shortest of the runs ended.
+        at_equal_steps: the same at the last step that all of the runs reached.
+        best: of the best model, on the whole held-out text or a sample spread over it.
     """
 
     run: str
@@ -57,12 +57,12 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        rows: the runs, the best one first; those that are not over, or hold nothing out, come last.
-        equal_seconds: after so many seconds all of them are looked at.
-        equal_steps: after so many steps.
-        unit: what is counted per second.
-        per: what the bits are per.
-        notes: what makes them hard to compare.
+        rows: the runs, the best one first, those without a figure for their best model last.
+        equal_seconds: the time of the column `at_equal_time`.
+        equal_steps: the step of the column `at_equal_steps`.
+        unit: `character` or `byte`: one symbol.
+        per: the unit of the bits, `masked character` if all models see both sides.
+        notes: reasons why the figures are hard to compare.
     """
 
     rows: list[Figures]
@@ -76,32 +76,6 @@ class Comparison:
         """Return it as plain values."""
         return asdict(self)
 
-    def to_markdown(self) -> str:
-        """Return a table that people can read as it is."""
-        head = ["run", "cell", "parameters", f"{self.unit}s/s", "seconds", "steps"]
-        head += [f"at {self.equal_seconds:,.1f} s", f"at {self.equal_steps:,} steps", "best"]
-        rows = [
-            [
-                one_line(row.run).replace("|", "\\|"),
-                row.cell,
-                f"{row.parameters:,}",
-                "-" if row.characters_per_second is None else f"{row.characters_per_second:,.0f}",
-                f"{row.seconds:,.1f}",
-                f"{row.steps:,}",
-                *("-" if bits is None else f"{bits:.4f}" for bits in (row.at_equal_time, row.at_equal_steps, row.best)),
-            ]
-            for row in self.rows
-        ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        # The first two are words, the others numbers.
-        rules = ["-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
-
-        def line(cells: Sequence[str]) -> str:
-            padded = [f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-            return f"| {' | '.join(padded)} |"
-
-        return "\n".join([line(head), line(rules), *map(line, rows)])
-
 
 @dataclass(frozen=True)
 class _Run:
@@ -112,7 +86,7 @@ class _Run:
     steps: int
 
     def validation_at(self, axis: str, place: float) -> float | None:
-        """Return the validation at a place between two of them, on the straight line between these."""
+        """Return the validation at a time or step, interpolated between the validations before and after it."""
         points = [(record[axis], bits) for record in self.records if (bits := _validation(record)) is not None]
         if not points or place < points[0][0]:
             return None
@@ -120,12 +94,12 @@ class _Run:
         return float(np.interp(place, places, validations))
 
 
-def compare(paths: Sequence[Path]) -> Comparison:
-    """Compare runs.
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Put runs side by side.
 
     Raises:
-        RunError: a folder holds no run, or nothing of it can be read.
-        ModelFileError: its best model is damaged.
+        RunError: a folder holds no run, or cannot be read.
+        ModelFileError: the best model of a run is damaged.
     """
     runs = [_read(path) for path in paths]
     seconds, steps = min(run.seconds for run in runs), min(run.steps for run in runs)
@@ -150,12 +124,12 @@ def compare(paths: Sequence[Path]) -> Comparison:
         )
     rows.sort(key=lambda row: (row.best is None, row.best))
     unit = runs[0].model.vocabulary.unit
-    is_masked = all(run.model.spec.sees_both_sides for run in runs)
-    return Comparison(rows, seconds, steps, unit, f"masked {unit}" if is_masked else unit, _differences(runs))
+    per = f"masked {unit}" if all(run.model.spec.sees_both_sides for run in runs) else unit
+    return Comparison(rows, seconds, steps, unit, per, _differences(runs))
 
 
-def all_runs() -> list[Path]:
-    """Return the runs in the folder that runs are made in.
+def find_runs() -> list[Path]:
+    """Return all runs in the folder `runs`.
 
     Raises:
         RunError: there are none.
@@ -167,7 +141,7 @@ def all_runs() -> list[Path]:
 
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
-    """Return why the figures of these runs are not quite of the same thing."""
+    """Return the reasons why the figures of these runs do not measure quite the same thing."""
 
     def differ(values: Sequence[Any]) -> bool:
         return any(value != values[0] for value in values)
@@ -192,7 +166,7 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
 def _read(path: Path) -> _Run:
     folder = expanded(path)
-    if folder.is_file():  # a model file stands for its run
+    if folder.is_file():  # the model file of a run
         folder = folder.parent
     file = best_in(folder)
     if file is None:
@@ -205,7 +179,7 @@ def _read(path: Path) -> _Run:
 
 
 def _records(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the records of a run, without lines that are none."""
+    """Return the valid records of a run."""
     try:
         if not run.metrics.is_file() or run.metrics.stat().st_size > MAX_METRICS_BYTES:
             return []
@@ -222,7 +196,7 @@ def _records(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def _validation(values: dict[str, Any]) -> float | None:
-    """Return the bits of a validation, whatever they are per."""
+    """Return the bits of a validation, whatever their unit is."""
     found = (value for name, value in values.items() if name.startswith("validation_bits_per_") and _is_number(value))
     return next(found, None)
 

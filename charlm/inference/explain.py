@@ -71,12 +71,12 @@ class Step:
         return asdict(self)
 
 
-def cells() -> dict[str, str]:
-    """Return the name of each cell and the first line of its description."""
+def cell_summaries() -> dict[str, str]:
+    """Return the name of each cell and a sentence about it."""
     return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
 
 
-def describe(spec: ModelSpec) -> Description:
+def describe_cell(spec: ModelSpec) -> Description:
     """Describe the cell of a model, and count the model's parameters."""
     text = inspect.getdoc(spec.recurrence.step) or ""
     parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}

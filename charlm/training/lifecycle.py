@@ -19,8 +19,7 @@ from charlm.cli.render import print_json, report_error, say, show_download, writ
 from charlm.config import DURATIONS, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
-from charlm.data.holdout import split_ids
-from charlm.errors import ConfigError, CorpusError, ModelFileError, RunError, TooLargeError, UsageError, one_line
+from charlm.errors import ConfigError, ModelFileError, RunError, TooLargeError, UsageError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
 from charlm.inference.fill import Filler
@@ -34,7 +33,7 @@ from charlm.training.learner import MIN_VALIDATION_CHARACTERS
 from charlm.training.schedule import Clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Training
-from charlm.vocab import Ids, Vocabulary
+from charlm.vocab import Vocabulary
 
 # Of what a model that fills blanks is shown at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
@@ -347,46 +346,3 @@ def _show_filling(training: Training, file: ModelFile, figures: dict[str, Any], 
         return
     say("it reads a text with blanks, and fills them:\n")
     write_texts(iter([(0, f"{'_'.join(parts)}\n{filled}\n")]), "", [0])
-
-
-def text_to_score(
-    file: ModelFile, part: str | None, names: list[str] | None, encoding: str | None, unknown: str
-) -> tuple[str, Ids, Ids | None]:
-    """Return name and ids of what `eval` is asked to score, and for a held-out part the ids it may be compared by."""
-    if names:
-        options = {"encoding": encoding or "utf-8", "vocabulary": file.vocabulary, "unknown": unknown}
-        text = load_corpus(names, progress=show_download, **options)  # type: ignore[arg-type]
-        for note in text.notes:
-            say(f"note: {note}")
-        return text.name, text.ids, None
-    # A model may come from anyone: what it says of its text is checked like any settings.
-    data = validate_settings({"data": file.config.get("data")}, {}, "the model's settings").data
-    if data.corpus == ["-"]:
-        raise UsageError("the model learned from standard input", "`--corpus` scores any text as a whole")
-    try:
-        options = {"encoding": data.encoding, "kind": file.vocabulary.kind, "filter": file.vocabulary.filter}
-        options |= {"max_bytes": _num_bytes(file)}
-        text = load_corpus(data.corpus, **options)  # type: ignore[arg-type]
-    except TooLargeError as error:
-        raise UsageError(
-            f"the model's own text is no longer what it was: {error}", "`--corpus` scores any text as a whole"
-        ) from error
-    except CorpusError as error:
-        raise CorpusError(f"the model's own text: {error}", "`--corpus` scores any text as a whole") from error
-    if text.sha256 != file.corpus.get("sha256"):
-        raise UsageError(
-            f"the text `{text.name}` is not, or no longer, what this model learned",
-            "`--corpus` scores any text as a whole",
-        )
-    if text.vocabulary != file.vocabulary:
-        raise UsageError(
-            f"the symbols of this model are not those of its text `{text.name}`",
-            "`--corpus` scores any text as a whole",
-        )
-    chosen = part or "validation"
-    parts = split_ids(text.ids, data.validation_fraction, data.test_fraction)
-    name = f"{chosen} part of {text.name}"
-    if not len(getattr(parts, chosen)):
-        hint = "" if chosen == "train" else f"`data.{chosen}_fraction` held out nothing; `--part train` scores the rest"
-        raise CorpusError(f"the {name} is empty", hint)
-    return name, getattr(parts, chosen), None if chosen == "train" else parts.train

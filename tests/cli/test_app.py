@@ -19,8 +19,8 @@ from charlm.checkpoint import ModelFile, load_checkpoint
 from tests.helpers.commands import SHORT, SMALL, TEXT, answer, call, spawn
 
 
-def test_a_run_from_text_to_sample(text: str) -> None:
-    """Training leaves the four files, prints a sample on stdout and all else on stderr; every command then works."""
+def test_a_trained_model_works_with_every_command(text: str) -> None:
+    """Training writes four files, a sample on stdout and the rest on stderr; eval, sample, predict-next then work."""
     result = call("train", "-c", text, *SHORT, "--seed", "1", "--out", "run", "--sample-length", "40")
     assert result.exit_code == 0, result.stderr
     assert len(result.stdout.rstrip("\n")) in (39, 40)
@@ -51,7 +51,7 @@ def test_a_run_from_text_to_sample(text: str) -> None:
 
 
 def test_the_newest_run_is_the_default_and_is_named(text: str) -> None:
-    """Runs are numbered, none is overwritten, and which one was taken stands on stderr."""
+    """Runs are numbered, none is overwritten, and the name of the one that is used is on stderr."""
     for _ in range(2):
         assert call("train", "-c", text, *SHORT, "--sample-length", "0").exit_code == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["hare-lstm-1", "hare-lstm-2"]
@@ -59,8 +59,8 @@ def test_the_newest_run_is_the_default_and_is_named(text: str) -> None:
     assert "hare-lstm-2" in result.stderr
 
 
-def test_a_folder_that_holds_something_is_not_overwritten(text: str) -> None:
-    """`--out` refuses it, says what to do, and leaves it as it was."""
+def test_a_folder_with_files_is_not_overwritten(text: str) -> None:
+    """`--out` refuses a folder that is not empty, gives a hint, and changes nothing in it."""
     Path("run").mkdir()
     Path("run/mine.txt").write_text("mine", encoding="utf-8")
     result = call("train", "-c", text, *SHORT, "--out", "run")
@@ -69,8 +69,8 @@ def test_a_folder_that_holds_something_is_not_overwritten(text: str) -> None:
     assert Path("run/mine.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_run_can_be_resumed_and_made_longer(text: str) -> None:
-    """From another folder too, given where the text is now; settings other than `train`'s are refused."""
+def test_a_run_can_be_resumed_and_extended(text: str) -> None:
+    """A run resumes, also with a text that has moved; settings other than those of `train` are refused."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     again = call("train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0")
     assert again.exit_code == 0, again.stderr
@@ -85,8 +85,8 @@ def test_a_run_can_be_resumed_and_made_longer(text: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_saved_and_goes_on(text: str, number: int, code: int) -> None:
-    """The first signal ends the run with its own exit code and a file to resume from."""
+def test_an_interrupted_run_is_saved_and_resumes(text: str, number: int, code: int) -> None:
+    """The first signal ends the run with the exit code of that signal and a file to resume from."""
     command = [sys.executable, "-m", "charlm", "train", "-c", text, *SMALL, "--set", "train.steps=1000000"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     command += ["--set", "train.evaluations=10000", "--out", "run"]
@@ -96,16 +96,16 @@ def test_an_interrupted_run_is_saved_and_goes_on(text: str, number: int, code: i
             if b"step" in line:
                 break
         process.send_signal(number)
-        told = process.stderr.read()
+        message = process.stderr.read()
     assert process.returncode == code
-    assert b"--resume run" in told
+    assert b"--resume run" in message
     step = load_checkpoint(Path("run/last.safetensors")).metrics["step"]
     assert step > 0
     resumed = call("train", "--resume", "run", "--set", f"train.steps={step + 2}", "--sample-length", "0")
     assert resumed.exit_code == 0, resumed.stderr
 
 
-def test_sampling_into_a_closed_pipe_ends_in_silence(model: str) -> None:
+def test_sampling_into_a_closed_pipe_ends_quietly(model: str) -> None:
     """`charlm sample --length 100000 | head -c 10` prints ten characters and succeeds."""
     command = (
         f"{sys.executable} -m charlm sample -m {model} --length 100000 --seed 1 | head -c 10; echo ${{PIPESTATUS[0]}}"
@@ -116,8 +116,8 @@ def test_sampling_into_a_closed_pipe_ends_in_silence(model: str) -> None:
     assert result.stderr == b""
 
 
-def test_text_goes_into_a_pipe_as_it_is(model: str) -> None:
-    """Exactly so many characters, prompt first, no line end added."""
+def test_sample_writes_the_exact_text_into_a_pipe(model: str) -> None:
+    """A pipe gets the prompt and the characters asked for, without an added line end."""
     result = call("sample", "abc", "-m", model, "--length", "20", "--seed", "1")
     assert len(result.stdout) == 23
     assert result.stdout.startswith("abc")
@@ -125,14 +125,14 @@ def test_text_goes_into_a_pipe_as_it_is(model: str) -> None:
     assert result.stdout == "abc" + hidden.stdout
 
 
-def test_a_prompt_can_come_through_standard_input(model: str) -> None:
-    """Its line end is part of it."""
+def test_sample_reads_a_prompt_from_standard_input(model: str) -> None:
+    """A prompt from standard input keeps its line end."""
     samples = answer("sample", "-", "-m", model, "--length", "3", "--json", stdin="ab\n")
     assert samples[0]["text"].startswith("ab\n")
 
 
-def test_a_seed_that_was_drawn_is_told_and_repeats_the_text(model: str) -> None:
-    """It is named on stderr; with it the same text comes again, alone and in a batch."""
+def test_a_drawn_seed_is_printed_and_repeats_the_text(model: str) -> None:
+    """The seed on stderr gives the same text again, alone and in a batch."""
     first = call("sample", "-m", model, "--length", "50")
     seed = first.stderr.split("seed ")[1].split()[0]
     assert call("sample", "-m", model, "--length", "50", "--seed", seed).stdout == first.stdout
@@ -143,15 +143,15 @@ def test_a_seed_that_was_drawn_is_told_and_repeats_the_text(model: str) -> None:
     assert alone[0]["text"] == batch[2]["text"]
 
 
-def test_several_texts_end_their_lines(model: str) -> None:
-    """Each of them begins on a line of its own, in the order of its seed."""
+def test_each_of_several_samples_starts_on_its_own_line(model: str) -> None:
+    """Several samples are printed in the order of their seeds, each ending with a line end."""
     texts = answer("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1", "--json")
     result = call("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1")
     assert result.stdout == "".join(text["text"].removesuffix("\n") + "\n" for text in texts)
 
 
-def test_what_comes_next_is_ranked(model: str) -> None:
-    """Table and JSON say the same; white space has a name."""
+def test_predict_next_ranks_characters(model: str) -> None:
+    """Table and JSON agree, probabilities sum to 1, and white space has a name."""
     prediction = answer("predict-next", "ab", "-m", model, "--json", "--top", "3")
     probabilities = [candidate["probability"] for candidate in prediction["candidates"]]
     assert probabilities == sorted(probabilities, reverse=True)
@@ -166,8 +166,8 @@ def test_what_comes_next_is_ranked(model: str) -> None:
     assert "space" in everything
 
 
-def test_without_a_terminal_predict_next_answers_each_line(model: str) -> None:
-    """One JSON object a line; line ends are not part of the text, whatever system wrote them."""
+def test_predict_next_answers_each_line_of_a_pipe(model: str) -> None:
+    """Each line of standard input gives one JSON object in a line; line ends are not part of the text."""
     result = call("predict-next", "-m", model, "--json", stdin="ab\r\n\nba\n")
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["ab", "", "ba"]
 
@@ -180,8 +180,8 @@ def test_sample_refuses_an_option_before_it_loads_a_model(option: list[str]) -> 
     assert "run" not in result.stderr
 
 
-def test_on_a_terminal_predict_next_is_a_prompt(model: str) -> None:
-    """In a pseudo-terminal: typing shows candidates, Enter a table, exit leaves."""
+def test_predict_next_is_interactive_on_a_terminal(model: str) -> None:
+    """On a terminal, typing shows candidates, Enter shows a table, and `exit` leaves."""
     keyboard, screen = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     command = [sys.executable, "-m", "charlm", "predict-next", "-m", model, "--top", "3"]
@@ -196,8 +196,8 @@ def test_on_a_terminal_predict_next_is_a_prompt(model: str) -> None:
     os.close(keyboard)
 
 
-def test_on_a_terminal_a_run_shows_what_it_writes(text: str) -> None:
-    """A line of it below each validation, then the verdict and how to have more."""
+def test_training_shows_samples_on_a_terminal(text: str) -> None:
+    """A line of sampled text follows each validation; the verdict and the next command follow the run."""
     keyboard, screen = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
     command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--out", "a run", "--seed", "1"]
@@ -273,10 +273,10 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
         (["nosuch"], 2, "nosuch"),
     ],
 )  # fmt: skip
-def test_an_error_is_one_line_with_its_place_and_no_traceback(
+def test_every_error_is_one_line_and_no_traceback(
     model: str, text: str, arguments: list[str], code: int, words: str
 ) -> None:
-    """Whatever is wrong, the exit code says whose fault it is, stdout stays empty, and nothing is left behind."""
+    """A mistake gives its exit code, one line and a hint on stderr, nothing on stdout, and no run folder."""
     Path("empty.txt").touch()
     Path("latin.txt").write_bytes(b"caf\xe9")
     result = call(*arguments)
@@ -289,8 +289,8 @@ def test_an_error_is_one_line_with_its_place_and_no_traceback(
     assert not Path("runs").exists()
 
 
-def test_a_console_that_cannot_print_the_text_shows_escapes(make_model: Callable[..., ModelFile]) -> None:
-    """Under an ASCII locale neither sample nor table nor error crashes."""
+def test_a_console_without_unicode_shows_escapes(make_model: Callable[..., ModelFile]) -> None:
+    """Under an ASCII locale, samples, tables and errors show escapes and do not fail."""
     make_model(symbols="\u4e00\u4e8c\u4e09").save(Path("zh.safetensors"))
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     for arguments, stdin in (
@@ -305,16 +305,16 @@ def test_a_console_that_cannot_print_the_text_shows_escapes(make_model: Callable
     assert b"U+4E01" in result.stderr
 
 
-def test_standard_input_that_is_no_text_is_refused(model: str) -> None:
-    """Not decoded by guess: the byte and its place are named."""
+def test_standard_input_that_is_not_utf_8_is_refused(model: str) -> None:
+    """Standard input is not decoded by guessing: the invalid byte is named."""
     for command in (["sample", "-"], ["predict-next", "-"], ["predict-next"]):
         result = call(*command, "-m", model, stdin=b"ab\xff")
         assert (result.exit_code, result.stdout) == (1, "")
         assert "0xff" in result.stderr
 
 
-def test_help_shows_every_option_of_every_command() -> None:
-    """Each command and each of its options says what it is for."""
+def test_help_shows_an_example_of_every_command() -> None:
+    """`--help` lists the commands, and each has an example in its own help."""
     top = call("--help").stdout
     for command in ("train", "sample", "predict-next", "eval", "corpora", "bench"):
         assert command in top
@@ -323,20 +323,20 @@ def test_help_shows_every_option_of_every_command() -> None:
         assert "charlm " + command in result.stdout
 
 
-def test_every_setting_can_be_looked_up() -> None:
-    """`train --help-settings` names each with its default and meaning."""
+def test_help_settings_lists_every_setting() -> None:
+    """`train --help-settings` names each setting with its default and meaning."""
     lines = call("train", "--help-settings").stdout.splitlines()
     assert any(line.startswith("model.hidden_size (default 512): ") for line in lines)
     assert len(lines) > 25
 
 
-def test_the_version_is_printed() -> None:
-    """As the package has it."""
+def test_version_prints_the_version_of_the_package() -> None:
+    """`--version` prints the version that the package has."""
     assert call("--version").stdout == f"charlm {__version__}\n"
 
 
-def test_the_corpora_are_listed_without_a_network() -> None:
-    """Those that are here with characters and vocabulary, the others with where they come from."""
+def test_corpora_lists_the_catalogue_without_a_network() -> None:
+    """Bundled corpora have characters and vocabulary, the others an address."""
     rows = {row["name"]: row for row in answer("corpora", "--json")}
     assert rows["fables"]["characters"] > 150_000
     assert rows["fables-zh"]["vocabulary"] > 500
@@ -346,8 +346,8 @@ def test_the_corpora_are_listed_without_a_network() -> None:
     assert all(name in listing for name in rows)
 
 
-def test_a_text_of_bytes_trains_and_samples(text: str) -> None:
-    """With `vocab: bytes` any file is a text and no prompt is unknown."""
+def test_a_model_of_bytes_reads_any_file_and_prompt(text: str) -> None:
+    """With `vocab: bytes`, any file is a text and no prompt is unknown."""
     Path("any.bin").write_bytes(bytes(range(256)) * 4)
     result = call("train", "-c", "any.bin", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "9")
     assert result.exit_code == 0, result.stderr
@@ -355,15 +355,15 @@ def test_a_text_of_bytes_trains_and_samples(text: str) -> None:
     assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(TEXT)
 
 
-def test_a_text_through_a_pipe_trains(text: str) -> None:
-    """`-` is standard input; the model works on its own, and its text can be given again by name."""
+def test_a_model_trains_on_standard_input(text: str) -> None:
+    """A model that was trained on `-` can be scored on the same text by name."""
     result = call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=TEXT)
     assert result.exit_code == 0, result.stderr
     assert answer("eval", "-m", "run", "--corpus", text, "--json")["characters"] == len(TEXT)
 
 
 def test_eval_refuses_a_text_that_has_changed(text: str) -> None:
-    """The validation part of another text would be no validation."""
+    """`eval` refuses a changed text, since its validation part may have been trained on."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     Path(text).write_text(TEXT + "!", encoding="utf-8")
     result = call("eval", "-m", "run")

@@ -21,6 +21,7 @@ from charlm.errors import DeviceError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.training.trainer import Training
+from tests.helpers.evaluation import TINY_WORKLOAD
 from tests.helpers.training import needs_bf16
 
 TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
@@ -119,8 +120,8 @@ def texts() -> None:
     Path("other.txt").write_text(TEXT.replace("cat", "bat"), encoding="utf-8")
 
 
-def test_the_table_of_changes_has_every_setting() -> None:
-    """A setting that is added must be shown to matter."""
+def test_every_setting_has_a_change_to_test() -> None:
+    """The table of changes names every setting, so that each is shown to matter."""
     fields = {f"{group}.{name}" for group, model in GROUPS.items() for name in model.model_fields}
     assert fields | {"seed"} == set(CHANGES) | ELSEWHERE
 
@@ -138,13 +139,13 @@ def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
     assert outcome_once(json.dumps(base)) != outcome(base | {key: CHANGES[key]})
 
 
-def test_without_a_change_a_run_does_the_same(texts: None) -> None:
-    """Or the test above would show nothing."""
+def test_a_run_without_a_change_has_the_same_outcome(texts: None) -> None:
+    """Two runs of the same settings agree; otherwise a difference would prove nothing."""
     assert outcome(SMALL) == outcome_once(json.dumps(SMALL))
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
-    """In words; `cpu` is always there."""
+def test_a_missing_device_is_refused() -> None:
+    """A device that this machine lacks is a `DeviceError`; `cpu` is always there."""
     assert Runtime.choose("cpu", "fp32", 1).device.type == "cpu"
     with pytest.raises(DeviceError, match="no device"):
         Runtime.choose("mps", "fp32", 1)
@@ -206,7 +207,7 @@ def test_every_flag_changes_what_a_command_prints(
     make_model: Callable[..., ModelFile], command: list[str], flag: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Standard output differs from that of the same command without the flag."""
-    monkeypatch.setattr("charlm.evaluation.bench.SIZES", {"1x8": (1, 8)})
+    monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     make_model().save(Path("small.safetensors"))
     make_model(seed=5).save(Path("other.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
@@ -219,8 +220,8 @@ def test_every_flag_changes_what_a_command_prints(
     assert without.stdout != with_flag.stdout
 
 
-def test_the_table_of_flags_has_every_flag_of_the_commands_that_answer() -> None:
-    """Those of `train`, `compare`, `--part` and `--fetch` have their tests beside these commands' others."""
+def test_every_flag_of_a_command_has_a_test() -> None:
+    """The table has every flag, except those of `train` and a few that are tested with their commands."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json")}
@@ -235,7 +236,7 @@ def test_the_table_of_flags_has_every_flag_of_the_commands_that_answer() -> None
 
 @pytest.mark.parametrize("prompt", ["\U0001f600", "e\u0301", "\r\n", "\0", "", "a\tb", "\U0010ffff", "\ufeff"])
 def test_any_character_can_be_a_prompt(make_model: Callable[..., ModelFile], prompt: str) -> None:
-    """Known or not, an emoji, a combining mark, a line end of Windows or a NUL goes in and comes out as it is."""
+    """Emoji, combining marks, Windows line ends and NUL come out unchanged, or are named as unknown."""
     make_model(symbols="\0\t\n\r abe\u0301\ufeff\U0001f600\U0010ffff").save(Path("all.safetensors"))
     arguments = ["-m", "all.safetensors", "--json"]
     samples = json.loads(CliRunner().invoke(app, ["sample", prompt, "--length", "5", *arguments]).stdout)

@@ -1,4 +1,4 @@
-"""The counting baselines against the same formulas over dictionaries, and against what is known exactly."""
+"""The baselines agree with the same formulas over dictionaries, and with results that are known exactly."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def by_dictionary(train: list[int], text: list[int], num_symbols: int, order: in
     st.lists(st.integers(0, 3), min_size=1, max_size=20),
     st.integers(1, 4),
 )
-def test_counts_in_arrays_score_as_counts_in_dictionaries(train: list[int], text: list[int], order: int) -> None:
-    """For any short text and any order the two programs agree."""
+def test_kneser_ney_in_arrays_agrees_with_dictionaries(train: list[int], text: list[int], order: int) -> None:
+    """Kneser-Ney over arrays and over dictionaries give the same nats, for any short text and any order."""
     found = kneser_ney(np.array(train, dtype=np.uint8), np.array(text, dtype=np.uint8), 4, order)
     expected = [by_dictionary(train, text, 4, n) for n in range(1, order + 1)]
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_the_probabilities_of_what_may_follow_sum_to_one(order: int) -> None:
+def test_kneser_ney_probabilities_sum_to_one(order: int) -> None:
     """After any context, seen or not, all symbols together have probability 1."""
     train = np.random.default_rng(0).integers(5, size=300).astype(np.uint8)
     for context in ([0, 1], [4, 4], []):
@@ -82,21 +82,21 @@ def test_the_probabilities_of_what_may_follow_sum_to_one(order: int) -> None:
         assert total == pytest.approx(1)
 
 
-def test_a_text_of_one_repeated_character_costs_next_to_nothing() -> None:
-    """What always comes is expected."""
+def test_kneser_ney_predicts_a_repeated_character() -> None:
+    """A text of one repeated character costs almost nothing."""
     ids = np.zeros(500, dtype=np.uint8)
     assert kneser_ney(ids, ids, 4, 3)[-1] < 0.01
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_a_training_text_shorter_than_the_order_is_no_obstacle(length: int) -> None:
-    """Longer n-grams that do not exist fall back on shorter ones."""
+def test_a_training_text_may_be_shorter_than_the_order(length: int) -> None:
+    """Kneser-Ney falls back to shorter n-grams if there are no longer ones."""
     ids = np.zeros(length, dtype=np.uint8)
     assert all(math.isfinite(nats) for nats in kneser_ney(ids, ids, 2, 7))
 
 
-def test_the_rows_are_what_their_names_say() -> None:
-    """Uniform is log2 V, unigram is near the entropy of the counts, a compressor's is the bytes it adds."""
+def test_baselines_are_uniform_unigram_counts_and_compressors() -> None:
+    """Uniform is log2 V, unigram is near the entropy of the counts, a compressor counts the bytes the text adds."""
     text = " ".join(np.random.default_rng(0).choice(["the", "cat", "sat", "on", "mat", "and", "dog", "log"], 600))[
         :2040
     ]
@@ -113,8 +113,8 @@ def test_the_rows_are_what_their_names_say() -> None:
     assert counting.bits_per_character < rows["unigram"].bits_per_character
 
 
-def test_a_compressor_that_a_longer_text_makes_shorter_says_nothing() -> None:
-    """By a few bytes of a text that repeats itself; no figure is below 0, nor is -0.0."""
+def test_a_compressor_with_a_negative_size_is_dropped() -> None:
+    """A longer text that is compressed to fewer bytes gives no row; no figure is negative or -0.0."""
     text = "the cat sat on the mat and the dog sat on the log. " * 40
     assert len(bz2.compress(text.encode(), 9)) <= len(bz2.compress(text[:1800].encode(), 9))
     vocabulary = Vocabulary.of_characters(text)
@@ -128,8 +128,8 @@ def test_a_compressor_that_a_longer_text_makes_shorter_says_nothing() -> None:
 
 
 @pytest.mark.skipif(not YARDSTICK.is_file(), reason="tiny Shakespeare is not beside this checkout")
-def test_tiny_shakespeare_costs_what_was_published() -> None:
-    """Nats per character for contexts of 0 to 6 characters, as measured by others on the same split."""
+def test_kneser_ney_on_tiny_shakespeare_agrees_with_others() -> None:
+    """Contexts of 0 to 6 characters give the nats per character that others published for the same split."""
     text = YARDSTICK.read_text(encoding="utf-8")
     vocabulary = Vocabulary.of_characters(text)
     parts = split_ids(vocabulary.encode(text), 0.1, 0.0)

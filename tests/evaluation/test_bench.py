@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and leaves nothing behind."""
+"""The benchmark measures what it says, in turns, and leaves the user's cache alone."""
 
 from __future__ import annotations
 
@@ -7,56 +7,65 @@ from pathlib import Path
 import pytest
 import torch
 
+from charlm.cells import CELLS
+from charlm.cli.bench import make_optimizer
 from charlm.evaluation import bench
+from charlm.evaluation.bench import EMBEDDING_SIZE, PARTS, Size, measure
 from charlm.files import cache_folder
-from charlm.nn.runtime import Runtime
 from tests.helpers.commands import answer, call
+from tests.helpers.evaluation import TINY_WORKLOAD
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure things that take no time."""
-    monkeypatch.setattr(bench, "SIZES", {"1x8": (1, 8), "2x8": (2, 8)})
-    monkeypatch.setattr(bench, "CHARACTERS_SAMPLED", 5)
-    monkeypatch.setattr(bench, "TEXT_BYTES", 1000)
-    monkeypatch.setattr(bench, "GEMM_SIZE", 64)
+    """Let the command measure things that take no time."""
+    monkeypatch.setattr(bench, "WORKLOAD", TINY_WORKLOAD)
 
 
-def test_every_part_is_measured_with_what_it_is_measured_beside() -> None:
-    """All cells, all sizes, one text and many, reading, starting; each ratio follows from its figures."""
-    found = answer("bench", "--rounds", "1", "--json")
-    assert {row["part"] for row in found["rows"]} == set(bench.PARTS)
-    names = [row["name"] for row in found["rows"]]
+def test_every_part_is_measured_beside_its_alternative() -> None:
+    """All cells and sizes, one text and many, reading and starting have figures, and ratios that follow from them."""
+    rows = list(measure(PARTS, 1, make_optimizer, TINY_WORKLOAD))
+    assert {row.part for row in rows} == set(PARTS)
+    names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert {f"{cell} {size}" for cell in ("lstm", "gru", "rnn") for size in ("1x8", "2x8")} <= set(names)
-    for row in found["rows"]:
-        assert row["charlm"] > 0
-        of_training = {"gemm_share", "layers_ratio", "arithmetic"}
-        assert {name for name in of_training if row[name] is not None} == (
-            of_training if row["part"] == "training" else set()
-        )
-        if row["beside"] is None:
-            assert row["ratio"] is None
-        elif row["unit"] == "s":
-            assert row["ratio"] == pytest.approx(row["beside"] / row["charlm"])
+    assert {f"{cell} 1x8" for cell in CELLS} <= set(names)
+    for row in rows:
+        assert row.charlm > 0
+        of_training = {row.gemm_share, row.layers_ratio, row.arithmetic}
+        assert (None not in of_training) if row.part == "training" else (of_training == {None})
+        if row.beside is None:
+            assert row.ratio is None
+        elif row.unit == "s":
+            assert row.ratio == pytest.approx(row.beside / row.charlm)
         else:
-            assert row["ratio"] == pytest.approx(row["charlm"] / row["beside"])
+            assert row.ratio == pytest.approx(row.charlm / row.beside)
+
+
+def test_bench_prints_machine_command_and_rows_as_json() -> None:
+    """`--json` names what the figures depend on, and has the fields of each row and its ratio."""
+    found = answer("bench", "--only", "sampling", "--rounds", "1", "--json")
     assert {"processor", "cores", "threads", "torch", "numpy", "charlm"} <= set(found["machine"])
-    assert found["command"] == "charlm bench --rounds 1"
+    assert found["command"] == "charlm bench --only sampling --rounds 1"
+    assert {row["part"] for row in found["rows"]} == {"sampling"}
+    assert all(row["ratio"] == pytest.approx(row["charlm"] / row["beside"]) for row in found["rows"])
 
 
-def test_the_table_says_what_was_measured_where() -> None:
-    """A person reads the machine, the command and a line a figure."""
-    result = call("bench", "--only", "texts", "--rounds", "1")
+def test_bench_prints_a_table_under_machine_and_command() -> None:
+    """The columns of a row are aligned with the heads of the table, although each row is printed at once."""
+    result = call("bench", "--only", "training", "--rounds", "1")
     assert result.exit_code == 0
-    assert result.stdout.startswith("charlm bench --only texts --rounds 1: medians")
-    assert f"torch {torch.__version__}" in result.stdout
-    assert "read and encode" in result.stdout
-    assert "lstm" not in result.stdout
+    command, machine, empty, head, *rows = result.stdout.splitlines()
+    assert command.startswith("charlm bench --only training --rounds 1: medians")
+    assert f"torch {torch.__version__}" in machine
+    assert (empty, head.split()) == ("", ["training", "charlm", "beside", "ratio", "layers", "GEMM", "arithmetic"])
+    assert len(rows) == len(CELLS) + 3
+    end = head.index("ratio") + len("ratio")
+    assert all("." in row[:end].split()[-1] and row[end] == " " for row in rows)
 
 
-def test_works_take_turns_and_the_first_run_of_each_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that only the works move, medians are those of the later runs."""
+def test_works_take_turns_without_their_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the works advance, medians are those of all runs but the first."""
     now, order = [0.0], []
     durations = {"a": iter([100.0, 1.0, 5.0, 2.0]), "b": iter([200.0, 7.0, 9.0, 8.0])}
     monkeypatch.setattr("charlm.evaluation.bench.time.perf_counter", lambda: now[0])
@@ -69,21 +78,20 @@ def test_works_take_turns_and_the_first_run_of_each_does_not_count(monkeypatch: 
     assert "".join(order) == "abababab"
 
 
-def test_the_model_beside_has_the_same_weights() -> None:
-    """But for the symbol that begins a text, and for nothing else."""
+def test_the_torch_model_has_the_same_weights() -> None:
+    """The models that are compared differ only in the embedding of the start symbol."""
     for cell in ("lstm", "gru", "rnn"):
-        ours, stock = bench._model(cell, 8, 2), bench._StockModel(cell, 8, 2)
+        ours, stock = bench._model(cell, Size(2, 8)), bench._StockModel(cell, Size(2, 8))
         count = [sum(parameter.numel() for parameter in model.parameters()) for model in (ours, stock)]
-        assert count[0] - count[1] == bench.EMBEDDING_SIZE
+        assert count[0] - count[1] == EMBEDDING_SIZE
 
 
-def test_the_share_counts_products_once_forward_and_twice_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six operations for each weight and character: written out for one GRU layer, on a clock of our own."""
-    monkeypatch.setattr(bench, "SIZES", {"1x8": (1, 8)})
-    # Forward and back, the optimiser, the same of torch's, and a product; a GRU's gates take three turns.
+def test_the_gemm_share_counts_operations_of_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six operations for each weight and character, worked out for one GRU layer with given times."""
+    # Forward and backward, the optimiser, the same of torch, and a product; the gates of a GRU take three turns.
     monkeypatch.setattr(bench, "_in_turns", lambda *_, **__: [2.0, 0.5 * 3, 6.0, 1.5, 4.0])
-    (row,) = (row for row in bench._training(Runtime(torch.device("cpu"), "fp32", 1), 1) if row.name == "gru 1x8")
-    weights = 3 * 8 * bench.EMBEDDING_SIZE + 3 * 8 * 8 + 8 * len(bench.SYMBOLS)
+    row = bench._training_row("gru", Size(1, 8), 1, make_optimizer, gemm_size=64)
+    weights = 3 * 8 * EMBEDDING_SIZE + 3 * 8 * 8 + 8 * len(bench.SYMBOLS)
     characters = bench.STREAMS * bench.BLOCK_SIZE
     assert row.gemm_share == pytest.approx(6 * weights * characters / 2.0 / (2 * 64**3 / 4.0))
     assert (row.charlm, row.beside) == (characters / 2.5, characters / 7.5)
@@ -91,8 +99,8 @@ def test_the_share_counts_products_once_forward_and_twice_back(monkeypatch: pyte
     assert row.layers_ratio == pytest.approx(3.0)
 
 
-def test_the_users_cache_is_left_alone() -> None:
-    """The texts it reads are its own and go with it."""
+def test_bench_leaves_the_cache_of_the_user_alone() -> None:
+    """The texts that it encodes are not in the cache afterwards."""
     folder = cache_folder()
     before = sorted(Path(folder).rglob("*"))
     answer("bench", "--only", "texts", "--rounds", "1", "--json")

@@ -1,4 +1,4 @@
-"""Runs side by side: figures by hand, notes where they measure different things, and folders that are no runs."""
+"""Runs are compared by figures worked out by hand; notes say what differs; folders without a run are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from charlm.checkpoint import ModelFile
+from charlm.cli.compare import to_markdown
 from charlm.errors import ModelFileError, RunError
-from charlm.evaluation.compare import Comparison, compare
+from charlm.evaluation.compare import Comparison, compare_runs
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 
@@ -57,9 +58,9 @@ FIRST = [record(10, 2.0, 4.0), record(15, 3.0), record(20, 4.0, 3.0), record(40,
 SECOND = [record(5, 1.0, 5.0), record(10, 3.0, 3.5), record(25, 6.0, 2.5, characters_per_second=400.0)]
 
 
-def test_figures_are_on_the_straight_line_between_validations(make_run: Maker) -> None:
-    """At 6 s the first run is half way from 3 to 2 bits, and at step 25 a quarter."""
-    found = compare([make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)])
+def test_figures_are_interpolated_between_validations(make_run: Maker) -> None:
+    """At 6 s the first run is half way from 3 to 2 bits, and at step 25 a quarter of the way."""
+    found = compare_runs([make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)])
     assert (found.equal_seconds, found.equal_steps, found.unit) == (6.0, 25, "character")
     rows = by_run(found)
     assert (rows["a"].at_equal_time, rows["a"].at_equal_steps, rows["a"].best) == (2.5, 2.75, 1.9)
@@ -69,78 +70,78 @@ def test_figures_are_on_the_straight_line_between_validations(make_run: Maker) -
     assert found.notes == []
 
 
-def test_before_the_first_validation_there_is_nothing(make_run: Maker) -> None:
-    """No figure is made up for a time at which nothing was measured; after the last it stays."""
+def test_there_is_no_figure_before_the_first_validation(make_run: Maker) -> None:
+    """Before the first validation a figure is missing; after the last one it stays the same."""
     short = make_run("short", record(2, 0.5, 6.0), record(3, 0.75))
-    rows = by_run(compare([short, make_run("long", *FIRST)]))
+    rows = by_run(compare_runs([short, make_run("long", *FIRST)]))
     assert (rows["long"].at_equal_time, rows["long"].at_equal_steps) == (None, None)
     assert (rows["short"].at_equal_time, rows["short"].at_equal_steps) == (6.0, 6.0)
 
 
-def test_the_best_comes_first(make_run: Maker) -> None:
-    """In the order of all that was held out; a run without that is last."""
+def test_runs_are_sorted_by_their_best_validation(make_run: Maker) -> None:
+    """The run with the fewest bits comes first, a run without a validation last."""
     paths = [make_run(name, *FIRST, best=best) for name, best in (("c", 3.0), ("n", None), ("a", 1.0), ("b", 2.0))]
-    assert [row.run for row in compare(paths).rows] == ["a", "b", "c", "n"]
-    assert compare(paths).rows[-1].best is None
+    assert [row.run for row in compare_runs(paths).rows] == ["a", "b", "c", "n"]
+    assert compare_runs(paths).rows[-1].best is None
 
 
-def test_a_run_is_compared_with_itself(make_run: Maker) -> None:
-    """Named twice it is there twice, with the same figures."""
+def test_a_run_can_be_compared_with_itself(make_run: Maker) -> None:
+    """A run that is named twice has two rows with the same figures."""
     path = make_run("a", *FIRST)
-    one, other = compare([path, path]).rows
+    one, other = compare_runs([path, path]).rows
     assert one == other
     assert one.at_equal_time == 2.0
 
 
 def test_parameters_and_cell_are_those_of_the_model(make_run: Maker) -> None:
-    """Also of a model of another direction."""
-    rows = by_run(compare([make_run("a", cell="gru", num_layers=2, hidden_size=7), make_run("b")]))
+    """Each row has the cell, the sizes and the number of parameters of the model of that run."""
+    rows = by_run(compare_runs([make_run("a", cell="gru", num_layers=2, hidden_size=7), make_run("b")]))
     assert (rows["a"].cell, rows["b"].cell) == ("gru 2x7", "lstm 1x12")
     # Embedding, two layers, output: of 10 symbols, 5 numbers each and 7 units.
     assert rows["a"].parameters == 11 * 5 + 3 * 7 * (5 + 7 + 2) + 3 * 7 * (7 + 7 + 2) + 10 * 7 + 10
 
 
-def test_what_differs_is_told(make_run: Maker) -> None:
-    """Texts, parts held out, symbols, machines: each once, and nothing that is the same."""
+def test_notes_say_what_runs_do_not_share(make_run: Maker) -> None:
+    """Another text, held-out part, vocabulary or machine gives one note each; what is equal gives none."""
     same = make_run("same", *FIRST)
     corpus = {"name": "other", "sha256": "1" * 64}
-    assert compare([same, make_run("text", corpus=corpus)]).notes == ["they learned different texts"]
+    assert compare_runs([same, make_run("text", corpus=corpus)]).notes == ["they learned different texts"]
     data = {"data": {"corpus": ["x"], "validation_fraction": 0.2, "test_fraction": 0.0}}
-    assert compare([same, make_run("part", config=data)]).notes == ["they hold out different parts"]
-    assert compare([same, make_run("symbols", symbols="\n abcdefgz")]).notes == ["they count different symbols"]
-    (note,) = compare([same, make_run("machine", runtime={"threads": 7})]).notes
+    assert compare_runs([same, make_run("part", config=data)]).notes == ["they hold out different parts"]
+    assert compare_runs([same, make_run("symbols", symbols="\n abcdefgz")]).notes == ["they count different symbols"]
+    (note,) = compare_runs([same, make_run("machine", runtime={"threads": 7})]).notes
     assert "threads" in note
 
 
-def test_what_sees_both_sides_is_told(make_run: Maker) -> None:
-    """Real runs, trained: one of both directions beside one that reads from the left, and beside its like."""
+def test_a_note_says_that_some_models_see_both_sides(make_run: Maker) -> None:
+    """Models of one and of both directions give a note when mixed, and none among their like."""
     for name, direction in (("f", "forward"), ("b", "backward"), ("m", "both"), ("n", "both")):
         training = begin(name, model__direction=direction)
         interrupt(training, 100)
         training.measure_best()
-    mixed = compare([Path("f"), Path("m"), Path("b")])
+    mixed = compare_runs([Path("f"), Path("m"), Path("b")])
     assert mixed.notes == ["some see both sides of what they predict"]
     rows = by_run(mixed)
     assert (rows["f"].cell, rows["b"].cell, rows["m"].cell) == ("lstm 1x16", "lstm 1x16 backward", "lstm 1x16 both")
     assert all(row.best and row.at_equal_steps and row.characters_per_second for row in mixed.rows)
-    alike = compare([Path("m"), Path("n")])
+    alike = compare_runs([Path("m"), Path("n")])
     assert alike.notes == []
     assert alike.rows[0].best == alike.rows[1].best
     assert (alike.unit, alike.per) == ("character", "masked character")
 
 
-def test_bytes_are_counted_as_bytes(make_run: Maker) -> None:
-    """Their records have other names."""
+def test_runs_on_bytes_are_compared_per_byte(make_run: Maker) -> None:
+    """Runs with a vocabulary of bytes have figures too, in bytes a second."""
     for name in ("one", "two"):
         result = call("train", "--corpus", write_text(), "--out", name, *SHORT, "--set", "vocab=bytes", "--seed", "1")
         assert result.exit_code == 0, result.stderr
-    found = compare([Path("one"), Path("two")])
+    found = compare_runs([Path("one"), Path("two")])
     assert found.unit == "byte"
     for row in found.rows:
         assert row.best is not None
         assert row.at_equal_steps is not None
         assert row.characters_per_second
-    assert "bytes/s" in found.to_markdown()
+    assert "bytes/s" in to_markdown(found)
 
 
 def write_text() -> str:
@@ -160,10 +161,10 @@ def write_text() -> str:
     ],
     ids=["empty", "blank", "no records", "other types", "no numbers"],
 )
-def test_what_is_no_record_is_not_read(make_run: Maker, lines: list[Any]) -> None:
-    """Nor does it keep the other records from being read."""
-    assert by_run(compare([make_run("none", *lines), make_run("b", *SECOND)]))["none"].at_equal_steps is None
-    rows = by_run(compare([make_run("some", *lines, *FIRST), Path("b")]))
+def test_invalid_records_are_ignored(make_run: Maker, lines: list[Any]) -> None:
+    """A line that is not a record does not prevent the other records from being read."""
+    assert by_run(compare_runs([make_run("none", *lines), make_run("b", *SECOND)]))["none"].at_equal_steps is None
+    rows = by_run(compare_runs([make_run("some", *lines, *FIRST), Path("b")]))
     assert (rows["some"].at_equal_time, rows["some"].steps) == (2.5, 40)
 
 
@@ -180,8 +181,8 @@ STRANGE: list[Any] = [
 
 @pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
 @pytest.mark.parametrize("only", [True, False])
-def test_strange_numbers_make_no_trouble(make_run: Maker, line: Any, only: bool) -> None:
-    """A damaged or a stranger's record: no traceback, a table of so many columns, and JSON that parses strictly."""
+def test_strange_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
+    """A damaged or untrusted record gives no traceback, a table of nine columns, and strictly valid JSON."""
     make_run("strange", *([line] if only else [*FIRST, line]))
     make_run("b", *SECOND)
     result = call("compare", "strange", "b")
@@ -193,8 +194,8 @@ def test_strange_numbers_make_no_trouble(make_run: Maker, line: Any, only: bool)
 @pytest.mark.parametrize(
     "metrics", [{"step": 10**4000}, {"seconds": 10**4000}, {"seconds": None}, {BITS: "1"}, {BITS: float("nan")}]
 )
-def test_strange_metrics_of_a_model_make_no_trouble(make_run: Maker, metrics: dict[str, Any]) -> None:
-    """A model file may come from anyone."""
+def test_strange_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
+    """Untrusted metrics in a model file give a table or an error in a line, never a traceback."""
     make_run("strange", *FIRST, metrics=metrics)
     make_run("b", *SECOND)
     result = call("compare", "strange", "b")
@@ -203,8 +204,8 @@ def test_strange_metrics_of_a_model_make_no_trouble(make_run: Maker, metrics: di
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, {"validation_fraction": []}])
-def test_strange_settings_of_a_model_make_no_trouble(make_run: Maker, data: Any) -> None:
-    """What it says of its text is believed as little."""
+def test_strange_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
+    """Untrusted settings in a model file give a table or an error in a line, never a traceback."""
     make_run("strange", *FIRST, config={"data": data})
     make_run("b", *SECOND)
     result = call("compare", "strange", "b")
@@ -231,8 +232,8 @@ def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
     return table[2:]
 
 
-def test_the_command_prints_a_table(make_run: Maker) -> None:
-    """On stdout, with the figures; notes and the unit on stderr."""
+def test_compare_prints_a_markdown_table(make_run: Maker) -> None:
+    """The table is on stdout; notes and the unit are on stderr."""
     make_run("a", *FIRST, best=1.9)
     make_run("b", best=None, corpus={"sha256": "1" * 64})
     result = call("compare", "a", "b")
@@ -244,19 +245,19 @@ def test_the_command_prints_a_table(make_run: Maker) -> None:
     assert "bits per character" in result.stderr
 
 
-def test_json_is_the_same_for_programs(make_run: Maker) -> None:
-    """One line with rows, where they are looked at, and notes."""
+def test_compare_prints_the_comparison_as_json(make_run: Maker) -> None:
+    """`--json` prints all fields of the comparison in one line of strictly valid JSON."""
     make_run("a", *FIRST)
     make_run("b", *SECOND)
     values = answer("compare", "a", "b", "--json")
-    assert values == json.loads(json.dumps(compare([Path("a"), Path("b")]).to_json()))
+    assert values == json.loads(json.dumps(compare_runs([Path("a"), Path("b")]).to_json()))
     assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes"}
     assert_strict(call("compare", "a", "b", "--json").stdout)
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\nb", "a\x1b[31mb", "a\x07b", "a\u2028b", "a\u202eb", "a\\", "a\\|b", "狐"])
-def test_no_name_breaks_the_table(make_run: Maker, name: str) -> None:
-    """Nor talks to the terminal."""
+def test_no_name_of_a_run_breaks_the_markdown_table(make_run: Maker, name: str) -> None:
+    """Bars, line ends and control characters in a name are escaped in the table and unchanged in JSON."""
     make_run(name, *FIRST)
     make_run("b", *SECOND)
     result = call("compare", name, "b")
@@ -265,8 +266,8 @@ def test_no_name_breaks_the_table(make_run: Maker, name: str) -> None:
     assert {row["run"] for row in answer("compare", name, "b", "--json")["rows"]} == {name, "b"}
 
 
-def test_what_is_no_run_is_refused(make_run: Maker) -> None:
-    """Missing, an empty folder, a damaged model: one line that names it. A run's model file stands for the run."""
+def test_compare_refuses_a_path_without_a_run(make_run: Maker) -> None:
+    """A missing or empty folder or a damaged model is named in an error; the model file of a run is accepted."""
     make_run("a", *FIRST)
     Path("empty").mkdir()
     damaged = make_run("damaged")
@@ -277,25 +278,25 @@ def test_what_is_no_run_is_refused(make_run: Maker) -> None:
         assert result.stderr.startswith("error: ")
         assert (name in result.stderr) or len(name) > 200
         assert len(result.stderr.splitlines()) <= 2
-    (row,) = compare([Path("a/best.safetensors")]).rows
-    assert row.steps == compare([Path("a")]).rows[0].steps
+    (row,) = compare_runs([Path("a/best.safetensors")]).rows
+    assert row.steps == compare_runs([Path("a")]).rows[0].steps
     with pytest.raises(RunError, match="missing"):
-        compare([Path("missing")])
+        compare_runs([Path("missing")])
     with pytest.raises(ModelFileError, match="damaged"):
-        compare([damaged])
+        compare_runs([damaged])
 
 
-def test_metrics_that_are_no_file_are_no_records(make_run: Maker) -> None:
-    """A folder or a pipe in their place is not waited for."""
+def test_a_pipe_or_folder_as_metrics_is_ignored(make_run: Maker) -> None:
+    """A pipe or a folder named `metrics.jsonl` is not read and not waited for."""
     for name, put in (("pipe", os.mkfifo), ("folder", os.mkdir)):
         path = make_run(name) / "metrics.jsonl"
         path.unlink()
         put(path)
-        assert compare([Path(name)]).rows[0].at_equal_time is None
+        assert compare_runs([Path(name)]).rows[0].at_equal_time is None
 
 
-def test_a_run_that_has_validated_nothing_yet_is_named_as_that() -> None:
-    """It has a model of its last step, with which all other commands work."""
+def test_a_run_without_a_validation_can_be_compared() -> None:
+    """A run that has only the model of its last step is compared, or refused with the reason."""
     training = begin("early")
     interrupt(training, 1)
     assert not training.run.best.exists()
@@ -303,8 +304,8 @@ def test_a_run_that_has_validated_nothing_yet_is_named_as_that() -> None:
     assert result.exit_code == 0 or "validated" in result.stderr
 
 
-def test_without_names_all_runs_here_are_compared(make_run: Maker) -> None:
-    """Those in `runs/`, as other commands take the newest of them; where there are none it is said."""
+def test_without_names_all_runs_are_compared(make_run: Maker) -> None:
+    """Without arguments, `compare` takes all runs in `runs/`, and reports it if there are none."""
     assert "holds none" in call("compare").stderr
     for name in ("one", "two"):
         Path("runs").mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ import pytest
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference.explain import Step, cells, describe, take_step
+from charlm.inference.explain import Step, cell_summaries, describe_cell, take_step
 from charlm.inference.stepper import Stack
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
@@ -41,7 +41,7 @@ def directed(model: ModelFile, direction: str) -> ModelFile:
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_gate_has_an_equation(make_model: Make, cell: str) -> None:
     """So has each part of the state; the arguments of the Python function are not shown."""
-    text = describe(ModelSpec(cell, 5, 4, 3, 1)).text
+    text = describe_cell(ModelSpec(cell, 5, 4, 3, 1)).text
     gates = take_step(make_model(cell), "abc").gates
     assert tuple(gates) == CELLS[cell].gates
     names = set(gates) if cell not in ("rnn", "rnn-relu") else set()
@@ -61,7 +61,7 @@ def test_explain_counts_as_many_parameters_as_torch(cell: str, sizes: tuple[int,
     settings = {"cell": cell, "embedding_size": embedding, "hidden_size": hidden, "num_layers": layers}
     for others in ({}, {"direction": "backward"}, {"direction": "both", "initial_state": "learned"}):
         module = CharModel(ModelSpec.of_settings(settings | others, symbols))
-        counts = describe(module.spec).parameters
+        counts = describe_cell(module.spec).parameters
         assert counts["all"] == sum(parameter.numel() for parameter in module.parameters())
         assert counts["all"] == sum(count for part, count in counts.items() if part != "all")
         assert counts["output"] == sum(parameter.numel() for parameter in module.output.parameters())
@@ -205,8 +205,8 @@ def test_explain_without_a_cell_lists_all() -> None:
     """One line for each; JSON has the same."""
     lines = call("explain").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(CELLS)
-    assert answer("explain", "--json") == cells()
-    assert all(cells().values())
+    assert answer("explain", "--json") == cell_summaries()
+    assert all(cell_summaries().values())
 
 
 @pytest.mark.parametrize("cell", CELLS)

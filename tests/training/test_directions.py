@@ -17,7 +17,8 @@ from charlm.cells import CELLS
 from charlm.config_file import load_config
 from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.evaluation import evaluate as evaluation
-from charlm.evaluation.evaluate import evaluate, evaluate_dynamically
+from charlm.evaluation.dynamic import evaluate_dynamically
+from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
 from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, call

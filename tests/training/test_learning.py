@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.evaluation.evaluate import Scores, evaluate, evaluate_dynamically
+from charlm.evaluation.dynamic import evaluate_dynamically
+from charlm.evaluation.evaluate import Scores, evaluate
+from charlm.evaluation.held_out import load_own_text
 from charlm.nn.model import CharModel
 from charlm.training.learner import MIN_VALIDATION_CHARACTERS
-from charlm.training.lifecycle import text_to_score, verdict
+from charlm.training.lifecycle import verdict
 from charlm.training.trainer import Training
 from charlm.vocab import Ids
 from tests.helpers.commands import SHORT, SMALL, call
@@ -369,7 +371,7 @@ def test_after_a_resume_the_best_is_still_the_best_by_what_is_measured() -> None
     figures = []
     for name in ("best", "last"):
         file = load_checkpoint(Path(f"run/{name}.safetensors"))
-        _, held_out, _ = text_to_score(file, None, None, None, "error")
+        held_out = load_own_text(file).ids
         measured = held_out[: load_checkpoint(Path("run/last.safetensors")).config["train"]["evaluation_characters"]]
         figures.append(evaluate(module_of(file), measured).bits_per_character)
     best, last = figures
@@ -380,7 +382,7 @@ def test_a_figure_is_in_the_unit_it_is_told_in() -> None:
     """In a vocabulary of bytes a Chinese character is three symbols: bits per symbol are not bits per character."""
     call("train", "-c", "fables-zh", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "0")
     file = load_checkpoint(Path("run/best.safetensors"))
-    _, held_out, _ = text_to_score(file, None, None, None, "error")
+    held_out = load_own_text(file).ids
     told = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
     assert told
     units = {"byte": len(held_out), "character": len(held_out.tobytes().decode(errors="ignore"))}

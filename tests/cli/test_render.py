@@ -1,0 +1,70 @@
+"""Tables are plain text of any width in a pipe, wrapped on a terminal, and aligned by the width of characters."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from rich.cells import cell_len
+from rich.table import Column
+
+from charlm.cli.compare import markdown_table
+from charlm.cli.render import plain_table, print_table
+
+LONG = "a text of many words, " * 10
+
+
+def printed(capsys: pytest.CaptureFixture[str], *rows: tuple[str, str]) -> list[str]:
+    """Print a table of a number and a text, and return its lines."""
+    table = plain_table(Column("number", justify="right"), "text")
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_row_in_a_pipe_is_one_line_of_any_length(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither 80 columns nor a narrow terminal elsewhere cut a table that goes into a pipe."""
+    assert printed(capsys, ("1", LONG), ("1,000", "b")) == ["number  text", f"     1  {LONG.rstrip()}", " 1,000  b"]
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"])
+def test_a_table_has_no_colours_and_no_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Square brackets, colons and numbers come out unchanged, also when colour is asked for."""
+    monkeypatch.setenv(name, "1")
+    assert printed(capsys, ("7", "[bold]x[/bold] :smile: 12"))[1] == "     7  [bold]x[/bold] :smile: 12"
+
+
+def test_a_table_on_a_terminal_is_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long texts take several lines, below one another, and lose no word."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = printed(capsys, ("1", LONG))
+    assert len(lines) > 3
+    assert all(len(line) <= 40 for line in lines)
+    assert [line[:8] for line in lines] == ["number  ", "     1  ", *[" " * 8] * (len(lines) - 2)]
+    assert " ".join(line[8:] for line in lines[1:]) == LONG.rstrip()
+
+
+def test_numbers_are_not_cut_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal too narrow for a number gets the whole number."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "5")
+    assert "100,000,000" in "\n".join(printed(capsys, ("100,000,000", "b")))
+
+
+def test_columns_are_aligned_by_the_width_of_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Chinese characters, which are two cells wide, leave the next column where it is."""
+    table = plain_table("name", "text")
+    for name in ("的狐狸", "fox"):
+        table.add_row(name, "x")
+    print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert {cell_len(line) for line in lines[1:]} == {9}
+    table_of_markdown = markdown_table(["run", "n"], [["的狐狸", "1"], ["fox", "22"]], num_texts=1).splitlines()
+    assert {cell_len(line) for line in table_of_markdown} == {15}
+    assert table_of_markdown[1] == "| ------ | -: |"
