@@ -201,7 +201,7 @@ class Learner:
         return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
 
     def _in_units(self, values: dict[str, Any]) -> dict[str, Any]:
-        return self.corpus.vocabulary.in_units(values, is_masked=self.model.spec.sees_both_sides)
+        return self.corpus.vocabulary.in_units(values, self.model.spec.sees_both_sides)
 
     def _settle_regularisation(self) -> None:
         """Fix how much the model is held back from learning by heart, as soon as it is known how often it reads."""
