@@ -1,11 +1,32 @@
-"""charlm: character-level recurrent language models. The version, and how torch's threads wait."""
+"""charlm: character-level recurrent language models.
 
-import os
+    import charlm
 
+    run = charlm.train("fables", cell="gru", time="30s")
+
+Importing this loads neither NumPy nor torch, and changes nothing in the process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charlm.training.run import train as train
+
+__all__ = ["__version__", "train"]
 __version__ = "0.1.0"
 
-# Torch's threads wait for each other a thousand times in a training step. By default GNU OpenMP spins for long, and
-# where any other program wants a core, a step of 0.08 s becomes one of several seconds. After so few spins they sleep
-# instead, which costs next to nothing on a quiet machine. The library reads this once, when torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+def __getattr__(name: str) -> Any:
+    """Load the functions for programs when they are first used."""
+    if name == "train":
+        from charlm.training.run import train
+
+        return train
+    raise AttributeError(f"module `charlm` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -29,8 +29,10 @@ def bench(
     charlm bench --only sampling --json
     """
     from charlm.evaluation import bench as benchmark
-    from charlm.nn.runtime import Runtime
+    from charlm.nn.runtime import Runtime, keep_freed_memory
 
+    # As `charlm train` does it.
+    keep_freed_memory()
     runtime = Runtime.choose("auto", "auto", None)
     machine = benchmark.machine(runtime)
     rows = benchmark.rows(runtime, [only] if only else benchmark.PARTS, rounds)

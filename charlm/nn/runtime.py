@@ -62,7 +62,6 @@ class Runtime:
         Raises:
             DeviceError: the machine lacks what was asked for by name.
         """
-        keep_freed_memory()
         use_threads(threads)
         is_lstm = work is not None and work.cell == "lstm"
         work, before = work or Work(), before or {}
@@ -116,9 +115,14 @@ def use_threads(threads: int | None = None) -> None:
 def keep_freed_memory(keep: bool = True) -> None:
     """Have the C library keep the memory of large tensors for the next ones, where it can be told to.
 
-    By default (what it adjusts itself to, and what `keep=False` goes back to) glibc gives blocks of many megabytes back
-    to the system when they are freed, and at every training step the system hands them out again page by page, each
-    cleared first: a third of the time of a step.
+    By default glibc returns blocks of many megabytes to the system when they are freed. At every training step the
+    system then hands them out again page by page and clears each page: a third of the time of a step.
+
+    This holds for the whole process, so commands call it and the library does not. A program that trains for long may
+    call it first.
+
+    Args:
+        keep: whether to keep freed memory; False restores the default.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
