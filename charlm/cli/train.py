@@ -52,14 +52,7 @@ def train(
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
-    if resume:
-        if config or out or encoding or seed is not None:
-            hint = "no settings file, --out, --encoding or --seed"
-            raise UsageError("`--resume` goes on with a run as it was begun", hint)
-        if dry_run:
-            raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
-    elif new_text:
-        raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
+    _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
     from charlm.config_file import load_config
 
     # Read before torch is loaded, so that a mistake is reported at once.
@@ -80,6 +73,18 @@ def train(
         announce(trainer)
         learn(trainer)
         conclude(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
+    """Refuse options that do not fit together."""
+    if resume and is_of_new_run:
+        raise UsageError(
+            "`--resume` goes on with a run as it was begun", "no settings file, --out, --encoding or --seed"
+        )
+    if new_text and not resume:
+        raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
+    if dry_run and resume:
+        raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
 
 
 def _rehearse(config: Config, as_json: bool) -> None:

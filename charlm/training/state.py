@@ -94,6 +94,8 @@ class TrainState:
         Raises:
             ValueError: a value is missing, unknown, not of its type, or out of its bounds.
         """
+        if unknown := PARTS.keys() & values.keys():
+            raise ValueError(f"`{min(unknown)}` is the name of a part")
         nested = dict(values)
         for name, part in PARTS.items():
             names = [field.name for field in fields(part) if field.name in nested]

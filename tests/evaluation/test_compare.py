@@ -14,6 +14,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, RunError
 from charlm.evaluation.compare import Comparison, compare
+from charlm.training.scoring import measure_best
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 
@@ -117,7 +118,7 @@ def test_what_sees_both_sides_is_told(make_run: Maker) -> None:
     for name, direction in (("f", "forward"), ("b", "backward"), ("m", "both"), ("n", "both")):
         training = begin(name, model__direction=direction)
         interrupt(training, 100)
-        training.measure_best()
+        measure_best(training)
     mixed = compare([Path("f"), Path("m"), Path("b")])
     assert mixed.notes == ["some see both sides of what they predict"]
     rows = by_run(mixed)

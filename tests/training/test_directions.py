@@ -22,7 +22,7 @@ from charlm.nn.model import CharModel, State
 from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, call
 from tests.helpers.strangers import assert_refused
-from tests.helpers.training import assert_same_run, begin, interrupt, resume
+from tests.helpers.training import assert_same_run, begin, interrupt, records_of, resume
 
 START = 10_000
 NUM_SYMBOLS = 10
@@ -246,10 +246,10 @@ def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str,
     """As if it had never been stopped, bit for bit."""
     options: dict[str, Any] = {"model__direction": direction, "model__initial_state": initial_state}
     whole, halves = begin("whole", **options), begin("halves", **options)
-    list(whole.learn())
+    whole.learn()
     interrupt(halves, 9)
     again = resume(halves.run)
-    list(again.learn())
+    again.learn()
     assert_same_run(whole, again)
 
 
@@ -257,7 +257,7 @@ def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str,
 def test_a_run_of_another_direction_learns(direction: str) -> None:
     """Within sixty blocks it is far below guessing."""
     training = begin("run", model__direction=direction, train__steps=60)
-    *_, record = training.learn()
+    *_, record = records_of(training)
     assert record.validation_bits_per_character is not None
     assert record.validation_bits_per_character < 2.5
 

@@ -11,22 +11,24 @@ import pytest
 from charlm.cells import CELLS
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import RunError
-from charlm.training.trainer import Training
+from charlm.training.trainer import Trainer
 from tests.helpers.commands import call
 from tests.helpers.training import (
     BF16_WORKS,
     TEXT,
     assert_same_run,
     begin,
+    events_of,
     interrupt,
     metrics,
     needs_bf16,
+    records_of,
     resume,
     training_of,
 )
 
 
-def assert_resumed_exactly(**changes: Any) -> Training:
+def assert_resumed_exactly(**changes: Any) -> Trainer:
     """Compare a run with one that was interrupted after 7 and after 13 blocks; return the latter."""
     straight = begin("straight", **changes)
     interrupt(straight, 100)
@@ -60,8 +62,8 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
         "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
-    assert 3 < last.batches.batches_per_epoch < 13
-    assert last.progress.finished == "done"
+    assert 3 < last.learner.batches.batches_per_epoch < 13
+    assert last.state.finished == "done"
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
@@ -81,7 +83,7 @@ def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
         "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
-    assert (last.model.arrays()["initial_state"] != 0).any()
+    assert (last.learner.model.arrays()["initial_state"] != 0).any()
 
 
 def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> None:
@@ -113,11 +115,11 @@ def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, prec
 def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without gain count on, so a run ends where it would have ended."""
     bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
-    monkeypatch.setattr(Training, "_validate", lambda self: bits.get(self.progress.step, 9.0))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: bits.get(self.state.step, 9.0))
     changes: dict[str, Any] = {"train__patience": 4, "train__evaluations": 10}
     straight = begin("straight", **changes)
     interrupt(straight, 100)
-    assert (straight.progress.step, straight.progress.best_bits) == (20, 1.9)
+    assert (straight.state.step, straight.state.best.best_bits) == (20, 1.9)
     broken = begin("broken", **changes)
     interrupt(broken, at)
     last = resume(broken.run)
@@ -131,7 +133,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
     interrupt(training, 100)
     before = training.run.metrics.read_text(), training.run.best.read_bytes()
     again = resume(training.run)
-    assert list(again.learn()) == []
+    assert [type(event).__name__ for event in events_of(again)] == ["Finished"]
     assert (again.run.metrics.read_text(), again.run.best.read_bytes()) == before
 
 
@@ -141,7 +143,7 @@ def test_a_finished_run_can_be_made_longer() -> None:
     interrupt(training, 100)
     longer = resume(training.run, train__steps=30)
     interrupt(longer, 100)
-    assert (longer.progress.step, longer.progress.finished) == (30, "done")
+    assert (longer.state.step, longer.state.finished) == (30, "done")
     steps = [record["step"] for record in metrics(longer)]
     assert steps == sorted(set(steps))
 
@@ -157,11 +159,11 @@ def test_another_text_is_refused() -> None:
 
 def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a resume a worse model does not take the place of the better one before."""
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
     training = begin()
     interrupt(training, 6)
     best = training.run.best.read_bytes()
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.5)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.5)
     interrupt(resume(training.run), 100)
     assert training.run.best.read_bytes() == best
 
@@ -181,8 +183,8 @@ def test_a_run_past_its_new_end_ends() -> None:
     interrupt(training, 9)
     shorter = resume(training.run, train__steps=5)
     interrupt(shorter, 50)
-    assert shorter.progress.step <= 10
-    assert shorter.progress.finished == "done"
+    assert shorter.state.step <= 10
+    assert shorter.state.finished == "done"
 
 
 def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
@@ -196,11 +198,12 @@ def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
     training = begin(train__steps=20, **changes)
     interrupt(training, 100)
     longer = resume(training.run, train__steps=200)
-    records = list(longer.learn())
+    records = records_of(longer)
     straight = begin("straight", train__steps=200, **changes)
-    rates = {record.step: record.learning_rate for record in straight.learn()}
+    rates = {record.step: record.learning_rate for record in records_of(straight)}
     assert all(record.learning_rate == pytest.approx(rates[record.step]) for record in records)
-    assert longer.progress.dropout == straight.progress.dropout > training.progress.dropout
+    planned = [run.state.regularisation.dropout for run in (training, straight, longer)]
+    assert planned[0] < planned[1] == planned[2]
 
 
 def test_another_text_is_taken_when_told() -> None:
@@ -212,11 +215,11 @@ def test_another_text_is_taken_when_told() -> None:
     last = load_checkpoint(training.run.last)
     other = training_of(training.config, training.run)
     other.restore(last, is_new_text=True)
-    assert all(not part.any() for part in other.state)
-    assert (other.progress.step, other.progress.best_bits) == (10, None)
-    np.testing.assert_array_equal(other.model.arrays()["output.weight"], last.arrays["output.weight"])
+    assert all(not part.any() for part in other.learner.carried)
+    assert (other.state.step, other.state.best.best_bits) == (10, None)
+    np.testing.assert_array_equal(other.learner.model.arrays()["output.weight"], last.arrays["output.weight"])
     interrupt(other, 100)
-    assert other.progress.finished == "done"
+    assert other.state.finished == "done"
     assert training.run.best.read_bytes() != best
     assert load_checkpoint(training.run.last).corpus["characters"] == 900
 
