@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_nothing_follows_most_blocks() -> None:
 
 
 @pytest.mark.parametrize("change", [{"share": 1.0}, {"fits_another_block": False}])
-def test_the_last_block_is_validated_whatever_it_costs(change: dict[str, float | bool]) -> None:
+def test_the_last_block_is_validated_whatever_it_costs(change: dict[str, Any]) -> None:
     """Whether the run is over by its share or has no time for another block."""
     over = decided(QUIET._replace(can_afford_evaluation=False, **change))
     assert (over.is_over, over.validate, over.record, over.roll_back) == (True, True, True, False)

@@ -19,14 +19,8 @@ from charlm.errors import ConfigError, CorpusError, RunError
 from charlm.training.events import BlockLearned, Event, Finished, Record, Scoring
 from tests.helpers.commands import SHORT, TEXT, call
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 24,
-    "embedding_size": 8,
-    "batch_size": 4,
-    "block_size": 16,
-    "threads": 1,
-    "precision": "fp32",
-}
+SMALL: dict[str, Any] = {"hidden_size": 24, "embedding_size": 8, "batch_size": 4, "block_size": 16}
+SMALL |= {"threads": 1, "precision": "fp32"}
 BRIEF: dict[str, Any] = SMALL | {"steps": 6, "evaluations": 2}
 
 
