@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from tests.helpers.training import (
     resume,
     training_of,
 )
+
+OLD_RUN = Path(__file__).parent / "old_run"
 
 
 def assert_resumed_exactly(**changes: Any) -> Trainer:
@@ -233,3 +237,28 @@ def test_the_same_text_is_not_another_one() -> None:
     again.restore(load_checkpoint(broken.run.last), is_new_text=True)
     interrupt(again, 100)
     assert_same_run(straight, again)
+
+
+def test_a_run_of_an_earlier_charlm_ends_as_it_would_have_then() -> None:
+    """Its files are kept here: the run after 7 of 20 blocks, and what that version ended with.
+
+    Weights are compared up to rounding, because another processor rounds otherwise.
+    """
+    shutil.copytree(OLD_RUN, "old")
+    shutil.copy("old/text.txt", "text.txt")
+    before, expected = load_checkpoint(Path("old/best.safetensors")), load_checkpoint(OLD_RUN / "expected.safetensors")
+    assert (before.step, expected.step) == (5, 20)
+    result = call("train", "--resume", "old", "--sample-length", "5")
+    assert result.exit_code == 0, result.stderr
+    ended = load_checkpoint(Path("old/best.safetensors"))
+    assert (ended.config, ended.step) == (expected.config, 20)
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(ended.arrays[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    lines, expected_lines = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (Path("old/metrics.jsonl"), OLD_RUN / "expected.jsonl")
+    )
+    for line, expected_line in zip(lines, expected_lines, strict=True):
+        assert line.keys() == expected_line.keys()
+        for name in ("step", "epoch", "learning_rate", "train_bits_per_character"):
+            assert line[name] == pytest.approx(expected_line[name], rel=1e-4)
