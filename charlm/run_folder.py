@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The model file that training goes on from."""
+        """The model file that a run resumes from."""
         return self.path / "last.safetensors"
 
     @classmethod
@@ -61,7 +61,7 @@ class RunFolder:
             if any(path.iterdir()):
                 raise RunError(
                     f"`{path}` is not empty, and no run is overwritten",
-                    f"choose another `--out`, go on with `--resume {path}`, or remove it",
+                    f"choose another `--out`, continue it with `--resume {path}`, or remove it",
                 )
             return cls(path)
         except OSError as error:
@@ -69,10 +69,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run to go on with it.
+        """Open an existing run to resume it.
 
         Raises:
-            RunError: there is no run that could go on.
+            RunError: there is no run that can resume.
         """
         run = cls(expanded(path))
         if not run.last.is_file():

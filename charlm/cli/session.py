@@ -100,7 +100,7 @@ def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
     elif trainer.state.finished:
         say(f"saved at step {step:,}: the run is complete; `charlm eval --model {path}` scores its best model")
     else:
-        say(f"saved at step {step:,}; `charlm train --resume {path}` goes on")
+        say(f"saved at step {step:,}; `charlm train --resume {path}` continues it")
     raise typer.Exit(exit_code)
 
 
@@ -124,7 +124,7 @@ def _as_measured(trainer: Trainer, scores: Scores) -> str:
     unit, num_held_out = trainer.corpus.vocabulary.unit, len(trainer.learner.parts.validation)
     accuracy, per = "", unit
     if trainer.learner.model.spec.sees_both_sides:
-        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the likeliest"
+        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
     if scores.characters == num_held_out:
         return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
     error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"

@@ -26,9 +26,9 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
-        bool, typer.Option("--new-text", help="With --resume: go on although the text is not, or no longer, the same.")
+        bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
     ] = False,
     encoding: Encoding = None,
     seed: Seed = None,
@@ -79,7 +79,8 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
     """Refuse options that do not fit together."""
     if resume and is_of_new_run:
         raise UsageError(
-            "`--resume` goes on with a run as it was begun", "no settings file, --out, --encoding or --seed"
+            "`--resume` continues a run with the settings it was started with",
+            "no settings file, --out, --encoding or --seed",
         )
     if new_text and not resume:
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")

@@ -123,7 +123,7 @@ def resume(
         last = load_checkpoint(run.last)
         started = validate_settings(last.config, {}, str(run.last))
         if started.seed is None:
-            raise RunError(f"`{run.last}` does not say which seed the run was begun with", "begin a new run")
+            raise RunError(f"`{run.last}` does not say which seed the run was started with", "start a new run")
         config = _resumed_config(started, last, overrides, flags)
         if config.data.corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
@@ -164,7 +164,9 @@ def write_all(trainer: Trainer) -> RunError | None:
         return None
     trouble = logbook.trouble
     if path := logbook.move_to_safety():
-        return RunError(f"{trouble}; all of the run is in `{path}` instead", f"`charlm train --resume {path}` goes on")
+        return RunError(
+            f"{trouble}; all of the run is in `{path}` instead", f"`charlm train --resume {path}` continues it"
+        )
     return RunError(trouble, "what was saved before is still there")
 
 
@@ -174,7 +176,7 @@ def _resumed_config(started: Config, last: ModelFile, overrides: list[str], flag
     config = override_config(last.config, overrides, others)
     if _fixed(config) != _fixed(started):
         raise UsageError(
-            "`--resume` goes on with a run as it was begun",
+            "`--resume` continues a run with the settings it was started with",
             f"only settings of `train` can be changed, except {', '.join(sorted(FIXED_OF_TRAIN))}",
         )
     corpus = flags.get("data.corpus", started.data.corpus)
@@ -191,8 +193,8 @@ def _resumed_text(
         return _load_text(config, on_download, last.vocabulary if is_new_text else None, max_bytes)
     except TooLargeError as error:
         raise RunError(
-            f"the text has changed since `{path}` was begun: {error}",
-            "resume with the same text, or `--new-text` to go on with this one",
+            f"the text has changed since `{path}` was started: {error}",
+            "resume with the same text, or `--new-text` to continue with this one",
         ) from error
 
 
@@ -209,7 +211,7 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
             "a duration counts from the beginning of the run",
         )
     if state.finished:
-        trainer.notes.append(f"this run is over, at step {state.step:,}; a longer duration makes it go on")
+        trainer.notes.append(f"this run ended at step {state.step:,}; a longer duration continues it")
 
 
 def _check_best(trainer: Trainer) -> None:
@@ -228,7 +230,7 @@ def _check_best(trainer: Trainer) -> None:
         reason = str(error)
     if state.finished:
         raise RunError(reason, f"`{trainer.run.last}` holds the last model; a longer run makes a new best one")
-    trainer.notes.append(f"{reason}; the next model that is validated takes its place")
+    trainer.notes.append(f"{reason}; the next model that is validated replaces it")
     state.best.forget()
 
 
@@ -239,7 +241,11 @@ def _fixed(config: Config) -> dict[str, Any]:
 
 def _notes_on_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changes = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
-    return [f"begun with {'; '.join(changes)}: it goes on, but not bit for bit as it would have"] if changes else []
+    return (
+        [f"started with {'; '.join(changes)}: the resumed run is not bit for bit the one without a break"]
+        if changes
+        else []
+    )
 
 
 def _name_of(corpus: str) -> str:

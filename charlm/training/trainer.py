@@ -343,8 +343,8 @@ class Trainer:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
             raise RunError(
-                f"the text has changed since `{self.run.path}` was begun",
-                "resume with the same text, or `--new-text` to go on with this one",
+                f"the text has changed since `{self.run.path}` was started",
+                "resume with the same text, or `--new-text` to continue with this one",
             )
         # In old runs there was no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
@@ -359,8 +359,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(
-                f"`{self.run.last}` holds no state that a run could go on from: {reason}",
-                "its model can still be used with `--model`, or begin a new run",
+                f"`{self.run.last}` holds no state that a run can resume from: {reason}",
+                "its model can still be used with `--model`, or start a new run",
             ) from error
         self.state = state
         if not is_same_text:

@@ -38,7 +38,7 @@ def test_a_validation_that_is_due_needs_time() -> None:
     assert (without.validate, without.record) == (False, True)
 
 
-def test_numbers_that_are_not_finite_are_rolled_back_not_validated() -> None:
+def test_numbers_that_are_not_finite_are_rolled_back() -> None:
     """So are too many skipped blocks, at any block."""
     assert decided(QUIET._replace(share_before=0.19, share=0.21), is_finite=False).roll_back
     assert decided(QUIET._replace(is_lost=True)).roll_back

@@ -113,7 +113,7 @@ def standard_error(values: Floats) -> float:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_source_of_known_entropy_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
+def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
     """On held-out text each cell costs at most 3 % more than the source itself, and never less beyond chance.
 
     The bound: given all before it, a character costs any model at least as much in the mean as it costs the source
@@ -144,7 +144,7 @@ def test_a_source_of_known_entropy_is_learned_to_its_entropy_and_not_below(cell:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_cell_scores_a_short_text_it_knows_by_heart_at_next_to_nothing(cell: str) -> None:
+def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
     """The finished model needs under 0.05 nats for each of 200 random characters, evaluated as any text is."""
     training = begin(
         text="".join(np.random.default_rng(8).choice(list("abcdefgh \n"), size=200)),
@@ -264,7 +264,7 @@ def test_no_position_that_is_held_out_reaches_a_gradient(
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_how_often_and_how_much_is_validated_changes_no_bit_of_what_is_learned(optimizer: str) -> None:
+def test_validation_changes_no_bit_of_what_is_learned(optimizer: str) -> None:
     """One evaluation or eight, of 5 characters or of all: the same weights, optimiser and carried state."""
     changes: dict[str, Any] = {
         "train__optimizer": optimizer,
@@ -344,7 +344,7 @@ def test_a_uniform_model_is_right_no_more_often_than_chance(make_model: Callable
     assert (scores.top1_accuracy, scores.top5_accuracy) == (0.1, 0.5)
 
 
-def test_where_too_little_is_held_out_nothing_is_said_about_its_validations() -> None:
+def test_too_little_held_out_gives_no_verdict() -> None:
     """The last model is kept whatever they were, so that it was the best is not known, and here it was not."""
     odd = TEXT[:400] + "qxzj vkw " * 5
     training = begin(text=odd, train__steps=200, train__evaluations=40, model__hidden_size=64)
@@ -355,7 +355,7 @@ def test_where_too_little_is_held_out_nothing_is_said_about_its_validations() ->
     assert "was the best" not in verdict(training)
 
 
-def test_after_a_resume_the_best_is_still_the_best_by_what_is_measured() -> None:
+def test_the_best_stays_the_best_after_a_resume() -> None:
     """Where the run now measures more of the held-out part, a lucky figure of less of it does not stand for ever."""
     easy = "-" * 100
     text = "".join(TEXT[start : start + 400] + easy for start in range(0, 2400, 400))

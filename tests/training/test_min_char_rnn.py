@@ -182,7 +182,7 @@ def weights_of(model: CharModel) -> Weights:
     return {"Wxh": layer["weight_ih"], "Whh": layer["weight_hh"], "Why": arrays["output.weight"]} | biases
 
 
-def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: list[int]) -> None:
+def test_a_block_has_the_loss_and_gradients_of_min_char_rnn(text: list[int]) -> None:
     """With the same weights, to 1e-5: the first block of a text and one in its middle, with a state."""
     num_symbols = max(text) + 1
     model = CharModel(load_config("lstm", (), FLAGS).model.spec(num_symbols))
@@ -215,7 +215,7 @@ def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: l
         torch.testing.assert_close(*both, atol=1e-7, rtol=1e-5)
 
 
-def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
+def test_a_run_of_charlm_is_a_run_of_min_char_rnn(text: list[int]) -> None:
     """Block by block to 1e-5, over two passes and a half, gradients clipped, with the three differences told to it.
 
     They are the start symbol; the step of the bias, twice as large as charlm has two of them and Adagrad's steps do not
@@ -244,7 +244,7 @@ def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_charlm_learns_as_fast_as_the_program(text: list[int]) -> None:
+def test_charlm_learns_as_fast_as_min_char_rnn(text: list[int]) -> None:
     """After 2,000 blocks of 25 characters the smoothed losses of eight runs each are the same but for noise.
 
     Noise: from seed to seed the smoothed loss has a standard deviation of 0.05 to 0.09 nats per character on either

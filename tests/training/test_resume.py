@@ -1,4 +1,4 @@
-"""A run that is taken up again: bit for bit the run that was never interrupted."""
+"""A resumed run is bit for bit the run that was never interrupted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def assert_resumed_exactly(**changes: Any) -> Trainer:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
     """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
@@ -72,7 +72,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
+def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: str) -> None:
     """With one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
     changes: dict[str, Any] = {
         "text": TEXT[:500],
@@ -90,7 +90,7 @@ def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
     assert (last.learner.model.arrays()["initial_state"] != 0).any()
 
 
-def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> None:
+def test_a_run_from_before_directions_resumes() -> None:
     """What its files do not say is what every run was then, and its vocabulary a word of its own."""
     training = begin("old", model__embedding_size=8)
     interrupt(training, 7)
@@ -110,13 +110,13 @@ def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
-def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, precision: str) -> None:
+def test_a_run_with_a_classic_optimiser_resumes_exactly(optimizer: str, precision: str) -> None:
     """Also where the optimiser remembers nothing."""
     assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
 
 
 @pytest.mark.parametrize("at", [3, 8, 13, 17])
-def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_is_resumed(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without gain count on, so a run ends where it would have ended."""
     bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
     monkeypatch.setattr(Trainer, "_validate", lambda self: bits.get(self.state.step, 9.0))
@@ -142,7 +142,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
 
 
 def test_a_finished_run_can_be_made_longer() -> None:
-    """With more steps it goes on from where it ended."""
+    """With more steps it continues from where it ended."""
     training = begin()
     interrupt(training, 100)
     longer = resume(training.run, train__steps=30)
@@ -153,7 +153,7 @@ def test_a_finished_run_can_be_made_longer() -> None:
 
 
 def test_another_text_is_refused() -> None:
-    """A run goes on with the text it was begun on, by its fingerprint."""
+    """A run resumes with the text it was started on, by its fingerprint."""
     training = begin()
     interrupt(training, 5)
     Path("text.txt").write_text(TEXT + "more", encoding="utf-8")

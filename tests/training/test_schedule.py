@@ -82,7 +82,7 @@ def test_what_is_due_every_10_s_is_never_late(gap: float) -> None:
     assert min(gaps[1:]) >= 10 - 2 * gap or gap > 5
 
 
-def test_what_would_be_late_after_something_long_is_due_before_it() -> None:
+def test_something_is_due_early_before_a_long_wait() -> None:
     """When what comes ahead takes longer than the time that is left."""
     every = Every(60.0, 0.0)
     assert not every.is_due(1.0)

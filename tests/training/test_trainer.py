@@ -177,7 +177,7 @@ def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     assert len("".join(grown for _, grown in pieces)) == 20
 
 
-def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
+def test_the_best_model_is_scored_on_all_that_is_held_out() -> None:
     """The figure that is written into its file is that of the whole part, not of the glance taken while training."""
     from charlm.evaluation.evaluate import evaluate
 
@@ -192,7 +192,7 @@ def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
     assert evaluate(training.learner.model, training.learner.parts.validation) == scores
 
 
-def test_what_is_left_to_charlm_is_settled_once_and_written_down() -> None:
+def test_automatic_regularisation_is_settled_once() -> None:
     """For a run of so many epochs it is known from the start; a resume keeps it."""
     training = begin(model__dropout="auto", model__weight_dropout="auto", train__steps=None, train__epochs=300)
     interrupt(training, 5)
@@ -203,7 +203,7 @@ def test_what_is_left_to_charlm_is_settled_once_and_written_down() -> None:
     assert replace(resumed, settled=True) == training.state.regularisation
 
 
-def test_what_was_given_holds_from_the_first_block() -> None:
+def test_given_regularisation_holds_from_the_first_block() -> None:
     """Also in a timed run, which does not know yet how often it will read its text."""
     training = begin(
         model__dropout=0.4, model__weight_dropout=0.2, train__weight_decay=0.3, train__steps=None, train__time=100.0
@@ -333,7 +333,7 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
     assert lengths == [70, 70, 70, 70, len(training.learner.parts.validation)]
 
 
-def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_first_block_does_not_change_the_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first block that takes as long as ten others does not hide how many epochs there will be."""
     now = Hours()
     training = begin(now=now, model__dropout="auto", train__steps=None, train__time=100.0, model__hidden_size=512)
