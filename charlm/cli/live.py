@@ -107,7 +107,7 @@ class TrainingDisplay(_Display):
         """Show an event of a run."""
         match event:
             case Record():
-                # Shown once it is saved what it tells of. Those during a validation are only written down.
+                # Shown after the block, when it is saved. Records during a validation are not shown.
                 self._record = event
             case BlockLearned():
                 self._show_block(event)
