@@ -249,6 +249,14 @@ class TrainConfig(Settings):
             return data | {"time": DEFAULT_TIME}
         return data
 
+    def idle_settings(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Return the settings that have no effect, each with the other setting that is the reason, and its values.
+
+        The values are those beside which the setting has an effect.
+        """
+        pairs = ONLY_BESIDE.items()
+        return [(name, other, values) for name, (other, values) in pairs if getattr(self, other) not in values]
+
     @model_validator(mode="after")
     def _one_duration(self) -> TrainConfig:
         given = [name for name in DURATIONS if getattr(self, name) is not None]

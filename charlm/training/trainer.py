@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config
+from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
 from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
@@ -66,7 +66,7 @@ class Trainer:
         self.clock = clock or Clock()
         self.logbook = Logbook(run)
         self.learner = Learner(config, corpus, runtime)
-        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner)]
+        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
@@ -402,3 +402,12 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
             "the last one is kept"
         )
     return notes
+
+
+def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
+    """Return which settings were given a value that has no effect."""
+    return [
+        f"train.{name} {getattr(train, name)} has no effect beside train.{other} {getattr(train, other)}"
+        for name, other, _ in train.idle_settings()
+        if getattr(train, name) != TrainConfig.model_fields[name].default
+    ]

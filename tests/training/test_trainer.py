@@ -13,7 +13,9 @@ import torch
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.session import verdict
+from charlm.config_file import load_config
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
+from charlm.run_folder import RunFolder
 from charlm.training.events import BlockLearned, Event, RolledBack
 from charlm.training.learner import Learner
 from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
@@ -31,6 +33,7 @@ from tests.helpers.training import (
     records,
     records_of,
     resume,
+    training_of,
 )
 
 
@@ -75,6 +78,16 @@ def test_thirty_characters_train() -> None:
     assert training.state.finished == "done"
     assert any("27 characters" in note for note in training.notes)
     assert load_checkpoint(training.run.best).metrics["step"] >= 1
+
+
+def test_a_run_notes_a_setting_without_an_effect() -> None:
+    """Only one that is not at its default was meant to have an effect."""
+    Path("adam.yaml").write_text("train: {optimizer: adam, matrix_learning_rate: 0.5}\n", encoding="utf-8")
+    Path("text.txt").write_text("to be or not to be" * 20, encoding="utf-8")
+    flags = {"data.corpus": "text.txt", "model.hidden_size": 4, "train.steps": 1, "train.threads": 1, "seed": 1}
+    training = training_of(load_config("adam.yaml", (), flags), RunFolder.create(Path("idle"), ""))
+    assert "train.matrix_learning_rate 0.5 has no effect beside train.optimizer adam" in training.notes
+    assert not any("step_factor" in note for note in training.notes)
 
 
 @pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
