@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One line of JSON per evaluation."""
+        """The records of the run, one line of JSON each."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -107,7 +107,7 @@ class RunFolder:
             sweep_temporary(self.path)
             yield True
         finally:
-            # The lock file is removed before it is released, so no other process can have locked it.
+            # Removed before the release, while no other process can have locked it.
             with suppress(OSError):
                 path.unlink()
             lock.release()
@@ -133,7 +133,7 @@ class RunFolder:
     def _check_metrics(self) -> None:
         # Opening a pipe would block, and a link may lead to a file of someone else.
         if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
-            raise OSError(errno.EINVAL, "there is something else in its place")
+            raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def find_model(path: Path | None) -> Path:

@@ -34,7 +34,7 @@ from tests.helpers.settings_files import durations, loaded, refusal
 def test_an_override_without_an_effect_is_refused(overrides: list[str], useless: str, other: str) -> None:
     """The message names it and the setting that takes its effect away, over a file and over an earlier run."""
     message = refusal("", *overrides)
-    assert f"`{useless}` has no effect beside `{other}`" in message
+    assert f"`{useless}` has no effect with `{other}`" in message
     assert message.startswith("--set train")
     with pytest.raises(ConfigError, match=useless):
         override_config(loaded("").model_dump(), overrides, {})

@@ -407,7 +407,7 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
 def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
     """Return which settings were given a value that has no effect."""
     return [
-        f"train.{name} {getattr(train, name)} has no effect beside train.{other} {getattr(train, other)}"
+        f"train.{name} {getattr(train, name)} has no effect with train.{other} {getattr(train, other)}"
         for name, other, _ in train.idle_settings()
         if getattr(train, name) != TrainConfig.model_fields[name].default
     ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.nn.initialise import draw_
+from charlm.nn.model import draw_matrix_
 
 WAYS = ["glorot", "orthogonal", "normal(0.01)", "uniform(0.08)", "normal(2)", "uniform(1e-3)"]
 
@@ -16,7 +16,7 @@ WAYS = ["glorot", "orthogonal", "normal(0.01)", "uniform(0.08)", "normal(2)", "u
 def drawn(how: str, shape: tuple[int, int], num_gates: int = 1, seed: int = 0) -> Tensor:
     """Draw a matrix over numbers that were there before."""
     weight_OI = torch.full(shape, 7.0)
-    draw_(weight_OI, how, torch.Generator().manual_seed(seed), num_gates)
+    draw_matrix_(weight_OI, how, torch.Generator().manual_seed(seed), num_gates)
     return weight_OI
 
 
@@ -82,7 +82,7 @@ def test_the_generator_alone_decides(how: str) -> None:
 def test_a_weight_that_learns_is_drawn_without_a_trace(how: str) -> None:
     """Nothing is kept for a gradient, and every number is overwritten."""
     weight_OI = torch.nn.Parameter(torch.full((12, 5), 7.0))
-    draw_(weight_OI, how, torch.Generator().manual_seed(0), 3)
+    draw_matrix_(weight_OI, how, torch.Generator().manual_seed(0), 3)
     assert weight_OI.requires_grad
     assert weight_OI.grad_fn is None
     assert not (weight_OI == 7).any()
