@@ -64,7 +64,8 @@ class ModelSpec:
         if cell not in CELLS:
             raise KeyError(cell)
         direction, initial_state = cast(Direction, chosen["direction"]), cast(InitialState, chosen["initial_state"])
-        return cls(cell, num_symbols, *sizes, direction, initial_state)
+        embedding_size, hidden_size, num_layers = sizes
+        return cls(cell, num_symbols, embedding_size, hidden_size, num_layers, direction, initial_state)
 
     @property
     def recurrence(self) -> Cell:

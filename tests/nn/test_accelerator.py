@@ -9,7 +9,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import load_checkpoint
 from charlm.evaluation import bench
 from charlm.evaluation.evaluate import evaluate
-from charlm.nn import layers
+from charlm.nn.layers import make_layer
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
 from tests.helpers.commands import SHORT, answer, call
@@ -32,10 +32,10 @@ def device(request: pytest.FixtureRequest) -> str:
 def test_a_layer_and_its_gradients_are_those_of_the_cpu(cell: str, device: str) -> None:
     """In float32, to its precision."""
     generator = torch.Generator().manual_seed(0)
-    here = layers.make(cell, 24, 32)
+    here = make_layer(cell, 24, 32)
     for parameter in here.parameters():
         torch.nn.init.uniform_(parameter, -0.3, 0.3, generator=generator)
-    there = layers.make(cell, 24, 32).to(device)
+    there = make_layer(cell, 24, 32).to(device)
     there.load_state_dict(here.state_dict())
     x_TBE = torch.randn(12, 4, 24, generator=generator)
     found = []

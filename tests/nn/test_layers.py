@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from charlm.cells import CELLS, Recurrent
-from charlm.nn import layers
+from charlm.nn.layers import LSTM, Variant, make_layer
 from tests.helpers.training import BF16_WORKS
 
 Block = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -24,13 +24,13 @@ TORCH_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "gru": nn.GRU,
 }
 WITH_PRODUCTS = [name for name, cell in CELLS.items() if cell.products]
-VARIANTS = [name for name in CELLS if isinstance(layers.make(name, 1, 1), layers.Variant)]
+VARIANTS = [name for name in CELLS if isinstance(make_layer(name, 1, 1), Variant)]
 
 
 def random_layer(cell: str, num_inputs: int, num_units: int) -> nn.Module:
     """Make a layer in float64, every weight, bias and peephole drawn from -0.8 to 0.8."""
-    layer = layers.make(cell, num_inputs, num_units).double()
-    if isinstance(layer, layers.LSTM):
+    layer = make_layer(cell, num_inputs, num_units).double()
+    if isinstance(layer, LSTM):
         layer.by_blocks = True
     generator = torch.Generator().manual_seed(num_inputs * 100 + num_units)
     for parameter in layer.parameters():
@@ -107,7 +107,7 @@ def cell(request: pytest.FixtureRequest) -> str:
 
 def test_a_layer_has_the_weights_its_cell_names(cell: str) -> None:
     """Names, shapes and order: torch's own, and peepholes where there are some; what is not needed is not there."""
-    found = {name: tuple(weight.shape) for name, weight in layers.make(cell, 7, 4).named_parameters()}
+    found = {name: tuple(weight.shape) for name, weight in make_layer(cell, 7, 4).named_parameters()}
     assert list(found.items()) == list(CELLS[cell].weight_shapes(7, 4).items())
     assert ("peephole_l0" in found) == (cell == "lstm-peephole")
     assert ("weight_hh_l0" in found) == (cell not in ("mingru", "minlstm"))
@@ -272,7 +272,7 @@ def test_under_autocast_sizes_need_not_be_whole_tiles(cell: str, E: int, H: int)
 @pytest.mark.parametrize(("cell", "bias"), [("mingru", [-7.0, 0.0]), ("minlstm", [20.0, -7.0, 0.0])])
 def test_under_autocast_a_share_close_to_one_is_not_rounded_to_it(cell: str, bias: list[float]) -> None:
     """A state that fades by less than bf16 can tell in a step has still faded after many."""
-    layer = layers.make(cell, 1, 1)
+    layer = make_layer(cell, 1, 1)
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
             parameter.copy_(torch.tensor(bias) if name == "bias_ih_l0" else torch.zeros_like(parameter))
@@ -311,7 +311,7 @@ def test_without_gradients_torch_itself_computes(cell: str) -> None:
 def test_what_accelerators_compute_is_what_the_kernel_computes(cell: str) -> None:
     """Outputs, state and every gradient; no accelerator is needed for either."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 7, 4), random_inputs(cell, 5, 3, 7, 4)
-    assert isinstance(layer, layers.Variant)
+    assert isinstance(layer, Variant)
     expected = results_of(partial(read, layer), x_TBE, state_PBH, layer.parameters())
     assert_close(results_of(layer.read_by_steps, x_TBE, state_PBH, layer.parameters()), expected, tolerance=1e-11)
     with torch.autocast("cpu", dtype=torch.bfloat16):
