@@ -85,6 +85,8 @@ def _setting(key: str, field: Any) -> str:
     ]
     if limits:
         facts.append(" and ".join(limits))
+    if field.json_schema_extra:
+        facts.append("a resumed run cannot change it")
     return f"* `{key}` (default {default}): {'; '.join(facts)}."
 
 
