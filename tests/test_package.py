@@ -28,6 +28,15 @@ def run_in_child(program: str) -> str:
     return done.stdout + done.stderr
 
 
+def test_charlm_exports_few_names() -> None:
+    """`from charlm import *` brings the two doors for programs and the version."""
+    assert charlm.__all__ == ["__version__", "load", "train"]
+    assert dir(charlm) == charlm.__all__
+    assert all(callable(getattr(charlm, name)) for name in ("load", "train"))
+    with pytest.raises(AttributeError, match="no attribute `trian`"):
+        charlm.trian  # noqa: B018
+
+
 def test_importing_charlm_changes_nothing() -> None:
     """No environment variable, no signal, no thread, no line of output, and neither torch nor NumPy are loaded."""
     program = (
