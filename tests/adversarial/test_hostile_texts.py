@@ -25,7 +25,7 @@ from charlm.errors import CorpusError
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.adversarial.test_hostile import TINY
+from tests.adversarial.test_hostile_settings import TINY
 from tests.helpers.commands import answer, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 

@@ -23,7 +23,7 @@ from charlm.inference.stepper import Stepper
 from charlm.vocab import TextFilter, Vocabulary
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.model_files import refusal, tiny
-from tests.helpers.strangers import altered, forged
+from tests.helpers.untrusted import altered, forged
 from tests.helpers.texts import cached_ids, text_of, write
 
 # Letters of several scripts, among them such whose lower case is longer or depends on what stands beside them.

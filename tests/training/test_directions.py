@@ -22,7 +22,7 @@ from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
 from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, call
-from tests.helpers.strangers import assert_refused
+from tests.helpers.untrusted import assert_refused
 from tests.helpers.training import assert_same_run, begin, interrupt, resume
 
 START = 10_000

@@ -16,7 +16,7 @@ from safetensors.numpy import load as load_arrays
 from typer.testing import Result
 
 from tests.helpers.commands import call, within
-from tests.helpers.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken
+from tests.helpers.untrusted import REMOVED, altered, assert_refused, begun, forged, parted, respoken
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
 Floats = np.ndarray[Any, np.dtype[Any]]

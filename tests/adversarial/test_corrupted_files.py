@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_arrays
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.spec import ModelSpec
 from tests.helpers.commands import call, within
-from tests.helpers.strangers import (
+from tests.helpers.untrusted import (
     FIELDS,
     altered,
     assert_refuses,

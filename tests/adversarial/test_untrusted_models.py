@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_arrays
 import charlm
 from tests.helpers.commands import call
 from tests.helpers.model_files import SYMBOLS, refusal, saved, tiny
-from tests.helpers.strangers import (
+from tests.helpers.untrusted import (
     FIELDS,
     REMOVED,
     Trap,
