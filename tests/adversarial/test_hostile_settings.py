@@ -56,14 +56,14 @@ TINY = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sam
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_yaml_trips_over_is_told_with_its_line(text: str, line: int) -> None:
-    """Tags, merged groups, endless numbers and control characters are refused with file and line."""
+def test_invalid_yaml_is_reported_with_its_line(text: str, line: int) -> None:
+    """Tags, merged groups, very long numbers and control characters are refused with file and line."""
     assert f"s.yaml:{line}" in refusal(text)
 
 
 @pytest.mark.parametrize("key", ['"a\\nb"', '"\\e[31mred"', '"\\a"', '"\\u202e"', '"\\x9b31m"', '"\\ud800"', '"\\r"'])
-def test_a_key_that_cannot_be_shown_is_shown_as_an_escape(key: str) -> None:
-    """Neither a line end nor an order to the terminal comes out of a settings file."""
+def test_an_unprintable_key_is_shown_as_an_escape(key: str) -> None:
+    """No line end and no control sequence reaches the terminal from a settings file."""
     Path("s.yaml").write_text(f"\n{key}: 1\n", encoding="utf-8")
     result = call("train", "./s.yaml")
     assert result.exit_code == 2
@@ -76,27 +76,27 @@ def test_a_key_that_cannot_be_shown_is_shown_as_an_escape(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["model.hidden_size", "train.steps", "data.corpus"])
 def test_a_key_is_not_suggested_in_place_of_itself(key: str) -> None:
-    """Who writes `model.hidden_size: 64` into a file is told something else than to write just that."""
+    """A dotted key at the top of a settings file gets another hint than the key itself."""
     assert f"did you mean `{key}`" not in refusal(f"{key}: 64\n")
 
 
-def test_a_repeated_key_does_not_hide_what_is_wrong_elsewhere() -> None:
-    """All problems of a file are told at once, those that YAML does not know of too."""
+def test_a_repeated_key_does_not_hide_other_problems() -> None:
+    """All problems of a settings file are reported at once, repeated keys among them."""
     message = refusal("seed: 1\nseed: 2\nfoo: 3\nmodel:\n  cell: x\n  cell: gru\n")
     for part in ("s.yaml:2: `seed`", "s.yaml:3: `foo`", "s.yaml:6: `model.cell`"):
         assert part in message
 
 
-def test_an_override_whose_key_is_no_text_is_told() -> None:
-    """Bytes that are not UTF-8 name no setting; the place is the override, not the settings file."""
+def test_an_override_with_an_undecodable_key_is_reported() -> None:
+    """A key that is not UTF-8 is reported as a part of `--set`, not of the settings file."""
     message = refusal("", "\udcff=1")
     assert "--set" in message
     assert "s.yaml" not in message
 
 
 @pytest.mark.parametrize("text", ["seed=2\nvocab: bytes", "model.cell=gru\nhidden_size: 3", "seed=2\nfoo: 3\n"])
-def test_an_override_of_several_lines_is_not_half_believed(text: str) -> None:
-    """What comes after the first line is not dropped in silence."""
+def test_an_override_of_several_lines_is_refused(text: str) -> None:
+    """The lines of an override after the first are not dropped silently."""
     with pytest.raises(ConfigError, match=f"--set {text.partition('=')[0]}"):
         loaded("", text)
 
@@ -112,8 +112,8 @@ NUMERIC = [
 
 @pytest.mark.parametrize(("group", "name"), NUMERIC)
 @pytest.mark.parametrize("value", ["-1e300", "1e300", "9" * 30, "-" + "9" * 30, "9" * 4000, "1e999", "!!float nan"])
-def test_every_number_has_bounds(group: str, name: str, value: str) -> None:
-    """No numeric setting takes what nobody can mean; the message names line and key and stays short."""
+def test_every_numeric_setting_has_bounds(group: str, name: str, value: str) -> None:
+    """No numeric setting accepts an absurd value; the message names line and key and stays short."""
     message = refusal(f"{group}:\n  {name}: {value}\n" if group else f"\n{name}: {value}\n")
     assert "s.yaml:2" in message
     assert f"`{group}.{name}`".replace("`.", "`") in message or value.startswith("!!")
@@ -121,7 +121,7 @@ def test_every_number_has_bounds(group: str, name: str, value: str) -> None:
 
 
 def test_the_numeric_settings_were_found() -> None:
-    """The table above is not short by accident."""
+    """At least 28 settings are tested for their bounds."""
     assert len(NUMERIC) >= 28
 
 
@@ -135,7 +135,7 @@ def test_the_numeric_settings_were_found() -> None:
     ],
 )
 def test_a_flag_wins_over_set_over_file_over_default(key: str, values: tuple[Any, Any, Any]) -> None:
-    """For everything that can be said in three places."""
+    """A setting that can be given in several places comes from the flag, else `--set`, the file, the default."""
     group, _, name = key.rpartition(".")
 
     def found(config: Config) -> Any:
@@ -151,8 +151,8 @@ def test_a_flag_wins_over_set_over_file_over_default(key: str, values: tuple[Any
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/null", "folder", "loop", "x" * 5000, "s.yaml/x", "\0"])
-def test_what_is_no_file_holds_no_settings(name: str) -> None:
-    """A pipe, an endless device, a folder, a link to itself, an impossible name: refused at once, by name."""
+def test_settings_are_read_from_regular_files_only(name: str) -> None:
+    """A pipe, a device, a folder, a link to itself or an impossible name is refused at once, by name."""
     os.mkfifo("pipe")
     Path("folder").mkdir()
     Path("loop").symlink_to("loop")
@@ -162,8 +162,8 @@ def test_what_is_no_file_holds_no_settings(name: str) -> None:
     assert one_line(name)[:1000] in str(raised.value)
 
 
-def test_a_large_file_is_refused_unread() -> None:
-    """What is far too large for settings does not go through memory first."""
+def test_a_large_settings_file_is_refused_unread() -> None:
+    """A file that is far too large for settings is not read into memory."""
     with Path("large.yaml").open("wb") as file:
         file.truncate(64 << 20)
     tracemalloc.start()
@@ -192,8 +192,8 @@ CROWDED: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("make", CROWDED.values(), ids=list(CROWDED))
-def test_a_crowded_file_is_refused_in_little_time(make: Callable[[int], str]) -> None:
-    """However much is wrong with a file that is just not too large, it takes a few times as long as a sound one."""
+def test_a_settings_file_full_of_errors_takes_little_time(make: Callable[[int], str]) -> None:
+    """A file of the largest allowed size that is full of errors takes at most ten times as long as a valid one."""
     size = MAX_BYTES - 100
     item = "  - a/b.txt\n"
     sound = "data:\n  corpus:\n" + item * (size // len(item) - 2)
@@ -213,8 +213,8 @@ def test_a_crowded_file_is_refused_in_little_time(make: Callable[[int], str]) ->
     assert seconds_for(make(size), True) < MAX_TIMES * seconds_for(sound, False)
 
 
-def test_an_override_with_thousands_of_dots_is_refused_in_little_time() -> None:
-    """A key on the command line may be as long as the system lets it be."""
+def test_an_override_of_30000_dots_takes_little_time() -> None:
+    """A key of 30,000 parts is refused within two seconds."""
     with within(2):
         assert "is not a setting" in refusal("", ".".join("a" * 30_000) + "=1")
 
@@ -234,7 +234,7 @@ COMMANDS = {name: command for name, command in get_command(app).commands.items()
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    """Draw a command, options of its own, values that may fit or be missing, and a tail that keeps it short."""
+    """Draw a command with options, whose values may be invalid or missing, and with settings that keep it short."""
     name = draw(st.sampled_from(sorted(COMMANDS)))
     arguments = [name]
     for parameter in draw(st.lists(st.sampled_from(COMMANDS[name].params), max_size=5)):
@@ -252,7 +252,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @pytest.fixture
 def tidy() -> Iterator[None]:
-    """Let go of what command lines leave behind before other tests are blamed for it."""
+    """Collect what the command lines leave behind, so that no later test is blamed for it."""
     yield
     gc.collect()
 
@@ -275,8 +275,8 @@ def tidy() -> Iterator[None]:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_any_command_line_is_done_or_refused(tidy: None, model: str, arguments: list[str]) -> None:
-    """Whatever is typed, the exit code is 0, 1 or 2, no exception gets out, and it comes to an end."""
+def test_any_command_line_succeeds_or_is_refused(tidy: None, model: str, arguments: list[str]) -> None:
+    """Every command line ends within ten seconds with exit code 0, 1 or 2, and no exception gets out."""
     Path("abc.txt").write_text("abc abc\nabc\n", encoding="utf-8")
     with within(10):
         result = call(*arguments, stdin=b"ab\n")
@@ -285,8 +285,8 @@ def test_any_command_line_is_done_or_refused(tidy: None, model: str, arguments: 
 
 
 @pytest.mark.parametrize("window", [12, 13, 2**20, 2**62, 2**63, 10**30])
-def test_a_window_longer_than_the_text_is_the_text(model: str, window: int) -> None:
-    """It costs no more time and gives the figure of one window around all of it."""
+def test_a_window_longer_than_the_text_is_the_whole_text(model: str, window: int) -> None:
+    """A window of any size beyond the text takes no more time and gives the figure of the whole text."""
     Path("abc.txt").write_text("abc abc\nabc\n", encoding="utf-8")
     arguments = ["eval", "-m", model, "-c", "abc.txt", "--json"]
     with within(2):
@@ -294,8 +294,8 @@ def test_a_window_longer_than_the_text_is_the_text(model: str, window: int) -> N
     assert figures["nats_per_character"] == pytest.approx(answer(*arguments)["nats_per_character"], rel=1e-6)
 
 
-def test_a_cache_in_the_home_of_nobody_is_told(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`CHARLM_CACHE` may be wrong like any other path."""
+def test_an_invalid_cache_folder_is_reported(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `CHARLM_CACHE` in the home of an unknown user gives a result, or an error that names the user."""
     monkeypatch.setenv("CHARLM_CACHE", NOBODY)
     Path("abc.txt").write_text("abc", encoding="utf-8")
     result = call("eval", "-m", model, "-c", "abc.txt")
@@ -303,7 +303,7 @@ def test_a_cache_in_the_home_of_nobody_is_told(model: str, monkeypatch: pytest.M
 
 
 def shell(command: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a shell line in which `charlm` is this one and memory is short."""
+    """Run a shell line in which `charlm` is the tested package and memory is limited."""
     line = f'ulimit -v 4000000; charlm() {{ {sys.executable} -m charlm "$@"; }}; {command}'
     return subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=120)
 
@@ -321,15 +321,15 @@ def shell(command: str) -> subprocess.CompletedProcess[bytes]:
         pytest.param("charlm train --set model.hidden_size=16384 --set train.steps=1", marks=pytest.mark.slow),
     ],
 )
-def test_what_a_shell_took_away_is_told_in_a_line(model: str, command: str) -> None:
-    """A closed stream and memory that does not suffice are no reason for a traceback."""
+def test_closed_streams_and_little_memory_give_short_errors(model: str, command: str) -> None:
+    """A closed stream or too little memory ends a command without a traceback."""
     result = shell(command)
     assert result.returncode in (0, 1, 2)
     assert result.stderr.count(b"\n") <= 6
     assert re.search(rb"Traceback|\w(Error|Exception)\b", result.stderr) is None
 
 
-def test_without_stderr_nothing_strays_into_the_result(model: str) -> None:
+def test_json_is_alone_on_stdout_without_stderr(model: str) -> None:
     """`charlm sample --json 2>&-` prints JSON and nothing else."""
     json.loads(shell("charlm sample -n 3 -m small.safetensors --json 2>&-").stdout)
 
@@ -343,7 +343,7 @@ LEAVES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "gru", "60s", "", "\x1b"
 
 
 def spoiled(chance: random.Random, data: bytes) -> bytes:
-    """Change a settings file in a few places."""
+    """Damage a settings file in a few places."""
     for _ in range(chance.randrange(1, 6)):
         lines = data.split(b"\n")
         at, line = chance.randrange(len(data) + 1), chance.randrange(len(lines))
@@ -357,7 +357,7 @@ def spoiled(chance: random.Random, data: bytes) -> bytes:
 
 
 def tree(chance: random.Random, depth: int = 0) -> Any:
-    """Make up what YAML can say, some of it by the names of settings."""
+    """Make up a random tree of YAML, in which some keys are names of settings."""
     kind = chance.randrange(3 if depth < 5 else 1)
     if kind == 0:
         return chance.choice(LEAVES)
@@ -368,7 +368,7 @@ def tree(chance: random.Random, depth: int = 0) -> Any:
 
 @pytest.mark.slow
 def test_a_thousand_settings_files_load_or_are_refused() -> None:
-    """Shipped files spoiled and YAML made up: each loads, or is a `ConfigError` that names the file."""
+    """A damaged or random settings file loads, or is a `ConfigError` that names the file."""
     chance = random.Random(20)
     seconds: list[float] = []
     messages: list[str] = []

@@ -182,7 +182,7 @@ tell(bytes_per_character=(seen[0] - empty) * 1048576 / 3000)
 
 
 def run(program: str, *arguments: str) -> dict[str, Any]:
-    """Run a program of its own and return the figures it prints, in MB."""
+    """Run a program in its own process and return the figures it prints, in MB."""
     command = [sys.executable, "-c", BEGINNING + program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def run(program: str, *arguments: str) -> dict[str, Any]:
 
 
 def assert_flat(figures: dict[str, Any]) -> None:
-    """Require that from when it was warm resident memory never grew by more than is allowed."""
+    """Check that after the warm-up resident memory grew by no more than is allowed."""
     assert figures["notes"] >= 5
     assert figures["peak"] - figures["warm"] <= MAX_GROWTH_MB
     assert figures["end"] - figures["warm"] <= MAX_GROWTH_MB
@@ -207,34 +207,34 @@ def model_file(make_model: Callable[..., ModelFile]) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_training_holds_no_more_memory_after_2500_steps_than_after_500(cell: str, precision: str) -> None:
-    """Reports, evaluations, masks and saves along the way included."""
+def test_memory_stays_flat_over_2500_training_steps(cell: str, precision: str) -> None:
+    """Reports, validations, dropout masks and saves hold no more memory at step 2,500 than at step 500."""
     assert_flat(run(TRAINS, cell, precision))
 
 
 @pytest.mark.usefixtures("model_file")
 @pytest.mark.parametrize(("num_texts", "length"), [(1, 1_000_000), (64, 20_000)])
-def test_a_million_characters_are_written_in_the_memory_of_the_first(num_texts: int, length: int) -> None:
-    """One long text, and 64 side by side, whose characters are taken and forgotten."""
+def test_memory_stays_flat_over_a_million_characters(num_texts: int, length: int) -> None:
+    """One long text and 64 texts side by side need no more memory than their first twentieth."""
     figures = run(SAMPLES, str(num_texts), str(length))
     assert figures["characters"] == num_texts * length
     assert_flat(figures)
 
 
 @pytest.mark.usefixtures("model_file")
-def test_typing_for_long_holds_no_more_memory() -> None:
-    """Ten thousand keys more, as the prompt passes them on, leave no states of lines that are gone."""
+def test_memory_stays_flat_over_12000_keystrokes() -> None:
+    """Ten thousand keystrokes after the warm-up leave no states of deleted lines behind."""
     assert_flat(run(TYPES))
 
 
 @pytest.mark.usefixtures("model_file")
-def test_the_prompt_holds_no_more_memory_after_400_lines() -> None:
-    """With its history, its undoing and its suggestions."""
+def test_memory_stays_flat_over_400_lines_at_the_prompt() -> None:
+    """The history, the undo stack and the suggestions of the prompt hold no more memory at line 400 than at line 60."""
     assert_flat(run(CONVERSES))
 
 
-def test_a_long_line_takes_little_and_the_next_takes_the_same(make_model: Callable[..., ModelFile]) -> None:
-    """Of what its characters left, logits and states, only the last and a few of the others are held."""
+def test_a_long_line_keeps_little_memory_for_each_character(make_model: Callable[..., ModelFile]) -> None:
+    """A character of a long line keeps less than half a state, and typing the line again adds nothing."""
     file = make_model("lstm", 2, SYMBOLS, hidden_size=256)
     file.save(Path("model.safetensors"))
     figures = run(LONG_LINES)

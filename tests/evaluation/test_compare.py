@@ -181,7 +181,7 @@ STRANGE: list[Any] = [
 
 @pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
 @pytest.mark.parametrize("only", [True, False])
-def test_strange_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
+def test_untrusted_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
     """A damaged or untrusted record gives no traceback, a table of nine columns, and strictly valid JSON."""
     make_run("strange", *([line] if only else [*FIRST, line]))
     make_run("b", *SECOND)
@@ -194,7 +194,7 @@ def test_strange_numbers_in_records_are_harmless(make_run: Maker, line: Any, onl
 @pytest.mark.parametrize(
     "metrics", [{"step": 10**4000}, {"seconds": 10**4000}, {"seconds": None}, {BITS: "1"}, {BITS: float("nan")}]
 )
-def test_strange_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
+def test_untrusted_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
     """Untrusted metrics in a model file give a table or an error in a line, never a traceback."""
     make_run("strange", *FIRST, metrics=metrics)
     make_run("b", *SECOND)
@@ -204,7 +204,7 @@ def test_strange_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, {"validation_fraction": []}])
-def test_strange_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
+def test_untrusted_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
     """Untrusted settings in a model file give a table or an error in a line, never a traceback."""
     make_run("strange", *FIRST, config={"data": data})
     make_run("b", *SECOND)
@@ -214,7 +214,7 @@ def test_strange_settings_of_a_model_are_harmless(make_run: Maker, data: Any) ->
 
 
 def assert_strict(text: str) -> Any:
-    """Parse JSON that has none of the numbers that JSON has not."""
+    """Parse JSON that has no NaN and no infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -223,7 +223,7 @@ def assert_strict(text: str) -> Any:
 
 
 def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
-    """Parse a table of markdown: a head, a rule, rows, all of as many cells; return the rows."""
+    """Parse a Markdown table of a head, a rule and rows of nine cells each, and return the rows."""
     lines = markdown.rstrip("\n").split("\n")
     assert len(lines) == num_rows + 2
     table = [[cell.strip() for cell in line.replace("\\|", "\0").split("|")[1:-1]] for line in lines]
@@ -304,7 +304,7 @@ def test_a_run_without_a_validation_can_be_compared() -> None:
     assert result.exit_code == 0 or "validated" in result.stderr
 
 
-def test_without_names_all_runs_are_compared(make_run: Maker) -> None:
+def test_compare_without_names_takes_all_runs(make_run: Maker) -> None:
     """Without arguments, `compare` takes all runs in `runs/`, and reports it if there are none."""
     assert "holds none" in call("compare").stderr
     for name in ("one", "two"):
