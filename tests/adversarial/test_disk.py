@@ -1,4 +1,4 @@
-"""A disk that is full or gone ends no run, and what was saved before stays."""
+"""A full or missing disk ends no run, and what was saved before stays intact."""
 
 from __future__ import annotations
 

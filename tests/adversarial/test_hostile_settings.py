@@ -1,4 +1,4 @@
-"""Settings and command lines at their worst: a result or one line of error, in little time."""
+"""Hostile settings files and overrides: each loads or is one line of error, in little time."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_large_settings_file_is_refused_unread() -> None:
         tracemalloc.stop()
 
 
-# Of a sound file of the same size; what takes quadratic time takes hundreds.
+# How many times as long as a valid file of the same size; quadratic time would take hundreds.
 MAX_TIMES = 10
 CROWDED: dict[str, Callable[[int], str]] = {
     "unknown keys": lambda size: "".join(f"key{number}: 1\n" for number in range(size // 12)),
@@ -221,7 +221,8 @@ def test_an_override_of_30000_dots_takes_little_time() -> None:
 
 # Command lines
 
-AMOUNTS = {"--length", "--num", "--sample-length"}  # how much is wanted is the caller's business: nothing large here
+# Large amounts are valid and would take long: these options get small ones.
+AMOUNTS = {"--length", "--num", "--sample-length"}
 SMALL_NUMBERS = ["0", "1", "2", "-1", "1.5", "", "nan", "inf", "1e999", "-inf", "\u0663", "1_0", "0x1", " 1", "\udcff"]
 NUMBERS = [*SMALL_NUMBERS, "5e-324", "9" * 30, "-" + "9" * 30, "9" * 5000]
 TIMES = ["0.01", "0.01s", "", "nan", "721h", "-1", "\u0663s", "9" * 400]

@@ -1,4 +1,4 @@
-"""Texts, prompts and consoles at their worst: learned and shown as they are, or refused in one line."""
+"""Hostile texts, names, prompts and consoles: used and shown unchanged, or refused in one line."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tests.adversarial.test_hostile_settings import TINY
 from tests.helpers.commands import answer, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 
-# What would clear the screen, ring, turn text around, or begin a line.
-EVIL = "\x1b[2J\x07\x9b31m\u202e\r\n"
+# Control sequences that clear the screen, ring the bell, reverse the text and start a line.
+CONTROLS = "\x1b[2J\x07\x9b31m\u202e\r\n"
 PLANES = "".join(chr((plane << 16) + 0x1234) for plane in range(17)) + "\U0010ffff\uffff\ufdd0"
-ALONE = b"ab\xed\xa0\x80c"  # half of a pair, which UTF-8 does not have
+LONE_SURROGATE = b"ab\xed\xa0\x80c"  # half of a surrogate pair, which is not valid UTF-8
 
 
 def learn(name: str, *arguments: str) -> tuple[Any, ModelFile]:
@@ -49,12 +49,12 @@ TEXTS = {
     "one character": "a",
     "two characters": "ab",
     "one distinct character": "a" * 2000,
-    "nothing but line ends": "\n" * 300,
+    "only line ends": "\n" * 300,
     "every kind of line end": "a\rb\nc\r\nd\n\re\x85f\u2028g\u2029h\x0bi\x0cj" * 30,
     "no line end": "abc def " * 100,
     "NUL": "a\0b\0\0" * 100,
     "control characters": "".join(map(chr, [*range(32), *range(127, 160)])) * 10,
-    "orders to the terminal": f"ab{EVIL}" * 50,
+    "control sequences": f"ab{CONTROLS}" * 50,
     "every plane": PLANES * 20,
     "marks of byte order": "a\ufeffb\ufffe" * 50,
     "combining marks": "e\u0301\u0302\u0303" * 100,
@@ -84,14 +84,14 @@ def test_twenty_thousand_distinct_characters_are_learned() -> None:
 
 def test_a_lone_surrogate_is_invalid_utf8_and_valid_bytes() -> None:
     """`train` and `eval` refuse `ED A0 80` with its offset, and a vocabulary of bytes learns it."""
-    name = write("alone.txt", ALONE * 20)
+    name = write("alone.txt", LONE_SURROGATE * 20)
     learn(write("good.txt", "abc" * 50))
     for command in (["train", "-c", name, *TINY], ["eval", "-m", "run-0", "-c", name]):
         result = call(*command)
         assert result.exit_code == 1
         assert "`alone.txt` is not utf-8: byte 0xed at offset 2 " in result.stderr
     learn(name, "--set", "vocab=bytes")
-    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(ALONE) * 20
+    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(LONE_SURROGATE) * 20
 
 
 # Folders and names
@@ -164,7 +164,7 @@ def test_a_text_file_may_have_the_longest_possible_name(stem: str) -> None:
     assert result.exit_code == 0, result.stderr
 
 
-# Files that change or are damaged
+# Files that change, caches that are damaged
 
 
 @pytest.mark.parametrize("name", ["folder", "folder/*.txt", "folder/a.txt"])
@@ -266,10 +266,10 @@ def test_any_prompt_is_returned_unchanged_in_json(make_model: Callable[..., Mode
 @pytest.mark.parametrize("command", ["sample", "predict-next"])
 def test_a_million_unknown_characters_take_little_time(model: str, command: str) -> None:
     """A prompt of a million unknown characters is refused, or skipped, within five seconds."""
-    strange = "".join(map(chr, range(0x4E00, 0x9F00))) * 50
+    unknown = "".join(map(chr, range(0x4E00, 0x9F00))) * 50
     with within(5):
-        assert call(command, "-", "-m", model, stdin=strange.encode()).exit_code == 1
-        assert call(command, "-", "-m", model, "--unknown", "skip", stdin=f"{strange}abc".encode()).exit_code == 0
+        assert call(command, "-", "-m", model, stdin=unknown.encode()).exit_code == 1
+        assert call(command, "-", "-m", model, "--unknown", "skip", stdin=f"{unknown}abc".encode()).exit_code == 0
 
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252", "latin-1"])
@@ -306,34 +306,34 @@ def test_an_option_means_the_same_under_an_ascii_locale(
 
 def test_a_vocabulary_sends_no_control_sequences(make_model: Callable[..., ModelFile]) -> None:
     """Tables and errors show every symbol of a vocabulary as printable text."""
-    make_model(symbols="".join(sorted({*EVIL, *"a\x08\u2028\u200b\ufeff\U000e0001"}))).save(Path("evil.safetensors"))
-    table = call("predict-next", "a", "-m", "evil.safetensors", "--top", "99").stdout
-    refused = call("predict-next", "\x1c\u200c", "-m", "evil.safetensors").stderr
+    make_model(symbols="".join(sorted({*CONTROLS, *"a\x08\u2028\u200b\ufeff\U000e0001"}))).save(Path("odd.safetensors"))
+    table = call("predict-next", "a", "-m", "odd.safetensors", "--top", "99").stdout
+    refused = call("predict-next", "\x1c\u200c", "-m", "odd.safetensors").stderr
     assert all(line.isprintable() for line in (table + refused).split("\n"))
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["eval", "-m", "small.safetensors", "-c", EVIL],
-        ["train", "-c", EVIL, *TINY, "--out", f"run{EVIL}", "--json"],
-        ["train", EVIL],
-        ["train", "-c", f"no{EVIL}"],
-        ["train", "--set", f"{EVIL}=1"],
-        ["train", "--resume", f"no{EVIL}"],
-        ["sample", "-m", f"no{EVIL}"],
+        ["eval", "-m", "small.safetensors", "-c", CONTROLS],
+        ["train", "-c", CONTROLS, *TINY, "--out", f"run{CONTROLS}", "--json"],
+        ["train", CONTROLS],
+        ["train", "-c", f"no{CONTROLS}"],
+        ["train", "--set", f"{CONTROLS}=1"],
+        ["train", "--resume", f"no{CONTROLS}"],
+        ["sample", "-m", f"no{CONTROLS}"],
     ],
     ids=lambda arguments: repr(" ".join(arguments[:4])),
 )
 def test_a_file_name_sends_no_control_sequences(model: str, arguments: list[str]) -> None:
     """Names of files, folders and keys are shown as printable text in results, errors and progress."""
-    write(EVIL, "abc abc\n" * 40)
+    write(CONTROLS, "abc abc\n" * 40)
     result = call(*arguments)
     assert not set("\x1b\x07\x9b\u202e\r") & set(result.stdout + result.stderr)
     assert result.exit_code == 0 or len(result.stderr.splitlines()) <= 2
 
 
-# What takes longer
+# Slow tests
 
 
 def hostile_text(chance: random.Random) -> str:

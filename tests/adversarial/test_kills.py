@@ -1,4 +1,4 @@
-"""Two hundred kills and fifty signals at random moments of a run, mostly of its saves: nothing is lost."""
+"""Two hundred kills and fifty signals at random moments of runs, most of them during saves, lose nothing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ RUN = [
     "--set", "model.dropout=0.3", "--seed", "1", "--corpus", "text.txt",
 ]  # fmt: skip
 
-# Runs charlm in forks of a process that has loaded it, which takes a hundredth of the time. Reads lines of
-# JSON: seconds to wait, signals to send with seconds between them, and arguments; writes how it ended.
+# Runs charlm in forks of a process that has loaded it, which takes a hundredth of the time. Reads lines of JSON, with
+# signals, the seconds to wait before each of them, and arguments; writes how the run ended.
 RUNNER = """
 import json, os, select, signal, sys, time
 import torch

@@ -1,4 +1,4 @@
-"""Memory is flat: what trains, writes or is typed at for long holds no more memory than at its beginning."""
+"""Memory stays flat: training, sampling and typing for long hold no more memory than at the start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 MAX_GROWTH_MB = 5
 SYMBOLS = "\n .,abcdefghijklmnopqrstuvwxyz"
 
-# Each program calls `note()` when it is warm and then again and again; `tell()` prints what it saw.
+# Each program calls `note()` when it has warmed up and at intervals after that; `tell()` prints what it measured.
 BEGINNING = """
 import json, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ def tell(**more):
     print(json.dumps({"warm": seen[0], "end": seen[-1], "peak": max(seen), "notes": len(seen), **more}))
 """
 
-# 2,500 steps with two reports every 5, an evaluation and a save every 25, warm after 500.
+# 2,500 steps with two reports every 5, and a validation and a save every 25; warm after 500.
 TRAINS = """
 from charlm.config_file import load_config
 from charlm.training import lifecycle as runs
@@ -59,7 +59,7 @@ assert training.progress.finished == "done" and training.progress.step == 2500
 tell()
 """
 
-# As many texts of as many characters as asked for, warm after a twentieth.
+# So many texts of so many characters; warm after a twentieth.
 SAMPLES = """
 from charlm.inference.generate import Sampling, generate
 from charlm.checkpoint import load_checkpoint

@@ -1,4 +1,4 @@
-"""A stranger's model file or run folder: no pickle is opened, what is wrong is told in one line, all else works."""
+"""Untrusted model files: no pickle is opened, damage is reported in one line, and all other files work."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ ODD = (
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """List the paths to all values in a tree of JSON."""
     keys: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path] + [spot for key in keys for spot in paths_in(value[key], (*path, key))]
+    return [path] + [found for key in keys for found in paths_in(value[key], (*path, key))]
 
 
 def put(value: Any, path: tuple[Any, ...], other: Any) -> Any:
@@ -336,7 +336,7 @@ def test_an_unknown_format_version_is_reported_in_one_line(whole: bytes, version
     assert_refused(call("sample", "-m", str(FILE)))
 
 
-# Files that are no files
+# Files that are no models
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])

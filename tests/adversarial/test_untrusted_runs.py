@@ -1,4 +1,4 @@
-"""A stranger's run: `eval` and `--resume` believe neither its settings, its figures, its arrays nor its other files."""
+"""Untrusted runs: `eval` and `--resume` check their settings, metrics, arrays and all other files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pairs(values: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 @pytest.fixture(scope="module")
 def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small interrupted run and the text that it learns."""
-    folder = tmp_path_factory.mktemp("begun")
+    folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder / "cache"))
         patch.chdir(folder)
@@ -115,10 +115,10 @@ def test_eval_refuses_a_model_with_symbols_unlike_its_text(best: bytes, symbols:
     assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
 
 
-# What a run goes on from
+# The state that a run resumes from
 
 
-FIGURES: dict[str, list[Any]] = {
+METRICS: dict[str, list[Any]] = {
     "step": [REMOVED, None, "x", [], -1, 1.5, NAN, INF, HUGE],
     "seconds": [REMOVED, None, "x", [], -1e300, NAN, INF, HUGE],
     "best_bits": ["x", [], NAN, -INF],
@@ -134,11 +134,11 @@ FIGURES: dict[str, list[Any]] = {
     "weight_decay": [None, "x", [], -1, 1e308, NAN, HUGE],
     "settled": [None, "x", [], 1.5],
     "finished": [None, [], 5],
-    "stranger": [1],
+    "unknown": [1],
 }
 
 
-@pytest.mark.parametrize(("key", "value"), pairs(FIGURES), ids=short)
+@pytest.mark.parametrize(("key", "value"), pairs(METRICS), ids=short)
 def test_resume_refuses_invalid_metrics(last: bytes, key: str, value: Any) -> None:
     """The metrics that say where a run stopped are numbers within bounds, all of them and no others."""
     assert_refused(resume(altered(last, {f"metrics.{key}": value})))
@@ -244,7 +244,7 @@ def test_resume_refuses_the_best_model_as_a_state(best: bytes) -> None:
     assert_refused(resume(best))
 
 
-# What else is in the folder
+# The other files of a run folder
 
 
 @pytest.fixture
@@ -282,23 +282,23 @@ def test_a_best_model_of_another_run_is_refused(
 
 def test_metrics_of_a_file_replace_no_field_of_the_json(over: None, best: bytes) -> None:
     """The run, the model and the sample in the JSON are those of charlm, and the JSON is strictly valid."""
-    figures = {"step": 4, "run": "/stranger", "model": "/stranger", "sample": "!", "stranger": NAN}
+    figures = {"step": 4, "run": "/elsewhere", "model": "/elsewhere", "sample": "!", "unknown": NAN}
     Path("run/best.safetensors").write_bytes(forged(best, metrics=json.dumps(figures)))
     result = call("train", "--resume", "run", "--json", "--sample-length", "2")
     if result.exit_code:
         assert_refused(result)
         return
     assert "NaN" not in result.stdout
-    told = json.loads(result.stdout)
-    assert (told["run"], told["model"], len(told["sample"])) == ("run", "run/best.safetensors", 2)
+    values = json.loads(result.stdout)
+    assert (values["run"], values["model"], len(values["sample"])) == ("run", "run/best.safetensors", 2)
 
 
 def test_metadata_of_a_run_sends_no_control_sequences(run: Path, last: bytes) -> None:
     """The reason why a run ended, and the machine it was started on, are shown as printable text."""
-    bell = "\x1b]0;stranger\x07\n\x1b[2J"
+    bell = "\x1b]0;untrusted\x07\n\x1b[2J"
     data = altered(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
-    begun_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
-    for file in (data, forged(last, runtime=json.dumps(begun_on))):
+    started_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
+    for file in (data, forged(last, runtime=json.dumps(started_on))):
         result = resume(file)
         assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
 
@@ -354,7 +354,7 @@ def test_a_folder_in_place_of_a_run_file_is_refused(
     over: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder in place of a model file or of `metrics.jsonl` is reported in one line."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where what cannot be written may be kept
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a run that cannot be saved may be kept there
     Path("run", name).unlink()
     Path("run", name).mkdir()
     assert_refused(resume())

@@ -1,4 +1,4 @@
-"""The prompt of `charlm predict-next`, without a terminal and in one."""
+"""The prompt of `charlm predict-next`, with and without a terminal."""
 
 from __future__ import annotations
 

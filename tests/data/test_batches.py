@@ -1,4 +1,4 @@
-"""Which characters are read when."""
+"""Batches: which characters each stream reads at each step."""
 
 from __future__ import annotations
 

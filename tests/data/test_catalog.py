@@ -1,4 +1,4 @@
-"""The corpora known by name, and taking one file out of an archive."""
+"""The corpora known by name, and unpacking one file of an archive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from charlm.data.catalog import Entry, catalog_entries, unpack_member
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, DownloadError
 
-TEXT = b"It was the best of times, " * 4000
+MEMBER = b"It was the best of times, " * 4000
 
 
 @pytest.mark.parametrize("name", catalog_entries())
@@ -107,7 +107,7 @@ def archive(tmp_path: Path) -> Path:
     """A zip file with the member `text`."""
     path = tmp_path / "text.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr("text", TEXT)
+        bundle.writestr("text", MEMBER)
         bundle.writestr("other", b"not this one")
     return path
 
@@ -122,15 +122,15 @@ def target(tmp_path: Path) -> Path:
 
 def test_a_member_of_an_archive_is_unpacked_whole(archive: Path, target: Path) -> None:
     """The named member is unpacked byte for byte, and no other file appears."""
-    unpack_member(archive, "text", len(TEXT), target)
-    assert target.read_bytes() == TEXT
+    unpack_member(archive, "text", len(MEMBER), target)
+    assert target.read_bytes() == MEMBER
     assert [target] == list(target.parent.iterdir())
 
 
 def test_a_member_larger_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A member that is larger than announced is refused and leaves nothing behind."""
-    with pytest.raises(DownloadError, match=f"larger than the {len(TEXT) - 1:,} bytes"):
-        unpack_member(archive, "text", len(TEXT) - 1, target)
+    with pytest.raises(DownloadError, match=f"larger than the {len(MEMBER) - 1:,} bytes"):
+        unpack_member(archive, "text", len(MEMBER) - 1, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -159,7 +159,7 @@ def test_a_zip_bomb_is_not_read_beyond_its_announced_size(
 def test_a_member_shorter_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A member that ends early is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match="7 bytes shorter"):
-        unpack_member(archive, "text", len(TEXT) + 7, target)
+        unpack_member(archive, "text", len(MEMBER) + 7, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_archive_is_refused(archive: Path, target: Path, damage: objec
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DownloadError, match=r"text\.zip"):
-        unpack_member(archive, "text", len(TEXT), target)
+        unpack_member(archive, "text", len(MEMBER), target)
     assert list(target.parent.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Finding, reading, encoding, caching and splitting a text."""
+"""Texts are found, decoded and encoded."""
 
 from __future__ import annotations
 
@@ -190,10 +190,10 @@ def test_an_empty_file_adds_nothing_to_the_others() -> None:
         (b"a" * CHUNK, b"\xff"),
         (b"a" * (CHUNK + 12345), b"\xff"),
         (b"a" * (CHUNK - 1) + "\u00e9".encode() + b"b" * CHUNK, b"\xfe"),
-        # A character that begins before the border and goes wrong behind it.
+        # A character that starts before the border and is invalid after it.
         (b"a" * (CHUNK - 1), b"\xe4("),
         (b"a" * (CHUNK - 2), b"\xf0\x9f("),
-        # One that never ends.
+        # A character that is cut off at the end of the file.
         (b"a" * (CHUNK - 1), b"\xe4"),
         (b"a" * CHUNK, b"\xf0\x9f\x98"),
     ],
@@ -342,7 +342,7 @@ def test_characters_across_the_border_of_a_chunk_are_whole(shift: int) -> None:
     """An emoji, a line end and an accent across the border of a chunk are decoded unchanged."""
     text = "a" * (CHUNK - shift) + "\U0001f600\r\n" + "b" * (CHUNK - 9) + "e\u0301\u4e2d" * 3
     loaded = load_corpus([write("long.txt", text)])
-    # `decode` would do, but takes a second for two million ids.
+    # Not by `decode`, which takes a second for two million ids.
     code_points = np.array([ord(symbol) for symbol in loaded.vocabulary.symbols], dtype="<u4")[loaded.ids]
     assert code_points.tobytes().decode("utf-32-le") == text
 

@@ -1,4 +1,4 @@
-"""Encoded texts: the cache, and a vocabulary that is given."""
+"""Encoded texts: the cache, and a given vocabulary."""
 
 from __future__ import annotations
 

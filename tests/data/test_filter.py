@@ -1,4 +1,4 @@
-"""The filter `letters`: what is left of a text, however it is cut, cached, saved and asked for."""
+"""The filter `letters`: what is left of texts, corpora and prompts, and how a model keeps it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.model_files import refusal, tiny
 from tests.helpers.texts import cached_ids, text_of, write
 from tests.helpers.untrusted import altered, forged
 
-# Letters of several scripts, among them such whose lower case is longer or depends on what stands beside them.
+# Letters of several scripts; the lower case of some is longer, or depends on the letters beside them.
 LETTERS = "aZéßẞİ\u0131Σ\u03c3ςǅשи日ﬁ"
 OTHERS = " \n\t.,;'-_0189٣½²Ⅷ\u0301\u00a0\u2028\u200d😀\0"
 TEXTS = st.text(max_size=30) | st.text(LETTERS + OTHERS, max_size=30)
@@ -55,7 +55,7 @@ def read(*names: str, **options: Any) -> Corpus:
     return load_corpus(names, filter="letters", **options)
 
 
-# What it leaves
+# Texts
 
 
 @given(text=TEXTS)
@@ -108,7 +108,7 @@ def test_a_text_in_pieces_is_filtered_as_a_whole(text: str, cuts: list[int]) -> 
     assert "".join(pieces) == filtered(text)
 
 
-# Of a corpus
+# Corpora
 
 STORY = "The Fox -- and the hare... \n\n 'Run!', said he;  1,000 times. É\u00e9! Straße  ??"
 
@@ -189,7 +189,7 @@ def test_a_given_vocabulary_brings_its_filter() -> None:
         load_corpus([write("b.txt", "A--B, D!")], vocabulary=vocabulary)
 
 
-# Of a model
+# Models
 
 
 def with_filter(symbols: str = " abc") -> ModelFile:

@@ -170,7 +170,7 @@ def test_invalid_records_are_ignored(make_run: Maker, lines: list[Any]) -> None:
 
 NO_BITS: list[Any] = [float("nan"), float("inf"), -1.0, "2", [], {}, True, 10**4000]
 NO_PACES: list[Any] = [float("nan"), 1e999, "9", [], False, 10**4000]
-STRANGE: list[Any] = [
+ODD_RECORDS: list[Any] = [
     *(record(30, 5.0, value) for value in NO_BITS),
     *(record(30, 5.0, 2.0, characters_per_second=value) for value in NO_PACES),
     '{"step": 30, "seconds": 5.0, "characters_per_second": null}',
@@ -179,16 +179,16 @@ STRANGE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
+@pytest.mark.parametrize("line", ODD_RECORDS, ids=range(len(ODD_RECORDS)))
 @pytest.mark.parametrize("only", [True, False])
 def test_untrusted_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
     """A damaged or untrusted record gives no traceback, a table of nine columns, and strictly valid JSON."""
-    make_run("strange", *([line] if only else [*FIRST, line]))
+    make_run("odd", *([line] if only else [*FIRST, line]))
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code == 0, result.stderr
     assert_table(result.stdout, 2)
-    assert_strict(call("compare", "strange", "b", "--json").stdout)
+    assert_strict(call("compare", "odd", "b", "--json").stdout)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_untrusted_numbers_in_records_are_harmless(make_run: Maker, line: Any, o
 )
 def test_untrusted_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
     """Untrusted metrics in a model file give a table or an error in a line, never a traceback."""
-    make_run("strange", *FIRST, metrics=metrics)
+    make_run("odd", *FIRST, metrics=metrics)
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code in (0, 1), result.stderr
     assert len(result.stderr.splitlines()) <= 3
 
@@ -206,9 +206,9 @@ def test_untrusted_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dic
 @pytest.mark.parametrize("data", [None, [], "x", 3, {"validation_fraction": []}])
 def test_untrusted_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
     """Untrusted settings in a model file give a table or an error in a line, never a traceback."""
-    make_run("strange", *FIRST, config={"data": data})
+    make_run("odd", *FIRST, config={"data": data})
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code in (0, 1), result.stderr
     assert len(result.stderr.splitlines()) <= 3
 

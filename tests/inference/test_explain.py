@@ -24,7 +24,7 @@ from tests.helpers.commands import answer, call
 
 Make = Callable[..., ModelFile]
 BYTES = "".join(map(chr, range(256)))
-# What the equations call the gates.
+# The letters of the gates in the equations.
 LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z", "candidate": "[gn]"}
 SIZES = [(64, 512, 1, 65), (0, 7, 1, 3), (0, 5, 3, 10), (3, 1, 2, 1), (8, 24, 4, 300)]
 

@@ -1,4 +1,4 @@
-"""Blanks filled by a model of both directions, against the equations written down a second time."""
+"""Blanks are filled as the equations say, which are written here a second time."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ def test_a_model_of_both_sides_does_not_see_what_is_hidden() -> None:
     run = learned("chance", text, model__direction="both", model__hidden_size=32)
     scores = evaluate(run.model, run.parts.validation)
     print(f"{scores.nats_per_character:.4f} nats, chance {np.log(8):.4f}; {scores.top1_accuracy:.1%} right")
-    # Much worse than chance is a model that saw in training what it does not see here.
+    # A model that saw the hidden character in training would do much worse than chance here.
     assert np.log(8) - 0.005 <= scores.nats_per_character <= np.log(8) + 0.03
     assert scores.top1_accuracy < 1 / 8 + 0.025
 

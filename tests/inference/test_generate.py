@@ -16,6 +16,7 @@ from charlm.errors import UnknownCharacterError, UsageError
 from charlm.inference.generate import Piece, Sampling, _draw, generate, read_prompt
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
+from charlm.vocab import Vocabulary
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
 
@@ -191,8 +192,6 @@ def test_an_unknown_character_in_the_prompt_is_named(make_model: Callable[..., M
 
 def test_characters_of_several_bytes_come_out_whole(make_model: Callable[..., ModelFile]) -> None:
     """With a vocabulary of bytes a piece of text never has half a character."""
-    from charlm.vocab import Vocabulary
-
     base = make_model(symbols="".join(map(chr, range(256))))
     file = ModelFile(base.arrays, Vocabulary.of_bytes(), base.config, {}, {})
     generation = generate(Stepper(file), "\u00e9", length=300, sampling=Sampling(), seeds=[1])

@@ -1,4 +1,4 @@
-"""A text that is being edited, read again only where it changed."""
+"""A text that is edited is read again only where it has changed."""
 
 from __future__ import annotations
 

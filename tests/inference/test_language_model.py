@@ -1,4 +1,4 @@
-"""The door for programs: what `charlm.load` returns."""
+"""The interface for programs: what `charlm.load` returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NumPy stepper against the torch module: two programs that read one model file."""
+"""The NumPy stepper agrees with the torch module that is loaded from the same file."""
 
 from __future__ import annotations
 
