@@ -25,8 +25,7 @@ from charlm.errors import CorpusError
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.adversarial.test_hostile_settings import TINY
-from tests.helpers.commands import answer, call, within
+from tests.helpers.commands import ONE_STEP, answer, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 
 # Control sequences that clear the screen, ring the bell, reverse the text and start a line.
@@ -38,7 +37,7 @@ LONE_SURROGATE = b"ab\xed\xa0\x80c"  # half of a surrogate pair, which is not va
 def learn(name: str, *arguments: str) -> tuple[Any, ModelFile]:
     """Train one step on a text with the command; return the JSON that it prints and the model."""
     run = f"run-{len(list(Path().glob('run-*')))}"
-    return answer("train", "-c", name, *TINY, "--seed", "1", "--out", run, "--json", *arguments), load_checkpoint(
+    return answer("train", "-c", name, *ONE_STEP, "--seed", "1", "--out", run, "--json", *arguments), load_checkpoint(
         Path(run, "best.safetensors")
     )
 
@@ -86,7 +85,7 @@ def test_a_lone_surrogate_is_invalid_utf8_and_valid_bytes() -> None:
     """`train` and `eval` refuse `ED A0 80` with its offset, and a vocabulary of bytes learns it."""
     name = write("alone.txt", LONE_SURROGATE * 20)
     learn(write("good.txt", "abc" * 50))
-    for command in (["train", "-c", name, *TINY], ["eval", "-m", "run-0", "-c", name]):
+    for command in (["train", "-c", name, *ONE_STEP], ["eval", "-m", "run-0", "-c", name]):
         result = call(*command)
         assert result.exit_code == 1
         assert "`alone.txt` is not utf-8: byte 0xed at offset 2 " in result.stderr
@@ -160,7 +159,7 @@ def test_a_text_file_may_have_any_name(name: str) -> None:
 @pytest.mark.parametrize("stem", ["a" * 250, "\u4e2d" * 83], ids=["letters", "ideographs"])
 def test_a_text_file_may_have_the_longest_possible_name(stem: str) -> None:
     """The run folder of a file with a very long name has as much of the name as a folder can have."""
-    result = call("train", "-c", write(f"{stem}.txt", "abc abc\n" * 40), *TINY)
+    result = call("train", "-c", write(f"{stem}.txt", "abc abc\n" * 40), *ONE_STEP)
     assert result.exit_code == 0, result.stderr
 
 
@@ -231,7 +230,7 @@ def test_cached_ids_out_of_range_are_not_used(tmp_path: Path, command: str) -> N
         ids = np.fromfile(path, dtype=np.uint8)
         ids[::50] = 200
         ids.tofile(path)
-    result = call(*{"train": ["train", "-c", name, *TINY], "eval": ["eval", "-m", "run-0"]}[command])
+    result = call(*{"train": ["train", "-c", name, *ONE_STEP], "eval": ["eval", "-m", "run-0"]}[command])
     assert result.exit_code == 0 or result.stderr.startswith("error: ")
 
 
@@ -287,7 +286,7 @@ def test_a_console_of_any_charset_shows_escapes(make_model: Callable[..., ModelF
     assert "'\\u4e01'" in run("sample", "\u4e01", "-m", "zh.safetensors").stderr
     assert "\\u4e00.txt" in run("eval", "-m", "zh.safetensors", "-c", "\u4e00.txt").stdout
     assert "\\u4e01" in run("train", "\u4e01").stderr
-    trained = run("train", "-c", "\u4e00.txt", *TINY, "--out", "\u4e8c")
+    trained = run("train", "-c", "\u4e00.txt", *ONE_STEP, "--out", "\u4e8c")
     assert (trained.exit_code, "\\u4e8c" in trained.stderr) == (0, True)
     assert json.loads(run("sample", "\u4e00", "-m", "zh.safetensors", "--json").stdout)[0]["text"][0] == "\u4e00"
     assert json.loads(run("predict-next", "\u4e00", "-m", "zh.safetensors", "--json").stdout)["text"] == "\u4e00"
@@ -316,7 +315,7 @@ def test_a_vocabulary_sends_no_control_sequences(make_model: Callable[..., Model
     "arguments",
     [
         ["eval", "-m", "small.safetensors", "-c", CONTROLS],
-        ["train", "-c", CONTROLS, *TINY, "--out", f"run{CONTROLS}", "--json"],
+        ["train", "-c", CONTROLS, *ONE_STEP, "--out", f"run{CONTROLS}", "--json"],
         ["train", CONTROLS],
         ["train", "-c", f"no{CONTROLS}"],
         ["train", "--set", f"{CONTROLS}=1"],

@@ -20,22 +20,19 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_arrays
 
 import charlm
-from tests.helpers.commands import call
-from tests.helpers.model_files import SYMBOLS, refusal, saved, tiny
+from tests.helpers.commands import assert_refused, assert_refused_in_own_process, call
+from tests.helpers.model_files import SYMBOLS, load_error, saved, tiny_model
 from tests.helpers.untrusted import (
     FIELDS,
     REMOVED,
-    Trap,
-    altered,
-    assert_refused,
-    assert_refuses,
-    begun,
-    forged,
-    is_right,
-    joined,
-    parted,
-    respoken,
-    works,
+    change_metadata,
+    forge,
+    has_right_hash,
+    interrupted_run,
+    is_usable,
+    join_file,
+    replace_symbols,
+    split_file,
 )
 
 FILE = Path("m.safetensors")
@@ -49,10 +46,20 @@ LEARNED = SYMBOLS * 40
 @pytest.fixture
 def run() -> Path:
     """A small interrupted run."""
-    return begun()
+    return interrupted_run()
 
 
 # Pickles
+
+
+class Trap:
+    """An object that creates a file when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self._canary = str(canary)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self._canary, "w")
 
 
 def traps(canary: Path) -> dict[str, bytes]:
@@ -98,7 +105,7 @@ def test_a_pickle_is_refused_as_a_model(tmp_path: Path, evil: bytes, command: li
 def test_a_pickle_is_refused_as_the_state_of_a_run(tmp_path: Path, run: Path, evil: bytes, name: str) -> None:
     """Resuming a run unpickles neither its last state nor its best model."""
     last = run / "last.safetensors"
-    last.write_bytes(altered(last.read_bytes(), {"metrics.finished": "done", "metrics.step": 8}))
+    last.write_bytes(change_metadata(last.read_bytes(), {"metrics.finished": "done", "metrics.step": 8}))
     (run / name).write_bytes(evil)
     assert_refused(call(*RESUME))
     assert not (tmp_path / "canary").exists()
@@ -161,8 +168,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A valid model file that was trained on `text.txt`."""
     data = {"corpus": ["text.txt"], "encoding": "utf-8", "validation_fraction": 0.1, "test_fraction": 0.0}
     digest = hashlib.sha256(LEARNED.encode()).hexdigest()
-    file = saved(tiny("lstm"), tmp_path_factory.mktemp("whole") / "m")
-    return altered(file, {"config.data": data, "corpus.sha256": digest})
+    file = saved(tiny_model("lstm"), tmp_path_factory.mktemp("whole") / "m")
+    return change_metadata(file, {"config.data": data, "corpus.sha256": digest})
 
 
 @pytest.fixture
@@ -173,10 +180,16 @@ def learned(own_folders: Path) -> None:
 
 def test_a_valid_file_works_before_and_after_rewriting(whole: bytes, learned: None) -> None:
     """The file that the tests below damage is a usable model, and stays one when their tools rewrite it unchanged."""
-    for data in (whole, joined(*parted(whole)), altered(whole, {}), forged(whole), respoken(whole, SYMBOLS)):
+    for data in (
+        whole,
+        join_file(*split_file(whole)),
+        change_metadata(whole, {}),
+        forge(whole),
+        replace_symbols(whole, SYMBOLS),
+    ):
         FILE.write_bytes(data)
-        assert is_right(data)
-        assert works(FILE)
+        assert has_right_hash(data)
+        assert is_usable(FILE)
 
 
 per_example = settings(
@@ -193,7 +206,7 @@ def test_flipped_bits_and_cut_ends_are_refused(whole: bytes, data: st.DataObject
     for place in places:
         bent[place // 8] ^= 1 << place % 8
     FILE.write_bytes(bent[: data.draw(st.just(len(bent)) | st.integers(0, len(bent)))])
-    assert works(FILE) == (FILE.read_bytes() == whole)
+    assert is_usable(FILE) == (FILE.read_bytes() == whole)
 
 
 ODD = (
@@ -227,20 +240,20 @@ def put(value: Any, path: tuple[Any, ...], other: Any) -> Any:
 def test_forged_metadata_is_refused_or_harmless(whole: bytes, learned: None, data: st.DataObject) -> None:
     """Any value in place of another in vocabulary, settings, metrics or corpus gives a refusal or a usable model."""
     field = data.draw(st.sampled_from(FIELDS))
-    tree = json.loads(parted(whole)[0]["__metadata__"][field])
+    tree = json.loads(split_file(whole)[0]["__metadata__"][field])
     changed = put(tree, data.draw(st.sampled_from(paths_in(tree))), data.draw(ODD))
-    FILE.write_bytes(forged(whole, **{field: json.dumps(changed)}))
-    works(FILE)
+    FILE.write_bytes(forge(whole, **{field: json.dumps(changed)}))
+    is_usable(FILE)
 
 
 @given(data=st.data())
 @per_example
 def test_a_forged_header_is_refused(whole: bytes, data: st.DataObject) -> None:
     """A header with any value in place of another works only if the hash of the file is right."""
-    header, body = parted(whole)
+    header, body = split_file(whole)
     path = data.draw(st.sampled_from(paths_in(header)))
-    FILE.write_bytes(joined(put(header, path, data.draw(ODD)), body))
-    assert works(FILE) <= is_right(FILE.read_bytes())
+    FILE.write_bytes(join_file(put(header, path, data.draw(ODD)), body))
+    assert is_usable(FILE) <= has_right_hash(FILE.read_bytes())
 
 
 @given(bits=st.integers(0, 2**32 - 1), data=st.data())
@@ -250,20 +263,20 @@ def test_weights_of_any_bits_are_refused_or_predict(whole: bytes, bits: int, dat
     arrays = {name: array.copy() for name, array in load_arrays(whole).items()}
     array = arrays[data.draw(st.sampled_from(sorted(arrays)))]
     array.view(np.uint32)[(slice(None), 0)[: array.ndim]] = bits
-    FILE.write_bytes(forged(whole, arrays))
-    works(FILE)
+    FILE.write_bytes(forge(whole, arrays))
+    is_usable(FILE)
 
 
 @pytest.mark.parametrize("value", [NAN, np.inf, -np.inf, 3e38, -3e38], ids=str)
-@pytest.mark.parametrize("name", sorted(tiny("lstm").arrays))
+@pytest.mark.parametrize("name", sorted(tiny_model("lstm").arrays))
 def test_extreme_weights_are_refused_or_harmless(whole: bytes, name: str, value: float) -> None:
     """NaN and infinity are refused on loading; the largest finite numbers predict or are refused."""
     arrays = {key: array.copy() for key, array in load_arrays(whole).items()}
     arrays[name][-1] = value
-    FILE.write_bytes(forged(whole, arrays))
-    assert works(FILE) <= bool(np.isfinite(value))
+    FILE.write_bytes(forge(whole, arrays))
+    assert is_usable(FILE) <= bool(np.isfinite(value))
     if not np.isfinite(value):
-        refusal(FILE)
+        load_error(FILE)
 
 
 @pytest.mark.parametrize(
@@ -272,8 +285,8 @@ def test_extreme_weights_are_refused_or_harmless(whole: bytes, name: str, value:
 @pytest.mark.parametrize("field", FIELDS)
 def test_metadata_that_is_no_json_object_is_refused(whole: bytes, field: str, text: str | None) -> None:
     """Vocabulary, settings, metrics and corpus must be JSON objects."""
-    FILE.write_bytes(forged(whole, **{field: text}))
-    refusal(FILE)
+    FILE.write_bytes(forge(whole, **{field: text}))
+    load_error(FILE)
 
 
 @pytest.mark.parametrize(
@@ -298,41 +311,41 @@ def test_metadata_that_is_no_json_object_is_refused(whole: bytes, field: str, te
 )
 def test_metadata_that_describes_no_model_is_refused(whole: bytes, changes: dict[str, Any]) -> None:
     """Loading refuses an impossible vocabulary or impossible settings, although the hash is right."""
-    FILE.write_bytes(altered(whole, changes))
-    refusal(FILE)
+    FILE.write_bytes(change_metadata(whole, changes))
+    load_error(FILE)
 
 
 def test_a_model_without_symbols_is_refused(whole: bytes) -> None:
     """A file with an empty vocabulary, and arrays of the shapes for it, is refused."""
-    FILE.write_bytes(respoken(whole, ""))
-    refusal(FILE)
+    FILE.write_bytes(replace_symbols(whole, ""))
+    load_error(FILE)
 
 
 @pytest.mark.parametrize("repeated", ['"__metadata__"', '"output.bias"', '"dtype"', '"format_version"', '"sha256"'])
 def test_a_repeated_header_key_is_refused_or_harmless(whole: bytes, repeated: str) -> None:
     """A key that occurs twice in the header, with the same or another value, gives a refusal or a usable model."""
-    text = json.dumps(parted(whole)[0])
+    text = json.dumps(split_file(whole)[0])
     start = text.index(repeated)
     _, end = json.JSONDecoder().raw_decode(text, start + len(repeated) + 2)
     pair = text[start:end]
     others = {"__metadata__": "{}", "output.bias": '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'}
     other = f"{repeated}: {others.get(json.loads(repeated), json.dumps('I32'))}"
     for twice in (f"{pair}, {pair}", f"{other}, {pair}", f"{pair}, {other}"):
-        FILE.write_bytes(joined(f"{text[:start]}{twice}{text[end:]}".encode(), parted(whole)[1]))
-        works(FILE)
+        FILE.write_bytes(join_file(f"{text[:start]}{twice}{text[end:]}".encode(), split_file(whole)[1]))
+        is_usable(FILE)
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\rerror: none", "x" * 10**6], ids=lambda name: repr(name)[:9])
 def test_no_name_in_a_model_file_breaks_the_error_line(whole: bytes, name: str) -> None:
     """Names from a file appear in an error without line ends, control sequences and endless length."""
-    FILE.write_bytes(forged(whole, load_arrays(whole) | {name: np.zeros(1, np.float32)}))
+    FILE.write_bytes(forge(whole, load_arrays(whole) | {name: np.zeros(1, np.float32)}))
     assert_refused(call("sample", "-m", str(FILE)))
 
 
 @pytest.mark.parametrize("version", ["2", " 7\n", "1" * 4000, "x", "", None, "-1", "1.5"], ids=lambda v: repr(v)[:9])
 def test_an_unknown_format_version_is_reported_in_one_line(whole: bytes, version: str | None) -> None:
     """A format version that is newer, malformed or missing is refused."""
-    FILE.write_bytes(forged(whole, format_version=version))
+    FILE.write_bytes(forge(whole, format_version=version))
     assert_refused(call("sample", "-m", str(FILE)))
 
 
@@ -358,10 +371,10 @@ def test_endless_and_huge_files_are_refused_at_once(whole: bytes) -> None:
     os.mkfifo("pipe")
     with Path("zeros").open("wb") as file:
         file.truncate(50 << 30)
-    header, body = parted(whole)
+    header, body = split_file(whole)
     header["carried.0"] = {"dtype": "F32", "shape": [12 << 30], "data_offsets": [len(body), len(body) + (48 << 30)]}
     with Path("weights").open("wb") as file:
-        file.write(joined(header, body))
+        file.write(join_file(header, body))
         file.truncate(file.tell() + (48 << 30))
     for name in ("pipe", "/dev/zero", "zeros", "weights"):
-        assert_refuses("sample", "-m", name, seconds=10)
+        assert_refused_in_own_process("sample", "-m", name, seconds=10)

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load as load_arrays
 from typer.testing import Result
 
-from tests.helpers.commands import call, within
-from tests.helpers.untrusted import REMOVED, altered, assert_refused, begun, forged, parted, respoken
+from tests.helpers.commands import assert_refused, call, within
+from tests.helpers.untrusted import REMOVED, change_metadata, forge, interrupted_run, replace_symbols, split_file
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
 Floats = np.ndarray[Any, np.dtype[Any]]
@@ -39,7 +39,7 @@ def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        begun()
+        interrupted_run()
     return folder
 
 
@@ -80,8 +80,8 @@ def resume(data: bytes | None = None) -> Result:
 
 def test_an_unchanged_run_is_scored_and_resumed(best: bytes, last: bytes) -> None:
     """The run works, also with its files rewritten, so that what the tests below refuse is refused for a reason."""
-    assert evaluate(altered(best, {})).exit_code == 0
-    assert resume(altered(last, {})).exit_code == 0
+    assert evaluate(change_metadata(best, {})).exit_code == 0
+    assert resume(change_metadata(last, {})).exit_code == 0
     assert evaluate(Path("run/last.safetensors").read_bytes()).exit_code == 0
 
 
@@ -104,15 +104,15 @@ OWN_TEXT: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("key", "value"), pairs(OWN_TEXT), ids=short)
 def test_eval_refuses_invalid_settings_in_a_model(best: bytes, key: str, value: Any) -> None:
     """Invalid names, encodings and fractions are reported in one line, and standard input is not read."""
-    assert_refused(evaluate(altered(best, {key: value})))
+    assert_refused(evaluate(change_metadata(best, {key: value})))
 
 
 @pytest.mark.parametrize("symbols", ["abc", "reversed", "many"])
 def test_eval_refuses_a_model_with_symbols_unlike_its_text(best: bytes, symbols: str) -> None:
     """A model with fewer, more or reordered symbols is not scored, because its ids mean other characters."""
-    own = json.loads(parted(best)[0]["__metadata__"]["vocabulary"])["symbols"]
+    own = json.loads(split_file(best)[0]["__metadata__"]["vocabulary"])["symbols"]
     given = {"reversed": "".join(reversed(own)), "many": "".join(own) + "ABCDEFGH"}
-    assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
+    assert_refused(evaluate(replace_symbols(best, given.get(symbols, symbols))))
 
 
 # The state that a run resumes from
@@ -141,14 +141,14 @@ METRICS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("key", "value"), pairs(METRICS), ids=short)
 def test_resume_refuses_invalid_metrics(last: bytes, key: str, value: Any) -> None:
     """The metrics that say where a run stopped are numbers within bounds, all of them and no others."""
-    assert_refused(resume(altered(last, {f"metrics.{key}": value})))
+    assert_refused(resume(change_metadata(last, {f"metrics.{key}": value})))
 
 
 @pytest.mark.parametrize("field", ["config", "metrics", "corpus", "vocabulary"])
 @pytest.mark.parametrize("text", ["null", "[]", "5", '"x"', "{}"])
 def test_resume_refuses_a_state_without_metadata(last: bytes, field: str, text: str) -> None:
     """A state without settings, metrics, corpus or vocabulary is refused."""
-    assert_refused(resume(forged(last, **{field: text})))
+    assert_refused(resume(forge(last, **{field: text})))
 
 
 SETTINGS: dict[str, list[Any]] = {
@@ -172,14 +172,14 @@ SETTINGS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("key", "value"), pairs(SETTINGS), ids=short)
 def test_resume_refuses_invalid_settings(last: bytes, key: str, value: Any) -> None:
     """Invalid settings, and settings that change the meaning of the state, are reported in one line."""
-    assert_refused(resume(altered(last, {f"config.{key}": value})))
+    assert_refused(resume(change_metadata(last, {f"config.{key}": value})))
 
 
 @pytest.mark.parametrize("symbols", ["abc", "reversed"])
 def test_resume_needs_the_symbols_of_the_text(last: bytes, symbols: str) -> None:
     """A state with other or reordered symbols is refused, because its weights belong to other characters."""
-    own = json.loads(parted(last)[0]["__metadata__"]["vocabulary"])["symbols"]
-    assert_refused(resume(respoken(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
+    own = json.loads(split_file(last)[0]["__metadata__"]["vocabulary"])["symbols"]
+    assert_refused(resume(replace_symbols(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
 
 
 ARRAYS = (
@@ -208,7 +208,7 @@ CHANGES: dict[str, Callable[[Floats], Floats]] = {
 def test_resume_refuses_invalid_arrays(last: bytes, name: str, change: str) -> None:
     """An array of the state that has another shape, is not float32 or is not finite is refused."""
     arrays = load_arrays(last)
-    assert_refused(resume(forged(last, arrays | {name: CHANGES[change](arrays[name])})))
+    assert_refused(resume(forge(last, arrays | {name: CHANGES[change](arrays[name])})))
 
 
 @pytest.mark.parametrize("name", ["exp_avg_sq", "step"])
@@ -216,27 +216,27 @@ def test_resume_refuses_negative_moments(last: bytes, name: str) -> None:
     """A negative mean of squares and a negative count of steps are refused."""
     arrays = load_arrays(last)
     key = f"optimizer.output.bias.{name}"
-    assert_refused(resume(forged(last, arrays | {key: -1 - np.abs(arrays[key])})))
+    assert_refused(resume(forge(last, arrays | {key: -1 - np.abs(arrays[key])})))
 
 
 def test_resume_refuses_a_state_of_fewer_streams(last: bytes) -> None:
     """The state of one stream is refused for four streams, although it could be broadcast to their shape."""
     arrays = load_arrays(last)
     carried = {name: array[:, :1] for name, array in arrays.items() if name.startswith("carried.")}
-    assert_refused(resume(forged(last, arrays | carried)))
+    assert_refused(resume(forge(last, arrays | carried)))
 
 
 @pytest.mark.parametrize("prefix", [*ARRAYS, "optimizer.", "carried."])
 def test_resume_needs_every_array(last: bytes, prefix: str) -> None:
     """A state that lacks one array, or all of a kind, is refused."""
     arrays = {name: array for name, array in load_arrays(last).items() if not name.startswith(prefix)}
-    assert_refused(resume(forged(last, arrays)))
+    assert_refused(resume(forge(last, arrays)))
 
 
 @pytest.mark.parametrize("name", ["carried.2", "carried.x", "optimizer.absent.exp_avg", "optimizer.output.bias.x"])
 def test_resume_refuses_unknown_arrays(last: bytes, name: str) -> None:
     """An array that nothing would read is refused, because it is a sign of another model."""
-    assert_refused(resume(forged(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
+    assert_refused(resume(forge(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
 
 
 def test_resume_refuses_the_best_model_as_a_state(best: bytes) -> None:
@@ -250,7 +250,7 @@ def test_resume_refuses_the_best_model_as_a_state(best: bytes) -> None:
 @pytest.fixture
 def over(last: bytes) -> None:
     """A finished run: resumed, it only measures its best model."""
-    Path("run/last.safetensors").write_bytes(altered(last, {"metrics.finished": "done", "metrics.step": 8}))
+    Path("run/last.safetensors").write_bytes(change_metadata(last, {"metrics.finished": "done", "metrics.step": 8}))
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
@@ -261,7 +261,7 @@ def test_odd_metrics_of_the_best_model_are_shown_or_refused(
     over: None, best: bytes, text: str, as_json: list[str]
 ) -> None:
     """Metrics that no run writes are printed, or give an error and no output."""
-    Path("run/best.safetensors").write_bytes(forged(best, metrics=text))
+    Path("run/best.safetensors").write_bytes(forge(best, metrics=text))
     result = call("train", "--resume", "run", *as_json)
     if result.exit_code:
         assert_refused(result)
@@ -274,7 +274,7 @@ def test_a_best_model_of_another_run_is_refused(
 ) -> None:
     """A best model with other symbols or another cell is not measured as the model of the run."""
     if change == "symbols":
-        Path("run/best.safetensors").write_bytes(respoken(best, "abc"))
+        Path("run/best.safetensors").write_bytes(replace_symbols(best, "abc"))
     else:
         make_model("gru").save(Path("run/best.safetensors"))
     assert_refused(resume())
@@ -283,7 +283,7 @@ def test_a_best_model_of_another_run_is_refused(
 def test_metrics_of_a_file_replace_no_field_of_the_json(over: None, best: bytes) -> None:
     """The run, the model and the sample in the JSON are those of charlm, and the JSON is strictly valid."""
     figures = {"step": 4, "run": "/elsewhere", "model": "/elsewhere", "sample": "!", "unknown": NAN}
-    Path("run/best.safetensors").write_bytes(forged(best, metrics=json.dumps(figures)))
+    Path("run/best.safetensors").write_bytes(forge(best, metrics=json.dumps(figures)))
     result = call("train", "--resume", "run", "--json", "--sample-length", "2")
     if result.exit_code:
         assert_refused(result)
@@ -296,9 +296,9 @@ def test_metrics_of_a_file_replace_no_field_of_the_json(over: None, best: bytes)
 def test_metadata_of_a_run_sends_no_control_sequences(run: Path, last: bytes) -> None:
     """The reason why a run ended, and the machine it was started on, are shown as printable text."""
     bell = "\x1b]0;untrusted\x07\n\x1b[2J"
-    data = altered(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
+    data = change_metadata(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
     started_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
-    for file in (data, forged(last, runtime=json.dumps(started_on))):
+    for file in (data, forge(last, runtime=json.dumps(started_on))):
         result = resume(file)
         assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
 

@@ -22,9 +22,9 @@ from charlm.errors import CharlmError, UnknownCharacterError
 from charlm.inference.stepper import Stepper
 from charlm.vocab import TextFilter, Vocabulary
 from tests.helpers.commands import SHORT, answer, call
-from tests.helpers.model_files import refusal, tiny
+from tests.helpers.model_files import load_error, tiny_model
 from tests.helpers.texts import cached_ids, text_of, write
-from tests.helpers.untrusted import altered, forged
+from tests.helpers.untrusted import change_metadata, forge
 
 # Letters of several scripts; the lower case of some is longer, or depends on the letters beside them.
 LETTERS = "aZéßẞİ\u0131Σ\u03c3ςǅשи日ﬁ"
@@ -194,10 +194,7 @@ def test_a_given_vocabulary_brings_its_filter() -> None:
 
 def with_filter(symbols: str = " abc") -> ModelFile:
     """Make a small model with the filter `letters`."""
-    model = tiny(symbols=symbols)
-    return ModelFile(
-        model.arrays, Vocabulary("characters", symbols, "letters"), model.config, model.metrics, model.corpus
-    )
+    return replace(tiny_model(symbols=symbols), vocabulary=Vocabulary("characters", symbols, "letters"))
 
 
 def test_a_model_file_keeps_its_filter() -> None:
@@ -207,17 +204,17 @@ def test_a_model_file_keeps_its_filter() -> None:
     for _ in range(2):
         loaded = load_checkpoint(path)
         assert loaded.vocabulary.filter == "letters"
-        assert loaded.vocabulary == with_filter().vocabulary != tiny(symbols=" abc").vocabulary
+        assert loaded.vocabulary == with_filter().vocabulary != tiny_model(symbols=" abc").vocabulary
         loaded.save(path)
 
 
-@pytest.mark.parametrize("make", [with_filter, lambda: tiny(symbols=" abc")])
+@pytest.mark.parametrize("make", [with_filter, lambda: tiny_model(symbols=" abc")])
 def test_a_model_file_without_a_filter_field_has_no_filter(make: Callable[[], ModelFile]) -> None:
     """A model file from before there were filters reads its text unchanged."""
     path = Path("m.safetensors")
     make().save(path)
     fields = {"kind": "characters", "symbols": list(" abc")}
-    path.write_bytes(forged(path.read_bytes(), vocabulary=json.dumps(fields)))
+    path.write_bytes(forge(path.read_bytes(), vocabulary=json.dumps(fields)))
     assert load_checkpoint(path).vocabulary == Vocabulary("characters", " abc")
 
 
@@ -226,8 +223,8 @@ def test_a_model_file_with_an_unknown_filter_is_refused(filter: Any) -> None:
     """A model is refused if charlm does not know how it reads."""
     path = Path("m.safetensors")
     with_filter().save(path)
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": filter}))
-    refusal(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.filter": filter}))
+    load_error(path)
 
 
 def test_a_model_of_bytes_has_no_filter() -> None:
@@ -235,11 +232,11 @@ def test_a_model_of_bytes_has_no_filter() -> None:
     with pytest.raises(ValueError, match="no vocabulary"):
         Vocabulary("bytes", "".join(map(chr, range(256))), "letters")
     path = Path("m.safetensors")
-    tiny(symbols="".join(map(chr, range(256)))).save(path)
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.kind": "bytes"}))
+    tiny_model(symbols="".join(map(chr, range(256)))).save(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.kind": "bytes"}))
     assert load_checkpoint(path).vocabulary.kind == "bytes"
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": "letters"}))
-    refusal(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.filter": "letters"}))
+    load_error(path)
 
 
 def test_a_prompt_is_filtered() -> None:
