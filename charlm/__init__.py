@@ -1,27 +1,25 @@
 """charlm: character-level recurrent language models.
 
->>> import charlm
->>> model = charlm.load("run")
->>> text = model.generate("To be", length=50, seed=1)
+    import charlm
+
+    run = charlm.train("fables", cell="gru", time="30s")
+    model = charlm.load(run.path)
+    text = model.generate("To be", length=50, seed=1)
+
+Importing this loads neither NumPy nor torch, and changes nothing in the process.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from charlm.inference.language_model import LanguageModel
+    from charlm.training.run import train as train
 
-__all__ = ["load"]
-
+__all__ = ["__version__", "load", "train"]
 __version__ = "0.1.0"
-
-# Torch's threads wait for each other a thousand times in a training step. By default GNU OpenMP spins for long, and
-# where any other program wants a core, a step of 0.08 s becomes one of several seconds. After so few spins they sleep
-# instead, which costs next to nothing on a quiet machine. The library reads this once, when torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def load(path: str | os.PathLike[str] | None = None) -> LanguageModel:
@@ -37,3 +35,17 @@ def load(path: str | os.PathLike[str] | None = None) -> LanguageModel:
     from charlm.inference.language_model import LanguageModel
 
     return LanguageModel.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    """Load `train`, which needs torch, when it is first used."""
+    if name == "train":
+        from charlm.training.run import train
+
+        return train
+    raise AttributeError(f"module `charlm` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -1,4 +1,8 @@
-"""The command `charlm`, and `python -m charlm`."""
+"""The command `charlm`, and `python -m charlm`.
+
+What the command changes for its whole process it changes here, before NumPy and torch are loaded. `import charlm`
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ import signal
 
 def main() -> None:
     """Run the command line."""
-    # Until a command begins there is nothing that Ctrl-C could interrupt: it ends the process without a word.
+    # Until a command starts there is nothing that Ctrl-C could interrupt: it ends the process without a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from charlm.machine import limit_numpy
+    from charlm.machine import limit_numpy, limit_spinning
 
-    # Before any command imports NumPy, which starts its threads then.
     limit_numpy()
+    limit_spinning()
     from charlm.cli.app import app
 
     app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from charlm.cells import CELLS
 from charlm.errors import did_you_mean
@@ -23,6 +23,8 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "step_factor": ("schedule", ("step",)),
     "step_after_epochs": ("schedule", ("step",)),
 }
+# Marks a setting of `train` that gives the saved state of a run its meaning: a resumed run cannot change it.
+FIXED: dict[str, JsonValue] = {"fixed": True}
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -188,10 +190,14 @@ class TrainConfig(Settings):
     time: Seconds | None = Field(
         None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s where none of the three is set"
     )
-    batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)")
-    block_size: int = Field(64, ge=1, le=65536, description="characters per stream between two updates (T)")
+    batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)", json_schema_extra=FIXED)
+    block_size: int = Field(
+        64, ge=1, le=65536, description="characters per stream between two updates (T)", json_schema_extra=FIXED
+    )
     optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
-        "muon", description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all"
+        "muon",
+        description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all",
+        json_schema_extra=FIXED,
     )
     learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
     matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="optimizer muon: Muon's learning rate")
@@ -208,7 +214,11 @@ class TrainConfig(Settings):
     clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null: none")
     clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
     reset_probability: float = Field(
-        0.01, ge=0, le=1, description="chance that a stream forgets its state before a block, to learn cold starts"
+        0.01,
+        ge=0,
+        le=1,
+        description="chance that a stream forgets its state before a block, to learn cold starts",
+        json_schema_extra=FIXED,
     )
     evaluations: int = Field(
         10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
@@ -218,6 +228,7 @@ class TrainConfig(Settings):
         ge=1,
         le=10**9,
         description="how much of the validation part each reads, at most; the best is measured on more",
+        json_schema_extra=FIXED,
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
     sample_every: int | None = Field(
@@ -238,12 +249,24 @@ class TrainConfig(Settings):
             return data | {"time": DEFAULT_TIME}
         return data
 
+    def idle_settings(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Return the settings that have no effect, each with the other setting that is the reason, and its values.
+
+        The values are those beside which the setting has an effect.
+        """
+        pairs = ONLY_BESIDE.items()
+        return [(name, other, values) for name, (other, values) in pairs if getattr(self, other) not in values]
+
     @model_validator(mode="after")
     def _one_duration(self) -> TrainConfig:
         given = [name for name in DURATIONS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
         return self
+
+
+# Of `TrainConfig`, the settings that a resumed run cannot change.
+FIXED_OF_TRAIN = {name for name, field in TrainConfig.model_fields.items() if field.json_schema_extra == FIXED}
 
 
 class Config(Settings):

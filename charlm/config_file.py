@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from charlm.config import DURATIONS, GROUPS, ONLY_BESIDE, SHORT_FOR, Config, Settings, TrainConfig
+from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings, TrainConfig
 from charlm.errors import ConfigError, did_you_mean, nearest_name
 from charlm.files import bundled_folder, expanded
 
@@ -154,27 +154,27 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
 
 
 def _without_useless(config: Config, tree: Tree) -> Config:
-    """Refuse settings that have no effect because of another one.
+    """Refuse overrides that have no effect because of another setting.
 
-    A file may give them if an override is the reason: under `--set train.optimizer=adamw` the file's settings for muon
-    fall back to their defaults. It may also give the defaults, for the file of a run holds every setting.
+    Under `--set train.optimizer=adamw` a file's settings for muon fall back to their defaults. A file that contradicts
+    itself is accepted, for the file of a run holds every setting; the run notes it.
 
     Raises:
-        ConfigError: all such settings at once, each with its place.
+        ConfigError: all such overrides at once.
     """
     given = tree.values.get("train") or {}
     problems, defaults = [], {}
-    for name, (other, values) in ONLY_BESIDE.items():
-        other_value, default = getattr(config.train, other), TrainConfig.model_fields[name].default
-        place, other_place = _place_of(name, tree), _place_of(other, tree)
-        if name not in given or other_value in values or not place:
+    for name, other, values in config.train.idle_settings():
+        if name not in given:
             continue
-        if place.startswith("--") or (given[name] != default and not other_place.startswith("--")):
+        if (place := _place_of(name, tree)).startswith("--"):
+            other_value = getattr(config.train, other)
             problems.append(
                 f"{place}: `train.{name}` has no effect beside `train.{other}` {other_value}, "
                 f"only beside {' or '.join(values)}"
             )
-        defaults[name] = default
+        elif _place_of(other, tree).startswith("--"):
+            defaults[name] = TrainConfig.model_fields[name].default
     if problems:
         raise ConfigError("; ".join(problems), "remove it, or set the other one as well")
     return config.model_copy(update={"train": config.train.model_copy(update=defaults)}) if defaults else config

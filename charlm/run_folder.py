@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import ModelFileError, RunError
-from charlm.files import append_whole, expanded, sweep_temporary, sync, write_atomic
+from charlm.files import append_whole, expanded, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
 LOCK_FILE = ".lock"
@@ -47,7 +44,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The model file that training goes on from."""
+        """The model file that a run resumes from."""
         return self.path / "last.safetensors"
 
     @classmethod
@@ -65,7 +62,7 @@ class RunFolder:
             if any(path.iterdir()):
                 raise RunError(
                     f"`{path}` is not empty, and no run is overwritten",
-                    f"choose another `--out`, go on with `--resume {path}`, or remove it",
+                    f"choose another `--out`, continue it with `--resume {path}`, or remove it",
                 )
             return cls(path)
         except OSError as error:
@@ -73,10 +70,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run to go on with it.
+        """Open an existing run to resume it.
 
         Raises:
-            RunError: there is no run that could go on.
+            RunError: there is no run that can resume.
         """
         run = cls(expanded(path))
         if not run.last.is_file():
@@ -137,98 +134,6 @@ class RunFolder:
         # A pipe in its place would be waited for, and a link may lead to a file that is not the run's.
         if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
             raise OSError(errno.EINVAL, "there is something else in its place")
-
-
-class Logbook:
-    """Writes a run down while it goes on; what the disk will not take now waits in memory for the next time.
-
-    Attributes:
-        run: where to.
-        trouble: what could not be written, and why; empty while everything is on disk.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.trouble = ""
-        self._best: ModelFile | None = None
-        self._last: ModelFile | None = None
-        self._records: list[Mapping[str, Any]] = []
-        self._truncate_to: int | None = None
-
-    @property
-    def best(self) -> ModelFile:
-        """The best model, be it on disk yet or not."""
-        return self._best or load_checkpoint(self.run.best)
-
-    @property
-    def has_best(self) -> bool:
-        """Whether there is a best model yet."""
-        return self._best is not None or self.run.best.is_file()
-
-    def put(
-        self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
-    ) -> bool:
-        """Take something to be written down, and write all that waits; return whether it is now on disk."""
-        self._best, self._last = best or self._best, last or self._last
-        if record is not None:
-            self._records.append(record)
-        return self.write()
-
-    def rewind(self, step: int) -> None:
-        """Drop the records after a step, for they will come again."""
-        self._records = [record for record in self._records if record["step"] <= step]
-        self._truncate_to = step
-        self.write()
-
-    def write(self) -> bool:
-        """Try to write all that waits, each part for itself; return whether it is now on disk."""
-        parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
-        troubles: dict[str, list[str]] = {}
-        for write, path in (*parts, (self._write_last, self.run.last)):
-            try:
-                write()
-            except OSError as error:
-                troubles.setdefault(error.strerror or str(error), []).append(f"`{path}`")
-        self.trouble = "; ".join(
-            f"{', '.join(paths)} could not be written: {reason}" for reason, paths in troubles.items()
-        )
-        return not troubles
-
-    def move_to_safety(self) -> Path | None:
-        """Write all of the run into a temporary folder instead; return it, or None where that fails too."""
-        home = self.run
-        with suppress(OSError):
-            self.run = RunFolder(Path(tempfile.mkdtemp(prefix="charlm-run-")))
-            for file in (home.config, home.metrics, home.best, home.last):
-                # Whatever is newer waits here, and takes its place.
-                with suppress(OSError):
-                    shutil.copy(file, self.run.path)
-            if self.write():
-                return self.run.path
-            shutil.rmtree(self.run.path, ignore_errors=True)
-        self.run = home
-        return None
-
-    def _write_records(self) -> None:
-        if self._truncate_to is not None:
-            self.run.truncate_metrics(self._truncate_to)
-            self._truncate_to = None
-        if self._records:
-            self.run.append_metrics(*self._records)
-            self._records.clear()
-
-    def _write_best(self) -> None:
-        if self._best:
-            self._best.save(self.run.best)
-            self._best = None
-
-    def _write_last(self) -> None:
-        if self._last:
-            # Once it is there nobody will write the records before it again.
-            if self.run.metrics.is_file():
-                sync(self.run.metrics)
-            self._last.save(self.run.last)
-            self._last = None
 
 
 def find_model(path: Path | None) -> Path:

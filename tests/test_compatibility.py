@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,13 @@ from charlm.checkpoint import load_checkpoint
 from tests.helpers.commands import call
 
 FILES = Path(__file__).parent / "files"
+FINISHED_RECORDS = FILES / "old_run_finished.jsonl"
+
+
+def records_by_share(path: Path) -> list[dict[str, Any]]:
+    """Read the records that come in every run of the same settings, however fast the machine is."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [record for record in records if "by" not in record]
 
 
 @pytest.fixture
@@ -33,6 +42,11 @@ def test_an_old_run_resumes_and_ends_as_it_did_then(old_run: Path) -> None:
     assert found.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
         np.testing.assert_allclose(found.arrays[name], array, rtol=0, atol=1e-4, err_msg=name)
+    records, expected_records = records_by_share(old_run / "metrics.jsonl"), records_by_share(FINISHED_RECORDS)
+    assert [record.keys() for record in records] == [record.keys() for record in expected_records]
+    for name in ("step", "epoch", "learning_rate", "train_bits_per_character", "smoothed_bits_per_character"):
+        values, expected_values = ([record[name] for record in lines] for lines in (records, expected_records))
+        np.testing.assert_allclose(values, expected_values, rtol=1e-4, err_msg=name)
 
 
 def test_an_old_model_file_writes_the_text_it_wrote_then() -> None:

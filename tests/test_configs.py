@@ -19,8 +19,9 @@ from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 from charlm.run_folder import RunFolder
 from charlm.training.sizing import fit_to_machine
-from charlm.training.trainer import Training
+from charlm.training.trainer import Trainer
 from tests.helpers.commands import answer, call
+from tests.helpers.training import records_of
 
 NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 
@@ -41,8 +42,8 @@ def test_a_shipped_file_trains_two_steps(name: str) -> None:
     config = load_config(name, overrides, {"seed": 1, "data.corpus": own if is_here else ["fables"]})
     text = load_corpus(config.data.corpus, kind=config.vocab.kind, filter=config.vocab.filter)
     config, runtime, _ = fit_to_machine(config, text)
-    training = Training(config, text, RunFolder.create(Path("run"), ""), runtime)
-    records = list(training.learn())
+    training = Trainer(config, text, RunFolder.create(Path("run"), ""), runtime)
+    records = records_of(training)
     assert [record.step for record in records] == [1, 2]
     assert load_checkpoint(training.run.best).config == config.model_dump()
 

@@ -1,4 +1,4 @@
-"""The README is true: its commands run, its tables list what there is."""
+"""The documentation is true: its commands run, its links lead somewhere, its lists say what there is."""
 
 from __future__ import annotations
 
@@ -7,82 +7,205 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import charlm
+from charlm.cells import CELLS
 from charlm.cli.app import app
-from charlm.data.catalog import catalog_entries
 from charlm.files import bundled_folder
 from tests.helpers.evaluation import TINY_WORKLOAD
+from tests.helpers.reference import COMMAND, PAGES, PARTS, ROOT, renewed
 
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
-# What makes a command of the README quick without changing what it shows.
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAX_README_LINES = 150
+MAX_ROW = 110
+# What makes a shown command quick without changing what it shows.
 SMALL = [
     "--set", "model.hidden_size=16", "--set", "train.steps=4", "--set", "train.evaluation_characters=200",
     "--set", "train.batch_size=4", "--sample-length", "20",
 ]  # fmt: skip
 
+by_name = pytest.mark.parametrize("page", DOCUMENTS, ids=[page.stem for page in DOCUMENTS])
 
-def commands() -> list[str]:
+
+def read(page: Path) -> str:
+    """Return the text of a page."""
+    return page.read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def section(page: Path, title: str) -> str:
+    """Return what stands below a heading, up to the next one of its level."""
+    level = title.split()[0]
+    return read(page).partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
+
+
+def shown_commands(page: Path) -> list[str]:
     """Return every `$ charlm ...` line in the order of the page."""
-    return re.findall(r"^\$ (charlm .*)$", TEXT, flags=re.MULTILINE)
+    return re.findall(r"^\$ (charlm .*)$", read(page), flags=re.MULTILINE)
 
 
-def test_every_command_on_the_page_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From top to bottom in one folder with a novel in it, each exits with 0."""
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def run(command: str) -> None:
+    """Run a shown command, which must succeed; trainings become short and small."""
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "train":
+        arguments = [argument for argument in arguments if argument not in ("--time", "60s")]
+        arguments += SMALL if "--resume" not in arguments else ["--set", "train.steps=8", "--sample-length", "5"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, f"{command}: {result.stderr}"
+
+
+@pytest.fixture
+def folder_of_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a novel, another text and a run in it, as a reader has it who opens a page in the middle."""
     monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     novel = "It was a dark and stormy night. Chapter one, said the hen, and two. " * 30 + "\n"
     Path("my-novel.txt").write_text(novel, encoding="utf-8")
     Path("another.txt").write_text("It was another night.", encoding="utf-8")
-    assert len(commands()) >= 12
-    for command in commands():
-        arguments = shlex.split(command)[1:]
-        if arguments[0] == "train":
-            arguments = [argument for argument in arguments if argument not in ("--time", "60s")]
-            arguments += SMALL if "--resume" not in arguments else ["--set", "train.steps=8", "--sample-length", "5"]
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, f"{command}: {result.stderr}"
+    run("charlm train --out runs/first")
 
 
-def test_every_command_is_on_the_page() -> None:
-    """None is left for the reader to find."""
-    shown = {command.split()[1] for command in commands()}
-    assert set(get_command(app).commands) == shown  # type: ignore[attr-defined]
+@pytest.mark.usefixtures("folder_of_a_reader")
+@pytest.mark.parametrize("page", [page for page in DOCUMENTS if shown_commands(page)], ids=lambda page: page.stem)
+def test_every_shown_command_works(page: Path) -> None:
+    """From top to bottom of the page, in one folder, each exits with 0."""
+    for command in shown_commands(page):
+        run(command)
 
 
-def test_the_table_of_files_lists_the_files_in_their_order() -> None:
-    """Every file once, and below those it imports."""
-    listed = re.findall(r"^\| `(\w+)\.py` \|", TEXT, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(path.stem for path in Path(charlm.__file__).parent.glob("*.py"))
-    for index, name in enumerate(listed):
-        if name in ("__init__", "__main__"):
+def test_every_command_is_shown() -> None:
+    """No command is left for the reader to find."""
+    shown = {command.split()[1] for page in DOCUMENTS for command in shown_commands(page)}
+    assert shown == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@by_name
+def test_every_example_of_a_command_can_be_parsed(page: Path) -> None:
+    """Examples that are not run, because they train for long or download, still have options that exist."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for block in blocks(page, "sh"):
+        for line in re.findall(r"^charlm .*$", block, flags=re.MULTILINE):
+            name, *arguments = shlex.split(line)[1:]
+            commands[name].make_context(name, arguments)
+
+
+@pytest.mark.usefixtures("folder_of_a_reader")
+@pytest.mark.parametrize("page", [page for page in DOCUMENTS if "```python" in read(page)], ids=lambda page: page.stem)
+def test_every_python_example_runs(page: Path) -> None:
+    """The blocks of a page run one after another in the folder of a reader."""
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(block, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_generated_pages_are_up_to_date(page: Path) -> None:
+    """Commands and settings on the pages are those of the program."""
+    assert read(page) == renewed(read(page)), f"docs/{page.name} is stale: run `{COMMAND}`"
+
+
+def test_every_generated_part_stands_on_a_page() -> None:
+    """No part is generated for nobody."""
+    text = "".join(map(read, PAGES))
+    assert all(f"<!-- generated: {name} -->" in text and f"<!-- end: {name} -->" in text for name in PARTS)
+
+
+@by_name
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Each names a file of the project, and a heading in it; addresses on the web are not looked up."""
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
             continue
-        source = (Path(charlm.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-        for other in re.findall(r"^from charlm\.(\w+) import", source, flags=re.MULTILINE):
-            assert listed.index(other) < index, f"{name} imports {other}"
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name}: {target}"
 
 
-def test_the_corpora_on_the_page_are_those_of_the_catalogue() -> None:
+@by_name
+def test_every_page_can_be_reached_from_the_readme(page: Path) -> None:
+    """Directly, or through pages that the README links to."""
+    reached, waiting = set(), [README]
+    while waiting:
+        current = waiting.pop()
+        reached.add(current)
+        found = re.findall(r"\]\(([^)#\s]+\.md)", prose(current))
+        waiting += [linked for link in found if (linked := (current.parent / link).resolve()) not in reached]
+    assert page in reached
+
+
+@by_name
+def test_no_table_needs_scrolling(page: Path) -> None:
+    """No row is longer than a page on GitHub is wide, the targets of links not counted."""
+    rows = [re.sub(r"\]\([^)]*\)|[\[`]", "", row) for row in prose(page).splitlines() if row.startswith("|")]
+    assert [row for row in rows if len(row) > MAX_ROW] == []
+
+
+def test_the_readme_is_short() -> None:
+    """A newcomer reads it to the end."""
+    assert len(read(README).splitlines()) <= MAX_README_LINES
+
+
+def test_figures_of_the_readme_stand_in_docs() -> None:
+    """Each number among the highlights is one of the figures that come with their machine."""
+    documented = "".join(read(ROOT / "docs" / name) for name in ("performance.md", "reliability.md", "directions.md"))
+    figures = re.findall(r"\d+(?:[.,]\d+)+|\b\d{3,}\b", section(README, "## Why charlm"))
+    assert figures
+    assert [figure for figure in figures if figure not in documented] == []
+
+
+def test_the_listed_modules_are_those_of_the_package() -> None:
+    """The page on the architecture has each file once, in the table of its room."""
+    package, page = Path(charlm.__file__).parent, ROOT / "docs" / "architecture.md"
+    for room in ("", *sorted(path.parent.name for path in package.glob("*/__init__.py"))):
+        tables = section(page, f"### charlm/{room}").partition("\n## ")[0]
+        listed = re.findall(r"^\| `(\w+\.py)` \|", tables, flags=re.MULTILINE)
+        existing = [path.name for path in (package / room).glob("*.py") if not room or path.name != "__init__.py"]
+        assert sorted(listed) == sorted(existing), room
+
+
+def test_the_listed_corpora_are_those_of_the_catalogue() -> None:
     """Each by its name."""
-    table = TEXT[TEXT.index("### Texts") : TEXT.index("### Cells")]
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(catalog_entries())
+    catalogue = yaml.safe_load(read(bundled_folder("corpora") / "catalog.yaml"))
+    rows = [row for row in section(ROOT / "docs" / "texts.md", "## Texts known by name").splitlines() if "| `" in row]
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(catalogue)
 
 
-def test_the_settings_files_on_the_page_are_those_that_are_shipped() -> None:
-    """Each by its name."""
-    paragraph = TEXT[TEXT.index("### Settings") : TEXT.index("## How it works")]
-    assert set(re.findall(r"`([\w-]+\.yaml)`", paragraph)) == {
-        path.name for path in bundled_folder("configs").glob("*.yaml")
-    }
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "cells.md"], ids=["README", "cells"])
+def test_the_listed_cells_are_those_there_are(page: Path) -> None:
+    """Each in a row of its own, in the order of the equations."""
+    listed = re.findall(r"^\| `([\w-]+)` \|", read(page), flags=re.MULTILINE)
+    assert [name for name in listed if name in CELLS] == list(CELLS)
+
+
+def test_the_listed_settings_files_are_those_shipped() -> None:
+    """Each by its name, in a table of its own."""
+    listed = re.findall(r"^\| \[`([\w-]+\.yaml)`\]", read(ROOT / "docs" / "settings.md"), flags=re.MULTILINE)
+    assert set(listed) == {path.name for path in bundled_folder("configs").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_the_two_set_up_commands_are_marked(name: str) -> None:
     """Each is one line that makes its own environment."""
-    block = re.search(rf"<!-- {name} command -->\n```sh\n(.*)\n```", TEXT)
+    block = re.search(rf"<!-- {name} command -->\n```sh\n(.*)\n```", read(README))
     assert block is not None
     assert block[1].startswith("python3 -m venv .venv && .venv/bin/pip install ")
 

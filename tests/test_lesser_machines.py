@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 # What most laptops have, and what the oldest machine that torch runs on has.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
-CORE = ["tests/test_layers.py", "-k", "those_of or two_blocks or ids_are or slopes"]
-RESUMED = ["tests/test_resume.py", "-k", "bit_identical and (lstm-1 or gru-2) and 0.3-muon-fp32"]
+CORE = ["tests/nn/test_layers.py", "-k", "those_of or two_blocks or ids_are or slopes"]
+RESUMED = ["tests/training/test_resume.py", "-k", "bit_identical and (lstm-1 or gru-2) and 0.3-muon-fp32"]
 # Noise of a machine that does other things: what is looked for is a loss of many times.
 SLACK = 0.5
 
@@ -55,6 +55,9 @@ def test_the_default_settings_keep_the_pace_of_a_stock_loop(instructions: dict[s
     pace = statistics.median(line["characters_per_second"] for line in lines)
     config = Path("run/config.yaml").read_text(encoding="utf-8")
     (size,) = (line.split()[1] for line in config.splitlines() if "hidden_size" in line)
-    program = f"from charlm import bench; print(bench._training_row('lstm', '', 1, {size}, 3).beside)"
+    program = (
+        "from charlm.cli.bench import make_optimizer; from charlm.evaluation.bench import Size, _training_row\n"
+        f"print(_training_row('lstm', Size(1, {size}), 3, make_optimizer, 512).beside)"
+    )
     stock = float(run(instructions, "-c", program))
     assert pace > SLACK * stock

@@ -34,8 +34,10 @@ def bench(
     charlm bench --only sampling --json
     """
     from charlm.evaluation.bench import PARTS, WORKLOAD, describe_machine, measure
-    from charlm.nn.runtime import Runtime
+    from charlm.nn.runtime import Runtime, keep_freed_memory
 
+    # As `charlm train` does it.
+    keep_freed_memory()
     machine = describe_machine(Runtime.choose("auto", "auto", None))
     rows = (row.to_json() for row in measure([only] if only else PARTS, rounds, make_optimizer, WORKLOAD))
     command = f"charlm bench {f'--only {only} ' if only else ''}--rounds {rounds}"

@@ -1,4 +1,7 @@
-"""What a person sees of a training run: a live line on a terminal, plain lines elsewhere. Writes to stderr only."""
+"""What a person sees while a run trains: a live line on a terminal, plain lines elsewhere. Writes to stderr only.
+
+The displays listen to the events of a run.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from charlm.cli.render import ESCAPED
 from charlm.errors import ModelFileError
 from charlm.inference.generate import Sampling, generate
 from charlm.inference.stepper import Stepper
+from charlm.training.decisions import RECORDS_PER_EVALUATION
+from charlm.training.events import BlockLearned, Event, Note, Record, RolledBack, Scoring, Validating
 from charlm.training.schedule import Clock, Every
-from charlm.training.state import Record
-from charlm.training.trainer import BITS, RECORDS_PER_EVALUATION, Training
+from charlm.training.trainer import BITS, Trainer
 
-# A line of what it writes so far, below each validation on a terminal.
+# A line of what the model writes so far, below each validation on a terminal.
 GLIMPSE_LENGTH = 100
 GLIMPSE_TEMPERATURE = 0.7
 # The sample that `train.sample_every` asks for.
@@ -31,7 +35,7 @@ SCORING = "scoring the best model on what was held out"
 class _Display:
     """A bar on a terminal with lines above it; elsewhere lines alone."""
 
-    def __init__(self, description: str, clock: Clock) -> None:
+    def __init__(self, description: str, clock: Clock, share: float = 0.0) -> None:
         self._clock = clock
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
@@ -46,6 +50,7 @@ class _Display:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(description, total=1.0)
+        self._bar.update(self._task, completed=share)
         self._lines = Every(LINE_SECONDS, clock.seconds, FIRST_LINE_SECONDS)
 
     def __enter__(self) -> Self:
@@ -77,43 +82,60 @@ class ScoringDisplay(_Display):
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(SCORING, clock or Clock())
 
-    def show(self, share: float) -> None:
-        """Show how much is done, from 0 to 1."""
-        self._bar.update(self._task, completed=share)
-        self._say_now_and_then(f"{SCORING}, {share:.0%} done")
+    def show(self, event: Event) -> None:
+        """Show an event of a scoring."""
+        if isinstance(event, Scoring):
+            self._bar.update(self._task, completed=event.share)
+            self._say_now_and_then(f"{SCORING}, {event.share:.0%} done")
 
 
 class TrainingDisplay(_Display):
     """Shows records as they come; between them a bar moves, where there is a terminal."""
 
-    def __init__(self, training: Training) -> None:
-        super().__init__("", training.clock)
-        self._training = training
-        self._can_validate = len(training.parts.validation) > 0
-        self._unit = "byte" if training.corpus.vocabulary.kind == "bytes" else "char"
-        # What sees both sides of a character fills blanks and writes nothing.
-        self._can_write = not training.model.spec.sees_both_sides
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__("", trainer.clock, trainer.share)
+        self._trainer = trainer
+        self._can_validate = len(trainer.learner.parts.validation) > 0
+        self._unit = "byte" if trainer.corpus.vocabulary.kind == "bytes" else "char"
+        # A model that sees both sides of a character fills blanks and writes nothing.
+        self._can_write = not trainer.learner.model.spec.sees_both_sides
         self._per = self._unit if self._can_write else f"masked {self._unit}"
         self._num_by_share = 0
-        # Where a run is taken up again, the sample has been seen.
-        self._sampled_at = training.progress.step
+        self._record: Record | None = None
 
-    def tick(self) -> None:
-        """Move the bar to where the run is, and show a sample where the settings ask for one now and then."""
-        self._bar.update(self._task, completed=self._training.share)
-        every, step = self._training.config.train.sample_every, self._training.progress.step
-        if every and step % every == 0 and step != self._sampled_at:
-            self._sampled_at = step
-            smoothed = f"smoothed {self._training.progress.smoothed_nats * BITS:.3f} bits/{self._unit}"
-            self.say(f"--- step {step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
+    def show(self, event: Event) -> None:
+        """Show an event of a run."""
+        match event:
+            case Record():
+                # Shown after the block, when it is saved. Records during a validation are not shown.
+                self._record = event
+            case BlockLearned():
+                self._show_block(event)
+            case Validating():
+                self._bar.update(self._task, description=f"validation, {event.share:.0%} done")
+                line = f"{self._clock.seconds:6.1f} s  step {event.step:,}  validation, {event.share:.0%} done"
+                self._say_now_and_then(line)
+            case RolledBack():
+                self.say(
+                    f"numbers were not finite at step {event.from_step:,}: back to step {event.to_step:,}, "
+                    f"at 1/{1 / event.rate:.0f} of the learning rate"
+                )
+            case Note():
+                self.say(event.message)
 
-    def watch(self, share: float) -> None:
-        """Show how far a validation is, where that takes long."""
-        self._bar.update(self._task, description=f"validation, {share:.0%} done")
-        seconds, step = self._clock.seconds, self._training.progress.step
-        self._say_now_and_then(f"{seconds:6.1f} s  step {step:,}  validation, {share:.0%} done")
+    def _show_block(self, block: BlockLearned) -> None:
+        """Show the record that came with a block, move the bar, and show a sample where the settings ask for one."""
+        if self._record:
+            self._show_record(self._record)
+            self._record = None
+        self._bar.update(self._task, completed=block.share)
+        every, state = self._trainer.config.train.sample_every, self._trainer.state
+        # At the end of the run a sample is shown anyway.
+        if every and block.step % every == 0 and not state.finished:
+            smoothed = f"smoothed {state.smoothed_nats * BITS:.3f} bits/{self._unit}"
+            self.say(f"--- step {block.step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
 
-    def show(self, record: Record) -> None:
+    def _show_record(self, record: Record) -> None:
         """Show a record; those with a validation stay on the screen, and without a bar others now and then."""
         bits = record.train_bits_per_character
         train = "train -" if bits is None else f"train {bits:.3f}"
@@ -128,7 +150,7 @@ class TrainingDisplay(_Display):
         if validation is not None or is_in_place_of_validation or is_line_due:
             self._lines.done(record.seconds)
             measured = "" if validation is None else f", validation {validation:.3f}"
-            best = self._training.progress.best_bits
+            best = self._trainer.state.best.best_bits
             if validation is not None and best is not None and best < validation:
                 measured += f" (best {best:.3f})"
             skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
@@ -145,10 +167,12 @@ class TrainingDisplay(_Display):
         return "".join(character if character.isprintable() else " " for character in text)
 
     def _sample(self, length: int) -> str:
-        stepper = Stepper(self._training.snapshot())
-        sampling = Sampling(GLIMPSE_TEMPERATURE)
         try:
-            return generate(stepper, "", length=length, sampling=sampling, seeds=[0]).texts()[0]
+            return _written(Stepper(self._trainer.model_file()), length)
         except ModelFileError:
-            # A state without bounds, left to itself; the run may yet learn to hold it.
+            # A state without bounds may overflow; the run may yet learn to avoid it.
             return "(it cannot write yet: its numbers overflow)"
+
+
+def _written(stepper: Stepper, length: int) -> str:
+    return generate(stepper, "", length=length, sampling=Sampling(GLIMPSE_TEMPERATURE), seeds=[0]).texts()[0]

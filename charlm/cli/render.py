@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -69,12 +68,11 @@ def print_table(table: Table) -> None:
 ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\r\t"}
 
 
-def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int]) -> None:
+def write_texts(pieces: Iterable[tuple[int, str]], seeds: list[int]) -> None:
     """Write several texts that grow at the same time: the first as it grows, the others when it is complete.
 
     Args:
         pieces: what each text grows by: its index and the piece.
-        shown: the beginning of every text.
         seeds: one for each text; with more than one, each text has its seed as a heading on stderr.
     """
     others: list[list[str]] = [[] for _ in seeds]
@@ -84,7 +82,7 @@ def write_texts(pieces: Iterator[tuple[int, str]], shown: str, seeds: list[int])
         if len(seeds) > 1:
             say(f"--- seed {seeds[index]}")
         last = "\n"
-        for text in itertools.chain([shown], texts):
+        for text in texts:
             sys.stdout.write(text.translate(ESCAPED) if is_terminal else text)
             sys.stdout.flush()
             last = text[-1:] or last

@@ -67,4 +67,4 @@ def sample(
         texts = generation.texts(not hide_prompt)
         print_json([{"seed": seed, "text": text} for seed, text in zip(seeds, texts, strict=True)])
     else:
-        write_texts(generation.in_reading_order(not hide_prompt), "", list(seeds))
+        write_texts(generation.in_reading_order(not hide_prompt), list(seeds))

@@ -1,21 +1,18 @@
-"""The command that trains: it begins a run or resumes one, sees it through and shows what it writes."""
+"""The command that trains: it begins a run or resumes one, follows it to its end and shows what it writes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import (
-    SAMPLE_TEMPERATURE,
-    CorpusNames,
-    Encoding,
-    Json,
-    Seed,
-)
-from charlm.cli.render import print_json
+from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
+from charlm.cli.render import print_json, show_download
 from charlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from charlm.config import Config
 
 
 def train(
@@ -29,9 +26,9 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
-        bool, typer.Option("--new-text", help="With --resume: go on although the text is not, or no longer, the same.")
+        bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
     ] = False,
     encoding: Encoding = None,
     seed: Seed = None,
@@ -53,32 +50,54 @@ def train(
 
         print(describe_settings())
         return
-    from charlm.config_file import load_config, to_yaml
-
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
-    if resume and (config or out or encoding or seed is not None):
+    _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
+    from charlm.config_file import load_config
+
+    # Read before torch is loaded, so that a mistake is reported at once.
+    settings = None if resume else load_config(config, overrides or [], flags)
+    if settings and dry_run:
+        _rehearse(settings, as_json)
+        return
+    from charlm.cli.session import announce, conclude, learn
+    from charlm.nn.runtime import keep_freed_memory
+    from charlm.training import lifecycle
+
+    keep_freed_memory()
+    if settings:
+        run = lifecycle.begin(settings, out, show_download)
+    else:
+        run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
+    with run as trainer:
+        announce(trainer)
+        learn(trainer)
+        conclude(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
+    """Refuse options that do not fit together."""
+    if resume and is_of_new_run:
         raise UsageError(
-            "`--resume` goes on with a run as it was begun", "no settings file, --out, --encoding or --seed"
+            "`--resume` continues a run with the settings it was started with",
+            "no settings file, --out, --encoding or --seed",
         )
     if new_text and not resume:
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
     if dry_run and resume:
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
-    # Read before torch is loaded, so that a mistake is told at once.
-    effective = None if resume else load_config(config, overrides or [], flags)
-    from charlm.training import lifecycle as runs
 
-    if effective and dry_run:
-        would_be = runs.rehearse(effective)
-        settings_of, expected = would_be.config, would_be.expected.to_json()
-        texts = (str(would_be.runtime), would_be.reason)
-        print_rehearsal(to_yaml(settings_of), settings_of.model_dump(), *texts, expected, as_json)
-        return
-    run = runs.begin(effective, out) if effective else runs.resume(resume or Path(), overrides or [], flags, new_text)
-    with run as training:
-        runs.learn(training)
-        runs.conclude(training, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+def _rehearse(config: Config, as_json: bool) -> None:
+    """Print what a run would take, without training."""
+    from charlm.config_file import to_yaml
+    from charlm.nn.runtime import keep_freed_memory
+    from charlm.training.lifecycle import rehearse
+
+    keep_freed_memory()
+    expected = rehearse(config, show_download)
+    settings, values = to_yaml(expected.config), expected.config.model_dump()
+    print_rehearsal(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
 
 
 def print_rehearsal(

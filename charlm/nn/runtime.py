@@ -14,7 +14,7 @@ from charlm.errors import DeviceError
 from charlm.machine import usable_cores
 from charlm.nn.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
 
-# Below so many units torch's own LSTM is the faster one everywhere, and a trial would tell nothing.
+# Below so many units torch's own LSTM is the faster one everywhere, so nothing is tried.
 MIN_UNITS_OF_BLOCKS = 160
 
 # Of glibc's malloc.h.
@@ -32,7 +32,7 @@ class Runtime:
         precision: `bf16` or `fp32`: how training blocks and Muon's directions are computed; weights are float32.
         threads: CPU threads.
         lstm_by_blocks: whether an LSTM learns by our kernel and not by torch's own.
-        reasons: what was found out on the way to it, for a person.
+        reasons: what the trials found, for a person.
     """
 
     device: torch.device
@@ -50,19 +50,18 @@ class Runtime:
         work: Work | None = None,
         before: Mapping[str, Any] | None = None,
     ) -> Runtime:
-        """Turn settings, `auto` among them, into what this machine is fast with, found out by trying.
+        """Choose what this machine is fast with, where the settings say `auto`, by trying it.
 
         Args:
             device: as the settings have it.
             precision: likewise.
             threads: likewise.
-            work: what the run will do; where it is not known arithmetic is tried for a large LSTM, and no kernel.
-            before: the facts of a run that goes on: what was chosen then is not tried again.
+            work: what the run will do; where it is None, arithmetic is tried for a large LSTM, and no kernel is tried.
+            before: the facts of a run that is resumed; what was chosen then is not tried again.
 
         Raises:
             DeviceError: the machine lacks what was asked for by name.
         """
-        keep_freed_memory()
         use_threads(threads)
         is_lstm = work is not None and work.cell == "lstm"
         work, before = work or Work(), before or {}
@@ -88,7 +87,7 @@ class Runtime:
         return nullcontext()
 
     def facts(self) -> dict[str, str | int]:
-        """Return what a run must have the same of to go on bit for bit."""
+        """Return what must stay the same for a run to resume bit for bit."""
         return {
             "device": self.device.type,
             "precision": self.precision,
@@ -99,7 +98,7 @@ class Runtime:
 
     @property
     def described(self) -> str:
-        """Say where a run trains, and why so."""
+        """Where a run trains, and why there."""
         return f"{self} ({'; '.join(self.reasons)})" if self.reasons else str(self)
 
     def __str__(self) -> str:
@@ -108,17 +107,22 @@ class Runtime:
 
 
 def use_threads(threads: int | None = None) -> None:
-    """Have torch compute with so many threads, or with as many as this process should."""
-    # By itself torch counts the cores that the process may run on, whatever share of their time a container has.
+    """Let torch compute with so many threads; by default with as many as this process should."""
+    # By itself torch counts the cores that the process may run on, and ignores the limits of a container.
     torch.set_num_threads(threads or usable_cores())
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Have the C library keep the memory of large tensors for the next ones, where it can be told to.
+    """Let glibc keep the memory of large tensors for the next ones; other C libraries are left alone.
 
-    By default (what it adjusts itself to, and what `keep=False` goes back to) glibc gives blocks of many megabytes back
-    to the system when they are freed, and at every training step the system hands them out again page by page, each
-    cleared first: a third of the time of a step.
+    By default glibc returns blocks of many megabytes to the system when they are freed. At every training step the
+    system then hands them out again page by page and clears each page: a third of the time of a step.
+
+    This holds for the whole process, so commands call it and the library does not. A program that trains for long may
+    call it first.
+
+    Args:
+        keep: whether to keep freed memory; False restores the default.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

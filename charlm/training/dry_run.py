@@ -1,4 +1,4 @@
-"""What a run will ask of a machine: memory, reckoned before anything is made of that size, and time, by trying."""
+"""What a run will need: memory, computed before anything of that size is made, and time, measured on a few blocks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
-from charlm.training.trainer import Training
+from charlm.training.learner import Learner
+from charlm.training.regularisation import Regularisation
 
 BYTES_PER_NUMBER = 4
-# What each optimiser remembers of a weight, in numbers; Muon leaves some weights to AdamW.
+# How many numbers each optimiser remembers for a weight; under Muon some weights are AdamW's.
 MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
 # What torch loads when it makes the first optimiser of a process.
 LOADED_LATER_BYTES = 75_000_000
-# What each number of a block takes, by measuring runs of every cell. It is more than the 4 or 2 bytes of the number:
-# some numbers are in full precision either way, and the memory of freed tensors is kept, with gaps in it.
+# Bytes for each number of a block, measured on runs of every cell. They are more than the 4 or 2 bytes of the number,
+# because some numbers are always in full precision, and because the kept memory of freed tensors has gaps.
 BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25}
 TRIAL_BLOCKS = 5
 TRIAL_SECONDS = 10.0
@@ -33,7 +34,7 @@ TRIAL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take, had it the machine to itself.
+    """What a run will take if it has the machine to itself.
 
     Attributes:
         parameters: how many numbers the model learns.
@@ -59,7 +60,7 @@ class Forecast:
 
 
 def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
-    """Refuse a run that this machine, or the container around it, cannot hold, before it tries.
+    """Refuse a run that needs more memory than this machine, or the container around it, has.
 
     Raises:
         TrainingError: it would need more than all of the memory.
@@ -74,10 +75,10 @@ def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
 
 
 def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
-    """Return how many bytes of main memory this process will need: what it has now, and what the run adds."""
+    """Return how many bytes of main memory this process will need: those it has now, and those that the run adds."""
     weights = BYTES_PER_NUMBER * config.model.spec(len(text.vocabulary)).num_parameters
     state = (1 + MOMENTS[config.train.optimizer]) * weights
-    # When a state is saved there are also the last good one, the new one, its arrays as bytes, and the file's bytes.
+    # While a state is saved, memory also holds the last good one, the new one, its arrays as bytes, and the file.
     saving = 4 * state
     if runtime.device.type == "cuda":
         return resident_bytes() + LOADED_LATER_BYTES + saving
@@ -86,57 +87,71 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 
 
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
-    """Return what is kept of a block on the way forward, and made on the way back."""
+    """Return the bytes that a block keeps on the way forward and makes on the way back."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
     learned = split_ids(text.ids, config.data.validation_fraction, config.data.test_fraction).train
     num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
     cell = spec.recurrence
-    # How many blocks each stack of layers reads; what stands on the right goes on for up to half a block.
+    # How many blocks each stack of layers reads; the right context is up to half a block longer.
     blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
-    # The minimal cells are computed in full precision, and keep what goes into each function and what comes out.
+    # The minimal cells are computed in full precision, and keep the inputs and outputs of each function.
     of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
     per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
-    # Of each layer also the outputs before and after dropout; the way back makes as much for one layer at a time.
+    # Each layer also keeps its outputs before and after dropout; the way back makes as much for one layer at a time.
     of_layers = (sum(blocks) * spec.num_layers + max(blocks)) * (of_unit + 2) * spec.hidden_size
     # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.
     of_ends = 3 * sum(blocks) * spec.num_inputs + 4 * spec.num_symbols
     return num_characters * per_number * (of_layers + of_ends)
 
 
-def forecast(training: Training) -> Forecast:
-    """Try a few blocks of a run that is then thrown away, and reckon from them."""
-    settings = training.config.train
-    seconds_of_blocks: list[float] = []
-    began = time.monotonic()
-    for step in range(TRIAL_BLOCKS + 1):
-        block_began = time.monotonic()
-        training.learn_block(training.batches.batch(step), rate=0.0)
-        seconds_of_blocks.append(time.monotonic() - block_began)
-        if time.monotonic() - began > TRIAL_SECONDS:
-            break
-    training.snapshot()
-    # The first block of a process takes far longer than all others.
-    per_block = median(seconds_of_blocks[1:] or seconds_of_blocks)
+def forecast(config: Config, text: Corpus, runtime: Runtime) -> Forecast:
+    """Try a few blocks of a run, and compute from them what all of it will take. Nothing is written to disk.
+
+    Args:
+        config: the settings, with a size and a seed.
+        text: the text.
+        runtime: where it would train.
+    """
+    settings, learner = config.train, Learner(config, text, runtime)
+    per_block = _seconds_per_block(config, learner)
+    # A run also holds a copy of its state when it saves it.
+    learner.arrays()
     evaluation_began = time.monotonic()
-    part = training.parts.validation[: settings.evaluation_characters]
+    part = learner.parts.validation[: settings.evaluation_characters]
     if len(part):
-        evaluate(training.model, part)
+        evaluate(learner.model, part)
     evaluations = settings.evaluations * (time.monotonic() - evaluation_began)
     if settings.time is None:
-        steps = settings.steps or round((settings.epochs or 0) * training.batches.batches_per_epoch)
+        steps = settings.steps or round((settings.epochs or 0) * learner.batches.batches_per_epoch)
         seconds = steps * per_block + evaluations
     else:
         seconds = settings.time
         steps = max(1, round(seconds / per_block))
+    num_parameters = learner.model.spec.num_parameters
     return Forecast(
-        parameters=training.num_parameters,
-        model_bytes=BYTES_PER_NUMBER * training.num_parameters,
+        parameters=num_parameters,
+        model_bytes=BYTES_PER_NUMBER * num_parameters,
         memory_bytes=_peak_bytes(),
-        characters_per_second=training.num_streams * training.block_size / per_block,
+        characters_per_second=learner.characters_per_block / per_block,
         steps=steps,
-        epochs=training.batches.epoch(steps),
+        epochs=learner.batches.epoch(steps),
         seconds=seconds,
     )
+
+
+def _seconds_per_block(config: Config, learner: Learner) -> float:
+    """Return what a block takes, tried at a learning rate of 0."""
+    regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
+    seconds_of_blocks: list[float] = []
+    began = time.monotonic()
+    for step in range(TRIAL_BLOCKS + 1):
+        block_began = time.monotonic()
+        learner.learn_block(step, 0.0, regularisation)
+        seconds_of_blocks.append(time.monotonic() - block_began)
+        if time.monotonic() - began > TRIAL_SECONDS:
+            break
+    # The first block of a process takes far longer than all others.
+    return median(seconds_of_blocks[1:] or seconds_of_blocks)
 
 
 def _peak_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The first Ctrl-C or SIGTERM asks a loop to end well, the second ends the process. Knows nothing of the loop."""
+"""The first Ctrl-C or SIGTERM asks a loop to end cleanly, the second ends the process. Knows nothing of the loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Interrupt:
-    """While entered, remembers the first signal instead of dying of it.
+    """While entered, remembers the first signal and lets the process live.
 
     Attributes:
         signal: the signal that came, or None.
@@ -48,6 +48,6 @@ class Interrupt:
             # Not os._exit: on the way out the terminal is put in order and half-written files are removed.
             raise SystemExit(128 + number)
         self.signal = signal.Signals(number)
-        # The terminal may be gone, or be in the middle of a write: then it stays unsaid.
+        # The terminal may be gone, or in the middle of a write: then nothing is said.
         with suppress(OSError, RuntimeError):
             self._announce()

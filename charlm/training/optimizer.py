@@ -30,9 +30,9 @@ def orthogonalise(matrices_GOI: Tensor, dtype: torch.dtype = torch.float32) -> T
         matrices_GOI: G matrices, each (O, I).
         dtype: of the products; bfloat16 is precise enough for a direction to step in.
 
-    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". There the iteration begins with a matrix of
-    Frobenius norm 1. Here it begins with one whose singular values' fourth powers sum up to 1, which the first product
-    tells anyway: that is as safe, and several times as large, so that four iterations do for five.
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". There the iteration starts with a matrix of
+    Frobenius norm 1. Here it starts with one whose singular values' fourth powers add up to 1, which the first product
+    yields anyway. That is as safe and several times as large, so four iterations are enough where the paper needs five.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices_GOI.to(dtype)
@@ -52,13 +52,13 @@ def orthogonalise(matrices_GOI: Tensor, dtype: torch.dtype = torch.float32) -> T
 
 
 class GateMuon(torch.optim.Optimizer):
-    """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised for itself.
+    """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised by itself.
 
     Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)). In a group with
-    `in_turns` one gate moves at each step, as many times as far as there are turns: a part of the work for the same
-    way. On tiny Shakespeare, 200 blocks of 1x256, seeds 1 and 2, it ends at 1.6298 and 1.6279 nats for the lstm, where
-    all gates at each step, with five iterations, end at 1.6263 and 1.6258; for the gru
-    at 1.6290 and 1.6238 (1.6280 and 1.6201).
+    `in_turns` only one gate moves at each step, and as many times as far as there are turns: less work for the same
+    distance. On tiny Shakespeare, 200 blocks of 1x256, seeds 1 and 2, it ends at 1.6298 and 1.6279 nats for the lstm,
+    where all gates at each step, with five iterations, end at 1.6263 and 1.6258; for the gru at 1.6290 and 1.6238
+    (1.6280 and 1.6201).
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class GateMuon(torch.optim.Optimizer):
             parameter.view(shape)[gates].add_(orthogonalise(ahead_GOI, self._dtype), alpha=-group["lr"] * scale)
 
 
-# What each remembers of a weight.
+# What each optimiser remembers for a weight.
 SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     GateMuon: ("momentum",),
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -106,7 +106,7 @@ SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 class Optimizer:
-    """All the optimisers of a model behind one step, with a state that can be written down."""
+    """All the optimisers of a model behind one step, with a state that can be saved."""
 
     def __init__(self, model: CharModel, settings: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
         named = dict(model.named_parameters())
@@ -123,7 +123,7 @@ class Optimizer:
             self._optimizers = [muon, _classic("adamw", [list(rest.values())], settings)]
         else:
             self._optimizers = [_classic(settings.optimizer, [[*matrices.values()], [*rest.values()]], settings)]
-        # Either way the last group is that of all but matrices.
+        # In both cases the last group holds all weights but the matrices.
         *self._decayed, _ = self._groups()
         self._parameters = list(named.values())
         self._clip_norm, self._clip_value = settings.clip_norm, settings.clip_value
@@ -157,7 +157,7 @@ class Optimizer:
 
     @property
     def num_turns(self) -> int:
-        """After how many steps every weight has been updated."""
+        """How many steps it takes until every weight has been updated."""
         return max(getattr(optimizer, "num_turns", 1) for optimizer in self._optimizers)
 
     def clear(self) -> None:
@@ -166,7 +166,7 @@ class Optimizer:
             parameter.grad = None
 
     def tensors(self) -> Iterator[Tensor]:
-        """Go through its state."""
+        """Yield every tensor of its state."""
         for optimizer in self._optimizers:
             for state in optimizer.state.values():
                 yield from state.values()
@@ -181,7 +181,7 @@ class Optimizer:
         }
 
     def is_described_by(self, arrays: Arrays) -> bool:
-        """Tell whether arrays hold the state of an optimiser that has made a step; some never have any."""
+        """Return whether arrays hold the state of an optimiser that has made a step; some optimisers never have any."""
         return not any(SLOTS[type(optimizer)] for optimizer in self._optimizers) or _has_state(arrays)
 
     def load_arrays(self, arrays: Arrays) -> None:

@@ -1,31 +1,27 @@
-"""When what happens in a run, and how strongly: shares of the run, learning rate, dropout, pace. Knows no model."""
+"""When something happens in a run: the clock, shares of the run, the learning rate, the pace. Knows no model."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from charlm.config import TrainConfig
 
-# A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
-SHARE_TO_PROJECT_FROM = 0.06
-
 
 class Clock:
-    """Seconds of a run from the moment this is made, unmoved by changes of the system's time.
+    """Counts the seconds of a run from the moment this is made; changes of the system's time do not matter.
 
     Attributes:
-        now: seconds from any moment, that only grow.
+        now: returns seconds from some fixed moment.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
         self._began, self._before = now(), 0.0
 
-    def go_on_from(self, seconds: float) -> None:
-        """Count what the run had taken before this was made."""
+    def resume_from(self, seconds: float) -> None:
+        """Add what the run had taken before this was made."""
         self._before = seconds
 
     @property
@@ -35,9 +31,10 @@ class Clock:
 
 
 class Every:
-    """Tells when something is due that must happen every so many seconds, by looking now and then.
+    """Tells when something is due that must happen at least every so many seconds.
 
-    It is due when the next look would come too late, if that is as far off as the last one.
+    It is asked now and then. Something is due when the next question would come too late, if that is as far away as
+    the last one.
     """
 
     def __init__(self, every_seconds: float, seconds: float, first_seconds: float | None = None) -> None:
@@ -49,21 +46,21 @@ class Every:
             first_seconds: the longest time to the first; as to the others where None.
         """
         self._every = every_seconds
-        self._looked_at = seconds
+        self._asked_at = seconds
         self._limit = seconds + (every_seconds if first_seconds is None else first_seconds)
 
     def is_due(self, seconds: float, ahead: float = 0.0) -> bool:
-        """Look, and tell whether it is due.
+        """Return whether it is due.
 
         Args:
             seconds: what the clock shows now.
-            ahead: seconds that the time to the next look may be longer than that since the last one.
+            ahead: seconds by which the time to the next question may be longer than that since the last one.
         """
-        gap, self._looked_at = seconds - self._looked_at, seconds
+        gap, self._asked_at = seconds - self._asked_at, seconds
         return seconds + gap + ahead > self._limit
 
     def done(self, seconds: float) -> None:
-        """Count from now on, for it has happened."""
+        """Count from now on, because it has happened."""
         self._limit = seconds + self._every
 
 
@@ -87,32 +84,8 @@ class Pace:
         return self.last
 
     def resume(self) -> None:
-        """Leave out the time since the last measurement."""
+        """Leave out the time since the last measurement, because nothing was learned in it."""
         self._seconds = self._clock.seconds
-
-
-class Projection:
-    """Tells how many blocks a timed run will learn, once it has seen how fast the machine is."""
-
-    def __init__(self) -> None:
-        self._marked: tuple[int, float] | None = None
-
-    def steps(self, share: float, step: int, seconds: float, planned_seconds: float) -> float | None:
-        """Return how many; None while it is too early to tell.
-
-        Args:
-            share: how much of the run is done.
-            step: blocks learned so far.
-            seconds: spent on them.
-            planned_seconds: of the whole run.
-        """
-        if self._marked is None and share >= SHARE_TO_PROJECT_FROM / 2:
-            self._marked = (step, seconds)
-        if self._marked is None or share < SHARE_TO_PROJECT_FROM or step == self._marked[0]:
-            return None
-        # From there to here, for the first blocks of a process take far longer than all others.
-        first_step, first_seconds = self._marked
-        return step + (step - first_step) / (seconds - first_seconds) * (planned_seconds - seconds)
 
 
 def share_of(
@@ -166,44 +139,6 @@ def step_share(num_epochs: float, factor: float, after_epochs: int) -> float:
 
 
 def due(share_before: float, share: float, times: int) -> bool:
-    """Tell whether something that happens so many times in a run happens between two shares of it."""
+    """Return whether something that happens so many times in a run happens between two shares of it."""
     # A share such as 29/100 times 100 may come out a hair below 29.
     return int(share * times + 1e-9) > int(share_before * times + 1e-9)
-
-
-# What the three functions below are fitted for.
-UNITS_OF_READINGS = 512
-
-
-class HeldBack(NamedTuple):
-    """What keeps a model from learning its text by heart."""
-
-    dropout: float
-    weight_dropout: float
-    weight_decay: float
-
-
-def held_back(num_epochs: float, num_units: int) -> HeldBack:
-    """Return how strongly, for a text that is read so often by a net with so many units in a layer.
-
-    A net of half the size learns by heart after twice as many readings. On 166,000 characters of fables, in nats: 128
-    units, 15 readings, 1.208 without dropout, 1.229 with 0.3; 37 readings, 1.182 with 0.15, 1.173 with 0.3; 256 units,
-    5 readings, 1.207 without, 1.215 with 0.15; 10 readings, 1.190 without, 1.173 with 0.2 and with 0.4.
-    """
-    readings = num_epochs * min(1.0, num_units / UNITS_OF_READINGS)
-    return HeldBack(dropout_for(readings), weight_dropout_for(readings), weight_decay_for(readings))
-
-
-def dropout_for(num_epochs: float) -> float:
-    """Return how much to leave out for a text that is read so often: nothing up to 4 times, 0.6 from 16 times on."""
-    return round(min(0.6, 0.3 * math.log2(max(1.0, num_epochs / 4))), 2)
-
-
-def weight_dropout_for(num_epochs: float) -> float:
-    """Return the share of recurrent weights to leave out: none for a text read up to 10 times, 0.4 from 20 times on."""
-    return round(min(0.4, 0.4 * math.log2(max(1.0, num_epochs / 10))), 2)
-
-
-def weight_decay_for(num_epochs: float) -> float:
-    """Return the decay for a text that is read so often: 0.05 up to 5 times, in proportion up to 0.1 for 10."""
-    return round(0.01 * min(max(num_epochs, 5.0), 10.0), 4)

@@ -1,7 +1,7 @@
-"""How large a net predicts best after the time there is, on this machine and for this text.
+"""How large a net should be to predict best when its time is over, on this machine and for this text.
 
-A small net is quick to read a text often, a large one needs few readings and learns it by heart. What a block costs is
-measured; what it brings is predicted by a rule that is fitted on runs.
+A small net reads a text often in the same time; a large net needs few readings and overfits. The time of a block is
+measured. What a block improves is predicted by a rule that is fitted on runs.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from charlm.spec import ModelSpec
 from charlm.training.optimizer import Optimizer
 
 SIZES = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
-# Without a time there is nothing that a smaller net would save.
+# Without a time limit a smaller net saves nothing.
 SIZE_WITHOUT_TIME = 512
-# A rule of equal parameters: the size is found for this cell, and another one has as many weights.
+# The size is found for this cell; other cells get the size at which they have as many weights.
 REFERENCE_CELL = "lstm"
-# Measured before the size is known; and one-hot inputs of a text as it often is.
+# Used before the size is known, and for one-hot inputs.
 TYPICAL_UNITS, TYPICAL_INPUTS = 256, 64
-# Of the time there is, what may be spent on measuring.
+# The share of its time that a run may spend on measuring.
 MEASURING_SHARE = 0.03
 MEASURED_SIZES = (64, 128, 256, 512)
 BLOCKS_MEASURED = 2
 CHARACTERS_PER_BLOCK = 64 * 64
 # The time of a large block grows with the square of the size.
 EXPONENT_BEYOND = 2.0
-# Of its time, what a run spends on validations, saves and the last scoring.
+# The share of its time that a run spends on blocks; the rest goes to validations, saves and the last scoring.
 SHARE_OF_BLOCKS = 0.9
-# Beyond so many weights for a character of the text it is learned by heart, whatever is done against it.
+# With more weights than these for each character of the text a net overfits, however it is regularised.
 WEIGHTS_PER_CHARACTER = 10
-# A size that was given is far from the best where it loses more than this, in nats.
+# A given size is reported as far from the best where it loses more than this, in nats.
 FAR = 0.05
 
 
 class Fit(NamedTuple):
-    """The predicted loss, but for what depends on the text alone, in nats for blocks of 64 x 64 characters.
+    """The predicted loss without the part that depends on the text alone, in nats for blocks of 64 x 64 characters.
 
-    capacity H^-p + learning N^-q + memorising R, for H units, N blocks and R readings of the text by 512 units, of
-    which a net of half the size needs twice as many to learn as much by heart.
+    capacity H^-p + learning N^-q + memorising R, for H units, N blocks and R readings of the text by 512 units. A net
+    of half the size needs twice as many readings to overfit as much.
     """
 
     capacity: float
@@ -63,19 +63,19 @@ class Fit(NamedTuple):
 
 
 # Least squares over 37 runs of an lstm, with a constant for each text: 166,000 characters of fables, a million of tiny
-# Shakespeare, a source tree of 1.2 million; 64 to 1024 units, 30 to 2,000 blocks. They are off by 0.057 nats (root mean
-# square), but what counts is where the least of them is: within 0.01 nats of the best size for the first two texts.
+# Shakespeare, a source tree of 1.2 million; 64 to 1024 units, 30 to 2,000 blocks. The predictions are off by 0.057 nats
+# (root mean square). The size with the least predicted loss is within 0.01 nats of the best for the first two texts.
 FIT = Fit(4.1, 0.40, 7.3, 0.53, 0.024)
 
 
 def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
-    """Find out what this machine is fast with for such a run, or take what a run that goes on was begun with."""
+    """Find out what this machine is fast with for such a run, or take what a resumed run was started with."""
     work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
     return Runtime.choose(train.device, train.precision, train.threads, work, before)
 
 
 def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
-    """Settle the size of a run and where it trains; return the settings, the place, and why it is that size."""
+    """Choose the size of a run and where it trains; return the settings, the runtime, and why it has that size."""
     model, train, data = config.model, config.train, config.data
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
     num_characters = len(split_ids(text.ids, data.validation_fraction, data.test_fraction).train)
@@ -97,7 +97,7 @@ class Sized(NamedTuple):
 
 
 def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime: Callable[[], Runtime]) -> Sized:
-    """Choose the size where the settings leave it open, or tell what is wrong with the one they give.
+    """Choose the size where the settings leave it open; otherwise return what is wrong with the given one.
 
     Args:
         config: the settings.
@@ -138,7 +138,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
 
 
 def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT) -> float:
-    """Return the predicted loss in nats, but for what is the same for all sizes.
+    """Return the predicted loss in nats, without the part that is the same for all sizes.
 
     Args:
         size: units of the reference cell.
@@ -152,7 +152,7 @@ def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT
 
 
 def seconds_of_block(size: int, measured: Mapping[int, float]) -> float:
-    """Return what a block of a size takes: between sizes that were measured by a power, beyond them by the square."""
+    """Return what a block of some size takes: by a power law between measured sizes, by the square beyond them."""
     sizes = sorted(measured)
     if size >= sizes[-1]:
         return float(measured[sizes[-1]] * (size / sizes[-1]) ** EXPONENT_BEYOND)
@@ -170,12 +170,12 @@ def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int
         make: returns for a size what learns a block of it.
         limit: seconds that all of this should not exceed.
     """
-    # What a process does once, such as loading the optimisers, is no part of what a block takes.
+    # Do first what a process does once, such as loading the optimisers.
     make(MEASURED_SIZES[0])()
     seconds: dict[int, float] = {}
     began = time.perf_counter()
     for size in MEASURED_SIZES:
-        # A block of twice the size takes up to four times as long, and its first one is for warming up.
+        # A block of twice the size takes up to four times as long, and the first block is a warm-up.
         if seconds and time.perf_counter() - began + 4 * (BLOCKS_MEASURED + 1) * seconds[max(seconds)] > limit:
             break
         learn = make(size)

@@ -1,354 +1,413 @@
-"""The training loop: truncated backpropagation through time, schedule, evaluation, early stop. Prints nothing."""
+"""The training loop: learn a block, decide what follows, do it. It prints nothing and says everything in events."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-from charlm.checkpoint import ModelFile
-from charlm.config import Config
+from charlm.checkpoint import Arrays, ModelFile
+from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
-from charlm.errors import ModelFileError, TrainingError
-from charlm.evaluation.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
+from charlm.errors import ModelFileError, RunError, TrainingError
+from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.learner import MIN_VALIDATION_CHARACTERS, Learner
-from charlm.training.schedule import Clock, Every, Pace, due, rate_of
-from charlm.training.state import MAX_ROLLBACKS, Losses, Record
+from charlm.training.decisions import Decision, Facts, decide
+from charlm.training.events import (
+    BlockLearned,
+    Finished,
+    Listener,
+    Note,
+    Record,
+    RolledBack,
+    Saved,
+    Validating,
+    ignore,
+)
+from charlm.training.learner import Learner
+from charlm.training.logbook import Logbook
+from charlm.training.recovery import MAX_ROLLBACKS
+from charlm.training.regularisation import Regularisation, Regulariser
+from charlm.training.schedule import Clock, rate_of, share_of
+from charlm.training.state import Losses, TrainState
+from charlm.training.timetable import (
+    MAX_EVALUATION_SHARE,
+    MAX_RESERVED_SHARE,
+    MAX_SCORING_SHARE,
+    SAVES_AT_END,
+    Timetable,
+)
 from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
-RECORDS_PER_EVALUATION = 10
-# The longest time between two saves and between two records, and to the first record.
-SAVE_SECONDS = 60.0
-RECORD_SECONDS = 10.0
-FIRST_RECORD_SECONDS = 5.0
-MAX_SKIPPED_IN_A_ROW = 5
-# Of its time, what a timed run may have spent on evaluations when it begins another.
-MAX_EVALUATION_SHARE = 0.03
-# Of its time, what a timed run reserves at the most for the scoring at its end, and for all that comes at its end.
-MAX_SCORING_SHARE = 0.1
-MAX_RESERVED_SHARE = 0.5
-# What a timed run may take beyond its time: a block that has begun, or a scoring that is slower than it was at first.
-GRACE_SHARE = 0.05
-# The first save has no moments yet; at the end there are `last` with them and `best` twice.
-SAVES_AT_END = 6
-# Runs of steps and epochs are the same on every machine: at their end no more than this is read of what is held out.
-MAX_CHARACTERS_SCORED = 500_000
+# Fewer characters than these do not tell which of two models is better.
+MIN_VALIDATION_CHARACTERS = 64
 
 
-class After(NamedTuple):
-    """What a block is followed by.
+class Trainer:
+    """A run: it learns, reports, validates and saves until it is over or asked to stop.
 
     Attributes:
-        is_over: whether it was the last one.
-        roll_back: whether the run returns to its last good state, and nothing else is done.
-        validate: whether a validation follows, and a save that a rollback returns to.
-        record: whether a record follows by share of the run.
-        record_by_clock: whether one follows because much time has gone by without.
-        save_by_clock: likewise for a save.
+        config: the effective settings, seed included.
+        corpus: the text.
+        clock: how long the run has taken, model and first block included, but not the reading of the text.
+        logbook: writes the run into its folder.
+        learner: model, optimiser and batches.
+        state: how far the run is.
+        is_asked_to_stop: whether `stop` was called and the loop has not ended since.
+        notes: what a person should know before it starts.
     """
-
-    is_over: bool
-    roll_back: bool
-    validate: bool
-    record: bool
-    record_by_clock: bool
-    save_by_clock: bool
-
-
-class Training(Learner):
-    """A run in the making: it learns, reports, validates and saves until it is over."""
 
     def __init__(
         self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime, clock: Clock | None = None
     ) -> None:
-        super().__init__(config, corpus, run, runtime, clock)
-        self._tell: Callable[[str], None] = lambda message: None
-        self._watch: Tick = lambda share: None
-        self._last_good: ModelFile | None = None
+        self.config, self.corpus, self.runtime = config, corpus, runtime
+        self.clock = clock or Clock()
+        self.logbook = Logbook(run)
+        self.learner = Learner(config, corpus, runtime)
+        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
+        self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
+        self.is_asked_to_stop = False
+        self._listener: Listener = ignore
+        self._timetable = Timetable(self.clock, config.train.time)
+        self._regulariser = Regulariser(config, self.learner.batches)
         self._rate = 0.0
-        self._block_seconds: deque[float] = deque(maxlen=2)
-        self._save_seconds = 0.0
-        self._evaluation_seconds = self._last_evaluation_seconds = 0.0
-        self._begin_to_count()
+        # Since the last record of either kind.
+        self._since_record = Losses()
+        self._last_good: ModelFile | None = None
 
     @property
-    def _characters_learned(self) -> int:
-        return self.progress.step * self.num_streams * self.block_size
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return self.logbook.run
 
     @property
-    def _can_afford_evaluation(self) -> bool:
-        # The clock of a timed run goes on while it evaluates.
-        is_timed = self.config.train.time is not None
-        return not is_timed or self._evaluation_seconds <= MAX_EVALUATION_SHARE * self.progress.seconds
+    def epoch(self) -> float:
+        """How often the training part has been read."""
+        return self.learner.batches.epoch(self.state.step)
 
     @property
-    def _fits_another_block(self) -> bool:
-        budget, progress = self.config.train.time, self.progress
-        if budget is None:
-            return True
-        # The shorter of two, for one may have had to wait for something else.
-        block_seconds = min(self._block_seconds)
-        return progress.seconds + block_seconds <= budget - progress.reserved_seconds + GRACE_SHARE * budget
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        state, per_epoch = self.state, self.learner.batches.batches_per_epoch
+        return share_of(self.config.train, state.step, state.seconds, per_epoch, state.reserved_seconds)
 
     @property
-    def _validated_part(self) -> Ids:
-        return self.parts.validation[: self.config.train.evaluation_characters]
+    def can_tell_best(self) -> bool:
+        """Whether enough is held out to tell which of two models is better."""
+        return len(self.learner.parts.validation) >= MIN_VALIDATION_CHARACTERS
 
-    def learn(
-        self,
-        should_stop: Callable[[], bool] = lambda: False,
-        tell: Callable[[str], None] | None = None,
-        watch: Tick | None = None,
-    ) -> Iterator[Record]:
+    # The loop
+
+    def learn(self, listener: Listener = ignore) -> None:
         """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
 
-        A disk that does not take what is written ends nothing: `logbook.trouble` says so, and every record tries again.
+        A disk that does not take what is written ends nothing: a note says so, and every record tries again.
 
         Args:
-            should_stop: asked after every block; once it is true the run is saved and this returns.
-            tell: called with what a person should know as it happens.
-            watch: called during a validation with the share of it that is done.
-
-        Yields:
-            a record per report, as it was written to `metrics.jsonl`, where those made during a validation stand too.
+            listener: called with every event.
 
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        self._tell, self._watch = tell or self._tell, watch or self._watch
-        self._begin()
-        while not self.progress.finished and not should_stop():
-            # Whatever the set-up took, a run begins with its first block.
-            share_before = self.share if self.progress.step else 0.0
-            self._learn_next_block(share_before)
-            after = self._decide(share_before)
-            if after.roll_back:
+        self._listener = listener
+        self._start()
+        while not (self.state.finished or self.is_asked_to_stop):
+            # A run starts with its first block, however long the set-up took.
+            share_before = self.share if self.state.step else 0.0
+            nats = self._learn_next_block(share_before)
+            decision = self._decide(share_before)
+            if decision.roll_back:
                 self._roll_back()
                 continue
-            record = self._report(after) if after.record or after.record_by_clock else None
-            if after.validate:
-                self._finish_if_over(after)
+            if decision.record:
+                self._report(decision)
+            elif decision.record_by_clock:
+                self._timetable.pace.measure(self._characters_learned)
+                self._report_by_clock()
+            if decision.validate:
+                self._finish_if_over(decision)
                 self.save()
-            elif after.save_by_clock:
+            elif decision.save_by_clock:
                 self._save_by_clock()
-            if record:
-                yield record
-        if not self.progress.finished:
+            self._listener(BlockLearned(self.state.step, self.share, None if nats is None else nats * BITS))
+        if not self.state.finished:
             self.save()
+        self.is_asked_to_stop = False
+        self._listener(Finished(self.state.step, self.state.finished))
 
-    def _begin(self) -> None:
-        """Save what there is, and plan by the clock."""
+    def stop(self) -> None:
+        """Ask for an end after the block that is being learned; a signal handler or another thread may call this."""
+        self.is_asked_to_stop = True
+
+    def _start(self) -> None:
+        """Save what there is, and plan the time."""
         if self.run.last.exists():
             self._last_good = self.snapshot()
         else:
-            began = self.clock.seconds
+            before = self.clock.seconds
             self.save()
-            self._save_seconds = self.clock.seconds - began
-        self._reserve_seconds()
-        self._begin_to_count()
+            self._timetable.save_seconds = self.clock.seconds - before
+        self._plan_time()
+        self._timetable.restart(self._characters_learned)
 
-    def _begin_to_count(self) -> None:
-        seconds = self.clock.seconds
-        self._pace = Pace(self.clock, self._characters_learned)
-        self._records = Every(RECORD_SECONDS, seconds, FIRST_RECORD_SECONDS)
-        self._saves = Every(SAVE_SECONDS, seconds)
-
-    def _reserve_seconds(self) -> None:
-        """Plan when a timed run learns its last block, so that what follows ends in time; once for all of a run."""
-        budget, progress = self.config.train.time, self.progress
-        if budget is None or progress.reserved_seconds:
+    def _plan_time(self) -> None:
+        """Plan when a timed run learns its last block, so that what follows ends in time; once in the life of a run."""
+        budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
+        if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._save_seconds
-        if len(self.parts.validation):
-            now, whole = self.clock.now, self.parts.validation
-            validation = reading_that_fits(self.model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
-            progress.evaluation_characters, seconds = validation
-            reserved += seconds + reading_that_fits(self.model, whole, MAX_SCORING_SHARE * budget, now)[1]
-        progress.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
+        reserved = SAVES_AT_END * self._timetable.save_seconds
+        if len(part):
+            model, now = self.learner.model, self.clock.now
+            validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
+            state.evaluation_characters, seconds = validation
+            reserved += seconds + reading_that_fits(model, part, MAX_SCORING_SHARE * budget, now)[1]
+        state.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
 
-    def _learn_next_block(self, share: float) -> None:
-        progress = self.progress
-        self._rate = rate_of(self.config.train, share, self.epoch) * 0.5**progress.rollbacks
-        self._settle_regularisation()
-        began = self.clock.seconds
-        self.learn_block(self.batches.batch(progress.step), self._rate)
-        progress.step += 1
-        progress.seconds = self.clock.seconds
-        self._block_seconds.append(progress.seconds - began)
+    def _learn_next_block(self, share: float) -> float | None:
+        state = self.state
+        self._rate = rate_of(self.config.train, share, self.epoch) * state.recovery.rate
+        if not state.regularisation.settled:
+            planned = self._regulariser.plan(self.share, state.step, state.seconds, state.reserved_seconds)
+            state.regularisation = planned or state.regularisation
+        before = self.clock.seconds
+        nats = self.learner.learn_block(state.step, self._rate, state.regularisation)
+        state.count(nats)
+        if nats is not None:
+            self._since_record.add(nats)
+        state.seconds = self.clock.seconds
+        self._timetable.block_took(state.seconds - before)
+        return nats
 
-    def _decide(self, share_before: float) -> After:
-        """Decide what follows the block that was learned: by share of the run, and what the clock adds."""
-        progress, times = self.progress, self.config.train.evaluations
-        is_over = self.share >= 1 or not self._fits_another_block
-        validate = is_over or (due(share_before, self.share, times) and self._can_afford_evaluation)
-        is_lost = progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW or (validate and not self.is_finite)
-        record = validate or due(share_before, self.share, RECORDS_PER_EVALUATION * times)
-        is_record_due = self._records.is_due(progress.seconds)
-        # The next block may be followed by a validation before it can be saved.
-        is_save_due = self._saves.is_due(progress.seconds, ahead=self._last_evaluation_seconds)
-        return After(is_over, is_lost, validate, record, is_record_due and not record, is_save_due)
+    def _decide(self, share_before: float) -> Decision:
+        state, timetable = self.state, self._timetable
+        facts = Facts(
+            share_before,
+            self.share,
+            fits_another_block=timetable.fits_another_block(state.seconds, state.reserved_seconds),
+            can_afford_evaluation=timetable.can_afford_evaluation(state.seconds),
+            is_record_due=timetable.is_record_due(state.seconds),
+            is_save_due=timetable.is_save_due(state.seconds),
+            is_lost=state.recovery.is_lost,
+        )
+        return decide(facts, self.config.train.evaluations, lambda: self.learner.is_finite)
 
-    def _report(self, after: After) -> Record:
-        """Write a record, after a validation where one is due."""
-        self._pace.measure(self._characters_learned)
-        if not after.record:
-            return self._write_record_by_clock()
-        progress, validation = self.progress, None
-        if after.validate:
+    def _finish_if_over(self, decision: Decision) -> None:
+        patience = self.config.train.patience
+        # A validation takes time, too, and may have used up that of a timed run.
+        if decision.is_over or self.share >= 1:
+            self.state.finished = "done"
+        elif patience is not None and self.state.best.evaluations_without_gain >= patience:
+            self.state.finished = f"no better validation in {patience} evaluations"
+
+    @property
+    def _characters_learned(self) -> int:
+        return self.state.step * self.learner.characters_per_block
+
+    # Records and validations
+
+    def _report(self, decision: Decision) -> None:
+        """Write a record by share of the run, after a validation where one is due."""
+        state, pace = self.state, self._timetable.pace
+        pace.measure(self._characters_learned)
+        validation = None
+        if decision.validate:
             validation = self._validate()
-            self._pace.resume()
-            self._last_evaluation_seconds = self.clock.seconds - progress.seconds
-            self._evaluation_seconds += self._last_evaluation_seconds
-            progress.seconds = self.clock.seconds
-        record = self._record(Losses(progress.nats, progress.num_losses), validation)
-        progress.nats, progress.num_losses = 0.0, 0
+            pace.resume()
+            now = self.clock.seconds
+            self._timetable.evaluation_took(now - state.seconds)
+            state.seconds = now
+        record = self._record(Losses(state.nats, state.num_losses), state.seconds, validation)
+        state.nats, state.num_losses = 0.0, 0
         self._write_record(record)
-        if after.validate:
+        if decision.validate:
             self._keep_if_best(validation)
-        return record
 
-    def _write_record_by_clock(self) -> Record:
-        """Write a record of what was learned since the last one; nothing in it touches what the next one will say."""
-        record = self._record(self._since_record, None, by="clock")
-        self._write_record(record)
-        return record
+    def _report_by_clock(self) -> None:
+        """Write a record of what was learned since the last one; the next record by share does not depend on it."""
+        self._write_record(self._record(self._since_record, self.clock.seconds, by="clock"))
 
-    def _write_record(self, record: Record) -> None:
-        self._since_record = Losses()
-        self._records.done(record.seconds)
-        self._write_down(record=self._in_units(record.to_json()))
-
-    def _record(self, losses: Losses, validation: float | None, by: str | None = None) -> Record:
-        progress, mean = self.progress, losses.mean
+    def _record(self, losses: Losses, seconds: float, validation: float | None = None, by: str | None = None) -> Record:
+        state, mean = self.state, losses.mean
         return Record(
-            step=progress.step,
+            step=state.step,
             epoch=self.epoch,
-            seconds=progress.seconds if by is None else self.clock.seconds,
+            seconds=seconds,
             train_bits_per_character=None if mean is None else mean * BITS,
-            smoothed_bits_per_character=progress.smoothed_nats * BITS,
+            smoothed_bits_per_character=state.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * self._rate,
-            characters_per_second=self._pace.last,
+            characters_per_second=self._timetable.pace.last,
             validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
-            skipped=progress.skipped,
+            skipped=state.recovery.skipped,
             by=by,
         )
 
+    def _write_record(self, record: Record) -> None:
+        self._since_record = Losses()
+        self._timetable.recorded(record.seconds)
+        self.write_down(record=self.in_units(record.to_json()))
+        self._listener(record)
+
+    @property
+    def _validated_part(self) -> Ids:
+        return self.learner.parts.validation[: self.config.train.evaluation_characters]
+
+    def _validate(self) -> float | None:
+        """Return bits per character on what is held out; infinite where the model overflows, None without a part."""
+        part = self._validated_part
+        if not len(part):
+            return None
+        num_read = self.state.evaluation_characters or len(part)
+        try:
+            return evaluate_sample(self.learner.model, part, num_read, self._while_validating).bits_per_character
+        except ModelFileError:
+            # A state without bounds may overflow on a text it was not trained on; no model is worse.
+            return math.inf
+
+    def _while_validating(self, share: float) -> None:
+        self._listener(Validating(self.state.step, share))
+        if self._timetable.is_record_due(self.clock.seconds):
+            self._report_by_clock()
+
+    def _keep_if_best(self, validation: float | None) -> None:
+        state = self.state
+        is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
+        if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
+            metrics = {"step": state.step, "epoch": self.epoch, "seconds": state.seconds}
+            self.write_down(best=self.model_file(self.learner.model.arrays(), metrics))
+
+    # Saving, rolling back, resuming
+
+    def snapshot(self) -> ModelFile:
+        """Return all that an exact resume needs."""
+        return self.model_file(self.learner.arrays(), self.state.to_json())
+
+    def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
+        """Return arrays, by default the model's weights as they are now, as a model file of this run."""
+        arrays = self.learner.model.arrays() if arrays is None else arrays
+        facts = self.corpus.facts(), self.runtime.facts()
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
+
     def save(self) -> None:
-        """Write the whole state to `last.safetensors`, unless it holds numbers that are not finite."""
-        if not self.is_finite:
+        """Write the whole state to `last.safetensors`; roll back where it holds numbers that are not finite."""
+        if not self.learner.is_finite:
             self._roll_back()
             return
         self._last_good = self.snapshot()
         self._write_last(self._last_good)
 
     def _save_by_clock(self) -> None:
-        """Save for the case that the process is killed; a rollback returns to where it would without the clock."""
-        if self.is_finite:
+        """Save in case the process is killed; a rollback still returns to where it would without the clock."""
+        if self.learner.is_finite:
             self._write_last(self.snapshot())
 
     def _write_last(self, state: ModelFile) -> None:
-        self._saves.done(self.clock.seconds)
-        self._write_down(last=state)
-
-    def measure_best(self, watch: Tick | None = None) -> Scores | None:
-        """Score the best model and write that into its file; None where nothing is held out.
-
-        All of the validation part is scored where it is short enough: for a timed run, where there is time for it.
-
-        Args:
-            watch: called with the share that is done; what it raises leaves the file as it was.
-        """
-        best, part = self.logbook.best, self.parts.validation
-        if not len(part):
-            return None
-        self.model.load_arrays(best.weights)
-        scores = evaluate_sample(self.model, part, self._characters_to_score(), watch or (lambda share: None))
-        measured: dict[str, float | None] = {
-            "validation_bits_per_character": scores.bits_per_character,
-            "validation_characters": scores.characters,
-            "validation_standard_error_bits": scores.standard_error_bits,
-        }
-        metrics = best.metrics | self._in_units(measured)
-        metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
-        self._write_down(best=self._model_file(best.weights, metrics))
-        return scores
-
-    def _characters_to_score(self) -> int:
-        """Return how many characters are read of the validation part at the end of the run."""
-        budget = self.config.train.time
-        if budget is None:
-            return MAX_CHARACTERS_SCORED
-        left = budget - self.clock.seconds
-        # A run that ended early has much time left, and one that was slower than planned has none.
-        seconds = min(max(left, 0.0), MAX_SCORING_SHARE * budget) + GRACE_SHARE * budget
-        return reading_that_fits(self.model, self.parts.validation, seconds, self.clock.now)[0]
-
-    def _validate(self) -> float | None:
-        part = self._validated_part
-        if not len(part):
-            return None
-        num_read = self.progress.evaluation_characters or len(part)
-        try:
-            return evaluate_sample(self.model, part, num_read, self._while_validating).bits_per_character
-        except ModelFileError:
-            # A state without bounds may overflow on a text it was not trained on; no model is worse.
-            return math.inf
-
-    def _while_validating(self, share: float) -> None:
-        self._watch(share)
-        if self._records.is_due(self.clock.seconds):
-            self._write_record_by_clock()
-
-    def _keep_if_best(self, validation: float | None) -> None:
-        progress = self.progress
-        best = math.inf if progress.best_bits is None else progress.best_bits
-        is_telling = len(self.parts.validation) >= MIN_VALIDATION_CHARACTERS
-        is_first = not self.logbook.has_best
-        if validation is None or not is_telling or is_first or validation < best:
-            progress.best_bits = None if validation == math.inf else validation
-            progress.evaluations_without_gain = 0
-            metrics = {"step": progress.step, "epoch": self.epoch, "seconds": progress.seconds}
-            self._write_down(best=self._model_file(self.model.arrays(), metrics))
-        else:
-            progress.evaluations_without_gain += 1
-
-    def _finish_if_over(self, after: After) -> None:
-        patience = self.config.train.patience
-        if after.is_over or self.share >= 1:
-            self.progress.finished = "done"
-        elif patience is not None and self.progress.evaluations_without_gain >= patience:
-            self.progress.finished = f"no better validation in {patience} evaluations"
+        self._timetable.saved()
+        self.write_down(last=state)
+        self._listener(Saved(self.state.step))
 
     def _roll_back(self) -> None:
         """Return to the last good state with half the rate."""
         assert self._last_good is not None
-        before = self.progress
-        if before.rollbacks >= MAX_ROLLBACKS:
+        before = self.state
+        if before.recovery.is_exhausted:
             raise TrainingError(
                 f"the loss does not stay finite, even at 1/{2**MAX_ROLLBACKS} of the learning rate",
                 f"`{self.run.path}` holds the last good state; a lower `train.learning_rate` may help",
             )
         self._take_over(self._last_good)
-        self.progress.rollbacks = before.rollbacks + 1
-        self.progress.skipped = before.skipped
-        self.progress.seconds = before.seconds
+        self.state.recovery.count_rollback(before.recovery)
+        self.state.seconds = before.seconds
         self._since_record = Losses()
-        self.logbook.rewind(self.progress.step)
+        self.logbook.rewind(self.state.step)
         self._write_last(self.snapshot())
-        self._tell(
-            f"numbers were not finite at step {before.step:,}: back to step {self.progress.step:,}, "
-            f"at 1/{2**self.progress.rollbacks} of the learning rate"
-        )
+        self._listener(RolledBack(before.step, self.state.step, self.state.recovery.rate))
 
-    def _write_down(self, **parts: Any) -> None:
-        """Write to the run folder, and tell when that begins to fail and when it works again."""
+    def restore(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
+        """Resume from a snapshot of the run.
+
+        Args:
+            snapshot: what `snapshot` returned.
+            is_new_text: whether the text may be another one; then its streams start with an empty state, and nothing
+                that was measured on the old text counts.
+
+        Raises:
+            RunError: it is the state of another text, or no state of such a run.
+        """
+        self._take_over(snapshot, is_new_text)
+        self.clock.resume_from(self.state.seconds)
+
+    def _take_over(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
+        is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
+        if not (is_same_text or is_new_text):
+            raise RunError(
+                f"the text has changed since `{self.run.path}` was started",
+                "resume with the same text, or `--new-text` to continue with this one",
+            )
+        # In old runs there was no smoothed loss, which starts now, and no plan of the time.
+        later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
+        try:
+            state = TrainState.from_json(later | snapshot.metrics)
+            if snapshot.vocabulary != self.corpus.vocabulary:
+                raise ValueError("its symbols are not those of the text")
+            has_updated = state.step > state.recovery.skipped
+            if has_updated and not self.learner.optimizer.is_described_by(snapshot.arrays):
+                raise ValueError("the state of the optimiser is missing")
+            self.learner.load_arrays(snapshot.weights, snapshot.arrays, is_same_text=is_same_text)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"`{self.run.last}` holds no state that a run can resume from: {reason}",
+                "its model can still be used with `--model`, or start a new run",
+            ) from error
+        self.state = state
+        if not is_same_text:
+            state.best.forget()
+
+    def reopen(self) -> None:
+        """Let a finished run whose settings have changed learn on, if by these it is not over."""
+        self.state.regularisation = replace(self.state.regularisation, settled=False)
+        if self.share < 1:
+            self.state.finished = ""
+
+    # Writing
+
+    def in_units(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return figures under names that say what they count: characters, bytes, or masked ones."""
+        return self.corpus.vocabulary.in_units(values, is_masked=self.learner.model.spec.sees_both_sides)
+
+    def write_down(self, **parts: Any) -> None:
+        """Write to the run folder; say when that starts to fail, and when it works again."""
         before = self.logbook.trouble
         is_written = self.logbook.put(**parts)
         if is_written and before:
-            self._tell(f"everything is written down again in `{self.run.path}`")
+            self._listener(Note(f"everything is written down again in `{self.run.path}`"))
         elif not is_written and not before:
-            self._tell(f"{self.logbook.trouble}; the run goes on and tries again")
+            self._listener(Note(f"{self.logbook.trouble}; the run goes on and tries again"))
+
+
+def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
+    """Return what a person should know of a text that is short."""
+    notes, parts = [], learner.parts
+    if (learner.num_streams, learner.block_size) != (config.train.batch_size, config.train.block_size):
+        notes.append(
+            f"the text has {len(parts.train):,} characters to train on: "
+            f"{learner.num_streams} x {learner.block_size} of them are read at a time"
+        )
+    if len(parts.validation) < MIN_VALIDATION_CHARACTERS:
+        notes.append(
+            f"{len(parts.validation)} characters are held out, too few to tell which model is best: "
+            "the last one is kept"
+        )
+    return notes
+
+
+def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
+    """Return which settings were given a value that has no effect."""
+    return [
+        f"train.{name} {getattr(train, name)} has no effect beside train.{other} {getattr(train, other)}"
+        for name, other, _ in train.idle_settings()
+        if getattr(train, name) != TrainConfig.model_fields[name].default
+    ]

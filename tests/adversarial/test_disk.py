@@ -16,13 +16,15 @@ import pytest
 
 from charlm import run_folder
 from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.cli.session import conclude, verdict
 from charlm.data import cache
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, RunError
 from charlm.files import append_whole
-from charlm.training.lifecycle import conclude, verdict
+from charlm.training.events import Event, Note, Record
+from charlm.training.scoring import measure_best
 from tests.helpers.commands import SHORT, call, spawn
-from tests.helpers.training import assert_same_run, begin, interrupt, metrics, resume
+from tests.helpers.training import assert_same_run, at_records, begin, interrupt, metrics, resume
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
 
@@ -76,8 +78,18 @@ def test_a_disk_full_for_a_while_costs_a_run_nothing(disk: Disk, names: list[str
     interrupt(straight, 100)
     training = begin()
     told: list[str] = []
-    for record in training.learn(tell=told.append):
+
+    def fill(record: Record) -> None:
         disk.full = set(names) if 5 <= record.step < 12 else set()
+
+    fill_at_records = at_records(fill)
+
+    def listen(event: Event) -> None:
+        fill_at_records(event)
+        if isinstance(event, Note):
+            told.append(event.message)
+
+    training.learn(listen)
     assert_same_run(straight, training)
     assert not training.logbook.trouble
     assert len(told) == 2
@@ -90,9 +102,13 @@ def test_a_full_disk_leaves_the_last_save_intact(disk: Disk) -> None:
     """A run that is killed while the disk is full resumes from its last save."""
     training = begin(train__evaluations=10)
     saved = b""
-    for record in training.learn():
+
+    def fill(record: Record) -> None:
+        nonlocal saved
         if record.step == 10:
             saved, disk.full = training.run.last.read_bytes(), {"last.safetensors"}
+
+    training.learn(at_records(fill))
     assert load_checkpoint(training.run.last).metrics["step"] == 10
     assert training.run.last.read_bytes() == saved
     assert "last.safetensors" in training.logbook.trouble
@@ -121,10 +137,13 @@ def test_an_unwritable_run_folder_is_replaced_by_another(disk: Disk, elsewhere: 
     straight = begin("straight")
     interrupt(straight, 100)
     training = begin()
-    for record in training.learn():
+
+    def fill(record: Record) -> None:
         disk.full = {f"run/{name}" for name in EVERY_FILE} if record.step >= 7 else set()
-    training.measure_best()
-    straight.measure_best()
+
+    training.learn(at_records(fill))
+    measure_best(training)
+    measure_best(straight)
     with pytest.raises(RunError, match="instead") as raised:
         conclude(training, 0, 0.7, as_json=False)
     assert training.run.path.parent == elsewhere
@@ -137,8 +156,11 @@ def test_an_unwritable_run_folder_is_replaced_by_another(disk: Disk, elsewhere: 
 def test_records_wait_for_the_disk_in_order(disk: Disk) -> None:
     """No record is lost or written twice, whenever the disk has room."""
     training = begin(train__steps=60, train__evaluations=6)
-    for record in training.learn():
+
+    def fill(record: Record) -> None:
         disk.full = {"metrics.jsonl"} if record.step % 3 else set()
+
+    training.learn(at_records(fill))
     disk.full.clear()
     training.logbook.write()
     straight = begin("straight", train__steps=60, train__evaluations=6)
@@ -150,9 +172,7 @@ def test_a_roll_back_drops_waiting_records(disk: Disk) -> None:
     """Records after the step of a roll-back are dropped, on disk or not, because they will come again."""
     training = begin(train__evaluations=5)
     disk.full = {"metrics.jsonl"}
-    answers = training.learn()
-    while next(answers).step < 7:
-        pass
+    interrupt(training, 7)
     training.logbook.rewind(4)
     disk.full.clear()
     training.logbook.write()
@@ -249,12 +269,13 @@ def test_a_deleted_working_folder_is_reported() -> None:
 def test_a_pipe_as_metrics_does_not_block_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe in place of `metrics.jsonl` is reported, and the model is still saved."""
     training = begin()
-    answers = training.learn()
-    next(answers)
-    training.run.metrics.unlink()
-    os.mkfifo(training.run.metrics)
-    for _ in answers:
-        pass
+
+    def replace(record: Record) -> None:
+        if record.step == 1:
+            training.run.metrics.unlink()
+            os.mkfifo(training.run.metrics)
+
+    training.learn(at_records(replace))
     assert "metrics.jsonl" in training.logbook.trouble
     assert load_checkpoint(training.run.last).metrics["step"] == 20
 

@@ -42,6 +42,7 @@ def tell(**more):
 TRAINS = """
 from charlm.config_file import load_config
 from charlm.training import lifecycle as runs
+from charlm.training.events import Record
 
 text = "".join(f"{i} {i * i} the cat sat on the mat, said the frog.\\n" for i in range(1500))
 Path("text.txt").write_text(text)
@@ -52,10 +53,8 @@ overrides = [f"model.{setting}" for setting in (f"cell={sys.argv[1]}", *settings
 overrides += [f"train.{setting}" for setting in ("steps=2500", "evaluations=100", "batch_size=16", "block_size=32")]
 flags = {"data.corpus": ["text.txt"], "seed": 1, "train.precision": sys.argv[2], "train.threads": 1}
 with runs.begin(load_config("lstm", overrides, flags), Path("run")) as training:
-    for record in training.learn():
-        if record.step >= 500:
-            note()
-assert training.progress.finished == "done" and training.progress.step == 2500
+    training.learn(lambda event: isinstance(event, Record) and event.step >= 500 and note())
+assert training.state.finished == "done" and training.state.step == 2500
 tell()
 """
 

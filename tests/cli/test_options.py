@@ -20,9 +20,9 @@ from charlm.data.corpus import load_corpus
 from charlm.errors import DeviceError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.trainer import Training
+from charlm.training.trainer import Trainer
 from tests.helpers.evaluation import TINY_WORKLOAD
-from tests.helpers.training import needs_bf16
+from tests.helpers.training import needs_bf16, records_of
 
 ACCENTED_TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
 SETTINGS: dict[str, Any] = {
@@ -94,16 +94,16 @@ def outcome(flags: dict[str, Any]) -> dict[str, Any]:
         config.data.corpus, encoding=config.data.encoding, kind=config.vocab.kind, filter=config.vocab.filter
     )
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
-    training = Training(config, text, run, runtime)
-    records = [record.to_json() for record in training.learn()]
+    training = Trainer(config, text, run, runtime)
+    records = [record.to_json() for record in records_of(training)]
     for record in records:
         del record["seconds"], record["characters_per_second"]
     return {
         "records": records,
-        "weights": {name: array.tobytes() for name, array in training.model.arrays().items()},
+        "weights": {name: array.tobytes() for name, array in training.learner.model.arrays().items()},
         "threads": runtime.threads,
-        "finished": training.progress.finished,
-        "parts": [len(part) for part in training.parts],
+        "finished": training.state.finished,
+        "parts": [len(part) for part in training.learner.parts],
     }
 
 

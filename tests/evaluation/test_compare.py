@@ -15,6 +15,7 @@ from charlm.checkpoint import ModelFile
 from charlm.cli.compare import to_markdown
 from charlm.errors import ModelFileError, RunError
 from charlm.evaluation.compare import Comparison, compare_runs
+from charlm.training.scoring import measure_best
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 
@@ -118,7 +119,7 @@ def test_a_note_says_that_some_models_see_both_sides(make_run: Maker) -> None:
     for name, direction in (("f", "forward"), ("b", "backward"), ("m", "both"), ("n", "both")):
         training = begin(name, model__direction=direction)
         interrupt(training, 100)
-        training.measure_best()
+        measure_best(training)
     mixed = compare_runs([Path("f"), Path("m"), Path("b")])
     assert mixed.notes == ["some see both sides of what they predict"]
     rows = by_run(mixed)

@@ -1,10 +1,10 @@
-"""Small runs for the tests: begun, interrupted, taken up again, compared."""
+"""Small runs for the tests: begun, interrupted, resumed, compared."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from charlm.config_file import load_config, override_config
 from charlm.data.corpus import load_corpus
 from charlm.nn.runtime import Runtime, bf16_works
 from charlm.run_folder import RunFolder
+from charlm.training.events import BlockLearned, Event, Listener, Record, ignore
+from charlm.training.learner import Learner
 from charlm.training.schedule import Clock
-from charlm.training.trainer import Training
+from charlm.training.trainer import Trainer
 
 BF16_WORKS = bf16_works(torch.device("cpu"))
 needs_bf16 = pytest.mark.skipif(not BF16_WORKS, reason="bf16 does not work on this processor")
@@ -37,9 +39,10 @@ class Hours:
         return self.seconds
 
     def spend(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-        """Let every call of these methods of a training take so many seconds: `learn_block=3.0`."""
+        """Let every call of these methods of a run take so many seconds: `learn_block=3.0`."""
         for name, duration in seconds.items():
-            monkeypatch.setattr(Training, name, self._slow(getattr(Training, name), duration))
+            owner = Learner if hasattr(Learner, name) else Trainer
+            monkeypatch.setattr(owner, name, self._slow(getattr(owner, name), duration))
 
     def _slow(self, method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         def slow(*arguments: Any, **options: Any) -> Any:
@@ -50,7 +53,7 @@ class Hours:
         return slow
 
 
-def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None = None, **changes: Any) -> Training:
+def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None = None, **changes: Any) -> Trainer:
     """Set up a small run."""
     Path("text.txt").write_text(text, encoding="utf-8")
     flags = {
@@ -72,65 +75,94 @@ def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None =
     return training_of(load_config("lstm", (), flags), RunFolder.create(Path(name), ""), now)
 
 
-def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Training:
+def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Trainer:
     """Set up a run with these settings."""
     text = load_corpus(config.data.corpus)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
-    return Training(config, text, run, runtime, Clock(now) if now else None)
+    return Trainer(config, text, run, runtime, Clock(now) if now else None)
 
 
-def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Training:
-    """Take up a run, perhaps with other settings of `train`."""
+def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Trainer:
+    """Resume a run, perhaps with other settings of `train`."""
     last = load_checkpoint(run.last)
     flags = {key.replace("__", "."): value for key, value in changes.items()}
     training = training_of(override_config(last.config, (), flags), run, now)
     training.restore(last)
     training.reopen()
-    run.truncate_metrics(training.progress.step)
+    run.truncate_metrics(training.state.step)
     return training
 
 
-def stop_after(steps: int) -> Iterator[bool]:
-    """Say no so often, then yes for ever."""
-    for _ in range(steps):
-        yield False
-    while True:
-        yield True
-
-
-def interrupt(training: Training, steps: int) -> None:
+def interrupt(training: Trainer, steps: int, listener: Listener = ignore) -> None:
     """Learn so many blocks and stop."""
-    answers = stop_after(steps)
-    for _ in training.learn(lambda: next(answers)):
-        pass
+    left = steps
+    if not left:
+        training.stop()
+
+    def count(event: Event) -> None:
+        nonlocal left
+        listener(event)
+        if isinstance(event, BlockLearned):
+            left -= 1
+            if not left:
+                training.stop()
+
+    training.learn(count)
 
 
-def records(training: Training, by: str | None = None) -> list[dict[str, Any]]:
+def events_of(training: Trainer) -> list[Event]:
+    """Learn to the end and return all that happened."""
+    events: list[Event] = []
+    training.learn(events.append)
+    return events
+
+
+def records_of(training: Trainer) -> list[Record]:
+    """Learn to the end and return the records."""
+    return [event for event in events_of(training) if isinstance(event, Record)]
+
+
+def at_records(act: Callable[[Record], object]) -> Listener:
+    """Return a listener that does something after the block that a record came with, when it is saved."""
+    record: Record | None = None
+
+    def listen(event: Event) -> None:
+        nonlocal record
+        if isinstance(event, Record):
+            record = event
+        if isinstance(event, BlockLearned) and record:
+            act(record)
+            record = None
+
+    return listen
+
+
+def records(training: Trainer, by: str | None = None) -> list[dict[str, Any]]:
     """Read the lines of `metrics.jsonl` that came by share of the run, or `by="clock"`."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
     return [line for line in lines if line.get("by") == by]
 
 
-def poison(training: Training, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+def poison(training: Trainer, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
     """Make some calls of the model return NaN."""
-    forward, count = training.model.forward, iter(range(10**9))
+    forward, count = training.learner.model.forward, iter(range(10**9))
 
     def poisoned(*arguments: Any) -> Any:
         logits_TBV, state = forward(*arguments)
         return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
 
-    monkeypatch.setattr(training.model, "forward", poisoned)
+    monkeypatch.setattr(training.learner.model, "forward", poisoned)
     # Evaluation would use up calls of its own.
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
 
 
-def metrics(training: Training) -> list[dict[str, Any]]:
+def metrics(training: Trainer) -> list[dict[str, Any]]:
     """Read `metrics.jsonl` without what depends on the clock: records that come by it, figures that are of it."""
     lines = records(training)
     return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
 
 
-def assert_same_run(one: Training, other: Training) -> None:
+def assert_same_run(one: Trainer, other: Trainer) -> None:
     """Compare everything two runs have written, bit for bit."""
     for file in ("best", "last"):
         mine, yours = (load_checkpoint(getattr(training.run, file)) for training in (one, other))

@@ -369,7 +369,7 @@ def test_a_model_of_both_sides_learns_from_the_right_side() -> None:
     both, forward = (
         learned(direction, "".join(pairs), model__direction=direction) for direction in ("both", "forward")
     )
-    seen, unseen = (evaluate(run.model, run.parts.validation).top1_accuracy for run in (both, forward))
+    seen, unseen = (evaluate(run.learner.model, run.learner.parts.validation).top1_accuracy for run in (both, forward))
     print(f"of masked characters {seen:.1%} are right, of next ones {unseen:.1%}")
     assert seen > 0.97
     assert unseen < 0.65
@@ -381,7 +381,7 @@ def test_a_model_of_both_sides_does_not_see_what_is_hidden() -> None:
     random = np.random.default_rng(1)
     text = "".join("abcdefgh"[index] for index in random.integers(8, size=40_000))
     run = learned("chance", text, model__direction="both", model__hidden_size=32)
-    scores = evaluate(run.model, run.parts.validation)
+    scores = evaluate(run.learner.model, run.learner.parts.validation)
     print(f"{scores.nats_per_character:.4f} nats, chance {np.log(8):.4f}; {scores.top1_accuracy:.1%} right")
     # A model that saw the hidden character in training would do much worse than chance here.
     assert np.log(8) - 0.005 <= scores.nats_per_character <= np.log(8) + 0.03

@@ -53,19 +53,19 @@ def test_a_layer_and_its_gradients_are_those_of_the_cpu(cell: str, device: str) 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
 def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> None:
-    """It is interrupted, taken up again, ends, and has learned; without a GPU its model is evaluated and sampled."""
+    """It is interrupted, resumed, ends, and has learned; without a GPU its model is evaluated and sampled."""
     training = begin(
         model__cell=cell, train__device=device, train__precision=precision, train__steps=40, model__hidden_size=64
     )
     interrupt(training, 15)
     training = resume(training.run)
     interrupt(training, 10**6)
-    assert training.progress.finished == "done"
+    assert training.state.finished == "done"
     file = load_checkpoint(training.run.best)
     model = CharModel(ModelSpec(cell, len(file.vocabulary), 8, 64, 1))
     model.load_arrays(file.weights)
-    here = evaluate(model, training.parts.validation).nats_per_character
-    there = evaluate(training.model, training.parts.validation).nats_per_character
+    here = evaluate(model, training.learner.parts.validation).nats_per_character
+    there = evaluate(training.learner.model, training.learner.parts.validation).nats_per_character
     assert here == pytest.approx(there, rel=1e-3)
     assert here < 2.5
     assert call("sample", "the c", "--model", str(training.run.path), "--length", "20").exit_code == 0

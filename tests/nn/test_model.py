@@ -39,7 +39,7 @@ def test_a_model_has_the_weights_a_model_file_is_checked_for(cell: str, kind: di
     assert {name: array.shape for name, array in arrays.items()} == expected
     other = CharModel(ModelSpec.of_settings(settings, 7))
     other.load_arrays(arrays)
-    assert other.direction == kind.get("direction", "forward")
+    assert other.spec.direction == kind.get("direction", "forward")
     assert all((array == arrays[name]).all() for name, array in other.arrays().items())
 
 

@@ -11,7 +11,7 @@ import torch
 
 from charlm.errors import DeviceError
 from charlm.nn import runtime as runtimes
-from charlm.nn.runtime import Runtime, use_threads
+from charlm.nn.runtime import Runtime, keep_freed_memory, use_threads
 from charlm.nn.trials import MARGIN, Work
 
 
@@ -151,11 +151,11 @@ def test_torch_computes_with_the_cores_there_are(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")
 def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
     """The second time nothing has to be handed out again page by page."""
-    # A process of its own, for among the leftovers of other tests a tensor may find no place that is large enough.
+    # A process of its own, because among the leftovers of other tests a tensor may find no place that is large enough.
     program = """
 import resource, torch
-from charlm.nn.runtime import Runtime
-Runtime.choose("cpu", "fp32", 1)
+from charlm.nn.runtime import keep_freed_memory
+keep_freed_memory()
 torch.ones(128 << 18)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 # Smaller, because glibc asks for a little more than an aligned tensor needs, and would pass over one just as large.
@@ -166,6 +166,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert int(printed) < 6000
 
 
+def test_choosing_a_runtime_leaves_the_allocator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is a matter of the whole process, which may be another program's."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("a C library is loaded"))
+    assert Runtime.choose("cpu", "fp32", 1).threads == 1
+
+
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
 def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     """No library by that name, none of its functions, or none that can be named at all."""
@@ -174,4 +180,4 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, e
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert Runtime.choose("cpu", "fp32", 1).threads == 1
+    keep_freed_memory()

@@ -26,7 +26,8 @@ from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.trainer import Training
+from charlm.training.events import BlockLearned
+from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary, _BackwardByteDecoder
 from tests.helpers.commands import answer, call
 from tests.helpers.training import begin, interrupt, metrics
@@ -263,7 +264,7 @@ def learned(text: str, kind: Literal["characters", "bytes"]) -> ModelFile:
     }
     config = load_config("lstm", (), flags)
     run, runtime = RunFolder.create(Path("learned"), ""), Runtime.choose("cpu", "fp32", 1)
-    training = Training(config, load_corpus(["text.txt"], kind=kind), run, runtime)
+    training = Trainer(config, load_corpus(["text.txt"], kind=kind), run, runtime)
     interrupt(training, 1000)
     return training.snapshot()
 
@@ -279,19 +280,10 @@ def test_it_recites_its_text_from_the_end() -> None:
 # What is shown meanwhile
 
 
-def shown(training: Training, stop_after: int = 1000) -> None:
+def shown(training: Trainer) -> None:
     """Train as the command does."""
     with TrainingDisplay(training) as display:
-        asked = 0
-
-        def should_stop() -> bool:
-            nonlocal asked
-            display.tick()
-            asked += 1
-            return asked > stop_after
-
-        for record in training.learn(should_stop):
-            display.show(record)
+        training.learn(display.show)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -327,7 +319,6 @@ def test_a_sample_on_the_way_does_not_talk_to_the_terminal(monkeypatch: pytest.M
     monkeypatch.setattr("sys.stderr", told)
     training = begin(text="\x1b]0;owned\x07\x9b" * 100, train__sample_every=2, train__steps=3)
     display = TrainingDisplay(training)
-    training.progress.step = 2
-    display.tick()
+    display.show(BlockLearned(step=2, share=0.5, bits_per_character=1.0))
     assert "--- step 2" in told.getvalue()
     assert not {"\x1b", "\x07", "\x9b"} & set(told.getvalue())

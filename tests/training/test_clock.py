@@ -13,11 +13,14 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.session import conclude
 from charlm.evaluation.evaluate import Scores, evaluate_sample
 from charlm.nn.model import CharModel
-from charlm.training.lifecycle import conclude
+from charlm.training.events import BlockLearned, Event, Scoring
+from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
 from charlm.training.schedule import Clock
-from charlm.training.trainer import MAX_SKIPPED_IN_A_ROW, Training
+from charlm.training.scoring import measure_best
+from charlm.training.trainer import Trainer
 from tests.helpers.commands import SHORT, call
 from tests.helpers.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
 
@@ -30,7 +33,7 @@ def now() -> Hours:
     return Hours()
 
 
-def seconds_of(training: Training) -> list[float]:
+def seconds_of(training: Trainer) -> list[float]:
     """Return when each line of `metrics.jsonl` was written, the beginning first."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
     return [0.0, *(line["seconds"] for line in lines)]
@@ -65,14 +68,16 @@ def test_lines_come_within_5_s_and_every_minute(
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
     said: list[float] = [0.0]
-    left = iter(range(int(400 / block_seconds)))
     with TrainingDisplay(training) as display:
-        for record in training.learn(lambda: next(left, None) is None, display.say):
-            display.show(record)
+
+        def show(event: Event) -> None:
+            display.show(event)
             if line := capsys.readouterr().err:
                 assert " bits/char, " in line
                 assert "validation" not in line
                 said.append(training.clock.seconds)
+
+        interrupt(training, int(400 / block_seconds), show)
     assert said[1] <= 5
     assert max(later - earlier for earlier, later in pairwise(said)) <= 60
     assert said[-1] > 340
@@ -84,15 +89,15 @@ def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, mon
     """Whoever kills it at any moment loses no more, and no more is saved than that takes."""
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
-    saved: list[float] = []
+    saved: list[float] = [0.0]
 
-    def look() -> bool:
-        saved.append(load_checkpoint(training.run.last).metrics["seconds"])
-        # The next block may be killed just before its end.
-        assert training.clock.seconds + block_seconds - saved[-1] <= 60 + block_seconds
-        return training.clock.seconds > 400
+    def look(event: Event) -> None:
+        if isinstance(event, BlockLearned):
+            saved.append(load_checkpoint(training.run.last).metrics["seconds"])
+            # The next block may be killed just before its end.
+            assert training.clock.seconds + block_seconds - saved[-1] <= 60 + block_seconds
 
-    list(training.learn(look))
+    interrupt(training, int(400 / block_seconds) + 1, look)
     assert max(later - earlier for earlier, later in pairwise(saved)) <= 60
     assert saved[-1] > 340
     assert len(set(saved)) < 12
@@ -106,13 +111,13 @@ def test_a_save_comes_before_a_validation_that_would_delay_it(now: Hours, monkey
     training = begin(now=now, train__steps=120, train__evaluations=4)
     now.spend(monkeypatch, learn_block=1.0, _validate=40.0)
     saves: list[float] = []
-    write = Training._write_last
+    write = Trainer._write_last
 
-    def noted(self: Training, state: Any) -> None:
+    def noted(self: Trainer, state: Any) -> None:
         saves.append(self.clock.seconds)
         write(self, state)
 
-    monkeypatch.setattr(Training, "_write_last", noted)
+    monkeypatch.setattr(Trainer, "_write_last", noted)
     interrupt(training, 1000)
     gaps = [later - earlier for earlier, later in pairwise(saves)]
     assert gaps[0] == 70
@@ -134,8 +139,7 @@ def test_a_long_validation_has_records_and_lines(
 
     monkeypatch.setattr("charlm.training.trainer.evaluate_sample", slow)
     with TrainingDisplay(training) as display:
-        for record in training.learn(watch=display.watch):
-            display.show(record)
+        training.learn(display.show)
     seconds = seconds_of(training)
     assert max(later - earlier for earlier, later in pairwise(seconds)) <= 10
     said = [line for line in capsys.readouterr().err.splitlines() if "% done" in line]
@@ -162,18 +166,18 @@ def test_a_run_is_the_same_whatever_the_clock_does(
     interrupt(resume(slow.run, now), 6)
     last = resume(slow.run, now)
     interrupt(last, 100)
-    assert straight.progress.step == last.progress.step > 15
+    assert straight.state.step == last.state.step > 15
     assert_same_run(straight, last)
     assert records(straight, by="clock") == []
-    straight.measure_best()
-    last.measure_best()
+    measure_best(straight)
+    measure_best(last)
     assert_same_run(straight, last)
 
 
 def test_records_by_the_clock_come_beside_the_others(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of few reports has more of them when it is slow, and each says of what kind it is."""
     training = begin(now=now, train__steps=20, train__evaluations=1)
-    monkeypatch.setattr("charlm.training.trainer.RECORDS_PER_EVALUATION", 2)
+    monkeypatch.setattr("charlm.training.decisions.RECORDS_PER_EVALUATION", 2)
     now.spend(monkeypatch, learn_block=8.0)
     interrupt(training, 100)
     assert [record["step"] for record in records(training)] == [10, 20]
@@ -188,7 +192,7 @@ def test_a_rollback_goes_where_it_goes_without_the_clock(now: Hours, monkeypatch
             now.spend(monkeypatch, learn_block=100.0)
         poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
         interrupt(training, 100)
-        assert training.progress.rollbacks == 1
+        assert training.state.recovery.rollbacks == 1
     assert_same_run(*runs)
 
 
@@ -197,16 +201,16 @@ def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.Monkey
     training = begin()
     interrupt(training, 100)
     with monkeypatch.context() as patch:
-        patch.setattr("charlm.training.trainer.MAX_CHARACTERS_SCORED", 120)
-        scores = [training.measure_best(), training.measure_best()]
+        patch.setattr("charlm.training.scoring.MAX_CHARACTERS_SCORED", 120)
+        scores = [measure_best(training), measure_best(training)]
     assert scores[0] == scores[1]
     assert scores[0] is not None
     metrics = load_checkpoint(training.run.best).metrics
-    assert metrics["validation_characters"] == scores[0].characters < 120 < len(training.parts.validation)
+    assert metrics["validation_characters"] == scores[0].characters < 120 < len(training.learner.parts.validation)
     assert metrics["validation_standard_error_bits"] == scores[0].standard_error_bits
-    training.measure_best()
+    measure_best(training)
     metrics = load_checkpoint(training.run.best).metrics
-    assert metrics["validation_characters"] == len(training.parts.validation)
+    assert metrics["validation_characters"] == len(training.learner.parts.validation)
     assert "validation_standard_error_bits" not in metrics
 
 
@@ -242,26 +246,26 @@ def test_a_timed_run_and_its_scoring_end_in_time(
     sizes: dict[str, Any] = {"train__batch_size": 32, "train__block_size": 32}
     training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=budget, **sizes)
     interrupt(training, 10**9)
-    scores = training.measure_best()
+    scores = measure_best(training)
     # Where blocks are short nothing comes late.
     assert 0.5 * budget <= training.clock.seconds <= (1.02 if is_whole else 1.15) * budget
     assert len(records(training)) >= 1
     assert scores is not None
-    assert (scores.characters == len(training.parts.validation)) == is_whole
+    assert (scores.characters == len(training.learner.parts.validation)) == is_whole
     assert (scores.standard_error_bits is None) == is_whole
 
 
 def test_a_tiny_time_is_enough_for_a_block_and_a_validation(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the set-up takes all of it."""
     training = begin(now=now, train__steps=None, train__time=1.0)
-    before = training.model.arrays()["output.weight"]
+    before = training.learner.model.arrays()["output.weight"]
     now.seconds += 2
     now.spend(monkeypatch, learn_block=5.0)
     interrupt(training, 100)
     (record,) = records(training)
-    assert (record["step"], training.progress.finished) == (1, "done")
+    assert (record["step"], training.state.finished) == (1, "done")
     assert record["validation_bits_per_character"] > 0
-    assert (training.model.arrays()["output.weight"] != before).any()
+    assert (training.learner.model.arrays()["output.weight"] != before).any()
 
 
 def test_the_clock_of_a_run_begins_before_its_model(now: Hours) -> None:
@@ -270,10 +274,10 @@ def test_the_clock_of_a_run_begins_before_its_model(now: Hours) -> None:
     now.seconds += 7
     assert training.clock.seconds == 7
     interrupt(training, 1)
-    assert training.progress.seconds == 7
+    assert training.state.seconds == 7
     now.seconds += 1000
     again = resume(training.run, now)
-    assert again.clock.seconds == again.progress.seconds == 7
+    assert again.clock.seconds == again.state.seconds == 7
 
 
 def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +291,7 @@ def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.Monk
     assert again.share == training.share > 0
     interrupt(again, 5)
     for name in ("reserved_seconds", "evaluation_characters"):
-        assert getattr(again.progress, name) == getattr(training.progress, name) > 0
+        assert getattr(again.state, name) == getattr(training.state, name) > 0
 
 
 # The scoring at the end
@@ -305,8 +309,8 @@ def test_a_signal_during_the_scoring_ends_in_words(
         tick(0.5)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_validate", lambda self: 2.0)
-        patch.setattr("charlm.training.trainer.evaluate_sample", interrupted)
+        patch.setattr(Trainer, "_validate", lambda self: 2.0)
+        patch.setattr("charlm.training.scoring.evaluate_sample", interrupted)
         result = call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     assert (result.exit_code, result.stdout) == (code, "")
     assert "Traceback" not in result.stderr
@@ -320,13 +324,13 @@ def test_a_signal_during_the_scoring_ends_in_words(
 def test_a_signal_in_the_last_block_ends_the_command_too(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is over and saved, and nothing is scored any more."""
 
-    def validate(self: Training) -> float:
+    def validate(self: Trainer) -> float:
         if self.share >= 1:
             signal.raise_signal(signal.SIGINT)
         return 1.0
 
-    monkeypatch.setattr(Training, "_validate", validate)
-    monkeypatch.setattr(Training, "measure_best", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    monkeypatch.setattr("charlm.training.lifecycle.measure_best", lambda *_: pytest.fail("scored"))
     result = call("train", "-c", text, *SHORT, "--out", "run")
     assert result.exit_code == 130
     assert "the run is complete" in result.stderr
@@ -337,14 +341,14 @@ def test_a_long_scoring_says_how_far_it_is(now: Hours, capsys: pytest.CaptureFix
     with ScoringDisplay(Clock(now)) as display:
         for part in range(1000):
             now.seconds += 0.2
-            display.show(part / 1000)
+            display.show(Scoring(part / 1000))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert "2% done" in lines[0]
     with ScoringDisplay(Clock(now)) as display:
         for part in range(20):
             now.seconds += 0.2
-            display.show((part + 1) / 20)
+            display.show(Scoring((part + 1) / 20))
     assert capsys.readouterr().err == ""
 
 
@@ -355,10 +359,10 @@ def test_the_verdict_says_that_a_sample_was_scored(
     training = begin()
     interrupt(training, 100)
     conclude(training, 0, 0.7, as_json=False)
-    assert f"on all {len(training.parts.validation)} held out\n" in capsys.readouterr().err
-    monkeypatch.setattr("charlm.training.trainer.MAX_CHARACTERS_SCORED", 120)
+    assert f"on all {len(training.learner.parts.validation)} held out\n" in capsys.readouterr().err
+    monkeypatch.setattr("charlm.training.scoring.MAX_CHARACTERS_SCORED", 120)
     conclude(training, 0, 0.7, as_json=False)
     told = capsys.readouterr().err
-    assert f"of the {len(training.parts.validation)} held out" in told
+    assert f"of the {len(training.learner.parts.validation)} held out" in told
     assert "standard error" in told
     assert "charlm eval" in told

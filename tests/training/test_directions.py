@@ -22,7 +22,7 @@ from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
 from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, assert_refused, call
-from tests.helpers.training import assert_same_run, begin, interrupt, resume
+from tests.helpers.training import assert_same_run, begin, interrupt, records_of, resume
 
 START = 10_000
 NUM_SYMBOLS = 10
@@ -140,7 +140,7 @@ def as_backward(model: CharModel) -> CharModel:
 
 
 @pytest.mark.parametrize("length", [1, 2, 300, 5000])
-def test_a_backward_model_scores_a_text_as_a_forward_one_scores_it_reversed(length: int) -> None:
+def test_a_backward_model_scores_as_a_forward_one_reversed(length: int) -> None:
     """In one stream or several, in windows, and by dynamic evaluation."""
     forward, ids = made("forward"), ids_of(length)
     backward, turned = as_backward(forward), ids_of(length)[::-1].copy()
@@ -189,7 +189,7 @@ def plainly(model: CharModel, ids: NDArray[np.uint8], places: range, context: in
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("length", "initial_state"), [(1, "zero"), (2, "learned"), (17, "zero"), (18, "learned")])
-def test_a_model_of_both_directions_scores_each_character_by_all_others(
+def test_a_two_sided_model_scores_a_character_by_all_others(
     cell: str, length: int, initial_state: InitialState
 ) -> None:
     """As one finds that reads for each all that is left and all that is right of it, one character at a time."""
@@ -219,7 +219,7 @@ def at_once(model: CharModel, ids: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("length", [256, 257, 511, 512, 513, 1025, 4095, 4096, 4097, 6000])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
-def test_a_long_text_scores_as_if_all_of_it_were_read_on_either_side(length: int, initial_state: InitialState) -> None:
+def test_a_long_text_scores_as_if_read_whole_on_both_sides(length: int, initial_state: InitialState) -> None:
     """In blocks and in several streams side by side; what is farther than 256 characters away does not show."""
     model, ids = made("both", "lstm", initial_state=initial_state), ids_of(length)
     found = evaluate(model, ids)
@@ -228,9 +228,7 @@ def test_a_long_text_scores_as_if_all_of_it_were_read_on_either_side(length: int
 
 
 @pytest.mark.parametrize("num_streams", [1, 2, 3, 5])
-def test_the_end_of_a_text_does_not_depend_on_the_streams_beside_it(
-    monkeypatch: pytest.MonkeyPatch, num_streams: int
-) -> None:
+def test_the_end_of_a_text_does_not_depend_on_other_streams(monkeypatch: pytest.MonkeyPatch, num_streams: int) -> None:
     """After the text there is one start symbol, however many streams are read side by side and however long."""
     model, ids = made("both", "gru"), ids_of(1500)
     monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 1500 // num_streams)
@@ -246,10 +244,10 @@ def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str,
     """As if it had never been stopped, bit for bit."""
     options: dict[str, Any] = {"model__direction": direction, "model__initial_state": initial_state}
     whole, halves = begin("whole", **options), begin("halves", **options)
-    list(whole.learn())
+    whole.learn()
     interrupt(halves, 9)
     again = resume(halves.run)
-    list(again.learn())
+    again.learn()
     assert_same_run(whole, again)
 
 
@@ -257,12 +255,12 @@ def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str,
 def test_a_run_of_another_direction_learns(direction: str) -> None:
     """Within sixty blocks it is far below guessing."""
     training = begin("run", model__direction=direction, train__steps=60)
-    *_, record = training.learn()
+    *_, record = records_of(training)
     assert record.validation_bits_per_character is not None
     assert record.validation_bits_per_character < 2.5
 
 
-def test_dynamic_evaluation_of_a_model_of_both_directions_is_refused() -> None:
+def test_dynamic_evaluation_of_a_two_sided_model_is_refused() -> None:
     """It would have learned what it is to predict; one line says so."""
     assert load_config("lstm").model.direction == "forward"
     Path("a.txt").write_text("the cat sat on the mat. " * 60, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from charlm.errors import TrainingError
 from charlm.nn.runtime import Runtime
 from charlm.training import dry_run as forecasts
 from charlm.training.dry_run import forecast, least_memory_bytes
+from charlm.training.learner import Learner
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 
@@ -60,19 +62,36 @@ def test_precedence_shows_in_a_dry_run(text: str) -> None:
 def test_a_timed_run_takes_its_time() -> None:
     """How many blocks that makes follows from the trial."""
     training = begin(train__steps=None, train__time=30.0)
-    expected = forecast(training)
+    expected = forecast(training.config, training.corpus, training.runtime)
     assert expected.seconds == 30
-    assert expected.steps == pytest.approx(
-        30 * expected.characters_per_second / (training.num_streams * training.block_size), rel=0.01, abs=1
-    )
+    steps = 30 * expected.characters_per_second / training.learner.characters_per_block
+    assert expected.steps == pytest.approx(steps, rel=0.01, abs=1)
 
 
-def test_a_trial_learns_nothing() -> None:
-    """The weights are what they were, for the rate is zero."""
-    training, untouched = begin(train__weight_decay=0.1), begin("other", train__weight_decay=0.1)
-    forecast(training)
-    for name, array in untouched.model.arrays().items():
-        assert (training.model.arrays()[name] == array).all()
+def test_a_trial_of_blocks_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights stay what they were, because the rate is zero."""
+    training, learners = begin(train__weight_decay=0.1), []
+    arrays = Learner.arrays
+
+    def noted(self: Learner) -> Any:
+        learners.append(self)
+        return arrays(self)
+
+    monkeypatch.setattr(Learner, "arrays", noted)
+    forecast(training.config, training.corpus, training.runtime)
+    (tried,) = learners
+    for name, array in training.learner.model.arrays().items():
+        assert (tried.model.arrays()[name] == array).all()
+    assert any(tensor.any() for tensor in tried.optimizer.tensors())
+
+
+def test_a_dry_run_has_no_run_folder(text: str) -> None:
+    """The current folder holds after it what it held before, even where that is an old run."""
+    interrupt(begin("old"), 3)
+    before = {path: path.read_bytes() for path in Path("old").iterdir()}
+    with contextlib.chdir("old"):
+        assert call("train", "-c", f"../{text}", *SHORT, "--dry-run").exit_code == 0
+    assert {path: path.read_bytes() for path in Path("old").iterdir()} == before
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_is_tried(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +174,11 @@ def test_what_makes_a_run_larger_needs_more_memory(
 def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
     """So many numbers for each weight, besides a count of steps; Muon some more for the weights it leaves to AdamW."""
     training = begin(train__optimizer=name)
-    training.learn_block(training.batches.batch(0), rate=1.0)
-    moments = sum(tensor.numel() for tensor in training.optimizer.tensors() if tensor.dim())
+    training.learner.learn_block(0, 1.0, training.state.regularisation)
+    moments = sum(tensor.numel() for tensor in training.learner.optimizer.tensors() if tensor.dim())
     most = 2 if name == "muon" else forecasts.MOMENTS[name]
-    assert forecasts.MOMENTS[name] * training.num_parameters <= moments <= most * training.num_parameters
+    num_parameters = training.learner.model.spec.num_parameters
+    assert forecasts.MOMENTS[name] * num_parameters <= moments <= most * num_parameters
 
 
 # In a process of its own: memory that other tests have left would be taken first.
@@ -198,7 +218,7 @@ def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pyt
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("charlm.training.trainer.Training.learn_block", refuse)
+    monkeypatch.setattr("charlm.training.learner.Learner.learn_block", refuse)
     result = call("train", "-c", text, *SHORT, "--out", "run")
     assert (result.exit_code, result.stderr.count("error: there is not enough memory")) == (1, 1)
 

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.cli.session import verdict
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate
 from charlm.evaluation.held_out import load_own_text
 from charlm.nn.model import CharModel
-from charlm.training.learner import MIN_VALIDATION_CHARACTERS
-from charlm.training.lifecycle import verdict
-from charlm.training.trainer import Training
+from charlm.training.trainer import MIN_VALIDATION_CHARACTERS, Trainer
 from charlm.vocab import Ids
 from tests.helpers.commands import SHORT, SMALL, call
 from tests.helpers.training import TEXT, begin, interrupt, metrics
@@ -81,7 +80,7 @@ def layers_for(cell: str) -> int:
     return 1 if CELLS[cell].products else 2
 
 
-def learned(source: Source, cell: str) -> tuple[Training, NDArray[np.int64]]:
+def learned(source: Source, cell: str) -> tuple[Trainer, NDArray[np.int64]]:
     """Train a small model on a text of the source; return it and the text's ids."""
     ids = source.draw(NUM_CHARACTERS, seed=2)
     training = begin(
@@ -115,7 +114,7 @@ def standard_error(values: Floats) -> float:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_source_of_known_entropy_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
+def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
     """On held-out text each cell costs at most 3 % more than the source itself, and never less beyond chance.
 
     The bound: given all before it, a character costs any model at least as much in the mean as it costs the source
@@ -124,11 +123,11 @@ def test_a_source_of_known_entropy_is_learned_to_its_entropy_and_not_below(cell:
     """
     source = Source(seed=1)
     training, ids = learned(source, cell)
-    held_out = training.parts.validation
+    held_out = training.learner.parts.validation
     assert len(held_out) == HELD_OUT * NUM_CHARACTERS
     truth = source.nats(ids[-len(held_out) - 2 :])
-    found = nats_of_each(training.model, held_out)
-    scored = evaluate(training.model, held_out).nats_per_character
+    found = nats_of_each(training.learner.model, held_out)
+    scored = evaluate(training.learner.model, held_out).nats_per_character
     rate = source.entropy_rate()
     assert abs(truth.mean() - rate) < STANDARD_ERRORS * standard_error(truth)
     assert source.entropy_rate(order=1) > 1.4 * rate
@@ -146,7 +145,7 @@ def test_a_source_of_known_entropy_is_learned_to_its_entropy_and_not_below(cell:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_cell_scores_a_short_text_it_knows_by_heart_at_next_to_nothing(cell: str) -> None:
+def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
     """The finished model needs under 0.05 nats for each of 200 random characters, evaluated as any text is."""
     training = begin(
         text="".join(np.random.default_rng(8).choice(list("abcdefgh \n"), size=200)),
@@ -160,21 +159,21 @@ def test_each_cell_scores_a_short_text_it_knows_by_heart_at_next_to_nothing(cell
         train__weight_decay=0.0,
     )
     interrupt(training, 1000)
-    assert len(training.parts.train) == 200
-    scores = evaluate(training.model, training.parts.train)
+    assert len(training.learner.parts.train) == 200
+    scores = evaluate(training.learner.model, training.learner.parts.train)
     print(f"{cell}: {scores.nats_per_character:.4f} nats")
     assert scores.nats_per_character < 0.05
     assert scores.top1_accuracy > 0.98
-    assert evaluate(training.model, training.parts.train[::-1]).nats_per_character > 1
+    assert evaluate(training.learner.model, training.learner.parts.train[::-1]).nats_per_character > 1
 
 
 def arrays_after(name: str, **changes: Any) -> dict[str, NDArray[Any]]:
     """Train to the end and return all that the last model's file holds: weights, optimiser, carried state."""
     training = begin(name, **changes)
     interrupt(training, 1000)
-    assert training.progress.finished == "done"
+    assert training.state.finished == "done"
     arrays = load_checkpoint(training.run.last).arrays
-    for array_name, array in training.model.arrays().items():
+    for array_name, array in training.learner.model.arrays().items():
         np.testing.assert_array_equal(array, arrays[array_name])
     assert {array_name.partition(".")[0] for array_name in arrays} >= {"layers", "output", "optimizer", "carried"}
     return arrays
@@ -205,8 +204,8 @@ def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
     one, other = runs
     assert one.epoch > 3
     assert one.corpus.vocabulary.symbols == other.corpus.vocabulary.symbols
-    assert len(one.parts.train) == train_end
-    assert not np.array_equal(one.parts.validation, other.parts.validation)
+    assert len(one.learner.parts.train) == train_end
+    assert not np.array_equal(one.learner.parts.validation, other.learner.parts.validation)
     assert_equal(load_checkpoint(one.run.last).arrays, load_checkpoint(other.run.last).arrays)
     key = "validation_bits_per_character"
     assert [record.get(key) for record in metrics(one)] != [record.get(key) for record in metrics(other)]
@@ -239,7 +238,7 @@ def test_no_position_that_is_held_out_reaches_a_gradient(
     np.testing.assert_array_equal(training.corpus.ids, np.arange(num_characters))
     read: set[int] = set()
     taught: set[int] = set()
-    forward, loss = training.model.forward, torch.nn.functional.cross_entropy
+    forward, loss = training.learner.model.forward, torch.nn.functional.cross_entropy
 
     def spy_forward(tokens_TB: torch.Tensor, *arguments: Any) -> Any:
         if torch.is_grad_enabled():
@@ -250,23 +249,23 @@ def test_no_position_that_is_held_out_reaches_a_gradient(
         taught.update(targets.flatten().tolist())
         return loss(logits, targets, **options)
 
-    monkeypatch.setattr(training.model, "forward", spy_forward)
+    monkeypatch.setattr(training.learner.model, "forward", spy_forward)
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", spy_loss)
     interrupt(training, 10_000)
-    assert training.progress.finished == "done"
-    held_out = {*training.parts.validation.tolist(), *training.parts.test.tolist()}
-    assert len(held_out) == num_characters - len(training.parts.train) > 0
+    assert training.state.finished == "done"
+    held_out = {*training.learner.parts.validation.tolist(), *training.learner.parts.test.tolist()}
+    assert len(held_out) == num_characters - len(training.learner.parts.train) > 0
     start = num_characters
     assert not (read | taught) & held_out
-    assert taught <= set(training.parts.train.tolist())
-    assert read - {start} <= set(training.parts.train.tolist())
-    assert len(taught) > 0.9 * len(training.parts.train)
-    for part in (training.parts.validation, training.parts.test):
-        assert not np.shares_memory(training.parts.train, part)
+    assert taught <= set(training.learner.parts.train.tolist())
+    assert read - {start} <= set(training.learner.parts.train.tolist())
+    assert len(taught) > 0.9 * len(training.learner.parts.train)
+    for part in (training.learner.parts.validation, training.learner.parts.test):
+        assert not np.shares_memory(training.learner.parts.train, part)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_how_often_and_how_much_is_validated_changes_no_bit_of_what_is_learned(optimizer: str) -> None:
+def test_validation_changes_no_bit_of_what_is_learned(optimizer: str) -> None:
     """One evaluation or eight, of 5 characters or of all: the same weights, optimiser and carried state."""
     changes: dict[str, Any] = {
         "train__optimizer": optimizer,
@@ -346,18 +345,18 @@ def test_a_uniform_model_is_right_no_more_often_than_chance(make_model: Callable
     assert (scores.top1_accuracy, scores.top5_accuracy) == (0.1, 0.5)
 
 
-def test_where_too_little_is_held_out_nothing_is_said_about_its_validations() -> None:
+def test_too_little_held_out_gives_no_verdict() -> None:
     """The last model is kept whatever they were, so that it was the best is not known, and here it was not."""
     odd = TEXT[:400] + "qxzj vkw " * 5
     training = begin(text=odd, train__steps=200, train__evaluations=40, model__hidden_size=64)
     interrupt(training, 1000)
-    assert 0 < len(training.parts.validation) < MIN_VALIDATION_CHARACTERS
+    assert 0 < len(training.learner.parts.validation) < MIN_VALIDATION_CHARACTERS
     found = [record.get("validation_bits_per_character", math.inf) for record in metrics(training)]
     assert min(found) < found[-1]
     assert "was the best" not in verdict(training)
 
 
-def test_after_a_resume_the_best_is_still_the_best_by_what_is_measured() -> None:
+def test_the_best_stays_the_best_after_a_resume() -> None:
     """Where the run now measures more of the held-out part, a lucky figure of less of it does not stand for ever."""
     easy = "-" * 100
     text = "".join(TEXT[start : start + 400] + easy for start in range(0, 2400, 400))

@@ -98,11 +98,11 @@ def test_a_run_that_goes_on_elsewhere_warns(text: str, fact: str) -> None:
     """With what was and what is; where nothing has changed there is nothing to say."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     last = load_checkpoint(Path("run/last.safetensors"))
-    assert "note: begun with" not in call("train", "--resume", "run", "--sample-length", "0").stderr
+    assert "note: started with" not in call("train", "--resume", "run", "--sample-length", "0").stderr
     replace(last, runtime=last.runtime | {fact: "another"}).save(Path("run/last.safetensors"))
     result = call("train", "--resume", "run", "--sample-length", "0")
     assert result.exit_code == 0
-    assert f"note: begun with {fact} another, now {last.runtime[fact]}" in result.stderr
+    assert f"note: started with {fact} another, now {last.runtime[fact]}" in result.stderr
 
 
 def test_a_run_on_a_text_that_has_changed_goes_on_only_when_told(text: str) -> None:

@@ -21,8 +21,8 @@ from charlm.config_file import load_config
 from charlm.files import bundled_folder
 from charlm.nn.model import CharModel
 from charlm.run_folder import RunFolder
-from charlm.training.trainer import Training
-from tests.helpers.training import training_of
+from charlm.training.trainer import Trainer
+from tests.helpers.training import records_of, training_of
 
 Floats = NDArray[np.float64]
 Weights = dict[str, Floats]
@@ -168,7 +168,7 @@ def text() -> list[int]:
     return [symbols.index(character) for character in whole]
 
 
-def begun(seed: int, **changes: Any) -> Training:
+def begun(seed: int, **changes: Any) -> Trainer:
     """Set up charlm's run."""
     flags = FLAGS | {"seed": seed} | {key.replace("__", "."): value for key, value in changes.items()}
     return training_of(load_config("lstm", (), flags), RunFolder.create(Path(f"run{seed}"), ""))
@@ -182,7 +182,7 @@ def weights_of(model: CharModel) -> Weights:
     return {"Wxh": layer["weight_ih"], "Whh": layer["weight_hh"], "Why": arrays["output.weight"]} | biases
 
 
-def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: list[int]) -> None:
+def test_a_block_has_the_loss_and_gradients_of_min_char_rnn(text: list[int]) -> None:
     """With the same weights, to 1e-5: the first block of a text and one in its middle, with a state."""
     num_symbols = max(text) + 1
     model = CharModel(load_config("lstm", (), FLAGS).model.spec(num_symbols))
@@ -215,7 +215,7 @@ def test_a_block_of_charlm_has_the_loss_and_the_gradients_of_the_program(text: l
         torch.testing.assert_close(*both, atol=1e-7, rtol=1e-5)
 
 
-def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
+def test_a_run_of_charlm_is_a_run_of_min_char_rnn(text: list[int]) -> None:
     """Block by block to 1e-5, over two passes and a half, gradients clipped, with the three differences told to it.
 
     They are the start symbol; the step of the bias, twice as large as charlm has two of them and Adagrad's steps do not
@@ -228,16 +228,15 @@ def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
     text = [sorted(set(text)).index(i) for i in text]
     clipped = {"train__learning_rate": 0.01, "train__clip_value": 1 / BLOCK, "model__initialiser": "normal(0.1)"}
     training = begun(1, **clipped)
-    weights, num_steps, found = weights_of(training.model), 200, []
+    weights, num_steps, found = weights_of(training.learner.model), 200, []
     for step in range(num_steps):
-        before = training.progress.nats
-        training.learn_block(training.batches.batch(step), 1.0)
-        found.append(training.progress.nats - before)
-        training.progress.step += 1
+        before = training.state.nats
+        training.state.count(training.learner.learn_block(step, 1.0, training.state.regularisation))
+        found.append(training.state.nats - before)
     told = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}
     smoothed, losses = trained(text, weights, num_steps, **told)  # type: ignore[arg-type]
     np.testing.assert_allclose(found, losses, atol=1e-5)
-    assert training.progress.smoothed_nats == pytest.approx(smoothed, abs=1e-6)
+    assert training.state.smoothed_nats == pytest.approx(smoothed, abs=1e-6)
     # Each of these counts: without it the two part.
     for change in ({"start_id": None}, {"bias_rate": None}, {"clip": 5}):
         _, others = trained(text, weights, num_steps, **told | change)
@@ -245,7 +244,7 @@ def test_a_run_of_charlm_is_a_run_of_the_program(text: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_charlm_learns_as_fast_as_the_program(text: list[int]) -> None:
+def test_charlm_learns_as_fast_as_min_char_rnn(text: list[int]) -> None:
     """After 2,000 blocks of 25 characters the smoothed losses of eight runs each are the same but for noise.
 
     Noise: from seed to seed the smoothed loss has a standard deviation of 0.05 to 0.09 nats per character on either
@@ -258,9 +257,9 @@ def test_charlm_learns_as_fast_as_the_program(text: list[int]) -> None:
         weights = fresh(num_symbols, num_symbols, UNITS, np.random.default_rng(seed))
         programs.append(trained(text, weights, NUM_STEPS)[0])
         training = begun(seed)
-        assert (training.num_streams, training.block_size) == (1, BLOCK)
-        *_, record = training.learn()
-        assert training.progress.step == NUM_STEPS
+        assert (training.learner.num_streams, training.learner.block_size) == (1, BLOCK)
+        *_, record = records_of(training)
+        assert training.state.step == NUM_STEPS
         charlms.append(record.smoothed_bits_per_character * math.log(2))
     means, deviations = (
         [function(losses) for losses in (programs, charlms)] for function in (statistics.mean, statistics.stdev)

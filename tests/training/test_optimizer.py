@@ -17,7 +17,7 @@ from charlm.training.optimizer import GateMuon, Optimizer, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (3, 64, 16), (2, 16, 48)])
-def test_orthogonalising_keeps_the_directions_and_evens_their_sizes(shape: tuple[int, int, int]) -> None:
+def test_orthogonalising_keeps_directions_and_evens_sizes(shape: tuple[int, int, int]) -> None:
     """Against a singular value decomposition: same singular vectors, values near 1 but for the smallest of all."""
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     matrices[0] *= 1000

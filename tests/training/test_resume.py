@@ -1,4 +1,4 @@
-"""A run that is taken up again: bit for bit the run that was never interrupted."""
+"""A resumed run is bit for bit the run that was never interrupted."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import pytest
 from charlm.cells import CELLS
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import RunError
-from charlm.training.trainer import Training
+from charlm.training.trainer import Trainer
 from tests.helpers.commands import call
 from tests.helpers.training import (
     BF16_WORKS,
     TEXT,
     assert_same_run,
     begin,
+    events_of,
     interrupt,
     metrics,
     needs_bf16,
+    records_of,
     resume,
     training_of,
 )
 
 
-def assert_resumed_exactly(**changes: Any) -> Training:
+def assert_resumed_exactly(**changes: Any) -> Trainer:
     """Compare a run with one that was interrupted after 7 and after 13 blocks; return the latter."""
     straight = begin("straight", **changes)
     interrupt(straight, 100)
@@ -44,7 +46,7 @@ def assert_resumed_exactly(**changes: Any) -> Training:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
     """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
@@ -60,13 +62,13 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_interrupted(
         "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
-    assert 3 < last.batches.batches_per_epoch < 13
-    assert last.progress.finished == "done"
+    assert 3 < last.learner.batches.batches_per_epoch < 13
+    assert last.state.finished == "done"
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
+def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: str) -> None:
     """With one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
     changes: dict[str, Any] = {
         "text": TEXT[:500],
@@ -81,10 +83,10 @@ def test_so_is_one_of_any_cell_and_direction(cell: str, direction: str) -> None:
         "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
-    assert (last.model.arrays()["initial_state"] != 0).any()
+    assert (last.learner.model.arrays()["initial_state"] != 0).any()
 
 
-def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> None:
+def test_a_run_from_before_directions_resumes() -> None:
     """What its files do not say is what every run was then, and its vocabulary a word of its own."""
     training = begin("old", model__embedding_size=8)
     interrupt(training, 7)
@@ -104,20 +106,20 @@ def test_a_run_of_before_there_were_directions_and_a_smoothed_loss_goes_on() -> 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
-def test_a_run_with_a_classic_optimiser_resumes_exactly_too(optimizer: str, precision: str) -> None:
+def test_a_run_with_a_classic_optimiser_resumes_exactly(optimizer: str, precision: str) -> None:
     """Also where the optimiser remembers nothing."""
     assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
 
 
 @pytest.mark.parametrize("at", [3, 8, 13, 17])
-def test_patience_is_resumed_too(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_is_resumed(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without gain count on, so a run ends where it would have ended."""
     bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
-    monkeypatch.setattr(Training, "_validate", lambda self: bits.get(self.progress.step, 9.0))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: bits.get(self.state.step, 9.0))
     changes: dict[str, Any] = {"train__patience": 4, "train__evaluations": 10}
     straight = begin("straight", **changes)
     interrupt(straight, 100)
-    assert (straight.progress.step, straight.progress.best_bits) == (20, 1.9)
+    assert (straight.state.step, straight.state.best.best_bits) == (20, 1.9)
     broken = begin("broken", **changes)
     interrupt(broken, at)
     last = resume(broken.run)
@@ -131,23 +133,23 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
     interrupt(training, 100)
     before = training.run.metrics.read_text(), training.run.best.read_bytes()
     again = resume(training.run)
-    assert list(again.learn()) == []
+    assert [type(event).__name__ for event in events_of(again)] == ["Finished"]
     assert (again.run.metrics.read_text(), again.run.best.read_bytes()) == before
 
 
 def test_a_finished_run_can_be_made_longer() -> None:
-    """With more steps it goes on from where it ended."""
+    """With more steps it continues from where it ended."""
     training = begin()
     interrupt(training, 100)
     longer = resume(training.run, train__steps=30)
     interrupt(longer, 100)
-    assert (longer.progress.step, longer.progress.finished) == (30, "done")
+    assert (longer.state.step, longer.state.finished) == (30, "done")
     steps = [record["step"] for record in metrics(longer)]
     assert steps == sorted(set(steps))
 
 
 def test_another_text_is_refused() -> None:
-    """A run goes on with the text it was begun on, by its fingerprint."""
+    """A run resumes with the text it was started on, by its fingerprint."""
     training = begin()
     interrupt(training, 5)
     Path("text.txt").write_text(TEXT + "more", encoding="utf-8")
@@ -157,11 +159,11 @@ def test_another_text_is_refused() -> None:
 
 def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a resume a worse model does not take the place of the better one before."""
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
     training = begin()
     interrupt(training, 6)
     best = training.run.best.read_bytes()
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.5)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.5)
     interrupt(resume(training.run), 100)
     assert training.run.best.read_bytes() == best
 
@@ -181,8 +183,8 @@ def test_a_run_past_its_new_end_ends() -> None:
     interrupt(training, 9)
     shorter = resume(training.run, train__steps=5)
     interrupt(shorter, 50)
-    assert shorter.progress.step <= 10
-    assert shorter.progress.finished == "done"
+    assert shorter.state.step <= 10
+    assert shorter.state.finished == "done"
 
 
 def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
@@ -196,11 +198,12 @@ def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
     training = begin(train__steps=20, **changes)
     interrupt(training, 100)
     longer = resume(training.run, train__steps=200)
-    records = list(longer.learn())
+    records = records_of(longer)
     straight = begin("straight", train__steps=200, **changes)
-    rates = {record.step: record.learning_rate for record in straight.learn()}
+    rates = {record.step: record.learning_rate for record in records_of(straight)}
     assert all(record.learning_rate == pytest.approx(rates[record.step]) for record in records)
-    assert longer.progress.dropout == straight.progress.dropout > training.progress.dropout
+    planned = [run.state.regularisation.dropout for run in (training, straight, longer)]
+    assert planned[0] < planned[1] == planned[2]
 
 
 def test_another_text_is_taken_when_told() -> None:
@@ -212,11 +215,11 @@ def test_another_text_is_taken_when_told() -> None:
     last = load_checkpoint(training.run.last)
     other = training_of(training.config, training.run)
     other.restore(last, is_new_text=True)
-    assert all(not part.any() for part in other.state)
-    assert (other.progress.step, other.progress.best_bits) == (10, None)
-    np.testing.assert_array_equal(other.model.arrays()["output.weight"], last.arrays["output.weight"])
+    assert all(not part.any() for part in other.learner.carried)
+    assert (other.state.step, other.state.best.best_bits) == (10, None)
+    np.testing.assert_array_equal(other.learner.model.arrays()["output.weight"], last.arrays["output.weight"])
     interrupt(other, 100)
-    assert other.progress.finished == "done"
+    assert other.state.finished == "done"
     assert training.run.best.read_bytes() != best
     assert load_checkpoint(training.run.last).corpus["characters"] == 900
 

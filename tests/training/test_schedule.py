@@ -1,4 +1,4 @@
-"""Shares of a run: when things are due, how high the rate is, how much is left out."""
+"""Shares of a run: when things are due, how high the rate is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from charlm.training.schedule import (
     Clock,
     Every,
     Pace,
-    dropout_for,
     due,
-    held_back,
     rate_share,
     share_of,
     step_share,
-    weight_decay_for,
-    weight_dropout_for,
 )
 
 
@@ -56,23 +52,11 @@ def test_what_is_due_so_often_happens_so_often(steps: int, times: int) -> None:
     assert happened[-1]
 
 
-def test_dropout_grows_with_the_epochs() -> None:
-    """A text read a few times needs none; one read over and over needs much, but never all."""
-    values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
-    assert values == sorted(values)
-    assert values[:3] == [0.0, 0.0, 0.0]
-    assert 0.2 < values[3] <= values[5] < 0.9
-    assert [weight_dropout_for(epochs) for epochs in (0, 10, 20, 1e6)] == [0.0, 0.0, 0.4, 0.4]
-    assert 0 < weight_dropout_for(14) < 0.4
-    decays = [weight_decay_for(epochs) for epochs in (0, 3, 8, 20, 1e6)]
-    assert decays == [0.05, 0.05, 0.08, 0.1, 0.1]
-
-
 def test_the_pace_leaves_out_the_time_that_was_not_learning() -> None:
     """Characters over seconds since the last measurement, or since learning went on after a pause."""
     now = [100.0]
     clock = Clock(lambda: now[0])
-    clock.go_on_from(50.0)
+    clock.resume_from(50.0)
     pace = Pace(clock, 1000)
     now[0] += 10
     assert clock.seconds == 60
@@ -98,7 +82,7 @@ def test_what_is_due_every_10_s_is_never_late(gap: float) -> None:
     assert min(gaps[1:]) >= 10 - 2 * gap or gap > 5
 
 
-def test_what_would_be_late_after_something_long_is_due_before_it() -> None:
+def test_something_is_due_early_before_a_long_wait() -> None:
     """When what comes ahead takes longer than the time that is left."""
     every = Every(60.0, 0.0)
     assert not every.is_due(1.0)
@@ -114,10 +98,3 @@ def test_a_share_of_a_timed_run_leaves_out_what_is_reserved() -> None:
     assert share_of(timed, 0, 50.0, 10, reserved_seconds=1e9) == 1.0
     counted = TrainConfig.model_validate({"steps": 60})
     assert share_of(counted, 30, 1e6, 10, reserved_seconds=10.0) == 0.5
-
-
-def test_a_smaller_net_may_read_more_often() -> None:
-    """One of half the units is held back as much after twice as many readings; a larger one not sooner."""
-    for epochs in (3, 8, 16, 50):
-        assert held_back(2 * epochs, 256) == held_back(epochs, 512) == held_back(epochs, 2048)
-    assert held_back(15, 128).dropout == 0

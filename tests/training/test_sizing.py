@@ -68,7 +68,7 @@ def test_a_short_text_brings_a_small_net(machine: Callable[[str], None]) -> None
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_the_predicted_loss_falls_with_what_is_read_and_rises_by_heart() -> None:
+def test_the_predicted_loss_falls_with_reading_then_overfits() -> None:
     """More blocks are better, more readings of a short text are worse, a larger net loses more by them."""
     assert predicted(256, 2e6, 10**7) < predicted(256, 1e6, 10**7)
     by_heart = [predicted(size, 1e7, 10**5) - predicted(size, 1e7, 10**7) for size in (128, 512)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,29 @@ import pytest
 import torch
 
 from charlm.checkpoint import load_checkpoint
+from charlm.cli.session import verdict
+from charlm.config_file import load_config
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
-from charlm.training.lifecycle import verdict
-from charlm.training.schedule import held_back
-from charlm.training.trainer import MAX_SKIPPED_IN_A_ROW, Training
-from tests.helpers.training import Hours, assert_same_run, begin, interrupt, metrics, poison, records, resume
+from charlm.run_folder import RunFolder
+from charlm.training.events import BlockLearned, Event, RolledBack
+from charlm.training.learner import Learner
+from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
+from charlm.training.regularisation import Regularisation, strengths
+from charlm.training.scoring import measure_best
+from charlm.training.trainer import Trainer
+from tests.helpers.training import (
+    Hours,
+    assert_same_run,
+    begin,
+    events_of,
+    interrupt,
+    metrics,
+    poison,
+    records,
+    records_of,
+    resume,
+    training_of,
+)
 
 
 def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
@@ -35,8 +54,8 @@ def test_evaluations_do_not_change_what_is_learned() -> None:
     often, seldom = begin("often", train__evaluations=20), begin("seldom", train__evaluations=1)
     interrupt(often, 100)
     interrupt(seldom, 100)
-    for name, array in seldom.model.arrays().items():
-        np.testing.assert_array_equal(array, often.model.arrays()[name])
+    for name, array in seldom.learner.model.arrays().items():
+        np.testing.assert_array_equal(array, often.learner.model.arrays()[name])
 
 
 def test_validation_text_is_never_trained_on() -> None:
@@ -44,21 +63,31 @@ def test_validation_text_is_never_trained_on() -> None:
     text = "abc" * 150 + "xyz" * 17
     training = begin(text=text, data__validation_fraction=0.1)
     seen = set()
-    for step in range(3 * training.batches.batches_per_epoch):
-        block = training.batches.batch(step)
+    for step in range(3 * training.learner.batches.batches_per_epoch):
+        block = training.learner.batches.batch(step)
         seen |= set(np.unique(block.targets_TB)) | set(np.unique(block.tokens_TB))
     vocabulary = training.corpus.vocabulary
     assert {vocabulary.symbols[i] for i in seen if i < len(vocabulary)} == set("abc")
-    assert "xyz" in vocabulary.decode(training.parts.validation)
+    assert "xyz" in vocabulary.decode(training.learner.parts.validation)
 
 
 def test_thirty_characters_train() -> None:
     """A text far too short for the block and the batch shrinks them and says so."""
     training = begin(text="to be or not to be, that is it", train__batch_size=64, train__block_size=64)
     interrupt(training, 100)
-    assert training.progress.finished == "done"
+    assert training.state.finished == "done"
     assert any("27 characters" in note for note in training.notes)
     assert load_checkpoint(training.run.best).metrics["step"] >= 1
+
+
+def test_a_run_notes_a_setting_without_an_effect() -> None:
+    """Only one that is not at its default was meant to have an effect."""
+    Path("adam.yaml").write_text("train: {optimizer: adam, matrix_learning_rate: 0.5}\n", encoding="utf-8")
+    Path("text.txt").write_text("to be or not to be" * 20, encoding="utf-8")
+    flags = {"data.corpus": "text.txt", "model.hidden_size": 4, "train.steps": 1, "train.threads": 1, "seed": 1}
+    training = training_of(load_config("adam.yaml", (), flags), RunFolder.create(Path("idle"), ""))
+    assert "train.matrix_learning_rate 0.5 has no effect beside train.optimizer adam" in training.notes
+    assert not any("step_factor" in note for note in training.notes)
 
 
 @pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
@@ -66,7 +95,7 @@ def test_a_character_or_two_train(text: str) -> None:
     """Nothing divides by zero where there is nothing, or a single character, to validate."""
     training = begin(text=text, train__steps=3)
     interrupt(training, 100)
-    scores = training.measure_best()
+    scores = measure_best(training)
     assert (scores.characters if scores else 0) == len(text) - 1
     assert load_checkpoint(training.run.best).metrics["step"] >= 1
 
@@ -75,12 +104,12 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     """Of validations 3, 2, NaN, 4 the second is kept, and patience ends the run."""
     training = begin(train__patience=2, train__evaluations=10)
     answers = iter([3.0, 2.0, math.nan, 4.0, 1.0])
-    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))
     interrupt(training, 100)
     best = load_checkpoint(training.run.best)
-    assert (best.metrics["step"], training.progress.step) == (4, 8)
-    assert "2 evaluations" in training.progress.finished
-    assert verdict(training) == "no validation has been better since step 4: it began to learn its text by heart"
+    assert (best.metrics["step"], training.state.step) == (4, 8)
+    assert "2 evaluations" in training.state.finished
+    assert verdict(training) == "no validation has been better since step 4: it has started to overfit"
 
 
 def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +117,7 @@ def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest
     training = begin(train__evaluations=2)
     answers = iter([3.0, 2.0])
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_validate", lambda self: next(answers))
+        patch.setattr(Trainer, "_validate", lambda self: next(answers))
         interrupt(training, 100)
     assert "more time may" in verdict(training)
     untold = begin("untold", data__validation_fraction=0.0)
@@ -100,7 +129,7 @@ def test_one_validation_without_gain_says_little(monkeypatch: pytest.MonkeyPatch
     """As after a run was made longer, whose rate then rises again."""
     training = begin(train__evaluations=3)
     answers = iter([3.0, 2.0, 2.1])
-    monkeypatch.setattr(Training, "_validate", lambda self: next(answers))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))
     interrupt(training, 100)
     assert "too early to tell" in verdict(training)
 
@@ -110,7 +139,7 @@ def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: py
     training = begin(train__steps=8)
     poison(training, monkeypatch, {3})
     interrupt(training, 100)
-    assert (training.progress.skipped, training.progress.rollbacks, training.progress.step) == (1, 0, 8)
+    assert (training.state.recovery.skipped, training.state.recovery.rollbacks, training.state.step) == (1, 0, 8)
     assert all(np.isfinite(array).all() for array in load_checkpoint(training.run.last).arrays.values())
 
 
@@ -118,11 +147,9 @@ def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pyte
     """After several in a row the run returns to its last good state, at half the rate, says so, and finishes."""
     training = begin(train__steps=12)
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
-    told: list[str] = []
-    for _ in training.learn(tell=told.append):
-        pass
-    assert told == ["numbers were not finite at step 12: back to step 9, at 1/2 of the learning rate"]
-    assert (training.progress.rollbacks, training.progress.finished) == (1, "done")
+    told = [event for event in events_of(training) if isinstance(event, RolledBack)]
+    assert told == [RolledBack(from_step=12, to_step=9, rate=0.5)]
+    assert (training.state.recovery.rollbacks, training.state.finished) == (1, "done")
     steps = [record["step"] for record in metrics(training)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
@@ -163,40 +190,39 @@ def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     assert len(text) == 24
 
 
-def test_the_best_model_is_measured_on_all_of_the_validation_text() -> None:
+def test_the_best_model_is_scored_on_all_that_is_held_out() -> None:
     """The figure that is written into its file is that of the whole part, not of the glance taken while training."""
     from charlm.evaluation.evaluate import evaluate
 
     training = begin(train__evaluation_characters=5)
     interrupt(training, 100)
-    scores = training.measure_best()
+    scores = measure_best(training)
     assert scores is not None
-    assert scores.characters == len(training.parts.validation) > 5
+    assert scores.characters == len(training.learner.parts.validation) > 5
     stored = load_checkpoint(training.run.best)
     assert stored.metrics["validation_bits_per_character"] == scores.bits_per_character
-    training.model.load_arrays(stored.weights)
-    assert evaluate(training.model, training.parts.validation) == scores
+    training.learner.model.load_arrays(stored.weights)
+    assert evaluate(training.learner.model, training.learner.parts.validation) == scores
 
 
-def test_what_is_left_to_charlm_is_settled_once_and_written_down() -> None:
+def test_automatic_regularisation_is_settled_once() -> None:
     """For a run of so many epochs it is known from the start; a resume keeps it."""
     training = begin(model__dropout="auto", model__weight_dropout="auto", train__steps=None, train__epochs=300)
     interrupt(training, 5)
-    for progress in (training.progress, resume(training.run).progress):
-        settled = (progress.dropout, progress.weight_dropout, progress.weight_decay)
-        assert settled == held_back(300, num_units=16)
-        assert progress.dropout > 0
+    assert training.state.regularisation == Regularisation(*strengths(300, num_units=16), settled=True)
+    assert training.state.regularisation.dropout > 0
+    # The helper lets a run settle anew, as with other settings.
+    resumed = resume(training.run).state.regularisation
+    assert replace(resumed, settled=True) == training.state.regularisation
 
 
-def test_what_was_given_holds_from_the_first_block() -> None:
+def test_given_regularisation_holds_from_the_first_block() -> None:
     """Also in a timed run, which does not know yet how often it will read its text."""
     training = begin(
         model__dropout=0.4, model__weight_dropout=0.2, train__weight_decay=0.3, train__steps=None, train__time=100.0
     )
     interrupt(training, 1)
-    progress = training.progress
-    assert not progress.settled
-    assert (progress.dropout, progress.weight_dropout, progress.weight_decay) == (0.4, 0.2, 0.3)
+    assert training.state.regularisation == Regularisation(0.4, 0.2, 0.3, settled=False)
 
 
 def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,25 +231,25 @@ def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.Mon
     training = begin(now=now, train__steps=None, train__time=100.0)
     now.spend(monkeypatch, learn_block=0.5)
     interrupt(training, 10**9)
-    assert training.progress.finished == "done"
-    assert (training.progress.seconds, training.progress.step) == (100, 200)
+    assert training.state.finished == "done"
+    assert (training.state.seconds, training.state.step) == (100, 200)
     assert metrics(training)[-1]["learning_rate"] < 1e-3
 
 
 def test_training_changes_every_weight() -> None:
     """No parameter is left out of the optimiser or the graph."""
     training = begin(model__num_layers=2)
-    before = training.model.arrays()
+    before = training.learner.model.arrays()
     interrupt(training, 5)
-    unchanged = [name for name, array in training.model.arrays().items() if (array == before[name]).all()]
+    unchanged = [name for name, array in training.learner.model.arrays().items() if (array == before[name]).all()]
     assert unchanged == []
 
 
 def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     """Fresh weights predict all characters about equally."""
     training = begin()
-    tokens_TB = torch.from_numpy(training.batches.batch(0).tokens_TB)
-    logits_TBV, _ = training.model(tokens_TB, training.model.start_state(tokens_TB.shape[1]))
+    tokens_TB = torch.from_numpy(training.learner.batches.batch(0).tokens_TB)
+    logits_TBV, _ = training.learner.model(tokens_TB, training.learner.model.start_state(tokens_TB.shape[1]))
     assert logits_TBV.log_softmax(-1).mean().item() == pytest.approx(
         -math.log(len(training.corpus.vocabulary)), rel=0.1
     )
@@ -232,23 +258,22 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
 def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was carried so far, the model gets zeros for it, and for the other streams what was carried."""
     training = begin(train__reset_probability=0.5, train__steps=12)
-    forward, seen = training.model.forward, []
+    forward, seen = training.learner.model.forward, []
 
     def spy(tokens_TB: Any, state: Any, *others: Any) -> Any:
         seen.append([part.clone() for part in state])
         return forward(tokens_TB, state, *others)
 
-    monkeypatch.setattr(training.model, "forward", spy)
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
-    training.state = tuple(torch.ones_like(part) for part in training.state)
+    monkeypatch.setattr(training.learner.model, "forward", spy)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
+    training.learner.carried = tuple(torch.ones_like(part) for part in training.learner.carried)
     carried = []
     for step in range(12):
-        carried.append(training.state)
-        training.learn_block(training.batches.batch(step), 0.1)
-        training.progress.step += 1
-    assert any(training.batches.batch(step).begins_B.any() for step in range(1, 12))
+        carried.append(training.learner.carried)
+        training.learner.learn_block(step, 0.1, training.state.regularisation)
+    assert any(training.learner.batches.batch(step).begins_B.any() for step in range(1, 12))
     for step in range(12):
-        begins_B = training.batches.batch(step).begins_B
+        begins_B = training.learner.batches.batch(step).begins_B
         for given, before in zip(seen[step], carried[step], strict=True):
             assert (given[:, begins_B] == 0).all()
             assert torch.equal(given[:, ~begins_B], before[:, ~begins_B])
@@ -256,16 +281,16 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time has come, after any block, `last.safetensors` has it."""
-    monkeypatch.setattr("charlm.training.trainer.SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("charlm.training.timetable.SAVE_SECONDS", -1.0)
     training = begin(train__evaluations=1)
     steps = []
 
-    def look() -> bool:
-        steps.append((load_checkpoint(training.run.last).metrics["step"], training.progress.step))
-        return training.progress.step >= 6
+    def look(event: Event) -> None:
+        if isinstance(event, BlockLearned):
+            steps.append((load_checkpoint(training.run.last).metrics["step"], event.step))
 
-    list(training.learn(look))
-    assert steps == [(step, step) for step in range(7)]
+    interrupt(training, 6, look)
+    assert steps == [(step, step) for step in range(1, 7)]
 
 
 def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +308,7 @@ def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPa
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
     interrupt(training, 100)
     assert metrics(training)[-1]["learning_rate"] == pytest.approx(training.config.train.learning_rate / 2)
-    assert training.progress.skipped == MAX_SKIPPED_IN_A_ROW
+    assert training.state.recovery.skipped == MAX_SKIPPED_IN_A_ROW
 
 
 def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,12 +316,12 @@ def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.Monk
     training = begin(text="ab" * 30)
     answers = iter(range(100))
 
-    def validate(self: Training) -> float:
+    def validate(self: Trainer) -> float:
         if next(answers) == 1:
-            training.model.output.bias.data[0] = math.nan
+            training.learner.model.output.bias.data[0] = math.nan
         return 1.0
 
-    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr(Trainer, "_validate", validate)
     interrupt(training, 100)
     for file in (training.run.best, training.run.last):
         assert all(np.isfinite(array).all() for array in load_checkpoint(file).arrays.values())
@@ -313,36 +338,37 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
 
     from charlm.evaluation.evaluate import evaluate_sample
 
-    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", spy)
+    for module in ("trainer", "scoring"):
+        monkeypatch.setattr(f"charlm.training.{module}.evaluate_sample", spy)
     training = begin(train__evaluation_characters=70)
     interrupt(training, 100)
-    training.measure_best()
-    assert lengths == [70, 70, 70, 70, len(training.parts.validation)]
+    measure_best(training)
+    assert lengths == [70, 70, 70, 70, len(training.learner.parts.validation)]
 
 
-def test_a_timed_run_settles_its_dropout_by_its_pace_and_not_by_its_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_first_block_does_not_change_the_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first block that takes as long as ten others does not hide how many epochs there will be."""
     now = Hours()
     training = begin(now=now, model__dropout="auto", train__steps=None, train__time=100.0, model__hidden_size=512)
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
-    learn = Training.learn_block
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
+    learn = Learner.learn_block
 
-    def learn_and_tick(self: Training, block: Any, rate: float) -> None:
-        learn(self, block, rate)
-        now.seconds += 10 * 0.25 if self.progress.step == 0 else 0.25
+    def learn_and_tick(self: Learner, step: int, *others: Any) -> float | None:
+        now.seconds += 10 * 0.25 if step == 0 else 0.25
+        return learn(self, step, *others)
 
-    monkeypatch.setattr(Training, "learn_block", learn_and_tick)
+    monkeypatch.setattr(Learner, "learn_block", learn_and_tick)
     interrupt(training, 60)
-    num_epochs = (1 + (100 - 2.5) / 0.25) / training.batches.batches_per_epoch
-    expected = held_back(num_epochs, num_units=512).dropout
+    num_epochs = (1 + (100 - 2.5) / 0.25) / training.learner.batches.batches_per_epoch
+    expected = strengths(num_epochs, num_units=512).dropout
     assert expected > 0.1
-    assert training.progress.dropout == pytest.approx(expected, abs=0.011)
+    assert training.state.regularisation.dropout == pytest.approx(expected, abs=0.011)
 
 
 def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
     now = Hours()
-    monkeypatch.setattr(Training, "_validate", lambda self: 1.0)
+    monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
     now.spend(monkeypatch, learn_block=0.5, _validate=2.0)
     timed: dict[str, Any] = {"train__steps": None, "train__time": 100.0}
     for changes, expected in ((timed, 3), ({"train__steps": 40}, 10)):
@@ -354,9 +380,9 @@ def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.
 def test_a_state_that_could_not_be_read_again_is_not_saved() -> None:
     """Model files hold no number above a bound; what is above it is no good state, finite or not."""
     training = begin(model__cell="rnn-relu")
-    assert training.is_finite
-    training.state = tuple(torch.full_like(part, 2e9) for part in training.state)
-    assert not training.is_finite
+    assert training.learner.is_finite
+    training.learner.carried = tuple(torch.full_like(part, 2e9) for part in training.learner.carried)
+    assert not training.learner.is_finite
 
 
 def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +393,7 @@ def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.
 
     monkeypatch.setattr("charlm.training.trainer.evaluate_sample", overflow)
     training = begin(train__steps=4, train__evaluations=2)
-    written = list(training.learn())
-    assert training.progress.finished == "done"
+    written = records_of(training)
+    assert training.state.finished == "done"
     assert [record.validation_bits_per_character for record in written] == [None] * len(written)
     assert load_checkpoint(training.run.best).step == 2

@@ -1,0 +1,162 @@
+"""A training run in a terminal: announced, shown, interrupted, concluded."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Any
+
+import typer
+
+from charlm.checkpoint import ModelFile
+from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.render import print_json, report_error, say, write_texts
+from charlm.errors import RunError, one_line
+from charlm.evaluation.evaluate import Scores
+from charlm.inference.fill import Filler
+from charlm.inference.generate import Sampling, generate
+from charlm.inference.stepper import Stepper
+from charlm.training.interrupt import Interrupt
+from charlm.training.lifecycle import Outcome, finish, write_all
+from charlm.training.trainer import Trainer
+
+# Of what a model that fills blanks is shown at the end of its training.
+PASSAGE_LENGTH, BLANK_EVERY = 160, 16
+
+
+def announce(trainer: Trainer) -> None:
+    """Say what will be trained, on what, and where."""
+    corpus, model = trainer.corpus, trainer.config.model
+    say(f"run {one_line(str(trainer.run.path))}, seed {trainer.config.seed}, {trainer.runtime.described}")
+    say(
+        f"text {one_line(corpus.name)}: {len(corpus.ids):,} {corpus.vocabulary.unit}s, "
+        f"{len(corpus.vocabulary):,} different"
+    )
+    num_parameters = trainer.learner.model.spec.num_parameters
+    say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {num_parameters:,} parameters")
+    for note in trainer.notes:
+        say(f"note: {note}")
+
+
+def learn(trainer: Trainer) -> None:
+    """Train to the end, or to the first Ctrl-C or SIGTERM, after which the process exits as those ask for."""
+    with TrainingDisplay(trainer) as display:
+
+        def stop() -> None:
+            trainer.stop()
+            display.say("finishing this block and saving; again to quit at once")
+
+        with Interrupt(stop) as interrupt:
+            trainer.learn(display.show)
+    if interrupt.signal is not None:
+        _leave(trainer, write_all(trainer), interrupt.exit_code)
+
+
+def conclude(trainer: Trainer, sample_length: int, temperature: float, as_json: bool) -> None:
+    """Measure the best model, show what it writes, and say where it is.
+
+    Raises:
+        RunError: something of the run could not be written to the end.
+    """
+    outcome = _finish(trainer)
+    best, file = trainer.run.best, trainer.logbook.best
+    measured = "" if outcome.scores is None else f": {_as_measured(trainer, outcome.scores)}"
+    if trainer.state.finished not in ("", "done"):
+        say(f"ended early: {trainer.state.finished}")
+    say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
+    say(verdict(trainer))
+    figures = {
+        name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
+    }
+    figures |= {"run": str(trainer.run.path), "model": str(best)}
+    if file.spec.sees_both_sides:
+        _show_filling(trainer, file, figures, as_json)
+    else:
+        _show_sample(trainer, file, sample_length, temperature, figures, as_json)
+    if outcome.error:
+        raise outcome.error
+    if not as_json:
+        command = "fill 'a te_t with bl_nks'" if file.spec.sees_both_sides else "sample"
+        say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(trainer.run.path)))}")
+
+
+def verdict(trainer: Trainer) -> str:
+    """Return what the validations say about training on."""
+    since, num_held_out = trainer.state.best.evaluations_without_gain, len(trainer.learner.parts.validation)
+    if not trainer.can_tell_best:
+        return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
+    if not since:
+        return "the last validation was the best: more time may make it better yet"
+    if since == 1:
+        return "the validation before the last was the best: too early to tell whether more time would help"
+    return f"no validation has been better since step {trainer.logbook.best.step:,}: it has started to overfit"
+
+
+def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
+    """End the process as a signal asked for, and say where the run is."""
+    step, path = trainer.state.step, trainer.run.path
+    if error:
+        report_error(str(error), error.hint, exit_code)
+    elif trainer.state.finished:
+        say(f"saved at step {step:,}: the run is complete; `charlm eval --model {path}` scores its best model")
+    else:
+        say(f"saved at step {step:,}; `charlm train --resume {path}` continues it")
+    raise typer.Exit(exit_code)
+
+
+def _finish(trainer: Trainer) -> Outcome:
+    """Score the best model. A signal ends the scoring and the process; the run is saved already."""
+    with ScoringDisplay() as display:
+
+        def stop() -> None:
+            trainer.stop()
+            display.say("ending the scoring; again to quit at once")
+
+        with Interrupt(stop) as interrupt:
+            outcome = finish(trainer, display.show)
+    if interrupt.signal is not None:
+        _leave(trainer, outcome.error, interrupt.exit_code)
+    return outcome
+
+
+def _as_measured(trainer: Trainer, scores: Scores) -> str:
+    """Return what the scores of the best model are, and of what."""
+    unit, num_held_out = trainer.corpus.vocabulary.unit, len(trainer.learner.parts.validation)
+    accuracy, per = "", unit
+    if trainer.learner.model.spec.sees_both_sides:
+        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
+    if scores.characters == num_held_out:
+        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
+    error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"
+    return (
+        f"{scores.bits_per_character:.3f}{error} bits per {per} on {scores.characters:,} of the "
+        f"{num_held_out:,} held out, in segments spread over them{accuracy}; `charlm eval` scores all"
+    )
+
+
+def _show_sample(
+    trainer: Trainer, file: ModelFile, length: int, temperature: float, figures: dict[str, Any], as_json: bool
+) -> None:
+    seed = trainer.config.seed or 0
+    generation = generate(Stepper(file), "", length=length, sampling=Sampling(temperature), seeds=[seed])
+    if as_json:
+        print_json({**figures, "sample": generation.texts()[0], "seed": seed})
+        return
+    say(f"it writes, at temperature {temperature}:\n")
+    write_texts(generation.in_reading_order(), [seed])
+
+
+def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
+    """Hide some characters of a passage that was held out, or of the text's beginning where nothing was."""
+    parts = trainer.learner.parts
+    ids = parts.validation if len(parts.validation) else parts.train
+    passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
+    every = min(BLANK_EVERY, len(passage))
+    pieces = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
+    pieces = [*pieces, ""] if len(pieces) == 1 else pieces
+    filled = Filler(file).fill(pieces, 1, f"replace={file.vocabulary.symbols[0]}").text
+    if as_json:
+        print_json({**figures, "asked": "_".join(pieces), "text": filled})
+        return
+    say("it reads a text with blanks, and fills them:\n")
+    write_texts([(0, f"{'_'.join(pieces)}\n{filled}\n")], [0])

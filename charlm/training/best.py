@@ -1,0 +1,42 @@
+"""The best validation so far, and how long there has been no better one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from charlm.training.bounds import STRICT, Count, Number
+
+
+@dataclass
+class Best:
+    """What validation has said so far; a part of the saved state.
+
+    Attributes:
+        best_bits: the best validation, in bits per character; None where there is none yet.
+        evaluations_without_gain: how many validations came after it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    best_bits: Number | None
+    evaluations_without_gain: Count
+
+    def consider(self, bits: float | None, *, is_kept_anyway: bool) -> bool:
+        """Count a validation, and return whether the model that was validated is now the best.
+
+        Args:
+            bits: its result in bits per character; infinite where the model overflowed, None where nothing is held out.
+            is_kept_anyway: whether the model becomes the best whatever the result.
+        """
+        best = math.inf if self.best_bits is None else self.best_bits
+        if bits is None or is_kept_anyway or bits < best:
+            self.best_bits = None if bits == math.inf else bits
+            self.evaluations_without_gain = 0
+            return True
+        self.evaluations_without_gain += 1
+        return False
+
+    def forget(self) -> None:
+        """Take the next model that is validated for the best."""
+        self.best_bits, self.evaluations_without_gain = None, 0

@@ -1,0 +1,86 @@
+"""What follows a block: skip it, roll back, validate, record, save, end. Every such decision is made here.
+
+Several processes that learn together must decide alike, so no other file decides anything from a clock or from whether
+numbers are finite. The only other decision is to stop on request, which the loop asks for between blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from charlm.training.schedule import due
+
+RECORDS_PER_EVALUATION = 10
+# Nats per character. A model that guesses worse than this has left all bounds.
+MAX_LOSS = 1e6
+
+
+class Facts(NamedTuple):
+    """What a process knows when a block is over.
+
+    Attributes:
+        share_before: how much of the run was done before the block.
+        share: how much of it is done now.
+        fits_another_block: whether a timed run has time for one.
+        can_afford_evaluation: whether a timed run has time for one.
+        is_record_due: whether much time has passed since the last record.
+        is_save_due: whether much time has passed since the last save.
+        is_lost: whether too many blocks in a row were skipped.
+    """
+
+    share_before: float
+    share: float
+    fits_another_block: bool
+    can_afford_evaluation: bool
+    is_record_due: bool
+    is_save_due: bool
+    is_lost: bool
+
+
+class Decision(NamedTuple):
+    """What follows a block.
+
+    Attributes:
+        is_over: whether it was the last one.
+        roll_back: whether the run returns to its last good state, and nothing else is done.
+        validate: whether a validation follows, and a save that a rollback returns to.
+        record: whether a record follows by share of the run.
+        record_by_clock: whether a record follows because much time has passed without one.
+        save_by_clock: the same for a save.
+    """
+
+    is_over: bool
+    roll_back: bool
+    validate: bool
+    record: bool
+    record_by_clock: bool
+    save_by_clock: bool
+
+
+def is_usable(nats: float, gradient_norm: float) -> bool:
+    """Return whether a block updates the weights; otherwise it is skipped."""
+    return nats <= MAX_LOSS and math.isfinite(gradient_norm)
+
+
+def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Decision:
+    """Decide what follows a block.
+
+    Args:
+        facts: what is known.
+        evaluations: how many validations a run has.
+        is_finite: returns whether the state holds finite numbers only; asked where a validation would follow.
+    """
+    is_over = facts.share >= 1 or not facts.fits_another_block
+    is_validation_due = due(facts.share_before, facts.share, evaluations) and facts.can_afford_evaluation
+    validate = is_over or is_validation_due
+    record = validate or due(facts.share_before, facts.share, RECORDS_PER_EVALUATION * evaluations)
+    return Decision(
+        is_over=is_over,
+        roll_back=facts.is_lost or (validate and not is_finite()),
+        validate=validate,
+        record=record,
+        record_by_clock=facts.is_record_due and not record,
+        save_by_clock=facts.is_save_due and not validate,
+    )

@@ -1,0 +1,134 @@
+"""What happens in a training run, as typed events in the order in which it happens.
+
+`Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a notebook are
+listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BlockLearned:
+    """A block was learned, and everything that had to follow it is done.
+
+    Attributes:
+        step: blocks learned so far.
+        share: how much of the run is done, from 0 to 1.
+        bits_per_character: the loss of this block; None where the block was skipped, because its numbers were not
+            finite.
+    """
+
+    step: int
+    share: float
+    bits_per_character: float | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A report, as it stands in one line of `metrics.jsonl`.
+
+    Records by share of the run come in every run of the same settings; their losses are those since the last record of
+    that kind. Records by the clock come between them where much time passes, say `"by": "clock"`, and have the losses
+    since the line before.
+    """
+
+    step: int
+    epoch: float
+    seconds: float
+    train_bits_per_character: float | None
+    smoothed_bits_per_character: float
+    learning_rate: float
+    characters_per_second: float
+    validation_bits_per_character: float | None = None
+    skipped: int = 0
+    by: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields, without those that were not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Validating:
+    """A validation is under way.
+
+    Attributes:
+        step: blocks learned so far.
+        share: how much of the validation is done, from 0 to 1.
+    """
+
+    step: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The best model is being scored at the end of the run.
+
+    Attributes:
+        share: how much is done, from 0 to 1.
+    """
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The whole state was handed to the run folder.
+
+    Attributes:
+        step: blocks learned so far.
+    """
+
+    step: int
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """Numbers were not finite, and the run went back to its last good state.
+
+    Attributes:
+        from_step: blocks learned before.
+        to_step: blocks learned in the last good state.
+        rate: share of the full learning rate from now on.
+    """
+
+    from_step: int
+    to_step: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should know.
+
+    Attributes:
+        message: one line.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The loop has ended.
+
+    Attributes:
+        step: blocks learned so far.
+        reason: `done`, or why the run ended early; empty where it was asked to stop and can be resumed.
+    """
+
+    step: int
+    reason: str
+
+
+Event = BlockLearned | Record | Validating | Scoring | Saved | RolledBack | Note | Finished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""

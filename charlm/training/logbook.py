@@ -1,0 +1,106 @@
+"""Writes a run into its folder while it trains. It knows files, and nothing of training."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.files import sync
+from charlm.run_folder import RunFolder
+
+
+class Logbook:
+    """Writes down a run while it trains; what the disk does not take now waits in memory for the next time.
+
+    Attributes:
+        run: the folder.
+        trouble: what could not be written, and why; empty while everything is on disk.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.trouble = ""
+        self._best: ModelFile | None = None
+        self._last: ModelFile | None = None
+        self._records: list[Mapping[str, Any]] = []
+        self._truncate_to: int | None = None
+
+    @property
+    def best(self) -> ModelFile:
+        """The best model, whether it is on disk yet or not."""
+        return self._best or load_checkpoint(self.run.best)
+
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best model yet."""
+        return self._best is not None or self.run.best.is_file()
+
+    def put(
+        self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Add something to be written down, and write all that waits; return whether everything is on disk now."""
+        self._best, self._last = best or self._best, last or self._last
+        if record is not None:
+            self._records.append(record)
+        return self.write()
+
+    def rewind(self, step: int) -> None:
+        """Drop the records after a step, because they will come again."""
+        self._records = [record for record in self._records if record["step"] <= step]
+        self._truncate_to = step
+        self.write()
+
+    def write(self) -> bool:
+        """Try to write all that waits, each part by itself; return whether everything is on disk now."""
+        parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
+        troubles: dict[str, list[str]] = {}
+        for write, path in (*parts, (self._write_last, self.run.last)):
+            try:
+                write()
+            except OSError as error:
+                troubles.setdefault(error.strerror or str(error), []).append(f"`{path}`")
+        self.trouble = "; ".join(
+            f"{', '.join(paths)} could not be written: {reason}" for reason, paths in troubles.items()
+        )
+        return not troubles
+
+    def move_to_safety(self) -> Path | None:
+        """Write all of the run into a temporary folder instead; return it, or None where that fails too."""
+        home = self.run
+        with suppress(OSError):
+            self.run = RunFolder(Path(tempfile.mkdtemp(prefix="charlm-run-")))
+            for file in (home.config, home.metrics, home.best, home.last):
+                # What is newer waits in memory, and replaces the copy below.
+                with suppress(OSError):
+                    shutil.copy(file, self.run.path)
+            if self.write():
+                return self.run.path
+            shutil.rmtree(self.run.path, ignore_errors=True)
+        self.run = home
+        return None
+
+    def _write_records(self) -> None:
+        if self._truncate_to is not None:
+            self.run.truncate_metrics(self._truncate_to)
+            self._truncate_to = None
+        if self._records:
+            self.run.append_metrics(*self._records)
+            self._records.clear()
+
+    def _write_best(self) -> None:
+        if self._best:
+            self._best.save(self.run.best)
+            self._best = None
+
+    def _write_last(self) -> None:
+        if self._last:
+            # The records before this state are never written again, so they must be on disk first.
+            if self.run.metrics.is_file():
+                sync(self.run.metrics)
+            self._last.save(self.run.last)
+            self._last = None

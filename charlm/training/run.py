@@ -1,0 +1,126 @@
+"""Training for programs: `charlm.train` and the run that it returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm.checkpoint import load_checkpoint
+from charlm.config import DURATIONS, GROUPS, Config
+from charlm.config_file import load_config, validate_settings
+from charlm.errors import did_you_mean
+from charlm.inference.language_model import LanguageModel
+from charlm.run_folder import RunFolder
+from charlm.training.events import Listener, ignore
+from charlm.training.lifecycle import begin, finish
+
+# Settings by the name alone, with the group that each belongs to; no two groups have a setting of the same name.
+GROUP_OF = {name: group for group, settings in GROUPS.items() for name in settings.model_fields}
+
+
+class Run:
+    """A run on disk that has ended.
+
+    Attributes:
+        path: the run folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def best(self) -> Path:
+        """The model file to share."""
+        return RunFolder(self.path).best
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What is known of the best model: its step, its validation in bits per character, and others."""
+        return load_checkpoint(self.best).metrics
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All records of the run, as they stand in `metrics.jsonl`."""
+        lines = RunFolder(self.path).metrics.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def load(self) -> LanguageModel:
+        """Load the best model, as `charlm.load` does."""
+        return LanguageModel.load(self.path)
+
+
+def train(
+    corpus: str | Path | Sequence[str | Path],
+    *,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    on_event: Listener = ignore,
+    **settings: Any,
+) -> Run:
+    """Train a model on a text and return the run.
+
+    Nothing is printed and no signal is handled. An exception in `on_event`, or a Ctrl-C, ends the run where it is; its
+    folder holds the last save, which `charlm train --resume` continues.
+
+    >>> run = charlm.train("fables", cell="gru", hidden_size=16, steps=20, seed=1, threads=1)
+    >>> run.path.name, run.best.name
+    ('fables-gru-1', 'best.safetensors')
+    >>> sorted(run.metrics)[:2]
+    ['epoch', 'seconds']
+    >>> [record["step"] for record in run.records][-1]
+    20
+
+    Args:
+        corpus: a corpus by its name, a file, a folder, a glob, or a list of these.
+        config: a settings file or the name of a bundled one, such as `quick`; `lstm` by default.
+        out: the run folder to make; the first free `runs/NAME-1` and so on by default.
+        seed: makes the run repeatable; drawn by default.
+        on_event: called with every event of `charlm.training.events`, for example to move a progress bar.
+        settings: every other setting by its own name, such as `hidden_size=256` or `time="30s"`;
+            `charlm train --help-settings` lists them.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value is not allowed.
+        CharlmError: the text cannot be read, the run does not fit into memory, or it could not be written.
+    """
+    texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
+    asked = settings | {"corpus": [str(text) for text in texts]}
+    effective = _with_settings(load_config(config), asked, seed)
+    threads = torch.get_num_threads()
+    try:
+        with begin(effective, None if out is None else Path(out)) as trainer:
+            trainer.learn(on_event)
+            outcome = finish(trainer, on_event)
+            if outcome.error:
+                raise outcome.error
+            return Run(trainer.run.path)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -> Config:
+    """Return settings with others in their place, which are given by their own names."""
+    values = config.model_dump()
+    unknown = [_unknown(name) for name in settings if name not in GROUP_OF]
+    if settings.keys() & set(DURATIONS):
+        values["train"] |= dict.fromkeys(DURATIONS)
+    for name, value in settings.items():
+        if name in GROUP_OF:
+            values[GROUP_OF[name]][name] = value
+    if seed is not None:
+        values["seed"] = seed
+    places = {f"{GROUP_OF[name]}.{name}": "charlm.train" for name in settings if name in GROUP_OF}
+    return validate_settings(values, places, "charlm.train", unknown)
+
+
+def _unknown(name: str) -> str:
+    suggestion = did_you_mean(name, GROUP_OF)
+    return f"charlm.train: `{name}` is not a setting" + (f", {suggestion}" if suggestion else "")

@@ -1,0 +1,65 @@
+"""The scoring of the best model at the end of a run."""
+
+from __future__ import annotations
+
+from charlm.evaluation.evaluate import Scores, evaluate_sample, reading_that_fits
+from charlm.training.events import Listener, Scoring, ignore
+from charlm.training.timetable import GRACE_SHARE, MAX_SCORING_SHARE
+from charlm.training.trainer import Trainer
+
+# Runs of steps and epochs are the same on every machine: at their end no more than this is read of what is held out.
+MAX_CHARACTERS_SCORED = 500_000
+
+
+class _Stopped(Exception):
+    """The trainer was asked to stop during the scoring."""
+
+
+def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None:
+    """Score the best model and write the result into its file.
+
+    All of the validation part is scored where it is short enough, and in a timed run where there is time for it.
+
+    Args:
+        trainer: of a run that has ended. Afterwards it holds the best model.
+        listener: called with how much is done.
+
+    Returns:
+        the scores; None where nothing is held out, or where the trainer was asked to stop meanwhile.
+    """
+    best, part = trainer.logbook.best, trainer.learner.parts.validation
+    if not len(part):
+        return None
+    trainer.learner.model.load_arrays(best.weights)
+
+    def tick(share: float) -> None:
+        listener(Scoring(share))
+        if trainer.is_asked_to_stop:
+            raise _Stopped
+
+    try:
+        scores = evaluate_sample(trainer.learner.model, part, _characters_to_score(trainer), tick)
+    except _Stopped:
+        return None
+    measured: dict[str, float | None] = {
+        "validation_bits_per_character": scores.bits_per_character,
+        "validation_characters": scores.characters,
+        "validation_standard_error_bits": scores.standard_error_bits,
+    }
+    metrics = best.metrics | trainer.in_units(measured)
+    # A standard error from an earlier scoring must not stay where all is scored now.
+    metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
+    trainer.write_down(best=trainer.model_file(best.weights, metrics))
+    return scores
+
+
+def _characters_to_score(trainer: Trainer) -> int:
+    """Return how many characters are read of the validation part."""
+    budget = trainer.config.train.time
+    if budget is None:
+        return MAX_CHARACTERS_SCORED
+    # A run that ended early has much time left, and one that was slower than planned has none.
+    left = max(budget - trainer.clock.seconds, 0.0)
+    seconds = min(left, MAX_SCORING_SHARE * budget) + GRACE_SHARE * budget
+    part = trainer.learner.parts.validation
+    return reading_that_fits(trainer.learner.model, part, seconds, trainer.clock.now)[0]

@@ -1,0 +1,88 @@
+"""What the clock says during a run: when a record or a save is due, and what a timed run still has time for."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from charlm.training.schedule import Clock, Every, Pace
+
+# The longest time between two saves and between two records, and to the first record.
+SAVE_SECONDS = 60.0
+RECORD_SECONDS = 10.0
+FIRST_RECORD_SECONDS = 5.0
+# The share of its time that a timed run may have spent on evaluations when it starts another one.
+MAX_EVALUATION_SHARE = 0.03
+# The share of its time that a timed run reserves at most for the scoring at its end, and for everything at its end.
+MAX_SCORING_SHARE = 0.1
+MAX_RESERVED_SHARE = 0.5
+# What a timed run may take beyond its time: a block that has started, or a scoring that is slower than it was at first.
+GRACE_SHARE = 0.05
+# The first save has no moments of the optimiser yet; at the end there are `last` with them, and `best` twice.
+SAVES_AT_END = 6
+
+
+class Timetable:
+    """Measures what blocks, saves and evaluations take, and knows when something is due.
+
+    Attributes:
+        pace: characters per second of learning.
+        save_seconds: what the first save took; 0 where the run is resumed.
+    """
+
+    def __init__(self, clock: Clock, budget: float | None) -> None:
+        """Measure nothing yet.
+
+        Args:
+            clock: of the run.
+            budget: seconds that a timed run has; None for runs of steps or epochs.
+        """
+        self._clock, self._budget = clock, budget
+        # Two, because one may have had to wait for another program.
+        self._block_seconds: deque[float] = deque(maxlen=2)
+        self._evaluation_seconds = self._last_evaluation_seconds = 0.0
+        self.save_seconds = 0.0
+        self.restart(0)
+
+    def restart(self, characters: int) -> None:
+        """Count from now on to the next record and save, with so many characters learned."""
+        seconds = self._clock.seconds
+        self.pace = Pace(self._clock, characters)
+        self._records = Every(RECORD_SECONDS, seconds, FIRST_RECORD_SECONDS)
+        self._saves = Every(SAVE_SECONDS, seconds)
+
+    def block_took(self, seconds: float) -> None:
+        """Note how long a block took."""
+        self._block_seconds.append(seconds)
+
+    def evaluation_took(self, seconds: float) -> None:
+        """Note how long an evaluation took."""
+        self._last_evaluation_seconds = seconds
+        self._evaluation_seconds += seconds
+
+    def recorded(self, seconds: float) -> None:
+        """Note when a record was written."""
+        self._records.done(seconds)
+
+    def saved(self) -> None:
+        """Note that the state was saved now."""
+        self._saves.done(self._clock.seconds)
+
+    def is_record_due(self, seconds: float) -> bool:
+        """Return whether a record is due by the clock."""
+        return self._records.is_due(seconds)
+
+    def is_save_due(self, seconds: float) -> bool:
+        """Return whether a save is due by the clock."""
+        # The next block may be followed by a validation before it can be saved.
+        return self._saves.is_due(seconds, ahead=self._last_evaluation_seconds)
+
+    def can_afford_evaluation(self, seconds: float) -> bool:
+        """Return whether a timed run may spend time on an evaluation; its clock does not stop meanwhile."""
+        return self._budget is None or self._evaluation_seconds <= MAX_EVALUATION_SHARE * seconds
+
+    def fits_another_block(self, seconds: float, reserved_seconds: float) -> bool:
+        """Return whether another block ends before the time that a timed run has reserved for its end."""
+        if self._budget is None:
+            return True
+        end = self._budget - reserved_seconds + GRACE_SHARE * self._budget
+        return seconds + min(self._block_seconds) <= end

@@ -1,0 +1,67 @@
+"""What follows a block, decided from facts alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from charlm.training.decisions import MAX_LOSS, Decision, Facts, decide, is_usable
+
+QUIET = Facts(0.10, 0.101, True, True, False, False, False)
+NOTHING = Decision(False, False, False, False, False, False)
+
+
+def decided(facts: Facts, is_finite: bool = True) -> Decision:
+    """Decide in a run with ten validations."""
+    return decide(facts, 10, lambda: is_finite)
+
+
+def test_nothing_follows_most_blocks() -> None:
+    """And then nobody looks whether the numbers are finite, which takes time."""
+    assert decide(QUIET, 10, lambda: pytest.fail("looked")) == NOTHING
+
+
+@pytest.mark.parametrize("change", [{"share": 1.0}, {"fits_another_block": False}])
+def test_the_last_block_is_validated_whatever_it_costs(change: dict[str, Any]) -> None:
+    """Whether the run is over by its share or has no time for another block."""
+    over = decided(QUIET._replace(can_afford_evaluation=False, **change))
+    assert (over.is_over, over.validate, over.record, over.roll_back) == (True, True, True, False)
+
+
+def test_a_validation_that_is_due_needs_time() -> None:
+    """Without time for it the record alone follows."""
+    due = QUIET._replace(share_before=0.19, share=0.21)
+    assert (decided(due).validate, decided(due).record) == (True, True)
+    without = decided(due._replace(can_afford_evaluation=False))
+    assert (without.validate, without.record) == (False, True)
+
+
+def test_numbers_that_are_not_finite_are_rolled_back() -> None:
+    """So are too many skipped blocks, at any block."""
+    assert decided(QUIET._replace(share_before=0.19, share=0.21), is_finite=False).roll_back
+    assert decided(QUIET._replace(is_lost=True)).roll_back
+
+
+def test_the_clock_adds_only_what_does_not_come_anyway() -> None:
+    """A record by share and the save after a validation make those by the clock superfluous."""
+    late = QUIET._replace(is_record_due=True, is_save_due=True)
+    assert decided(late) == NOTHING._replace(record_by_clock=True, save_by_clock=True)
+    both = decided(late._replace(share_before=0.19, share=0.21))
+    assert (both.record_by_clock, both.save_by_clock) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("nats", "norm", "usable"),
+    [
+        (2.0, 1.0, True),
+        (math.nan, 1.0, False),
+        (2.0, math.inf, False),
+        (2.0, math.nan, False),
+        (2 * MAX_LOSS, 1, False),
+    ],
+)
+def test_a_block_is_usable_if_its_numbers_are(nats: float, norm: float, usable: bool) -> None:
+    """The loss and the norm of the gradient, which holds all its numbers."""
+    assert is_usable(nats, norm) == usable

@@ -1,0 +1,80 @@
+"""What a listener hears of a run, and in which order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from charlm.checkpoint import load_checkpoint
+from charlm.training.events import BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
+from charlm.training.scoring import measure_best
+from tests.helpers.training import assert_same_run, begin, events_of, interrupt, records
+
+
+def test_events_come_in_the_order_in_which_things_happen() -> None:
+    """Of a run of two blocks: the first state, and for each block its validation, record and save."""
+    kinds = [type(event) for event in events_of(begin(train__steps=2, train__evaluations=2))]
+    block = [Validating, Record, Saved, BlockLearned]
+    once = [kind for kind, following in pairwise([*kinds, None]) if kind is not following]
+    assert once == [Saved, *block, *block, Finished]
+
+
+def test_a_block_is_told_of_when_it_is_on_disk() -> None:
+    """A listener that hears of a validated block finds it in the run folder, with its record."""
+    training, found = begin(train__steps=4, train__evaluations=4), []
+
+    def look(event: Event) -> None:
+        if isinstance(event, BlockLearned):
+            found.append((load_checkpoint(training.run.last).step, records(training)[-1]["step"]))
+
+    training.learn(look)
+    assert found == [(step, step) for step in (1, 2, 3, 4)]
+
+
+def test_records_are_the_lines_of_the_metrics_file() -> None:
+    """All of them, in their order."""
+    training = begin()
+    told = [event.to_json() for event in events_of(training) if isinstance(event, Record)]
+    assert told == records(training)
+
+
+def test_a_listener_can_stop_a_run_after_its_block() -> None:
+    """It is saved where it stands, and the last event says that it is not over."""
+    training = begin()
+    events: list[Event] = []
+    interrupt(training, 7, events.append)
+    assert events[-2:] == [Saved(step=7), Finished(step=7, reason="")]
+    assert load_checkpoint(training.run.last).step == 7
+    assert not training.is_asked_to_stop
+
+
+def test_a_stopped_scoring_changes_no_file() -> None:
+    """It returns no scores."""
+    training = begin()
+    training.learn()
+    before = training.run.best.read_bytes()
+
+    def stop(event: Event) -> None:
+        assert isinstance(event, Scoring)
+        training.stop()
+
+    assert measure_best(training, stop) is None
+    assert training.run.best.read_bytes() == before
+
+
+def test_listening_changes_no_bit_of_a_run() -> None:
+    """A run that nobody listens to is the same run."""
+    heard, unheard = begin("heard"), begin("unheard")
+    events_of(heard)
+    unheard.learn()
+    assert_same_run(heard, unheard)
+
+
+@pytest.mark.parametrize("module", ["trainer", "lifecycle", "run"])
+def test_training_does_not_know_the_terminal(module: str) -> None:
+    """Neither Typer nor Rich nor the displays are loaded by it."""
+    code = f"import sys, charlm.training.{module}; sys.exit(bool({{'typer', 'rich', 'charlm.cli'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,24 @@
+"""How strongly a run is regularised, by how often it reads its text."""
+
+from __future__ import annotations
+
+from charlm.training.regularisation import dropout_for, strengths, weight_decay_for, weight_dropout_for
+
+
+def test_dropout_grows_with_the_epochs() -> None:
+    """A text read a few times needs none; one read over and over needs much, but never all."""
+    values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
+    assert values == sorted(values)
+    assert values[:3] == [0.0, 0.0, 0.0]
+    assert 0.2 < values[3] <= values[5] < 0.9
+    assert [weight_dropout_for(epochs) for epochs in (0, 10, 20, 1e6)] == [0.0, 0.0, 0.4, 0.4]
+    assert 0 < weight_dropout_for(14) < 0.4
+    decays = [weight_decay_for(epochs) for epochs in (0, 3, 8, 20, 1e6)]
+    assert decays == [0.05, 0.05, 0.08, 0.1, 0.1]
+
+
+def test_a_smaller_net_may_read_more_often() -> None:
+    """A net of half the units is regularised as much after twice as many readings; a larger one not sooner."""
+    for epochs in (3, 8, 16, 50):
+        assert strengths(2 * epochs, 256) == strengths(epochs, 512) == strengths(epochs, 2048)
+    assert strengths(15, 128).dropout == 0
