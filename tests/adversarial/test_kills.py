@@ -16,6 +16,7 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.run_folder import RunFolder
+from tests.helpers.training import TEXT
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +26,6 @@ pytestmark = [
 NUM_KILLS = 200
 NUM_SIGNALS = 50
 STEPS = 600
-TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 RUN = [
     "--set", "model.hidden_size=48", "--set", "model.embedding_size=8", "--set", "train.batch_size=4",
     "--set", "train.block_size=10", "--set", "train.threads=1", "--set", "train.precision=fp32",

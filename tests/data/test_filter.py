@@ -294,8 +294,8 @@ def test_a_vocabulary_with_a_filter_encodes_filtered_text(text: str) -> None:
 
 def test_a_filter_leaves_a_blank_that_is_a_letter_or_space(make_model: Callable[..., ModelFile]) -> None:
     """Only the given mark is a blank, and what the filter makes of the text beside it is not."""
-    file = make_model(symbols=" abcx", direction="both")
-    replace(file, vocabulary=Vocabulary("characters", " abcx", "letters")).save(Path("letters.safetensors"))
+    vocabulary = Vocabulary("characters", " abcx", "letters")
+    make_model(symbols=vocabulary, direction="both").save(Path("letters.safetensors"))
     for text, blank in (("X x", "x"), ("a1b c", " ")):
         found = answer("fill", text, "--blank", blank, "-m", "letters.safetensors", "--json")
         assert len(found["blanks"]) == 1

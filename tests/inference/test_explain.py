@@ -23,7 +23,6 @@ from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 
 Make = Callable[..., ModelFile]
-BYTES = "".join(map(chr, range(256)))
 # The letters of the gates in the equations.
 LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z", "candidate": "[gn]"}
 SIZES = [(64, 512, 1, 65), (0, 7, 1, 3), (0, 5, 3, 10), (3, 1, 2, 1), (8, 24, 4, 300)]
@@ -170,7 +169,7 @@ def test_a_step_reports_the_text_as_it_was_read(make_model: Make) -> None:
 
 def test_a_step_of_bytes_reports_the_bytes_before(make_model: Make) -> None:
     """The bytes of an unfinished character are shown as a replacement mark."""
-    model = replace(make_model(symbols=BYTES), vocabulary=Vocabulary.of_bytes())
+    model = make_model(symbols=Vocabulary.of_bytes())
     assert take_step(model, "狐a").before == "狐"
     step = take_step(model, "aé")
     assert (step.before, step.name) == ("a\ufffd", "byte 0xa9")
@@ -180,7 +179,7 @@ def test_a_step_of_bytes_reports_the_bytes_before(make_model: Make) -> None:
 
 def test_explain_reads_letters_through_the_filter(make_model: Make) -> None:
     """Letters become lower case, all else becomes one space, and the command prints what it has read."""
-    model = replace(make_model(symbols=" abcdefgh"), vocabulary=Vocabulary("characters", " abcdefgh", "letters"))
+    model = make_model(symbols=Vocabulary("characters", " abcdefgh", "letters"))
     assert take_step(model, "A--B, C") == take_step(model, "a b c")
     assert take_step(model, "A, ").name == "space"
     model.save(Path("letters.safetensors"))

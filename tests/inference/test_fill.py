@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.config import Config, ModelConfig
 from charlm.errors import UnknownCharacterError, UsageError
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler, Filling
-from charlm.nn.model import CharModel
-from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, assert_refused, call
+from tests.helpers.evaluation import module_of
+from tests.helpers.model_files import random_model
 from tests.helpers.training import begin, interrupt
 
 Doubles = NDArray[np.float64]
@@ -30,18 +29,10 @@ PLACES = {"beginning": ("", "cab fa\nd"), "middle": ("bad h", "gg\na"), "end": (
 
 
 def make(
-    cell: str = "lstm", num_layers: int = 1, seed: int = 0, vocabulary: Vocabulary | None = None, **others: Any
+    cell: str = "lstm", num_layers: int = 1, symbols: str | Vocabulary = SYMBOLS, seed: int = 0, **settings: Any
 ) -> ModelFile:
     """Make a model of both directions with random weights."""
-    vocabulary = vocabulary or Vocabulary("characters", SYMBOLS)
-    sizes = {"cell": cell, "embedding_size": 5, "hidden_size": 12, "num_layers": num_layers, "direction": "both"}
-    config = Config(model=ModelConfig.model_validate(sizes | others), seed=seed).model_dump()
-    random = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in ModelSpec.of_settings(config["model"], len(vocabulary)).shapes.items():
-        scale = 0.9 * shape[-1] ** -0.5 if "layers" in name else 1.0
-        arrays[name] = random.normal(0, scale, shape).astype(np.float32)
-    return ModelFile(arrays, vocabulary, config, {"step": 0}, {"name": "made up", "sha256": "0" * 64})
+    return random_model(cell, num_layers, symbols, seed=seed, direction="both", **settings)
 
 
 def sigma(x: Doubles) -> Doubles:
@@ -152,13 +143,11 @@ def test_the_score_of_a_text_is_that_of_its_blanks(cell: str) -> None:
     """The nats of a text are the mean over its characters, each made a blank in turn."""
     model = make(cell, 2, initial_state="learned", seed=2)
     text = "had a bad cab\nfade ha gag hedge\nbeach"
-    net = CharModel(model.spec)
-    net.load_arrays(model.weights)
     nats = []
     for place, character in enumerate(text):
         filling = Filler(model).fill([text[:place], text[place + 1 :]], len(model.vocabulary))
         nats.append(-np.log(found(filling, model.vocabulary)[model.vocabulary.symbols.index(character)]))
-    scores = evaluate(net, model.vocabulary.encode(text))
+    scores = evaluate(module_of(model), model.vocabulary.encode(text))
     assert scores.nats_per_character == pytest.approx(np.mean(nats), abs=1e-5)
 
 
@@ -202,7 +191,7 @@ def test_a_text_of_blanks_alone_is_filled() -> None:
 
 def test_a_blank_of_bytes_is_one_byte() -> None:
     """The byte that completes half a character is found as the equations say."""
-    model = make("gru", vocabulary=Vocabulary.of_bytes())
+    model = make("gru", symbols=Vocabulary.of_bytes())
     filling = Filler(model).fill(["é", "😀"], 256)
     wanted = expected(model, list("é".encode()), list("😀".encode()))
     np.testing.assert_allclose(found(filling, model.vocabulary), wanted, atol=1e-6)
@@ -214,7 +203,7 @@ def test_the_filter_of_letters_leaves_blanks_alone() -> None:
     """A model of letters reads small letters and single spaces, and keeps the mark of a blank."""
     Path("letters.txt").write_text("the fox, and the hare. " * 20)
     vocabulary = Vocabulary("characters", " abcdefgh", "letters")
-    model = make(vocabulary=vocabulary)
+    model = make(symbols=vocabulary)
     model.save(Path("letters.safetensors"))
     found_text = answer("fill", "A...B_, 3 C!", "--model", "letters.safetensors", "--json")
     assert found_text["blanks"][0]["place"] == 3
@@ -232,7 +221,7 @@ def test_a_filler_names_an_unknown_character_and_its_place() -> None:
 
 def test_a_model_of_letters_names_a_character_it_lacks() -> None:
     """The place is counted in the given or in the filtered text, not in a mixture of both."""
-    filler = Filler(make(vocabulary=Vocabulary("characters", " abcdefgh", "letters")))
+    filler = Filler(make(symbols=Vocabulary("characters", " abcdefgh", "letters")))
     with pytest.raises(UnknownCharacterError, match=r"'z' .* at filtered position (10|5)\b"):
         filler.fill(["a -- b", "-- z"], 1)
 
@@ -256,9 +245,7 @@ def refused(*arguments: str, code: int = 2, stdin: str | None = None) -> str:
     """Run a command that must be refused in one line and at most one hint, and return them."""
     result = call(*arguments, stdin=stdin)
     assert (result.exit_code, result.stdout) == (code, "")
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("error: ")
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    assert_refused(result)
     return result.stderr
 
 

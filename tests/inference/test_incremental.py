@@ -93,8 +93,7 @@ def test_an_unknown_character_of_a_line_is_skipped_and_named(make_model: Callabl
 
 def test_a_filtered_line_has_no_unknown_punctuation(make_model: Callable[..., ModelFile]) -> None:
     """A model of letters reads `D!` as `d` and a space, and knows both."""
-    base = make_model(symbols=" abcdefgh")
-    stepper = Stepper(ModelFile(base.arrays, Vocabulary("characters", " abcdefgh", "letters"), base.config, {}, {}))
+    stepper = Stepper(make_model(symbols=Vocabulary("characters", " abcdefgh", "letters")))
     reader = IncrementalReader(stepper)
     reader.read("BAD!?x")
     assert reader.unknown_characters == "x"

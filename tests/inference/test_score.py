@@ -17,16 +17,9 @@ from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper
-from charlm.nn.model import CharModel
+from tests.helpers.evaluation import module_of
 
 WORDS = "had a bad cab\nfade ha gag hedge\nbeach"
-
-
-def module_of(file: ModelFile) -> CharModel:
-    """Load a model file into torch."""
-    module = CharModel(file.spec)
-    module.load_arrays(file.weights)
-    return module
 
 
 @pytest.mark.parametrize("cell", CELLS)

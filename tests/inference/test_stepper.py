@@ -12,7 +12,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.stepper import Stack, Stepper
-from charlm.nn.model import CharModel
+from tests.helpers.evaluation import module_of
 
 SYMBOLS = {3: "\nab", 70: "".join(map(chr, range(48, 118))), 300: "".join(map(chr, range(0x4E00, 0x4E00 + 300)))}
 
@@ -26,8 +26,7 @@ def test_steps_equal_one_block_of_the_module(
     """T steps in NumPy give the logits of one block in torch, to 1e-5, from the start of the text."""
     file = make_model(cell, num_layers, SYMBOLS[num_symbols], hidden_size=24)
     ids_T = np.random.default_rng(4).integers(num_symbols, size=40)
-    module = CharModel(file.spec)
-    module.load_arrays(file.weights)
+    module = module_of(file)
     tokens_TB = torch.tensor([num_symbols, *ids_T])[:, None]
     with torch.inference_mode():
         expected_TBV, expected_state = module(tokens_TB, module.start_state(1))
