@@ -26,7 +26,7 @@ from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 FORMAT_VERSION = 1
-# The largest possible vocabulary takes less.
+# More than any vocabulary needs.
 MAX_HEADER_BYTES = 1 << 25
 MAX_FIELD_CHARACTERS = 1 << 20
 MAX_STREAMS = 1 << 16

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.evaluation.baselines import Baseline
     from charlm.evaluation.evaluate import Scores
-    from charlm.evaluation.held_out import TextToScore
+    from charlm.evaluation.scored_text import TextToScore
     from charlm.vocab import Vocabulary
 
 Part = Literal["train", "validation", "test"]
@@ -105,7 +105,7 @@ def load_text(
     file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
 ) -> TextToScore:
     """Read the text that was asked for: another corpus, or a part of the model's own."""
-    from charlm.evaluation.held_out import load_other_text, load_own_text
+    from charlm.evaluation.scored_text import load_other_text, load_own_text
 
     if not corpus:
         return load_own_text(file, part or "validation")

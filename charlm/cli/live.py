@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from charlm.cli.render import ESCAPED
 from charlm.errors import ModelFileError
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.training.decisions import RECORDS_PER_EVALUATION
 from charlm.training.events import BlockLearned, Event, Note, Record, RolledBack, Scoring, Validating

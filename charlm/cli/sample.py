@@ -48,7 +48,8 @@ def sample(
 
     charlm sample --num 5 --lines 1 --seed 1
     """
-    from charlm.inference.generate import Sampling, check_stop, draw_seed, generate
+    from charlm.inference.generate import check_stop, draw_seed, generate
+    from charlm.inference.sampling import Sampling
     from charlm.inference.stepper import Stepper
 
     # Wrong options are refused before the model is loaded and the prompt is read.

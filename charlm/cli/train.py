@@ -58,9 +58,9 @@ def train(
     # Read before torch is loaded, so that a mistake is reported at once.
     settings = None if resume else load_config(config, overrides or [], flags)
     if settings and dry_run:
-        _rehearse(settings, as_json)
+        _dry_run(settings, as_json)
         return
-    from charlm.cli.session import announce, conclude, learn
+    from charlm.cli.train_session import announce, learn, report_outcome
     from charlm.nn.runtime import keep_freed_memory
     from charlm.training import lifecycle
 
@@ -72,7 +72,7 @@ def train(
     with run as trainer:
         announce(trainer)
         learn(trainer)
-        conclude(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+        report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
@@ -88,19 +88,19 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
 
 
-def _rehearse(config: Config, as_json: bool) -> None:
+def _dry_run(config: Config, as_json: bool) -> None:
     """Print what a run would take, without training."""
     from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory
-    from charlm.training.lifecycle import rehearse
+    from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()
-    expected = rehearse(config, show_download)
+    expected = dry_run(config, show_download)
     settings, values = to_yaml(expected.config), expected.config.model_dump()
-    print_rehearsal(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
+    print_dry_run(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
 
 
-def print_rehearsal(
+def print_dry_run(
     settings: str, values: dict[str, Any], runtime: str, reason: str, expected: dict[str, Any], as_json: bool
 ) -> None:
     """Print the settings of a run, as a settings file, and as remarks in it what the run will take."""

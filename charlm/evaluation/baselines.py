@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
-# Of a longer training text, only the end is counted or compressed: it is next to the text that is scored.
+# Only the end of a longer training text is counted or compressed: it is next to the text that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
 

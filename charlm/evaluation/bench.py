@@ -26,12 +26,13 @@ from charlm import __version__
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import load_corpus
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.nn.layers import Variant
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime, keep_freed_memory
-from charlm.nn.trials import Work
+from charlm.nn.speed_trials import Work
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
@@ -97,7 +98,7 @@ class Optimizer(Protocol):
         """Drop the gradients."""
 
 
-# Makes the optimiser of a model that is trained there.
+# Makes the optimiser of a model that is trained on a `Runtime`.
 MakeOptimizer = Callable[[CharModel, Runtime], Optimizer]
 
 

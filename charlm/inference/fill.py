@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.predict import Prediction, rank
-from charlm.inference.probabilities import Floats
+from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Output, Stack
 from charlm.vocab import Vocabulary
 

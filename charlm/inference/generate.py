@@ -1,4 +1,4 @@
-"""Writing on from a prompt: how characters are drawn, and the texts that grow from them."""
+"""From a prompt to texts: one way to continue it, whichever side the texts grow on."""
 
 from __future__ import annotations
 
@@ -9,67 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charlm.errors import UsageError
-from charlm.inference.probabilities import Floats, refuse_overflow, softmax
+from charlm.inference.sampling import Floats, Sampling, draw, require
 from charlm.inference.stepper import Stepper, StepperState
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next character is drawn.
-
-    Attributes:
-        temperature: below 1 probable characters become more probable, above 1 less; 0 always takes the most probable.
-        top_k: draw only from the k most probable (exactly k, ties in id order); None for all.
-        top_p: draw only from the most probable that together reach this probability; at least one.
-        min_p: draw only from those at least this share as probable as the most probable.
-
-    Raises:
-        UsageError: a value is out of its bounds.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.temperature < float("inf"), f"the temperature must be 0 or more, not {self.temperature}")
-        _check(self.top_k is None or self.top_k >= 1, f"top-k must be at least 1, not {self.top_k}")
-        _check(0 < self.top_p <= 1, f"top-p must be above 0 and at most 1, not {self.top_p}")
-        _check(0 <= self.min_p <= 1, f"min-p must be from 0 to 1, not {self.min_p}")
-
-    def probabilities(self, logits: Floats) -> NDArray[np.float64]:
-        """Return the distributions to draw from, over the last axis, each summing to 1.
-
-        Temperature is applied first, then top-k, top-p and min-p, each to what the one before has left.
-
-        Raises:
-            ModelFileError: a logit is infinite or not a number.
-        """
-        if self.temperature == 0:
-            refuse_overflow(logits)
-            most_probable = logits.argmax(axis=-1, keepdims=True)
-            return np.where(np.arange(logits.shape[-1]) == most_probable, 1.0, 0.0)
-        p = softmax(logits, self.temperature)
-        if self.top_k is None and self.top_p >= 1 and self.min_p <= 0:
-            return p
-        # The most probable comes first; a stable sort keeps ties in id order, so that top-k keeps exactly k.
-        order = np.argsort(-p, axis=-1, kind="stable")
-        left = np.take_along_axis(p, order, axis=-1)
-        if self.top_k is not None:
-            left[..., self.top_k :] = 0
-        left /= left.sum(axis=-1, keepdims=True)
-        if self.top_p < 1:
-            # A character is kept while those before it have not reached top-p yet.
-            reached = np.cumsum(left, axis=-1)[..., :-1] >= self.top_p
-            left[..., 1:][reached] = 0
-        left[left < self.min_p * left[..., :1]] = 0
-        left /= left.sum(axis=-1, keepdims=True)
-        np.put_along_axis(p, order, left, axis=-1)
-        return p
 
 
 class Piece(NamedTuple):
@@ -126,7 +68,7 @@ class Generation:
             is_last = position == self.length - 1
             # Each text has random numbers of its own, so that it does not depend on the others.
             random_B = np.array([generator.random() for generator in random])
-            drawn_B = _draw(self.sampling.probabilities(logits_BV), random_B)
+            drawn_B = draw(self.sampling.probabilities(logits_BV), random_B)
             for number, (ending, drawn) in enumerate(zip(endings, drawn_B.tolist(), strict=True)):
                 if ending.reached:
                     continue
@@ -188,9 +130,9 @@ def generate(
         UsageError: a length, a seed, a number of lines or a stop string is out of its bounds.
         UnknownCharacterError: the prompt holds characters the model lacks, under `unknown="error"`.
     """
-    _check(length >= 0, f"the length must be 0 or more, not {length}")
-    _check(lines is None or lines >= 1, f"the number of lines must be at least 1, not {lines}")
-    _check(all(seed >= 0 for seed in seeds), f"a seed must be 0 or more, not {min(seeds, default=0)}")
+    require(length >= 0, f"the length must be 0 or more, not {length}")
+    require(lines is None or lines >= 1, f"the number of lines must be at least 1, not {lines}")
+    require(all(seed >= 0 for seed in seeds), f"a seed must be 0 or more, not {min(seeds, default=0)}")
     check_stop(stop)
     logits_BV, state = read_prompt(stepper, prompt, unknown)
     return Generation(stepper, prompt, logits_BV, state, length, sampling, tuple(seeds), tuple(stop), lines)
@@ -228,12 +170,7 @@ def check_stop(stop: Sequence[str]) -> None:
     Raises:
         UsageError: there is one.
     """
-    _check("" not in stop, "an empty stop text would end every text at once", "leave `stop` out to stop at no text")
-
-
-def _check(holds: bool, message: str, hint: str = "") -> None:
-    if not holds:
-        raise UsageError(message, hint)
+    require("" not in stop, "an empty stop text would end every text at once", "leave `stop` out to stop at no text")
 
 
 class _Ending:
@@ -253,14 +190,3 @@ class _Ending:
         if self._longest:
             self._tail = (self._tail + new)[-self._longest :]
             self.reached |= any(self._tail.endswith(stop) for stop in self._stop)
-
-
-def _draw(p_BV: NDArray[np.float64], random_B: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return for each row the first character whose cumulative probability exceeds a number drawn from [0, 1)."""
-    cumulative_BV = p_BV.cumsum(axis=-1)
-    # The numbers are scaled by the sum, which rounding may leave short of 1, and stay below it even where the product
-    # is rounded up: some character always exceeds them.
-    total_B1 = cumulative_BV[:, -1:]
-    threshold_B1 = np.minimum(random_B[:, None] * total_B1, np.nextafter(total_B1, 0))
-    drawn_B: NDArray[np.intp] = (cumulative_BV > threshold_B1).argmax(axis=-1)
-    return drawn_B

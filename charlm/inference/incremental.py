@@ -6,7 +6,7 @@ import numpy as np
 
 from charlm.inference.generate import read_prompt
 from charlm.inference.predict import Prediction, rank
-from charlm.inference.probabilities import Floats
+from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.vocab import Ids
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import UsageError
 from charlm.inference.fill import Filler, Filling, split_at_blanks
-from charlm.inference.generate import Generation, Sampling, draw_seed, generate
+from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.predict import Prediction, predict
-from charlm.inference.probabilities import Floats
+from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.run_folder import find_model

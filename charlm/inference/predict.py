@@ -9,7 +9,7 @@ import numpy as np
 
 from charlm.errors import UsageError
 from charlm.inference.generate import read_prompt
-from charlm.inference.probabilities import Floats, softmax
+from charlm.inference.sampling import Floats, softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 

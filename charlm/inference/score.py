@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.fill import Filler
-from charlm.inference.probabilities import Floats, bits
+from charlm.inference.sampling import Floats, bits
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Ids
 

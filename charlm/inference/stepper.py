@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
-from charlm.inference.probabilities import Floats
+from charlm.inference.sampling import Floats
 from charlm.machine import usable_cores
 from charlm.vocab import Vocabulary
 

@@ -12,7 +12,7 @@ import torch
 
 from charlm.errors import DeviceError
 from charlm.machine import usable_cores
-from charlm.nn.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
+from charlm.nn.speed_trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
 
 # With fewer units torch's own LSTM is faster on every machine, so there is no trial.
 MIN_UNITS_OF_BLOCKS = 160

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from charlm.training.bounds import STRICT, Count, Number
+from charlm.training.state_types import STRICT, Count, Number
 
 
 @dataclass

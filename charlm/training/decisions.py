@@ -1,7 +1,8 @@
-"""What follows a block: skip it, roll back, validate, record, save, end. Every such decision is made here.
+"""What follows a block: skip it, roll back, validate, record, save, end. These decisions are made here.
 
-Several processes that learn together must decide alike, so no other file decides anything from a clock or from whether
-numbers are finite. The only other decision is to stop on request, which the loop asks for between blocks.
+They are made from plain facts, so that they can be tested one by one, and so that several processes that learn together
+could decide alike. Two are not made here: the loop ends when it is asked to stop, and the trainer never saves a state
+with numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -84,3 +85,19 @@ def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Dec
         record_by_clock=facts.is_record_due and not record,
         save_by_clock=facts.is_save_due and not validate,
     )
+
+
+def reason_to_finish(decision: Decision, share: float, evaluations_without_gain: int, patience: int | None) -> str:
+    """Return why the run is over after a validation; empty where it is not.
+
+    Args:
+        decision: what was decided after the block.
+        share: how much of the run is done now. The validation took time too, and may have used up that of a timed run.
+        evaluations_without_gain: how many validations came after the best one.
+        patience: how many of these end the run; None for any number.
+    """
+    if decision.is_over or share >= 1:
+        return "done"
+    if patience is not None and evaluations_without_gain >= patience:
+        return f"no better validation in {patience} evaluations"
+    return ""

@@ -33,7 +33,7 @@ TRIAL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """What a run will take if it has the machine to itself.
 
     Attributes:
@@ -104,7 +104,7 @@ def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
     return num_characters * per_number * (of_layers + of_ends)
 
 
-def forecast(config: Config, text: Corpus, runtime: Runtime) -> Forecast:
+def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
     """Try a few blocks of a run, and compute from them what all of it will take. Nothing is written to disk.
 
     Args:
@@ -128,7 +128,7 @@ def forecast(config: Config, text: Corpus, runtime: Runtime) -> Forecast:
         seconds = settings.time
         steps = max(1, round(seconds / per_block))
     num_parameters = learner.model.spec.num_parameters
-    return Forecast(
+    return Estimate(
         parameters=num_parameters,
         model_bytes=BYTES_PER_NUMBER * num_parameters,
         memory_bytes=_peak_bytes(),

@@ -1,4 +1,4 @@
-"""The life of a run: rehearse it, begin it or resume it, finish it. It prints nothing."""
+"""The life of a run: try it, start it or resume it, finish it. It prints nothing."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.dry_run import Forecast, check_memory, forecast
+from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
+from charlm.training.final_evaluation import measure_best
 from charlm.training.schedule import Clock
-from charlm.training.scoring import measure_best
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary
 
-# Called during a download with the bytes that are here, and with all that there are where that is known.
+# Called during a download with the bytes received, and with their total if that is known.
 OnDownload = Callable[[int, int | None], None]
 
 
-class Rehearsal(NamedTuple):
+class DryRun(NamedTuple):
     """What a run would be.
 
     Attributes:
@@ -44,7 +44,7 @@ class Rehearsal(NamedTuple):
     config: Config
     runtime: Runtime
     reason: str
-    expected: Forecast
+    expected: Estimate
 
 
 class Outcome(NamedTuple):
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
     error: RunError | None
 
 
-def rehearse(config: Config, on_download: OnDownload | None = None) -> Rehearsal:
+def dry_run(config: Config, on_download: OnDownload | None = None) -> DryRun:
     """Find out what a run will take. Nothing is written, and there is no run folder.
 
     Args:
@@ -70,7 +70,7 @@ def rehearse(config: Config, on_download: OnDownload | None = None) -> Rehearsal
     config, runtime, reason = fit_to_machine(config, text)
     check_memory(config, text, runtime)
     seeded = config if config.seed is not None else config.model_copy(update={"seed": 0})
-    return Rehearsal(config, runtime, reason, forecast(seeded, text, runtime))
+    return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime))
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
 
 
 def write_all(trainer: Trainer) -> RunError | None:
-    """Write all that is not on disk yet, to another place where the run folder does not take it.
+    """Write all that is not on disk yet, to another place if the run folder cannot be written.
 
     Returns:
         the error that says what could not be written, and where it is instead; None where everything is on disk.

@@ -15,7 +15,7 @@ from charlm.run_folder import RunFolder
 
 
 class Logbook:
-    """Writes down a run while it trains; what the disk does not take now waits in memory for the next time.
+    """Writes down a run while it trains; what cannot be written now waits in memory for the next time.
 
     Attributes:
         run: the folder.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from charlm.training.bounds import STRICT, Count
+from charlm.training.state_types import STRICT, Count
 
 MAX_ROLLBACKS = 5
 MAX_SKIPPED_IN_A_ROW = 5

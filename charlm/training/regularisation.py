@@ -10,7 +10,7 @@ from pydantic import Field
 
 from charlm.config import Config
 from charlm.data.batches import Batches
-from charlm.training.bounds import STRICT
+from charlm.training.state_types import STRICT
 
 # A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
 SHARE_TO_PROJECT_FROM = 0.06

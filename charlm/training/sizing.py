@@ -22,7 +22,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import split_ids
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
-from charlm.nn.trials import Work
+from charlm.nn.speed_trials import Work
 from charlm.spec import ModelSpec
 from charlm.training.optimizer import Optimizer
 
@@ -44,7 +44,7 @@ EXPONENT_BEYOND = 2.0
 SHARE_OF_BLOCKS = 0.9
 # With more weights than these for each character of the text a net overfits, however it is regularised.
 WEIGHTS_PER_CHARACTER = 10
-# A given size is reported as far from the best where it loses more than this, in nats.
+# Sizes that lose more than this, in nats, are reported as far from the best.
 FAR = 0.05
 
 
@@ -125,14 +125,16 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     if given == "auto":
         size = equal_size(config.model, best, num_symbols)
         like = "" if size == best else f", with the weights of {best} of an {REFERENCE_CELL}"
-        return Sized(size, f"{size} units read the text {readings} in this time, which is predicted to be best{like}")
+        return Sized(
+            size, f"{size} units should read the text {readings} in this time, the size predicted to be best{like}"
+        )
     alike = reference_size(config.model, given, num_symbols)
     if outlook(alike)[0] - outlook(best)[0] <= FAR:
         return Sized(given, "")
     better = equal_size(config.model, best, num_symbols)
     return Sized(
         given,
-        f"{given} units read the text {outlook(alike)[1]:.2g} times in this time; {better} would read it {readings}, "
+        f"{given} units should read the text {outlook(alike)[1]:.2g} times in this time; {better} would read it {readings}, "
         "and are predicted to do better",
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from charlm.training.best import Best
-from charlm.training.bounds import STRICT, Count, Number
 from charlm.training.recovery import Recovery
 from charlm.training.regularisation import Regularisation
+from charlm.training.state_types import STRICT, Count, Number
 
 # How much of the smoothed loss is kept at each block. It starts as the loss of uniform guessing, as in min-char-rnn.
 SMOOTHING = 0.999

@@ -13,7 +13,7 @@ from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.decisions import Decision, Facts, decide
+from charlm.training.decisions import Decision, Facts, decide, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
     Finished,
@@ -31,12 +31,12 @@ from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
-from charlm.training.timetable import (
+from charlm.training.time_budget import (
     MAX_EVALUATION_SHARE,
     MAX_RESERVED_SHARE,
     MAX_SCORING_SHARE,
     SAVES_AT_END,
-    Timetable,
+    TimeBudget,
 )
 from charlm.vocab import Ids
 
@@ -71,7 +71,7 @@ class Trainer:
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
         self._listener: Listener = ignore
-        self._timetable = Timetable(self.clock, config.train.time)
+        self._time_budget = TimeBudget(self.clock, config.train.time)
         self._regulariser = Regulariser(config, self.learner.batches)
         self._rate = 0.0
         # Since the last record of either kind.
@@ -104,7 +104,7 @@ class Trainer:
     def learn(self, listener: Listener = ignore) -> None:
         """Train until the run is over or asked to stop; the run folder holds its last good state throughout.
 
-        A disk that does not take what is written ends nothing: a note says so, and every record tries again.
+        A full disk does not end the run: a note says so, and every record tries to write again.
 
         Args:
             listener: called with every event.
@@ -125,10 +125,12 @@ class Trainer:
             if decision.record:
                 self._report(decision)
             elif decision.record_by_clock:
-                self._timetable.pace.measure(self._characters_learned)
+                self._time_budget.pace.measure(self._characters_learned)
                 self._report_by_clock()
             if decision.validate:
-                self._finish_if_over(decision)
+                without_gain = self.state.best.evaluations_without_gain
+                patience = self.config.train.patience
+                self.state.finished = reason_to_finish(decision, self.share, without_gain, patience)
                 self.save()
             elif decision.save_by_clock:
                 self._save_by_clock()
@@ -149,16 +151,16 @@ class Trainer:
         else:
             before = self.clock.seconds
             self.save()
-            self._timetable.save_seconds = self.clock.seconds - before
+            self._time_budget.save_seconds = self.clock.seconds - before
         self._plan_time()
-        self._timetable.restart(self._characters_learned)
+        self._time_budget.restart(self._characters_learned)
 
     def _plan_time(self) -> None:
         """Plan when a timed run learns its last block, so that what follows ends in time; once in the life of a run."""
         budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
         if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._timetable.save_seconds
+        reserved = SAVES_AT_END * self._time_budget.save_seconds
         if len(part):
             model, now = self.learner.model, self.clock.now
             validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
@@ -178,29 +180,21 @@ class Trainer:
         if nats is not None:
             self._since_record.add(nats)
         state.seconds = self.clock.seconds
-        self._timetable.block_took(state.seconds - before)
+        self._time_budget.block_took(state.seconds - before)
         return nats
 
     def _decide(self, share_before: float) -> Decision:
-        state, timetable = self.state, self._timetable
+        state, time_budget = self.state, self._time_budget
         facts = Facts(
             share_before,
             self.share,
-            fits_another_block=timetable.fits_another_block(state.seconds, state.reserved_seconds),
-            can_afford_evaluation=timetable.can_afford_evaluation(state.seconds),
-            is_record_due=timetable.is_record_due(state.seconds),
-            is_save_due=timetable.is_save_due(state.seconds),
+            fits_another_block=time_budget.fits_another_block(state.seconds, state.reserved_seconds),
+            can_afford_evaluation=time_budget.can_afford_evaluation(state.seconds),
+            is_record_due=time_budget.is_record_due(state.seconds),
+            is_save_due=time_budget.is_save_due(state.seconds),
             is_lost=state.recovery.is_lost,
         )
         return decide(facts, self.config.train.evaluations, lambda: self.learner.is_finite)
-
-    def _finish_if_over(self, decision: Decision) -> None:
-        patience = self.config.train.patience
-        # A validation takes time, too, and may have used up that of a timed run.
-        if decision.is_over or self.share >= 1:
-            self.state.finished = "done"
-        elif patience is not None and self.state.best.evaluations_without_gain >= patience:
-            self.state.finished = f"no better validation in {patience} evaluations"
 
     @property
     def _characters_learned(self) -> int:
@@ -210,14 +204,14 @@ class Trainer:
 
     def _report(self, decision: Decision) -> None:
         """Write a record by share of the run, after a validation where one is due."""
-        state, pace = self.state, self._timetable.pace
+        state, pace = self.state, self._time_budget.pace
         pace.measure(self._characters_learned)
         validation = None
         if decision.validate:
             validation = self._validate()
             pace.resume()
             now = self.clock.seconds
-            self._timetable.evaluation_took(now - state.seconds)
+            self._time_budget.evaluation_took(now - state.seconds)
             state.seconds = now
         record = self._record(Losses(state.nats, state.num_losses), state.seconds, validation)
         state.nats, state.num_losses = 0.0, 0
@@ -238,7 +232,7 @@ class Trainer:
             train_bits_per_character=None if mean is None else mean * BITS,
             smoothed_bits_per_character=state.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * self._rate,
-            characters_per_second=self._timetable.pace.last,
+            characters_per_second=self._time_budget.pace.last,
             validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
             skipped=state.recovery.skipped,
             by=by,
@@ -246,7 +240,7 @@ class Trainer:
 
     def _write_record(self, record: Record) -> None:
         self._since_record = Losses()
-        self._timetable.recorded(record.seconds)
+        self._time_budget.recorded(record.seconds)
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
 
@@ -268,7 +262,7 @@ class Trainer:
 
     def _while_validating(self, share: float) -> None:
         self._listener(Validating(self.state.step, share))
-        if self._timetable.is_record_due(self.clock.seconds):
+        if self._time_budget.is_record_due(self.clock.seconds):
             self._report_by_clock()
 
     def _keep_if_best(self, validation: float | None) -> None:
@@ -304,7 +298,7 @@ class Trainer:
             self._write_last(self.snapshot())
 
     def _write_last(self, state: ModelFile) -> None:
-        self._timetable.saved()
+        self._time_budget.saved()
         self.write_down(last=state)
         self._listener(Saved(self.state.step))
 
@@ -385,7 +379,7 @@ class Trainer:
         if is_written and before:
             self._listener(Note(f"everything is written down again in `{self.run.path}`"))
         elif not is_written and not before:
-            self._listener(Note(f"{self.logbook.trouble}; the run goes on and tries again"))
+            self._listener(Note(f"{self.logbook.trouble}; the run continues and tries again"))
 
 
 def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:

@@ -16,13 +16,13 @@ import pytest
 
 from charlm import run_folder
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.cli.session import conclude, verdict
+from charlm.cli.train_session import report_outcome, verdict
 from charlm.data import cache
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, RunError
 from charlm.files import append_whole
 from charlm.training.events import Event, Note, Record
-from charlm.training.scoring import measure_best
+from charlm.training.final_evaluation import measure_best
 from tests.helpers.commands import SHORT, call, spawn
 from tests.helpers.training import assert_same_run, at_records, begin, interrupt, metrics, resume
 
@@ -127,7 +127,7 @@ def test_a_run_that_cannot_be_saved_ends_with_an_error(disk: Disk, capsys: pytes
     interrupt(training, 100)
     assert "more time may" in verdict(training)
     with pytest.raises(RunError, match="No space left") as raised:
-        conclude(training, 30, 0.7, as_json=False)
+        report_outcome(training, 30, 0.7, as_json=False)
     assert "saved before" in raised.value.hint
     assert len(capsys.readouterr().out) >= 30
 
@@ -145,7 +145,7 @@ def test_an_unwritable_run_folder_is_replaced_by_another(disk: Disk, elsewhere: 
     measure_best(training)
     measure_best(straight)
     with pytest.raises(RunError, match="instead") as raised:
-        conclude(training, 0, 0.7, as_json=False)
+        report_outcome(training, 0, 0.7, as_json=False)
     assert training.run.path.parent == elsewhere
     assert str(training.run.path) in str(raised.value)
     assert f"--resume {training.run.path}" in raised.value.hint
@@ -208,7 +208,7 @@ def test_train_on_a_full_disk_runs_to_its_end(text: str, elsewhere: Path) -> Non
     errors = done.stderr.decode().splitlines()
     assert done.returncode == 1, errors
     assert len(done.stdout.decode()) >= 40
-    assert any("the run goes on and tries again" in line for line in errors)
+    assert any("the run continues and tries again" in line for line in errors)
     assert errors[-2].startswith("error: ")
     assert "last.safetensors" in errors[-2]
     assert not any("Traceback" in line for line in errors)

@@ -22,7 +22,7 @@ from charlm.cli.app import app
 from charlm.data import sources
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError
-from charlm.inference.probabilities import softmax
+from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import ONE_STEP, answer, call, within

@@ -60,7 +60,8 @@ tell()
 
 # So many texts of so many characters; warm after a twentieth.
 SAMPLES = """
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
+from charlm.inference.sampling import Sampling
 from charlm.checkpoint import load_checkpoint
 from charlm.inference.stepper import Stepper
 

@@ -15,7 +15,7 @@ from charlm.checkpoint import ModelFile
 from charlm.cli.compare import to_markdown
 from charlm.errors import ModelFileError, RunError
 from charlm.evaluation.compare import Comparison, compare_runs
-from charlm.training.scoring import measure_best
+from charlm.training.final_evaluation import measure_best
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 

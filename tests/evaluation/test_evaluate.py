@@ -16,7 +16,7 @@ from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, reading_that_fits
-from charlm.inference.probabilities import softmax
+from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids

@@ -16,9 +16,10 @@ from safetensors.numpy import save as save_arrays
 from charlm.checkpoint import Arrays, load_checkpoint
 from charlm.errors import CharlmError
 from charlm.evaluation.evaluate import evaluate
-from charlm.evaluation.held_out import load_own_text
-from charlm.inference.generate import Sampling, generate
+from charlm.evaluation.scored_text import load_own_text
+from charlm.inference.generate import generate
 from charlm.inference.predict import predict
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.spec import ModelSpec
 from tests.helpers.evaluation import module_of

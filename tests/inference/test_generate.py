@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference.generate import Piece, Sampling, _draw, generate, read_prompt
-from charlm.inference.probabilities import softmax
+from charlm.inference.generate import Piece, generate, read_prompt
+from charlm.inference.sampling import Sampling, draw, softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 
@@ -94,7 +94,7 @@ def test_the_draws_follow_the_probabilities() -> None:
     """A hundred thousand draws are within three standard deviations of the probabilities."""
     p_V = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.0])
     random_B = np.random.default_rng(0).random(100_000)
-    counts = np.bincount(_draw(np.tile(p_V, (100_000, 1)), random_B), minlength=6)
+    counts = np.bincount(draw(np.tile(p_V, (100_000, 1)), random_B), minlength=6)
     deviation = np.sqrt(100_000 * p_V * (1 - p_V))
     assert (np.abs(counts - 100_000 * p_V) <= 3 * deviation).all()
 
@@ -105,7 +105,7 @@ def test_no_drawn_number_lies_beyond_the_last_character() -> None:
     for size in range(1, 200):
         p_V = random.random(size + 2)
         p_V[[0, -1]] = 0
-        drawn = _draw(p_V[None] / p_V.sum(), np.array([np.nextafter(1, 0)]))
+        drawn = draw(p_V[None] / p_V.sum(), np.array([np.nextafter(1, 0)]))
         assert drawn.tolist() == [size]
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from charlm.checkpoint import ModelFile
 from charlm.inference import incremental
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
 from charlm.inference.incremental import STATES_KEPT, IncrementalReader
 from charlm.inference.predict import predict
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stack, Stepper, StepperState
 from charlm.vocab import Vocabulary
 

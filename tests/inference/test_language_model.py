@@ -18,7 +18,7 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError, UsageError
 from charlm.inference import language_model
 from charlm.inference.language_model import GenerateOptions, LanguageModel
-from charlm.inference.probabilities import softmax
+from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 

@@ -11,7 +11,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UnknownCharacterError, UsageError
 from charlm.inference.predict import predict, rank
-from charlm.inference.probabilities import bits, softmax
+from charlm.inference.sampling import bits, softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 

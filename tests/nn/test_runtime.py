@@ -11,7 +11,7 @@ import torch
 
 from charlm.errors import DeviceError
 from charlm.nn.runtime import Runtime, bf16_works, keep_freed_memory, use_threads
-from charlm.nn.trials import MARGIN, Work
+from charlm.nn.speed_trials import MARGIN, Work
 
 
 @pytest.fixture(autouse=True)

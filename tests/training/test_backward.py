@@ -19,9 +19,10 @@ from charlm.cli.repl import toolbar_text
 from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.predict import predict
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime

@@ -13,13 +13,13 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.live import ScoringDisplay, TrainingDisplay
-from charlm.cli.session import conclude
+from charlm.cli.train_session import report_outcome
 from charlm.evaluation.evaluate import Scores, evaluate_sample
 from charlm.nn.model import CharModel
 from charlm.training.events import BlockLearned, Event, Scoring
+from charlm.training.final_evaluation import measure_best
 from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
 from charlm.training.schedule import Clock
-from charlm.training.scoring import measure_best
 from charlm.training.trainer import Trainer
 from tests.helpers.commands import SHORT, call
 from tests.helpers.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
@@ -201,7 +201,7 @@ def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.Monkey
     training = begin()
     interrupt(training, 100)
     with monkeypatch.context() as patch:
-        patch.setattr("charlm.training.scoring.MAX_CHARACTERS_SCORED", 120)
+        patch.setattr("charlm.training.final_evaluation.MAX_CHARACTERS_SCORED", 120)
         scores = [measure_best(training), measure_best(training)]
     assert scores[0] == scores[1]
     assert scores[0] is not None
@@ -310,7 +310,7 @@ def test_a_signal_during_the_scoring_ends_in_words(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_validate", lambda self: 2.0)
-        patch.setattr("charlm.training.scoring.evaluate_sample", interrupted)
+        patch.setattr("charlm.training.final_evaluation.evaluate_sample", interrupted)
         result = call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     assert (result.exit_code, result.stdout) == (code, "")
     assert "Traceback" not in result.stderr
@@ -358,10 +358,10 @@ def test_the_verdict_says_that_a_sample_was_scored(
     """Of how many characters, with its standard error, and how to score all."""
     training = begin()
     interrupt(training, 100)
-    conclude(training, 0, 0.7, as_json=False)
+    report_outcome(training, 0, 0.7, as_json=False)
     assert f"on all {len(training.learner.parts.validation)} held out\n" in capsys.readouterr().err
-    monkeypatch.setattr("charlm.training.scoring.MAX_CHARACTERS_SCORED", 120)
-    conclude(training, 0, 0.7, as_json=False)
+    monkeypatch.setattr("charlm.training.final_evaluation.MAX_CHARACTERS_SCORED", 120)
+    report_outcome(training, 0, 0.7, as_json=False)
     told = capsys.readouterr().err
     assert f"of the {len(training.learner.parts.validation)} held out" in told
     assert "standard error" in told

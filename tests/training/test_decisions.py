@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from charlm.training.decisions import MAX_LOSS, Decision, Facts, decide, is_usable
+from charlm.training.decisions import MAX_LOSS, Decision, Facts, decide, is_usable, reason_to_finish
 
 QUIET = Facts(0.10, 0.101, True, True, False, False, False)
 NOTHING = Decision(False, False, False, False, False, False)
@@ -65,3 +65,20 @@ def test_the_clock_adds_only_what_does_not_come_anyway() -> None:
 def test_a_block_is_usable_if_its_numbers_are(nats: float, norm: float, usable: bool) -> None:
     """The loss and the norm of the gradient, which holds all its numbers."""
     assert is_usable(nats, norm) == usable
+
+
+@pytest.mark.parametrize(
+    ("is_over", "share", "without_gain", "patience", "reason"),
+    [
+        (False, 0.5, 7, None, ""),
+        (False, 0.5, 1, 2, ""),
+        (False, 0.5, 2, 2, "no better validation in 2 evaluations"),
+        (True, 0.97, 0, None, "done"),
+        (False, 1.0, 2, 2, "done"),
+    ],
+)
+def test_a_run_finishes_when_it_is_over_or_does_not_gain(
+    is_over: bool, share: float, without_gain: int, patience: int | None, reason: str
+) -> None:
+    """A run whose time or steps are used up is done; patience ends it only before that."""
+    assert reason_to_finish(NOTHING._replace(is_over=is_over), share, without_gain, patience) == reason

@@ -18,7 +18,7 @@ from charlm.data.corpus import load_corpus
 from charlm.errors import TrainingError
 from charlm.nn.runtime import Runtime
 from charlm.training import dry_run as forecasts
-from charlm.training.dry_run import forecast, least_memory_bytes
+from charlm.training.dry_run import estimate_run, least_memory_bytes
 from charlm.training.learner import Learner
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
@@ -62,7 +62,7 @@ def test_precedence_shows_in_a_dry_run(text: str) -> None:
 def test_a_timed_run_takes_its_time() -> None:
     """How many blocks that makes follows from the trial."""
     training = begin(train__steps=None, train__time=30.0)
-    expected = forecast(training.config, training.corpus, training.runtime)
+    expected = estimate_run(training.config, training.corpus, training.runtime)
     assert expected.seconds == 30
     steps = 30 * expected.characters_per_second / training.learner.characters_per_block
     assert expected.steps == pytest.approx(steps, rel=0.01, abs=1)
@@ -78,7 +78,7 @@ def test_a_trial_of_blocks_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         return arrays(self)
 
     monkeypatch.setattr(Learner, "arrays", noted)
-    forecast(training.config, training.corpus, training.runtime)
+    estimate_run(training.config, training.corpus, training.runtime)
     (tried,) = learners
     for name, array in training.learner.model.arrays().items():
         assert (tried.model.arrays()[name] == array).all()
@@ -185,7 +185,7 @@ def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
 MEASURED_RUN = """
 import sys
 from pathlib import Path
-from charlm.training import dry_run as forecast
+from charlm.training import dry_run as estimate_run
 from charlm.training import lifecycle as runs
 from charlm.cli.app import app
 

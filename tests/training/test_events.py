@@ -10,7 +10,7 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.training.events import BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
-from charlm.training.scoring import measure_best
+from charlm.training.final_evaluation import measure_best
 from tests.helpers.training import assert_same_run, begin, events_of, interrupt, records
 
 

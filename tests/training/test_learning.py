@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.cli.session import verdict
+from charlm.cli.train_session import verdict
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate
-from charlm.evaluation.held_out import load_own_text
+from charlm.evaluation.scored_text import load_own_text
 from charlm.nn.model import CharModel
 from charlm.training.trainer import MIN_VALIDATION_CHARACTERS, Trainer
 from charlm.vocab import Ids

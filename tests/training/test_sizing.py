@@ -130,7 +130,7 @@ def test_a_given_size_is_kept_and_told_to_be_far_off(machine: Callable[[str], No
     machine("slow")
     kept = settled(20, hidden_size=1024)
     assert kept.size == 1024
-    assert "1024 units read the text 0.0034 times in this time" in kept.reason
+    assert "1024 units should read the text 0.0034 times in this time" in kept.reason
     assert "are predicted to do better" in kept.reason
     best = settled(20)
     assert settled(20, hidden_size=best.size) == Sized(best.size, "")
@@ -140,7 +140,7 @@ def test_the_size_is_said_and_written_down(text: str) -> None:
     """In the first lines of a run, and in its settings as a number, with which another run is the same."""
     done = spawn("train", "--corpus", text, "--time", "2s", "--out", "run", "--sample-length", "1")
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stderr.decode().splitlines() if "units read the text" in line)
+    (line,) = (line for line in done.stderr.decode().splitlines() if "units should read the text" in line)
     size = int(line.split()[1])
     assert size in SIZES
     assert f"hidden_size: {size}\n" in Path("run/config.yaml").read_text(encoding="utf-8")
@@ -150,4 +150,4 @@ def test_a_dry_run_says_which_size_and_why(text: str) -> None:
     """As a remark, and for programs."""
     found = answer("train", "--corpus", text, "--time", "2s", "--dry-run", "--json")
     assert found["settings"]["model"]["hidden_size"] in SIZES
-    assert "units read the text" in found["size"]
+    assert "units should read the text" in found["size"]

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from charlm.checkpoint import load_checkpoint
-from charlm.cli.session import verdict
+from charlm.cli.train_session import verdict
 from charlm.config_file import load_config
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.run_folder import RunFolder
 from charlm.training.events import BlockLearned, Event, RolledBack
+from charlm.training.final_evaluation import measure_best
 from charlm.training.learner import Learner
 from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
 from charlm.training.regularisation import Regularisation, strengths
-from charlm.training.scoring import measure_best
 from charlm.training.trainer import Trainer
 from tests.helpers.training import (
     Hours,
@@ -178,7 +178,8 @@ def test_records_carry_what_a_plot_needs() -> None:
 
 def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
     """The model file alone, moved elsewhere, after text and run are gone, still writes."""
-    from charlm.inference.generate import Sampling, generate
+    from charlm.inference.generate import generate
+    from charlm.inference.sampling import Sampling
     from charlm.inference.stepper import Stepper
 
     training = begin()
@@ -281,7 +282,7 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the time has come, after any block, `last.safetensors` has it."""
-    monkeypatch.setattr("charlm.training.timetable.SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("charlm.training.time_budget.SAVE_SECONDS", -1.0)
     training = begin(train__evaluations=1)
     steps = []
 

@@ -14,7 +14,8 @@ from charlm.cli.render import print_json, report_error, say, write_texts
 from charlm.errors import RunError, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.inference.fill import Filler
-from charlm.inference.generate import Sampling, generate
+from charlm.inference.generate import generate
+from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.training.interrupt import Interrupt
 from charlm.training.lifecycle import Outcome, finish, write_all
@@ -52,7 +53,7 @@ def learn(trainer: Trainer) -> None:
         _leave(trainer, write_all(trainer), interrupt.exit_code)
 
 
-def conclude(trainer: Trainer, sample_length: int, temperature: float, as_json: bool) -> None:
+def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_json: bool) -> None:
     """Measure the best model, show what it writes, and say where it is.
 
     Raises:

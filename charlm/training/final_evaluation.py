@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charlm.evaluation.evaluate import Scores, evaluate_sample, reading_that_fits
 from charlm.training.events import Listener, Scoring, ignore
-from charlm.training.timetable import GRACE_SHARE, MAX_SCORING_SHARE
+from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer
 
 # Runs of steps and epochs are the same on every machine: at their end no more than this is read of what is held out.

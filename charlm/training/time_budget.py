@@ -17,11 +17,12 @@ MAX_SCORING_SHARE = 0.1
 MAX_RESERVED_SHARE = 0.5
 # What a timed run may take beyond its time: a block that has started, or a scoring that is slower than it was at first.
 GRACE_SHARE = 0.05
-# The first save has no moments of the optimiser yet; at the end there are `last` with them, and `best` twice.
+# The end of a run takes as long as this many first saves: `last` is larger by the optimiser's moments, and `best` is
+# saved twice.
 SAVES_AT_END = 6
 
 
-class Timetable:
+class TimeBudget:
     """Measures what blocks, saves and evaluations take, and knows when something is due.
 
     Attributes:

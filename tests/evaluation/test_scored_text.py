@@ -11,7 +11,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
-from charlm.evaluation.held_out import load_other_text, load_own_text
+from charlm.evaluation.scored_text import load_other_text, load_own_text
 
 OWN = "abcdefghij" * 10
 

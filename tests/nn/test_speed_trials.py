@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.nn import trials
+from charlm.nn import speed_trials
 from charlm.nn.layers import LSTM
-from charlm.nn.trials import Work, bf16_speed, block_kernel_speed, block_seconds, least_seconds
+from charlm.nn.speed_trials import Work, bf16_speed, block_kernel_speed, block_seconds, least_seconds
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a clock that only the work under test moves."""
     now = [0.0]
-    monkeypatch.setattr("charlm.nn.trials.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("charlm.nn.speed_trials.time.perf_counter", lambda: now[0])
     return now
 
 
@@ -81,13 +81,13 @@ def test_every_cell_can_be_tried(cell: str) -> None:
 
 def test_both_lstm_kernels_are_tried_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same blocks are computed by torch's kernel and by ours, in turns."""
-    order, learn = [], trials._learn
+    order, learn = [], speed_trials._learn
 
     def record(layer: LSTM, *rest: Any) -> None:
         order.append(layer.by_blocks)
         learn(layer, *rest)
 
-    monkeypatch.setattr(trials, "_learn", record)
+    monkeypatch.setattr(speed_trials, "_learn", record)
     assert block_kernel_speed(Work(num_inputs=3, num_units=8, num_streams=2)) > 0
     assert len(order) >= 8
     assert order == [False, True] * (len(order) // 2)
