@@ -1,23 +1,25 @@
-"""What every test stands on: a cache and a working folder of its own, and small models."""
+"""Fixtures of all tests: a cache and a working folder of their own, small models, and no workers for single files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from charlm.checkpoint import ModelFile
-from charlm.config import Config, ModelConfig
-from charlm.spec import ModelSpec
-from charlm.vocab import Vocabulary
 from tests.helpers.commands import TEXT
+from tests.helpers.model_files import random_model
 
 # Two test processes with two threads each on two cores slow each other many times over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Start two workers for folders of tests, and none for files, single tests and `-k`, which start sooner alone."""
+    is_selection = config.option.keyword or all(".py" in argument for argument in config.args)
+    return 0 if is_selection else 2
 
 
 @pytest.fixture(autouse=True)
@@ -32,33 +34,14 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., ModelFile]:
-    """Return a function that makes a small model file with random weights, large enough to make sharp predictions."""
-
-    def make(
-        cell: str = "lstm",
-        num_layers: int = 1,
-        symbols: str = "\n abcdefgh",
-        hidden_size: int = 12,
-        seed: int = 0,
-        **others: Any,
-    ) -> ModelFile:
-        sizes = {"embedding_size": 5, "hidden_size": hidden_size, "num_layers": num_layers, "dropout": 0.0}
-        config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes | others), seed=seed).model_dump()
-        random = np.random.default_rng(seed)
-        shapes = ModelSpec.of_settings(config["model"], len(symbols)).shapes
-        # The recurrence stays short of chaos, or rounding would decide what comes after some steps.
-        scales = {name: 0.9 * shape[-1] ** -0.5 if "layers." in name else 1.0 for name, shape in shapes.items()}
-        arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}
-        corpus = {"name": "made up", "sha256": "0" * 64, "characters": 1, "bytes": 1}
-        return ModelFile(arrays, Vocabulary("characters", symbols), config, {"step": 0}, corpus)
-
-    return make
+    """Return `random_model`, which makes a small model file with random weights."""
+    return random_model
 
 
 @pytest.fixture
-def model(make_model: Callable[..., ModelFile]) -> str:
+def model() -> str:
     """A small model file."""
-    make_model().save(Path("small.safetensors"))
+    random_model().save(Path("small.safetensors"))
     return "small.safetensors"
 
 

@@ -22,7 +22,7 @@ from charlm.checkpoint import Arrays, load_checkpoint
 from charlm.errors import ModelFileError
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
-from tests.helpers.model_files import SYMBOLS, assert_same, refusal, saved, tiny
+from tests.helpers.model_files import SYMBOLS, assert_same, load_error, saved, tiny_model
 
 # Saving and loading
 
@@ -31,7 +31,7 @@ from tests.helpers.model_files import SYMBOLS, assert_same, refusal, saved, tiny
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_a_saved_model_loads_unchanged(own_folders: Path, cell: str, layers: int) -> None:
     """Arrays, vocabulary, settings, metrics and corpus are the same after save and load."""
-    model = tiny(cell, layers=layers)
+    model = tiny_model(cell, layers=layers)
     model.save(own_folders / "m.safetensors")
     assert_same(model, load_checkpoint(own_folders / "m.safetensors"))
 
@@ -48,7 +48,7 @@ def test_any_bits_and_any_symbols_load_unchanged(
     """Negative zero, subnormals and lone surrogates load unchanged: nothing is normalised."""
     path = tmp_path_factory.mktemp("any") / "m.safetensors"
     odd = np.array(weights, dtype=np.float32).reshape(2, 2)
-    model = tiny(symbols=symbols)
+    model = tiny_model(symbols=symbols)
     model = replace(model, arrays=model.arrays | {"layers.0.weight_hh_l0": odd}, metrics=metrics)
     model.save(path)
     assert_same(model, load_checkpoint(path))
@@ -57,7 +57,7 @@ def test_any_bits_and_any_symbols_load_unchanged(
 def test_a_vocabulary_of_bytes_loads_unchanged(own_folders: Path) -> None:
     """A model of bytes is a model of bytes after loading."""
     vocabulary = Vocabulary.of_bytes()
-    model = replace(tiny(symbols=vocabulary.symbols), vocabulary=vocabulary)
+    model = replace(tiny_model(symbols=vocabulary.symbols), vocabulary=vocabulary)
     model.save(own_folders / "m.safetensors")
     assert_same(model, load_checkpoint(own_folders / "m.safetensors"))
 
@@ -66,7 +66,7 @@ def test_arrays_of_any_memory_layout_load_unchanged(own_folders: Path) -> None:
     """A transposed or strided array is saved by its values and not by its memory."""
     base = np.arange(16, dtype=np.float32).reshape(4, 4)
     strange = {"layers.0.weight_hh_l0": base[::2, 3:0:-2], "layers.0.weight_ih_l0": base[:2, :2].T}
-    model = replace(tiny(), arrays=tiny().arrays | strange)
+    model = replace(tiny_model(), arrays=tiny_model().arrays | strange)
     model.save(own_folders / "m.safetensors")
     back = load_checkpoint(own_folders / "m.safetensors").arrays
     assert back["layers.0.weight_hh_l0"].tolist() == [[3.0, 1.0], [11.0, 9.0]]
@@ -83,50 +83,50 @@ STATE: Arrays = {
 
 def test_arrays_for_resuming_are_not_weights(own_folders: Path) -> None:
     """Arrays of the optimiser and the carried state load unchanged, and `weights` lacks them."""
-    model = tiny(extra=STATE)
+    model = tiny_model(extra=STATE)
     model.save(own_folders / "last.safetensors")
     back = load_checkpoint(own_folders / "last.safetensors")
     assert_same(model, back)
-    assert set(tiny().arrays) == set(back.weights)
+    assert set(tiny_model().arrays) == set(back.weights)
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((3, 4)), np.zeros((1, 1 << 17, 2)), np.zeros((1, 3, 3))])
 @pytest.mark.parametrize("name", STATE)
 def test_arrays_for_resuming_have_the_shapes_of_the_model(own_folders: Path, name: str, array: NDArray[Any]) -> None:
     """Arrays for resuming are checked, so no file makes a model of two units ask for gigabytes."""
-    tiny(extra=STATE | {name: array.astype(np.float32)}).save(own_folders / "last.safetensors")
-    assert f"`{name}`" in refusal(own_folders / "last.safetensors")
+    tiny_model(extra=STATE | {name: array.astype(np.float32)}).save(own_folders / "last.safetensors")
+    assert f"`{name}`" in load_error(own_folders / "last.safetensors")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("name", ["output.weight", "optimizer.output.bias.exp_avg", "carried.0"])
 def test_nan_infinite_and_huge_numbers_are_refused(own_folders: Path, name: str, number: float) -> None:
     """No text can be drawn from a model with NaN, infinite or huge numbers, and no run can resume it."""
-    model = tiny(extra=STATE)
+    model = tiny_model(extra=STATE)
     array = model.arrays[name].copy()
     array.flat[-1] = number
     replace(model, arrays=model.arrays | {name: array}).save(own_folders / "m")
-    assert f"implausibly large numbers in `{name}`" in refusal(own_folders / "m")
+    assert f"implausibly large numbers in `{name}`" in load_error(own_folders / "m")
 
 
 def test_a_model_file_can_be_moved(own_folders: Path) -> None:
     """A model file contains no path and loads from any folder."""
     here = own_folders / "a-folder-of-its-own"
     here.mkdir()
-    data = saved(tiny(), here / "m.safetensors")
+    data = saved(tiny_model(), here / "m.safetensors")
     assert b"a-folder-of-its-own" not in data
     assert str(Path.home()).encode() + b"/" not in data
     (here / "m.safetensors").rename(own_folders / "renamed")
-    assert_same(tiny(), load_checkpoint(own_folders / "renamed"))
+    assert_same(tiny_model(), load_checkpoint(own_folders / "renamed"))
 
 
 def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
     """A loaded model does not change when its file is replaced."""
     path = own_folders / "m.safetensors"
-    tiny().save(path)
+    tiny_model().save(path)
     model = load_checkpoint(path)
-    replace(tiny(), arrays={name: array * 0 for name, array in tiny().arrays.items()}).save(path)
-    assert_same(tiny(), model)
+    replace(tiny_model(), arrays={name: array * 0 for name, array in tiny_model().arrays.items()}).save(path)
+    assert_same(tiny_model(), model)
 
 
 def test_the_shapes_of_a_spec_are_those_of_pytorch() -> None:
@@ -159,7 +159,7 @@ def test_a_pickle_is_refused_unopened(own_folders: Path) -> None:
     """A pickle is not a model file, and nothing in it is run."""
     canary, path = own_folders / "canary", own_folders / "evil.safetensors"
     path.write_bytes(pickle.dumps(Trap(canary)))
-    refusal(path)
+    load_error(path)
     assert not canary.exists()
     pickle.loads(path.read_bytes()).close()
     assert canary.exists()  # the trap was a good one
@@ -167,12 +167,12 @@ def test_a_pickle_is_refused_unopened(own_folders: Path) -> None:
 
 def test_a_missing_model_file_is_refused(own_folders: Path) -> None:
     """The error names the missing model file, with the reason."""
-    assert "No such file" in refusal(own_folders / "absent.safetensors")
+    assert "No such file" in load_error(own_folders / "absent.safetensors")
 
 
 def test_a_folder_in_place_of_a_model_file_is_refused(own_folders: Path) -> None:
     """The error names a folder in place of a model file."""
-    assert "is not a file" in refusal(own_folders)
+    assert "is not a file" in load_error(own_folders)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_file_of_another_kind_is_refused(own_folders: Path, data: bytes) -> No
     """Text, archives and meaningless headers are refused in one line that names the file."""
     path = own_folders / "m.safetensors"
     path.write_bytes(data)
-    refusal(path)
+    load_error(path)
 
 
 JSON = st.recursive(
@@ -232,7 +232,7 @@ def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: b
     """Any bytes raise a `ModelFileError` and nothing else."""
     path = tmp_path_factory.mktemp("any") / "m"
     path.write_bytes(data)
-    refusal(path)
+    load_error(path)
 
 
 @given(header=JSON | st.fixed_dictionaries({"__metadata__": METADATA | JSON, "a": TENSOR}), body=st.binary(max_size=9))
@@ -242,15 +242,15 @@ def test_any_header_is_refused(tmp_path_factory: pytest.TempPathFactory, header:
     path = tmp_path_factory.mktemp("any") / "m"
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-    refusal(path)
+    load_error(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "charlm"}], ids=str)
 def test_a_safetensors_file_of_another_program_is_refused(own_folders: Path, metadata: dict[str, str] | None) -> None:
     """The error says that a file without charlm's metadata is no charlm model file."""
     path = own_folders / "other.safetensors"
-    save_file(tiny().arrays, path, metadata)
-    assert "not a charlm model file" in refusal(path)
+    save_file(tiny_model().arrays, path, metadata)
+    assert "not a charlm model file" in load_error(path)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E5M2"])
@@ -260,41 +260,41 @@ def test_dtypes_that_numpy_lacks_are_refused(own_folders: Path, dtype: str) -> N
     tensor = {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": {"format": "charlm", "format_version": "1"}, "a": tensor}).encode()
     (own_folders / "m").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * size)
-    refusal(own_folders / "m")
+    load_error(own_folders / "m")
 
 
 def test_a_file_cut_short_anywhere_is_refused(own_folders: Path) -> None:
     """Truncation is detected at every offset, and so is one byte too many."""
     path = own_folders / "m.safetensors"
-    data = saved(tiny("rnn", "ab"), path)
+    data = saved(tiny_model("rnn", "ab"), path)
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        refusal(path)
+        load_error(path)
     path.write_bytes(data + b"\0")
-    refusal(path)
+    load_error(path)
 
 
 def test_a_flipped_bit_anywhere_is_detected(own_folders: Path) -> None:
     """A single wrong bit in any byte of the file is detected."""
     path = own_folders / "m.safetensors"
-    data = bytearray(saved(tiny("rnn", "ab"), path))
+    data = bytearray(saved(tiny_model("rnn", "ab"), path))
     for index in range(len(data)):
         for bit in {index % 8, 0}:
             data[index] ^= 1 << bit
             path.write_bytes(data)
-            refusal(path)
+            load_error(path)
             data[index] ^= 1 << bit
     path.write_bytes(data)
-    assert_same(tiny("rnn", "ab"), load_checkpoint(path))
+    assert_same(tiny_model("rnn", "ab"), load_checkpoint(path))
 
 
 def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
     """A wrong bit in the weights, which only the hash can detect, is reported as damage."""
     path = own_folders / "m.safetensors"
-    data = bytearray(saved(tiny(), path))
+    data = bytearray(saved(tiny_model(), path))
     data[-1] ^= 0x40
     path.write_bytes(data)
-    assert "damaged" in refusal(path)
+    assert "damaged" in load_error(path)
 
 
 @pytest.mark.parametrize(
@@ -304,17 +304,19 @@ def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
 def test_shape_dtype_and_name_are_checked(own_folders: Path, old: bytes, new: bytes) -> None:
     """A changed header is detected, at least by the hash."""
     path = own_folders / "m.safetensors"
-    data = saved(tiny(extra=STATE), path)
+    data = saved(tiny_model(extra=STATE), path)
     assert old in data
     path.write_bytes(data.replace(old, new, 1))
-    refusal(path)
+    load_error(path)
 
 
 def test_a_wrong_shape_is_refused(own_folders: Path) -> None:
     """The error names an array of another shape, with both shapes."""
-    model = replace(tiny(), arrays=tiny().arrays | {"layers.0.weight_hh_l0": np.zeros((2, 3), dtype=np.float32)})
+    model = replace(
+        tiny_model(), arrays=tiny_model().arrays | {"layers.0.weight_hh_l0": np.zeros((2, 3), dtype=np.float32)}
+    )
     model.save(own_folders / "m")
-    message = refusal(own_folders / "m")
+    message = load_error(own_folders / "m")
     assert "layers.0.weight_hh_l0" in message
     assert "(2, 3)" in message
     assert "(2, 2)" in message
@@ -322,32 +324,34 @@ def test_a_wrong_shape_is_refused(own_folders: Path) -> None:
 
 def test_a_transposed_array_is_refused(own_folders: Path) -> None:
     """An array with the right number of elements in a wrong shape is refused."""
-    wrong = tiny().arrays["embedding.weight"].T
-    replace(tiny(), arrays=tiny().arrays | {"embedding.weight": wrong}).save(own_folders / "m")
-    assert "embedding.weight" in refusal(own_folders / "m")
+    wrong = tiny_model().arrays["embedding.weight"].T
+    replace(tiny_model(), arrays=tiny_model().arrays | {"embedding.weight": wrong}).save(own_folders / "m")
+    assert "embedding.weight" in load_error(own_folders / "m")
 
 
-@pytest.mark.parametrize("name", sorted(tiny().arrays))
+@pytest.mark.parametrize("name", sorted(tiny_model().arrays))
 def test_a_missing_array_is_refused(own_folders: Path, name: str) -> None:
     """The error names a missing weight."""
-    replace(tiny(), arrays={key: array for key, array in tiny().arrays.items() if key != name}).save(own_folders / "m")
-    assert f"lacks array `{name}`" in refusal(own_folders / "m")
+    replace(tiny_model(), arrays={key: array for key, array in tiny_model().arrays.items() if key != name}).save(
+        own_folders / "m"
+    )
+    assert f"lacks array `{name}`" in load_error(own_folders / "m")
 
 
 @pytest.mark.parametrize("name", ["layers.1.weight_hh_l0", "head", "optimizers.x", "optimizer"])
 def test_an_extra_array_is_refused(own_folders: Path, name: str) -> None:
     """The error names an array that is neither a weight nor needed to resume."""
-    tiny(extra={name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
-    assert f"unknown array `{name}`" in refusal(own_folders / "m")
+    tiny_model(extra={name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
+    assert f"unknown array `{name}`" in load_error(own_folders / "m")
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F64", "I32", "U8"])
 def test_a_wrong_dtype_is_refused(own_folders: Path, dtype: str) -> None:
     """Weights must be float32; nothing is converted silently."""
     kinds = {"F16": "float16", "F64": "float64", "I32": "int32", "U8": "uint8"}
-    arrays = tiny().arrays | {"output.bias": tiny().arrays["output.bias"].astype(kinds[dtype])}
-    replace(tiny(), arrays=arrays).save(own_folders / "m")
-    message = refusal(own_folders / "m")
+    arrays = tiny_model().arrays | {"output.bias": tiny_model().arrays["output.bias"].astype(kinds[dtype])}
+    replace(tiny_model(), arrays=arrays).save(own_folders / "m")
+    message = load_error(own_folders / "m")
     assert "output.bias" in message
     assert dtype in message
 
@@ -356,7 +360,7 @@ def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.Monkey
     """The error for a file of a newer charlm names both versions and does not call it damaged."""
     path = own_folders / "m.safetensors"
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 7)
-    tiny().save(path)
+    tiny_model().save(path)
     monkeypatch.undo()
     with pytest.raises(ModelFileError) as raised:
         load_checkpoint(path)
@@ -372,8 +376,8 @@ def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.Monkey
 )
 def test_settings_that_make_no_model_are_refused(own_folders: Path, model: Any) -> None:
     """A file with a right hash and impossible settings is refused."""
-    replace(tiny(), config=model).save(own_folders / "m")
-    refusal(own_folders / "m")
+    replace(tiny_model(), config=model).save(own_folders / "m")
+    load_error(own_folders / "m")
 
 
 @pytest.mark.parametrize(
@@ -395,15 +399,17 @@ def test_settings_that_make_no_model_are_refused(own_folders: Path, model: Any) 
 )
 def test_a_setting_that_makes_no_model_is_refused(own_folders: Path, key: str, value: Any) -> None:
     """Each setting that decides a shape must have the right type and be within bounds."""
-    config = {"model": tiny().config["model"] | {key: value}}
-    replace(tiny(), config=config).save(own_folders / "m")
-    refusal(own_folders / "m")
+    config = {"model": tiny_model().config["model"] | {key: value}}
+    replace(tiny_model(), config=config).save(own_folders / "m")
+    load_error(own_folders / "m")
 
 
 def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
     """A file that claims a million million layers costs neither time nor memory."""
     resource = pytest.importorskip("resource")
-    replace(tiny(), config={"model": tiny().config["model"] | {"num_layers": 10**12}}).save(own_folders / "m")
+    replace(tiny_model(), config={"model": tiny_model().config["model"] | {"num_layers": 10**12}}).save(
+        own_folders / "m"
+    )
     script = (
         "import resource, sys; from pathlib import Path; from charlm.checkpoint import load_checkpoint\n"
         "from charlm.errors import ModelFileError\n"
@@ -420,11 +426,11 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
 def test_a_model_larger_than_the_memory_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading needs twice the file's size in memory: for its bytes and for the arrays made from them."""
     path = own_folders / "m.safetensors"
-    tiny().save(path)
+    tiny_model().save(path)
     monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size)
     load_checkpoint(path)
     monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size - 1)
-    assert "GB of memory to be read" in refusal(path)
+    assert "GB of memory to be read" in load_error(path)
 
 
 @pytest.mark.parametrize(
@@ -451,6 +457,6 @@ def test_an_impossible_vocabulary_is_refused(
         return whole(written if isinstance(value, dict) and "symbols" in value else value, **options)
 
     monkeypatch.setattr(json, "dumps", forged)
-    tiny().save(own_folders / "m")
+    tiny_model().save(own_folders / "m")
     monkeypatch.undo()
-    refusal(own_folders / "m")
+    load_error(own_folders / "m")

@@ -18,6 +18,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.inference.stepper import Stack, Stepper
 from charlm.nn.model import CharModel
+from tests.helpers.evaluation import module_of
 
 Floats = NDArray[np.float64]
 Make = Callable[..., ModelFile]
@@ -173,13 +174,6 @@ def logits_of(file: ModelFile, outputs: Floats) -> Floats:
     """Return the logits of the next character for outputs of the layers."""
     logits: Floats = outputs @ file.arrays["output.weight"].astype(np.float64).T + file.arrays["output.bias"]
     return logits
-
-
-def module_of(file: ModelFile) -> CharModel:
-    """Load a model file into torch."""
-    module = CharModel(file.spec)
-    module.load_arrays(file.weights)
-    return module
 
 
 def random_texts(num_texts: int, length: int) -> list[list[int]]:

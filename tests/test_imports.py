@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import charlm
 
 FOLDER = Path(charlm.__file__).parent
 FILES = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
+TESTS = Path(__file__).parent
 # The other rooms that each room may import from. The root is the modules directly in the package.
 BELOW = {
     "root": set(),
@@ -144,3 +146,18 @@ def test_files_are_opened_with_an_encoding(file: Path) -> None:
             assert not is_file or is_ours or "encoding" in keywords or any("b" in mode for mode in modes), ast.unparse(
                 node
             )
+
+
+@pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_names_of_tests_have_at_most_60_characters(file: Path) -> None:
+    """A failure report shows the name of a test in one line."""
+    functions = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if node.name.startswith("test_") and len(node.name) > 60] == []
+
+
+@pytest.mark.parametrize("room", sorted(BELOW.keys() - {"root"}))
+def test_every_room_has_a_sentence_and_a_folder_of_tests(room: str) -> None:
+    """The docstring of a package is one sentence on one line, and its tests have a folder of the same name."""
+    sentence = ast.get_docstring(tree(Path(room, "__init__.py"))) or ""
+    assert re.fullmatch(r"[^\n.]+\.", sentence)
+    assert list((TESTS / room).glob("test_*.py"))

@@ -1,1 +1,1 @@
-"""Text on its way to the model: bytes, decoded once, encoded as ids, cut into batches. Never imports torch."""
+"""Text on its way to the model, without torch: bytes, decoded once, encoded as ids, cut into batches."""

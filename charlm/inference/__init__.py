@@ -1,1 +1,1 @@
-"""One character at a time: a trained model stepped with NumPy. Never imports torch."""
+"""One character at a time: a trained model stepped with NumPy, without torch."""

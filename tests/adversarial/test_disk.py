@@ -1,4 +1,4 @@
-"""A disk that is full or gone ends no run, and what was saved before stays."""
+"""A full or missing disk ends no run, and what was saved before stays intact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits 
 
 
 class Disk:
-    """Fails what is asked for, as a full disk would."""
+    """Raises the error of a full disk for the files whose names are in `full`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full: set[str] = set()
@@ -54,13 +54,13 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """A disk whose files can be made to fail."""
+    """A disk that raises the error of a full disk for chosen files."""
     return Disk(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's folder for temporary files, in these tests one of their own."""
+    """An empty folder that this test uses as the system's temporary folder."""
     path = tmp_path / "elsewhere"
     path.mkdir()
     monkeypatch.setenv("TMPDIR", str(path))
@@ -72,8 +72,8 @@ EVERY_FILE = ["best.safetensors", "last.safetensors", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize("names", [EVERY_FILE, *([name] for name in EVERY_FILE)], ids=lambda names: "+".join(names))
-def test_a_disk_that_is_full_for_a_while_costs_nothing(disk: Disk, names: list[str]) -> None:
-    """The run is told of it once, tries again, and ends as if nothing had happened."""
+def test_a_disk_full_for_a_while_costs_a_run_nothing(disk: Disk, names: list[str]) -> None:
+    """A run reports a full disk once, tries again, and ends as a run whose disk always had room."""
     straight = begin("straight")
     interrupt(straight, 100)
     training = begin()
@@ -98,8 +98,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(disk: Disk, names: list[s
     assert "again" in told[1]
 
 
-def test_what_was_saved_before_the_disk_was_full_stays(disk: Disk) -> None:
-    """Whoever kills the run then can go on from there."""
+def test_a_full_disk_leaves_the_last_save_intact(disk: Disk) -> None:
+    """A run that is killed while the disk is full resumes from its last save."""
     training = begin(train__evaluations=10)
     saved = b""
 
@@ -120,10 +120,8 @@ def test_what_was_saved_before_the_disk_was_full_stays(disk: Disk) -> None:
     assert_same_run(straight, again)
 
 
-def test_a_run_that_could_not_be_written_to_the_end_fails_in_words(
-    disk: Disk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It shows what it learned first."""
+def test_a_run_that_cannot_be_saved_ends_with_an_error(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error comes after the verdict and the sample, and its hint names what was saved before."""
     training = begin()
     disk.full = set(EVERY_FILE)
     interrupt(training, 100)
@@ -134,8 +132,8 @@ def test_a_run_that_could_not_be_written_to_the_end_fails_in_words(
     assert len(capsys.readouterr().out) >= 30
 
 
-def test_a_run_that_its_folder_does_not_take_is_put_elsewhere(disk: Disk, elsewhere: Path) -> None:
-    """All of it, and it can be resumed from there; the error says where."""
+def test_an_unwritable_run_folder_is_replaced_by_another(disk: Disk, elsewhere: Path) -> None:
+    """The whole run is saved in the temporary folder, can be resumed from there, and the error names the folder."""
     straight = begin("straight")
     interrupt(straight, 100)
     training = begin()
@@ -155,8 +153,8 @@ def test_a_run_that_its_folder_does_not_take_is_put_elsewhere(disk: Disk, elsewh
     assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] < 20
 
 
-def test_records_wait_in_order(disk: Disk) -> None:
-    """None is lost, none comes twice, whenever the disk takes them."""
+def test_records_wait_for_the_disk_in_order(disk: Disk) -> None:
+    """No record is lost or written twice, whenever the disk has room."""
     training = begin(train__steps=60, train__evaluations=6)
 
     def fill(record: Record) -> None:
@@ -170,8 +168,8 @@ def test_records_wait_in_order(disk: Disk) -> None:
     assert metrics(straight) == metrics(training)
 
 
-def test_a_roll_back_drops_records_that_wait(disk: Disk) -> None:
-    """They will come again, whether or not they were on disk."""
+def test_a_roll_back_drops_waiting_records(disk: Disk) -> None:
+    """Records after the step of a roll-back are dropped, on disk or not, because they will come again."""
     training = begin(train__evaluations=5)
     disk.full = {"metrics.jsonl"}
     interrupt(training, 7)
@@ -181,8 +179,8 @@ def test_a_roll_back_drops_records_that_wait(disk: Disk) -> None:
     assert [record["step"] for record in metrics(training)] == [1, 2, 3, 4]
 
 
-def test_adding_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a line that still found room is taken back."""
+def test_appending_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of which only a part found room is removed again."""
     path = tmp_path / "lines"
     append_whole(path, b"one\n")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -198,8 +196,8 @@ def test_adding_to_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 @linux
-def test_a_command_on_a_full_disk_goes_to_its_end(text: str, elsewhere: Path) -> None:
-    """It reports, shows its sample, and exits with 1; the run folder holds nothing half-written."""
+def test_train_on_a_full_disk_runs_to_its_end(text: str, elsewhere: Path) -> None:
+    """The command reports the full disk, prints its sample, exits with 1, and leaves no half-written file."""
     assert call("train", "-c", text, *SHORT, "--out", "once").exit_code == 0  # the text is in the cache then
     room = 2000
 
@@ -219,8 +217,8 @@ def test_a_command_on_a_full_disk_goes_to_its_end(text: str, elsewhere: Path) ->
 
 
 @linux
-def test_a_run_whose_folder_vanishes_goes_to_its_end(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it learned is shown, and the loss is an error of one line."""
+def test_a_run_whose_folder_is_deleted_runs_to_its_end(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run prints its sample, and the lost folder is an error of one line."""
 
     def vanish(path: Path, data: bytes) -> None:
         if path.parent.exists():
@@ -235,8 +233,8 @@ def test_a_run_whose_folder_vanishes_goes_to_its_end(text: str, monkeypatch: pyt
 
 
 @linux
-def test_a_run_whose_reader_has_gone_goes_to_its_end(text: str) -> None:
-    """What can no longer be said is not said: a pager that was left, a terminal that was closed, a full log."""
+def test_a_run_with_a_broken_stderr_runs_to_its_end(text: str) -> None:
+    """A closed pipe or a full device as standard error does not end a run."""
     command = [sys.executable, "-m", "charlm", "train", "-c", text, *SHORT, "--sample-length", "0", "--out"]
     with subprocess.Popen([*command, "gone"], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
@@ -249,8 +247,8 @@ def test_a_run_whose_reader_has_gone_goes_to_its_end(text: str) -> None:
 
 
 @linux
-def test_help_that_cannot_be_written_is_an_error_of_one_line() -> None:
-    """Not a traceback; and a wrong option is one however it can be told."""
+def test_help_into_a_full_device_is_an_error_of_one_line() -> None:
+    """Help that cannot be written gives one line, and a wrong option exits with 2 without standard error."""
     command = [sys.executable, "-m", "charlm"]
     with Path("/dev/full").open("w") as full:
         helped = subprocess.run([*command, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
@@ -259,8 +257,8 @@ def test_help_that_cannot_be_written_is_an_error_of_one_line() -> None:
 
 
 @linux
-def test_a_folder_that_is_gone_is_told() -> None:
-    """Rather than by whichever library looks for it first."""
+def test_a_deleted_working_folder_is_reported() -> None:
+    """A command in a folder that no longer exists gives one error and one hint."""
     Path("gone").mkdir()
     code = "import os, sys; os.chdir('gone'); os.rmdir('../gone'); from charlm.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "corpora"], capture_output=True, check=False)
@@ -268,8 +266,8 @@ def test_a_folder_that_is_gone_is_told() -> None:
     assert b"no longer exists" in done.stderr
 
 
-def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is saved all the same, and the trouble told."""
+def test_a_pipe_as_metrics_does_not_block_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe in place of `metrics.jsonl` is reported, and the model is still saved."""
     training = begin()
 
     def replace(record: Record) -> None:
@@ -282,8 +280,8 @@ def test_records_that_became_a_pipe_are_not_waited_for(monkeypatch: pytest.Monke
     assert load_checkpoint(training.run.last).metrics["step"] == 20
 
 
-def test_a_text_that_the_cache_has_no_room_for_is_encoded_elsewhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as the process; where there is no room either, both places are told."""
+def test_a_full_cache_is_replaced_by_a_temporary_folder(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text without room in the cache is encoded elsewhere; without room there either, the error has a hint."""
     write_entry, folders = cache._write_entry, []
 
     def write_entry_or_fail(folder: Path, *arguments: Any) -> Any:

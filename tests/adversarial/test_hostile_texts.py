@@ -1,4 +1,4 @@
-"""Texts, prompts and consoles at their worst: learned and shown as they are, or refused in one line."""
+"""Hostile texts, names, prompts and consoles: used and shown unchanged, or refused in one line."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from charlm.errors import CorpusError
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.adversarial.test_hostile import TINY
-from tests.helpers.commands import answer, call, within
+from tests.helpers.commands import ONE_STEP, answer, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 
-# What would clear the screen, ring, turn text around, or begin a line.
-EVIL = "\x1b[2J\x07\x9b31m\u202e\r\n"
+# Control sequences that clear the screen, ring the bell, reverse the text and start a line.
+CONTROLS = "\x1b[2J\x07\x9b31m\u202e\r\n"
 PLANES = "".join(chr((plane << 16) + 0x1234) for plane in range(17)) + "\U0010ffff\uffff\ufdd0"
-ALONE = b"ab\xed\xa0\x80c"  # half of a pair, which UTF-8 does not have
+LONE_SURROGATE = b"ab\xed\xa0\x80c"  # half of a surrogate pair, which is not valid UTF-8
 
 
 def learn(name: str, *arguments: str) -> tuple[Any, ModelFile]:
-    """Train one step on a text through the command; return what it prints and the model."""
+    """Train one step on a text with the command; return the JSON that it prints and the model."""
     run = f"run-{len(list(Path().glob('run-*')))}"
-    return answer("train", "-c", name, *TINY, "--seed", "1", "--out", run, "--json", *arguments), load_checkpoint(
+    return answer("train", "-c", name, *ONE_STEP, "--seed", "1", "--out", run, "--json", *arguments), load_checkpoint(
         Path(run, "best.safetensors")
     )
 
@@ -49,12 +48,12 @@ TEXTS = {
     "one character": "a",
     "two characters": "ab",
     "one distinct character": "a" * 2000,
-    "nothing but line ends": "\n" * 300,
+    "only line ends": "\n" * 300,
     "every kind of line end": "a\rb\nc\r\nd\n\re\x85f\u2028g\u2029h\x0bi\x0cj" * 30,
     "no line end": "abc def " * 100,
     "NUL": "a\0b\0\0" * 100,
     "control characters": "".join(map(chr, [*range(32), *range(127, 160)])) * 10,
-    "orders to the terminal": f"ab{EVIL}" * 50,
+    "control sequences": f"ab{CONTROLS}" * 50,
     "every plane": PLANES * 20,
     "marks of byte order": "a\ufeffb\ufffe" * 50,
     "combining marks": "e\u0301\u0302\u0303" * 100,
@@ -63,8 +62,8 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
-def test_any_text_is_learned_as_it_is(text: str) -> None:
-    """One step of training, a sample and an evaluation; the symbols are exactly the characters of the text."""
+def test_any_text_is_learned_unchanged(text: str) -> None:
+    """The symbols are exactly the characters of the text; training, sampling and evaluation succeed."""
     printed, model = learn(write("text.txt", text))
     assert sorted(set(text)) == list(model.vocabulary.symbols)
     assert model.corpus["characters"] == len(text)
@@ -75,30 +74,30 @@ def test_any_text_is_learned_as_it_is(text: str) -> None:
 
 
 def test_twenty_thousand_distinct_characters_are_learned() -> None:
-    """A vocabulary of a whole script, two steps long."""
+    """A vocabulary of 20,000 characters is trained for two steps."""
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) * 2
     printed, model = learn(write("text.txt", text), "--set", "train.steps=2")
     assert (len(model.vocabulary), printed["step"]) == (20_000, 2)
     assert load_corpus(["text.txt"]).ids.tolist() == [*range(20_000), *range(20_000)]
 
 
-def test_half_of_a_pair_is_no_utf8_and_bytes_like_any_other() -> None:
-    """`ED A0 80` is refused with its offset by both commands, and learned where bytes are the symbols."""
-    name = write("alone.txt", ALONE * 20)
+def test_a_lone_surrogate_is_invalid_utf8_and_valid_bytes() -> None:
+    """`train` and `eval` refuse `ED A0 80` with its offset, and a vocabulary of bytes learns it."""
+    name = write("alone.txt", LONE_SURROGATE * 20)
     learn(write("good.txt", "abc" * 50))
-    for command in (["train", "-c", name, *TINY], ["eval", "-m", "run-0", "-c", name]):
+    for command in (["train", "-c", name, *ONE_STEP], ["eval", "-m", "run-0", "-c", name]):
         result = call(*command)
         assert result.exit_code == 1
         assert "`alone.txt` is not utf-8: byte 0xed at offset 2 " in result.stderr
     learn(name, "--set", "vocab=bytes")
-    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(ALONE) * 20
+    assert answer("eval", "-m", "run-1", "-c", name, "--json")["bytes"] == len(LONE_SURROGATE) * 20
 
 
 # Folders and names
 
 
-def test_odd_files_in_a_folder_are_passed_by() -> None:
-    """A pipe, a socket, links to nowhere and in circles, empty files: nothing waits, nothing is read twice."""
+def test_special_files_in_a_folder_are_skipped() -> None:
+    """Pipes, sockets, devices, broken and circular links block nothing, and no file is read twice."""
     write("folder/b.txt", "b")
     write("folder/empty.txt", "")
     os.mkfifo("folder/a-pipe")
@@ -112,23 +111,23 @@ def test_odd_files_in_a_folder_are_passed_by() -> None:
         assert text_of(load_corpus(["folder"])) == "b"
 
 
-def test_a_pattern_takes_no_pipe() -> None:
-    """Nobody asked by name for the pipe that `folder/*` happens to match."""
+def test_a_pattern_matches_no_pipe() -> None:
+    """A pipe in a folder is not read for the pattern `folder/*`."""
     write("folder/b.txt", "b")
     os.mkfifo("folder/a-pipe")
     with within(5):
         assert text_of(load_corpus(["folder/*"])) == "b"
 
 
-def test_a_pattern_takes_each_file_once() -> None:
-    """However many ways lead to it."""
+def test_a_pattern_matches_each_file_once() -> None:
+    """A file that a pattern reaches in several ways is read once."""
     write("folder/sub/deep/b.txt", "b")
     assert text_of(load_corpus(["folder/**/**/*.txt"])) == "b"
 
 
 @pytest.mark.parametrize("links", [1, 2])
-def test_a_pattern_does_not_run_in_circles(links: int) -> None:
-    """Links that lead back into the folder are neither an endless search nor an error."""
+def test_a_pattern_does_not_follow_circular_links(links: int) -> None:
+    """Links that lead back into the folder cause no endless search and no error."""
     write("folder/b.txt", "b")
     for number in range(links):
         Path(f"folder/around{number}").symlink_to(".")
@@ -137,8 +136,8 @@ def test_a_pattern_does_not_run_in_circles(links: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
-def test_a_folder_that_is_closed_is_not_left_out_in_silence() -> None:
-    """A text without some of its files is another text."""
+def test_an_unreadable_folder_is_reported() -> None:
+    """A folder that cannot be read is an error, because without it the text would be another."""
     write("folder/a.txt", "a")
     write("folder/closed/b.txt", "b")
     Path("folder/closed").chmod(0)
@@ -147,8 +146,8 @@ def test_a_folder_that_is_closed_is_not_left_out_in_silence() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb.txt", "\x1b[31mred.txt", os.fsdecode(b"\xff\xfe.txt"), "\u202egnp.txt", "--"])
-def test_a_file_may_be_called_anything(name: str) -> None:
-    """It is learned under its name, in a folder and by itself, and the run can be evaluated and gone on with."""
+def test_a_text_file_may_have_any_name(name: str) -> None:
+    """A file with an odd name is learned, alone and in a folder, and its run is evaluated and resumed."""
     write(f"folder/{name}", "abc abc\n" * 40)
     learn("folder")
     learn(f"folder/{name}")
@@ -158,18 +157,18 @@ def test_a_file_may_be_called_anything(name: str) -> None:
 
 
 @pytest.mark.parametrize("stem", ["a" * 250, "\u4e2d" * 83], ids=["letters", "ideographs"])
-def test_a_file_with_the_longest_of_names_is_learned(stem: str) -> None:
-    """The folder of its run is called by as much of it as a folder can be."""
-    result = call("train", "-c", write(f"{stem}.txt", "abc abc\n" * 40), *TINY)
+def test_a_text_file_may_have_the_longest_possible_name(stem: str) -> None:
+    """The run folder of a file with a very long name has as much of the name as a folder can have."""
+    result = call("train", "-c", write(f"{stem}.txt", "abc abc\n" * 40), *ONE_STEP)
     assert result.exit_code == 0, result.stderr
 
 
-# Files that change or are damaged
+# Files that change, caches that are damaged
 
 
 @pytest.mark.parametrize("name", ["folder", "folder/*.txt", "folder/a.txt"])
-def test_a_file_that_vanishes_before_it_is_read_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listed and then gone: a `CorpusError` that names it."""
+def test_a_file_deleted_before_it_is_read_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is found and then deleted is a `CorpusError` that names it."""
     write("folder/a.txt", "text")
     original = sources._checked
 
@@ -203,8 +202,8 @@ def test_a_file_that_vanishes_before_it_is_read_is_reported(name: str, monkeypat
     ],
     ids=str,
 )
-def test_a_description_that_makes_no_sense_is_made_again(tmp_path: Path, change: dict[str, object]) -> None:
-    """It is JSON and the size is right, but a field is missing (None) or cannot be true."""
+def test_an_invalid_cache_description_is_replaced(tmp_path: Path, change: dict[str, object]) -> None:
+    """A text is encoded again if its description lacks a field (None) or has an impossible value."""
     name = write("a.txt", "text")
     load_corpus([name])
     (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
@@ -213,8 +212,8 @@ def test_a_description_that_makes_no_sense_is_made_again(tmp_path: Path, change:
     assert text_of(load_corpus([name])) == "text"
 
 
-def test_a_description_without_end_is_made_again(tmp_path: Path) -> None:
-    """Brackets deeper than Python can follow."""
+def test_a_deeply_nested_cache_description_is_replaced(tmp_path: Path) -> None:
+    """A text is encoded again if its description has brackets deeper than Python can parse."""
     name = write("a.txt", "text")
     load_corpus([name])
     (path,) = (tmp_path / "cache" / "encoded").glob("*.json")
@@ -223,20 +222,20 @@ def test_a_description_without_end_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_ids_that_no_symbol_has_are_not_believed(tmp_path: Path, command: str) -> None:
-    """A cache of the right size with other bytes: the text is encoded anew, or the damage is told in a line."""
+def test_cached_ids_out_of_range_are_not_used(tmp_path: Path, command: str) -> None:
+    """Ids beyond the vocabulary are encoded again, or the damage is reported in one line."""
     name = write("text.txt", "abc abc\n" * 40)
     learn(name)
     for path in cached_ids(tmp_path):
         ids = np.fromfile(path, dtype=np.uint8)
         ids[::50] = 200
         ids.tofile(path)
-    result = call(*{"train": ["train", "-c", name, *TINY], "eval": ["eval", "-m", "run-0"]}[command])
+    result = call(*{"train": ["train", "-c", name, *ONE_STEP], "eval": ["eval", "-m", "run-0"]}[command])
     assert result.exit_code == 0 or result.stderr.startswith("error: ")
 
 
-def test_two_halves_are_not_taken_for_one_character_by_the_cache() -> None:
-    """What a vocabulary of one was cached under is not found under one of the other."""
+def test_the_cache_tells_surrogates_from_their_character() -> None:
+    """A vocabulary of two surrogates and one of the character that they encode have separate cache entries."""
     name = write("a.txt", "a\U0001f600")
     halves, whole = Vocabulary("characters", "a\ud83d\ude00"), Vocabulary("characters", "a\U0001f600")
     assert load_corpus([name], vocabulary=halves, unknown="skip").ids.tolist() == [0]
@@ -247,11 +246,10 @@ def test_two_halves_are_not_taken_for_one_character_by_the_cache() -> None:
 
 
 @pytest.mark.parametrize("prompt", [PLANES, "\udcff\udc80", "a\0\x1b[31m\x9b\r\n\x7f", "\u202e\ufeff", "\ud800"])
-def test_any_prompt_comes_back_in_json(make_model: Callable[..., ModelFile], prompt: str) -> None:
-    """Characters of every plane, halves of pairs and control characters go through both kinds of vocabulary."""
+def test_any_prompt_is_returned_unchanged_in_json(make_model: Callable[..., ModelFile], prompt: str) -> None:
+    """Characters of every plane, lone surrogates and control characters pass through both kinds of vocabulary."""
     make_model(symbols="".join(sorted(set(prompt)))).save(Path("own.safetensors"))
-    of_bytes = make_model(symbols="".join(map(chr, range(256))))
-    ModelFile(of_bytes.arrays, Vocabulary.of_bytes(), of_bytes.config, {}, {}).save(Path("bytes.safetensors"))
+    make_model(symbols=Vocabulary.of_bytes()).save(Path("bytes.safetensors"))
     ids = {"own": [sorted(set(prompt)).index(c) for c in prompt], "bytes": [*prompt.encode("utf-8", "surrogatepass")]}
     for name in ids:
         (sample,) = answer("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
@@ -264,17 +262,17 @@ def test_any_prompt_comes_back_in_json(make_model: Callable[..., ModelFile], pro
 
 
 @pytest.mark.parametrize("command", ["sample", "predict-next"])
-def test_a_megabyte_that_is_unknown_is_refused_in_little_time(model: str, command: str) -> None:
-    """A prompt of a million characters of which the model knows none, or only the last."""
-    strange = "".join(map(chr, range(0x4E00, 0x9F00))) * 50
+def test_a_million_unknown_characters_take_little_time(model: str, command: str) -> None:
+    """A prompt of a million unknown characters is refused, or skipped, within five seconds."""
+    unknown = "".join(map(chr, range(0x4E00, 0x9F00))) * 50
     with within(5):
-        assert call(command, "-", "-m", model, stdin=strange.encode()).exit_code == 1
-        assert call(command, "-", "-m", model, "--unknown", "skip", stdin=f"{strange}abc".encode()).exit_code == 0
+        assert call(command, "-", "-m", model, stdin=unknown.encode()).exit_code == 1
+        assert call(command, "-", "-m", model, "--unknown", "skip", stdin=f"{unknown}abc".encode()).exit_code == 0
 
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252", "latin-1"])
-def test_a_console_that_cannot_print_shows_escapes(make_model: Callable[..., ModelFile], charset: str) -> None:
-    """Samples, tables, errors, names and the records of a run: all of it comes out, JSON as JSON."""
+def test_a_console_of_any_charset_shows_escapes(make_model: Callable[..., ModelFile], charset: str) -> None:
+    """Samples, tables, errors and names that a console cannot print appear as escapes, JSON as valid JSON."""
     make_model(symbols="\n\u4e00\u4e8c\u4e09").save(Path("zh.safetensors"))
     write("\u4e00.txt", "\u4e00\u4e8c\u4e09\n" * 40)
     console = CliRunner(charset=charset)
@@ -287,7 +285,7 @@ def test_a_console_that_cannot_print_shows_escapes(make_model: Callable[..., Mod
     assert "'\\u4e01'" in run("sample", "\u4e01", "-m", "zh.safetensors").stderr
     assert "\\u4e00.txt" in run("eval", "-m", "zh.safetensors", "-c", "\u4e00.txt").stdout
     assert "\\u4e01" in run("train", "\u4e01").stderr
-    trained = run("train", "-c", "\u4e00.txt", *TINY, "--out", "\u4e8c")
+    trained = run("train", "-c", "\u4e00.txt", *ONE_STEP, "--out", "\u4e8c")
     assert (trained.exit_code, "\\u4e8c" in trained.stderr) == (0, True)
     assert json.loads(run("sample", "\u4e00", "-m", "zh.safetensors", "--json").stdout)[0]["text"][0] == "\u4e00"
     assert json.loads(run("predict-next", "\u4e00", "-m", "zh.safetensors", "--json").stdout)["text"] == "\u4e00"
@@ -297,43 +295,43 @@ def test_a_console_that_cannot_print_shows_escapes(make_model: Callable[..., Mod
 def test_an_option_means_the_same_under_an_ascii_locale(
     make_model: Callable[..., ModelFile], option: str, value: str
 ) -> None:
-    """Under an ASCII locale Python hands over bytes as halves of pairs, which are put together again."""
+    """Option values that Python passes on as surrogates under an ASCII locale are decoded."""
     make_model(symbols="a\u00e9").save(Path("small.safetensors"))
     arguments = ["sample", "aXa", "-m", "small.safetensors", "--seed", "1", "--length", "99", "--unknown", "skip"]
     as_read = value.encode().decode("ascii", "surrogateescape")
     assert call(*arguments, option, as_read).stdout == call(*arguments, option, value).stdout != ""
 
 
-def test_a_vocabulary_gives_no_orders_to_the_terminal(make_model: Callable[..., ModelFile]) -> None:
-    """In tables and errors every symbol is spelled out."""
-    make_model(symbols="".join(sorted({*EVIL, *"a\x08\u2028\u200b\ufeff\U000e0001"}))).save(Path("evil.safetensors"))
-    table = call("predict-next", "a", "-m", "evil.safetensors", "--top", "99").stdout
-    refused = call("predict-next", "\x1c\u200c", "-m", "evil.safetensors").stderr
+def test_a_vocabulary_sends_no_control_sequences(make_model: Callable[..., ModelFile]) -> None:
+    """Tables and errors show every symbol of a vocabulary as printable text."""
+    make_model(symbols="".join(sorted({*CONTROLS, *"a\x08\u2028\u200b\ufeff\U000e0001"}))).save(Path("odd.safetensors"))
+    table = call("predict-next", "a", "-m", "odd.safetensors", "--top", "99").stdout
+    refused = call("predict-next", "\x1c\u200c", "-m", "odd.safetensors").stderr
     assert all(line.isprintable() for line in (table + refused).split("\n"))
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["eval", "-m", "small.safetensors", "-c", EVIL],
-        ["train", "-c", EVIL, *TINY, "--out", f"run{EVIL}", "--json"],
-        ["train", EVIL],
-        ["train", "-c", f"no{EVIL}"],
-        ["train", "--set", f"{EVIL}=1"],
-        ["train", "--resume", f"no{EVIL}"],
-        ["sample", "-m", f"no{EVIL}"],
+        ["eval", "-m", "small.safetensors", "-c", CONTROLS],
+        ["train", "-c", CONTROLS, *ONE_STEP, "--out", f"run{CONTROLS}", "--json"],
+        ["train", CONTROLS],
+        ["train", "-c", f"no{CONTROLS}"],
+        ["train", "--set", f"{CONTROLS}=1"],
+        ["train", "--resume", f"no{CONTROLS}"],
+        ["sample", "-m", f"no{CONTROLS}"],
     ],
     ids=lambda arguments: repr(" ".join(arguments[:4])),
 )
-def test_a_name_gives_no_orders_to_the_terminal(model: str, arguments: list[str]) -> None:
-    """Neither in a result nor in an error nor while training: files, folders and keys may be called anything."""
-    write(EVIL, "abc abc\n" * 40)
+def test_a_file_name_sends_no_control_sequences(model: str, arguments: list[str]) -> None:
+    """Names of files, folders and keys are shown as printable text in results, errors and progress."""
+    write(CONTROLS, "abc abc\n" * 40)
     result = call(*arguments)
     assert not set("\x1b\x07\x9b\u202e\r") & set(result.stdout + result.stderr)
     assert result.exit_code == 0 or len(result.stderr.splitlines()) <= 2
 
 
-# What takes longer
+# Slow tests
 
 
 def hostile_text(chance: random.Random) -> str:
@@ -347,7 +345,7 @@ def hostile_text(chance: random.Random) -> str:
 
 @pytest.mark.slow
 def test_a_hundred_hostile_texts_are_learned() -> None:
-    """In several encodings, as characters and as bytes: one step, a sample of the text's own symbols, an evaluation."""
+    """Each text, in one of several encodings, as characters or as bytes, is trained on, sampled and evaluated."""
     chance, seconds = random.Random(7), []
     for number in range(100):
         text, encoding = hostile_text(chance), chance.choice(["utf-8", "utf-16-le", "utf-32-be", "utf-7", "gb18030"])
@@ -366,7 +364,7 @@ def test_a_hundred_hostile_texts_are_learned() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured through /proc")
 def test_a_line_of_100_megabytes_is_read_in_little_memory() -> None:
-    """Without a line end to stop at: encoded and learned from, with less memory than the text is long."""
+    """A text of 100 MB without a line end is encoded in less than 150 MB of memory and trained on."""
     with Path("line.txt").open("wb") as file:
         for _ in range(100):
             file.write("abc def \u4e2d".encode() * 90_909 + b"a")
@@ -385,8 +383,8 @@ def test_a_line_of_100_megabytes_is_read_in_little_memory() -> None:
 
 
 @pytest.mark.slow
-def test_a_megabyte_that_is_known_is_read(model: str) -> None:
-    """A prompt of a million characters costs a million steps and comes out again."""
+def test_a_prompt_of_a_million_characters_is_read(model: str) -> None:
+    """A prompt of a million known characters is read and printed whole."""
     begin = time.perf_counter()
     (sample,) = answer("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
     print(f"a prompt of a million characters: {time.perf_counter() - begin:.1f} s")

@@ -1,4 +1,4 @@
-"""Two hundred kills and fifty signals at random moments of a run, mostly of its saves: nothing is lost."""
+"""Two hundred kills and fifty signals at random moments of runs, most of them during saves, lose nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.run_folder import RunFolder
+from tests.helpers.training import TEXT
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +26,6 @@ pytestmark = [
 NUM_KILLS = 200
 NUM_SIGNALS = 50
 STEPS = 600
-TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 RUN = [
     "--set", "model.hidden_size=48", "--set", "model.embedding_size=8", "--set", "train.batch_size=4",
     "--set", "train.block_size=10", "--set", "train.threads=1", "--set", "train.precision=fp32",
@@ -33,8 +33,8 @@ RUN = [
     "--set", "model.dropout=0.3", "--seed", "1", "--corpus", "text.txt",
 ]  # fmt: skip
 
-# Runs charlm in forks of a process that has loaded it, which takes a hundredth of the time. Reads lines of
-# JSON: seconds to wait, signals to send with seconds between them, and arguments; writes how it ended.
+# Runs charlm in forks of a process that has loaded it, which takes a hundredth of the time. Reads lines of JSON, with
+# signals, the seconds to wait before each of them, and arguments; writes how the run ended.
 RUNNER = """
 import json, os, select, signal, sys, time
 import torch
@@ -78,7 +78,7 @@ for line in sys.stdin:
 
 
 class Runner:
-    """Starts runs, sends them signals, and says how they ended."""
+    """Starts runs, sends them signals, and reports how they ended."""
 
     def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -111,7 +111,7 @@ class Runner:
 
 @pytest.fixture
 def runner() -> Any:
-    """A runner that is ready."""
+    """A runner beside the text that its runs learn."""
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     runner = Runner()
     yield runner
@@ -119,7 +119,7 @@ def runner() -> Any:
 
 
 def reported_step(errors: str) -> int:
-    """Return the last step that a run has told was validated, and so saved."""
+    """Return the last step whose validation, and so whose save, a run has reported."""
     return max((int(step.replace(",", "")) for step in re.findall(r"step ([\d,]+)  epoch", errors)), default=0)
 
 
@@ -137,8 +137,8 @@ def content(run: RunFolder) -> tuple[Any, ...]:
     return records, files
 
 
-def test_kills_lose_nothing(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
-    """After each the run goes on from its last reported save or later, and ends bit for bit as if never killed."""
+def test_a_killed_run_loses_no_reported_save(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    """A killed run resumes from its last reported save or later, and ends bit-identical to one never killed."""
     straight = RunFolder(Path("straight"))
     assert runner.run([*RUN, "--out", "straight"], [])[0] == 0
     expected = content(straight)
@@ -176,8 +176,10 @@ def test_kills_lose_nothing(runner: Runner, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_signals_save(runner: Runner, number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
-    """At any moment a signal ends a run with its own exit code, saved where it stood, and the rest is exact."""
+def test_a_signal_saves_a_run_at_any_moment(
+    runner: Runner, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run ends with the exit code of the signal, saved where it stopped, and resumes exactly."""
     assert runner.run([*RUN, "--out", "straight"], [])[0] == 0
     random_ = random.Random(int(number))
     signals, slowest, finished = 0, 0.0, 0
@@ -205,8 +207,8 @@ def test_signals_save(runner: Runner, number: signal.Signals, capsys: pytest.Cap
     assert slowest < 2
 
 
-def test_a_second_ctrl_c_ends_within_a_second(runner: Runner) -> None:
-    """Ten times, at random moments."""
+def test_a_second_ctrl_c_ends_a_run_within_a_second(runner: Runner) -> None:
+    """Two Ctrl-C at any of ten random moments end a run without a traceback."""
     random_ = random.Random(5)
     for index in range(10):
         waits = [(random_.uniform(0.2, 0.8), int(signal.SIGINT)), (0.005, int(signal.SIGINT))]

@@ -1,4 +1,4 @@
-"""Memory is flat: what trains, writes or is typed at for long holds no more memory than at its beginning."""
+"""Memory stays flat: training, sampling and typing for long hold no more memory than at the start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 MAX_GROWTH_MB = 5
 SYMBOLS = "\n .,abcdefghijklmnopqrstuvwxyz"
 
-# Each program calls `note()` when it is warm and then again and again; `tell()` prints what it saw.
+# Each program calls `note()` when it has warmed up and at intervals after that; `tell()` prints what it measured.
 BEGINNING = """
 import json, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ def tell(**more):
     print(json.dumps({"warm": seen[0], "end": seen[-1], "peak": max(seen), "notes": len(seen), **more}))
 """
 
-# 2,500 steps with two reports every 5, an evaluation and a save every 25, warm after 500.
+# 2,500 steps with two reports every 5, and a validation and a save every 25; warm after 500.
 TRAINS = """
 from charlm.config_file import load_config
 from charlm.training import lifecycle as runs
@@ -58,7 +58,7 @@ assert training.state.finished == "done" and training.state.step == 2500
 tell()
 """
 
-# As many texts of as many characters as asked for, warm after a twentieth.
+# So many texts of so many characters; warm after a twentieth.
 SAMPLES = """
 from charlm.inference.generate import Sampling, generate
 from charlm.checkpoint import load_checkpoint
@@ -181,7 +181,7 @@ tell(bytes_per_character=(seen[0] - empty) * 1048576 / 3000)
 
 
 def run(program: str, *arguments: str) -> dict[str, Any]:
-    """Run a program of its own and return the figures it prints, in MB."""
+    """Run a program in its own process and return the figures it prints, in MB."""
     command = [sys.executable, "-c", BEGINNING + program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -192,7 +192,7 @@ def run(program: str, *arguments: str) -> dict[str, Any]:
 
 
 def assert_flat(figures: dict[str, Any]) -> None:
-    """Require that from when it was warm resident memory never grew by more than is allowed."""
+    """Check that after the warm-up resident memory grew by no more than is allowed."""
     assert figures["notes"] >= 5
     assert figures["peak"] - figures["warm"] <= MAX_GROWTH_MB
     assert figures["end"] - figures["warm"] <= MAX_GROWTH_MB
@@ -206,34 +206,34 @@ def model_file(make_model: Callable[..., ModelFile]) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_training_holds_no_more_memory_after_2500_steps_than_after_500(cell: str, precision: str) -> None:
-    """Reports, evaluations, masks and saves along the way included."""
+def test_memory_stays_flat_over_2500_training_steps(cell: str, precision: str) -> None:
+    """Reports, validations, dropout masks and saves hold no more memory at step 2,500 than at step 500."""
     assert_flat(run(TRAINS, cell, precision))
 
 
 @pytest.mark.usefixtures("model_file")
 @pytest.mark.parametrize(("num_texts", "length"), [(1, 1_000_000), (64, 20_000)])
-def test_a_million_characters_are_written_in_the_memory_of_the_first(num_texts: int, length: int) -> None:
-    """One long text, and 64 side by side, whose characters are taken and forgotten."""
+def test_memory_stays_flat_over_a_million_characters(num_texts: int, length: int) -> None:
+    """One long text and 64 texts side by side need no more memory than their first twentieth."""
     figures = run(SAMPLES, str(num_texts), str(length))
     assert figures["characters"] == num_texts * length
     assert_flat(figures)
 
 
 @pytest.mark.usefixtures("model_file")
-def test_typing_for_long_holds_no_more_memory() -> None:
-    """Ten thousand keys more, as the prompt passes them on, leave no states of lines that are gone."""
+def test_memory_stays_flat_over_12000_keystrokes() -> None:
+    """Ten thousand keystrokes after the warm-up leave no states of deleted lines behind."""
     assert_flat(run(TYPES))
 
 
 @pytest.mark.usefixtures("model_file")
-def test_the_prompt_holds_no_more_memory_after_400_lines() -> None:
-    """With its history, its undoing and its suggestions."""
+def test_memory_stays_flat_over_400_lines_at_the_prompt() -> None:
+    """The history, the undo stack and the suggestions of the prompt hold no more memory at line 400 than at line 60."""
     assert_flat(run(CONVERSES))
 
 
-def test_a_long_line_takes_little_and_the_next_takes_the_same(make_model: Callable[..., ModelFile]) -> None:
-    """Of what its characters left, logits and states, only the last and a few of the others are held."""
+def test_a_long_line_keeps_little_memory_for_each_character(make_model: Callable[..., ModelFile]) -> None:
+    """A character of a long line keeps less than half a state, and typing the line again adds nothing."""
     file = make_model("lstm", 2, SYMBOLS, hidden_size=256)
     file.save(Path("model.safetensors"))
     figures = run(LONG_LINES)

@@ -1,4 +1,4 @@
-"""The commands as a user meets them: in process where that is enough, as processes where it is not."""
+"""The commands as a user calls them, in this process or in one of their own."""
 
 from __future__ import annotations
 

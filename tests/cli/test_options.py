@@ -24,8 +24,8 @@ from charlm.training.trainer import Trainer
 from tests.helpers.evaluation import TINY_WORKLOAD
 from tests.helpers.training import needs_bf16, records_of
 
-TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
-SMALL: dict[str, Any] = {
+ACCENTED_TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
+SETTINGS: dict[str, Any] = {
     "model.hidden_size": 12,
     "model.embedding_size": 6,
     "model.dropout": 0.0,
@@ -116,8 +116,8 @@ def outcome_once(settings: str) -> dict[str, Any]:
 @pytest.fixture
 def texts() -> None:
     """Two texts that differ."""
-    Path("text.txt").write_text(TEXT, encoding="utf-8")
-    Path("other.txt").write_text(TEXT.replace("cat", "bat"), encoding="utf-8")
+    Path("text.txt").write_text(ACCENTED_TEXT, encoding="utf-8")
+    Path("other.txt").write_text(ACCENTED_TEXT.replace("cat", "bat"), encoding="utf-8")
 
 
 def test_every_setting_has_a_change_to_test() -> None:
@@ -131,9 +131,9 @@ def test_every_setting_has_a_change_to_test() -> None:
 )
 def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
     """Weights, records, parts or threads differ from those of the same run without the change."""
-    # Measured after every block and at such a rate, a validation soon is no better than the one before.
+    # With a validation after every block and a high rate, one is soon no better than the last.
     restless = {"train.evaluations": 24, "train.learning_rate": 0.5, "train.matrix_learning_rate": 0.5}
-    base = SMALL | (restless if key == "train.patience" else {})
+    base = SETTINGS | (restless if key == "train.patience" else {})
     if key.startswith("train.step_"):
         base |= {"train.schedule": "step", "train.step_after_epochs": 1, "train.epochs": 4.0, "train.steps": None}
     assert outcome_once(json.dumps(base)) != outcome(base | {key: CHANGES[key]})
@@ -141,7 +141,7 @@ def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
 
 def test_a_run_without_a_change_has_the_same_outcome(texts: None) -> None:
     """Two runs of the same settings agree; otherwise a difference would prove nothing."""
-    assert outcome(SMALL) == outcome_once(json.dumps(SMALL))
+    assert outcome(SETTINGS) == outcome_once(json.dumps(SETTINGS))
 
 
 def test_a_missing_device_is_refused() -> None:

@@ -19,7 +19,7 @@ def cells(text: str) -> int:
 
 
 def test_white_space_is_shown_by_name(make_model: Callable[..., ModelFile]) -> None:
-    """A blank and a newline can be told apart."""
+    """A space and a newline have rows of their own names."""
     lines = prediction_table(predict(Stepper(make_model()), "a", 10)).splitlines()
     assert any(line.startswith("space ") for line in lines)
     assert any(line.startswith("newline ") for line in lines)
@@ -46,8 +46,8 @@ def test_wide_and_narrow_characters_stand_in_line(num_others: int) -> None:
     assert len({cells(line.partition("%")[0]) for line in lines}) == 1
 
 
-def test_a_narrow_table_has_its_form() -> None:
-    """Name, percentage and bar; the others; the entropy."""
+def test_a_prediction_table_has_its_exact_form() -> None:
+    """Each candidate has name, percentage and bar; the last lines are the other characters and the entropy."""
     table = prediction_table(Prediction([Candidate("a", "'a'", 0.5), Candidate("b", "'b'", 0.25)], 0.25, 7, 1.5))
     bar = "\u2588" * 15
     assert table.splitlines() == [

@@ -1,4 +1,4 @@
-"""The prompt of `charlm predict-next`, without a terminal and in one."""
+"""The prompt of `charlm predict-next`, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charlm.inference.stepper import Stepper
 
 
 def test_the_toolbar_shows_candidates_and_unknown_characters(make_model: Callable[..., ModelFile]) -> None:
-    """What the model does not know is marked while typing."""
+    """The toolbar names the characters of the line that the model does not know."""
     stepper = Stepper(make_model())
     reader = IncrementalReader(stepper)
     reader.read("ba\U0001f600d")
@@ -42,7 +42,7 @@ def test_the_prompt_answers_enter_and_ends_by_word_or_key(
 def test_the_grey_text_returns_after_a_backspace(
     make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Backspace, right arrow, Enter: the table is that of what is left plus the continuation."""
+    """Backspace, right arrow and Enter give the table of the shortened line plus its continuation."""
     stepper = Stepper(make_model())
     reader = IncrementalReader(stepper)
     reader.read("ba")

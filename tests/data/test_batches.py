@@ -1,4 +1,4 @@
-"""Which characters are read when."""
+"""Batches: which characters each stream reads at each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = 10_000
 
 
 def streams_over(num_characters: int, num_streams: int, block_size: int, seed: int = 0, reset: float = 0.0) -> Batches:
-    """Read a text whose every character is its own position."""
+    """Make batches of a text in which every character is its own position."""
     ids = np.arange(num_characters, dtype=np.uint16)
     return Batches(ids, ModelSpec("lstm", START, 0, 1, 1), num_streams, block_size, seed, reset)
 
@@ -22,7 +22,7 @@ def streams_over(num_characters: int, num_streams: int, block_size: int, seed: i
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 9000), st.integers(1, 40), st.integers(1, 80))
 def test_every_target_follows_its_input_within_the_text(length: int, batch: int, block: int) -> None:
-    """In any block of any text the target is the character after the input, and rows go on where they stood."""
+    """In any batch of any text the target is the next character, and each stream continues where it stopped."""
     num_streams, block_size = fit_batch(length, batch, block)
     assert 1 <= num_streams <= batch
     assert 1 <= block_size <= block
@@ -46,7 +46,7 @@ def test_every_target_follows_its_input_within_the_text(length: int, batch: int,
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 40), st.integers(1, 80))
-def test_an_epoch_reads_nothing_twice_and_leaves_little_out(length: int, batch: int, block: int) -> None:
+def test_an_epoch_reads_nothing_twice_and_omits_little(length: int, batch: int, block: int) -> None:
     """Each character is a target at most once in an epoch; less than one block of each stream is left out."""
     num_streams, block_size = fit_batch(length, batch, block)
     streams = streams_over(length, num_streams, block_size)
@@ -57,26 +57,26 @@ def test_an_epoch_reads_nothing_twice_and_leaves_little_out(length: int, batch: 
 
 @pytest.mark.parametrize("length", [1, 2, 27, 30, 63, 64, 65, 200])
 def test_a_short_text_is_read_nearly_whole(length: int) -> None:
-    """A text of a few characters loses next to none of them to the shape of the blocks."""
+    """A short text loses at most a twentieth of its characters to the shape of the batches."""
     num_streams, block_size = fit_batch(length, 64, 64)
     streams = streams_over(length, num_streams, block_size)
     assert streams.batches_per_epoch * num_streams * block_size >= 0.95 * length
 
 
 def test_a_long_text_keeps_the_given_batch_and_block_size() -> None:
-    """Nothing is shrunk where the text is long enough."""
+    """A long text shrinks neither the number of streams nor the length of the blocks."""
     assert fit_batch(1_003_854, 64, 64) == (64, 64)
 
 
-def test_epochs_begin_at_different_offsets() -> None:
-    """The borders of the blocks fall elsewhere in each epoch."""
+def test_epochs_start_at_different_offsets() -> None:
+    """The borders of the blocks differ between epochs."""
     streams = streams_over(1000, 3, 40)
     firsts = {int(streams.batch(epoch * streams.batches_per_epoch).targets_TB[0, 0]) for epoch in range(10)}
     assert len(firsts) > 1
 
 
-def test_a_block_depends_on_seed_and_step_alone() -> None:
-    """Asking for blocks in another order, or of another object, gives the same blocks."""
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    """Asking for batches in another order, or of another object, gives the same batches."""
     one, other = streams_over(1000, 3, 20, seed=4, reset=0.3), streams_over(1000, 3, 20, seed=4, reset=0.3)
     forwards = [one.batch(step) for step in range(30)]
     for step in reversed(range(30)):
@@ -85,7 +85,7 @@ def test_a_block_depends_on_seed_and_step_alone() -> None:
 
 
 def test_resets_are_as_frequent_as_asked_and_hide_the_past() -> None:
-    """A stream that forgets reads the start symbol, so that cold starts are learned without a hint."""
+    """A fifth of the streams are reset, as asked, and a stream that is reset reads the start symbol."""
     streams = streams_over(9000, 10, 9, reset=0.2)
     blocks = [streams.batch(step) for step in range(100) if step % streams.batches_per_epoch]
     begins = np.array([block.begins_B for block in blocks])
@@ -96,8 +96,8 @@ def test_resets_are_as_frequent_as_asked_and_hide_the_past() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 40), st.integers(1, 80))
-def test_streams_that_always_begin_anew_need_one_block_each(length: int, batch: int, block: int) -> None:
-    """What forgets everything before every block can be cut into as many streams as there are blocks."""
+def test_streams_that_always_reset_need_one_block_each(length: int, batch: int, block: int) -> None:
+    """A text that is reset before every block is cut into as many streams as it has blocks."""
     num_streams, block_size = fit_batch(length, batch, block, reset_probability=1.0)
     assert num_streams == max(1, min(batch, length // block))
     assert block_size <= block
@@ -112,7 +112,7 @@ def test_streams_that_always_begin_anew_need_one_block_each(length: int, batch: 
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.01, 0.5, 0.999])
-def test_streams_that_may_go_on_are_not_cut_shorter_for_that(probability: float) -> None:
-    """Only certain resets change how a text is cut."""
+def test_only_certain_resets_change_how_a_text_is_cut(probability: float) -> None:
+    """A reset probability below 1 gives the same streams and blocks as none."""
     assert fit_batch(3000, 64, 64, probability) == fit_batch(3000, 64, 64)
     assert fit_batch(3000, 64, 64, 1.0)[0] > fit_batch(3000, 64, 64)[0]

@@ -1,4 +1,4 @@
-"""The corpora known by name, and taking one file out of an archive."""
+"""The corpora known by name, and unpacking one file of an archive."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from charlm.data.catalog import Entry, catalog_entries, unpack_member
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, DownloadError
 
-TEXT = b"It was the best of times, " * 4000
+MEMBER = b"It was the best of times, " * 4000
 
 
 @pytest.mark.parametrize("name", catalog_entries())
-def test_each_entry_is_complete(name: str) -> None:
-    """An entry says what it is, its licence, one origin, and a hash of the right length where it is downloaded."""
+def test_each_entry_of_the_catalogue_is_complete(name: str) -> None:
+    """An entry has a description, a licence, one origin, and a hash of the right length if it is downloaded."""
     entry = catalog_entries()[name]
     assert name == entry.name
     assert sum(bool(origin) for origin in (entry.file, entry.interpreter, entry.address)) == 1
@@ -35,19 +35,19 @@ def test_each_entry_is_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", catalog_entries())
-def test_what_needs_no_download_is_here(name: str) -> None:
+def test_only_downloads_are_missing_from_an_empty_cache(name: str) -> None:
     """With an empty cache exactly the downloadable corpora are missing."""
     assert (not catalog_entries()[name].address) == catalog_entries()[name].is_here
 
 
-def test_no_name_of_the_catalogue_could_be_a_path() -> None:
-    """A corpus name has no separator, dot or wildcard, so it makes a safe folder name in the cache."""
+def test_no_name_in_the_catalogue_is_a_path() -> None:
+    """The name of a corpus has no separator, dot or wildcard, so that it is a safe name of a folder."""
     assert all(re.fullmatch("[a-z0-9-]+", name) for name in catalog_entries())
 
 
 @pytest.mark.parametrize(("name", "least"), [("fables", 150_000), ("fables-zh", 40_000)])
-def test_the_bundled_corpora_are_long_enough_and_do_not_repeat(name: str, least: int) -> None:
-    """Each is long enough to learn from, and no paragraph of it stands there twice, but for a word of thanks."""
+def test_the_bundled_corpora_are_long_and_do_not_repeat(name: str, least: int) -> None:
+    """Each bundled corpus is long enough to learn from, and no paragraph of more than ten characters occurs twice."""
     text = catalog_entries()[name].path.read_bytes().decode("utf-8")
     assert len(text) >= least
     paragraphs = [paragraph.strip() for paragraph in text.split("\n\n") if len(paragraph.strip()) > 10]
@@ -58,7 +58,7 @@ def test_the_bundled_corpora_are_long_enough_and_do_not_repeat(name: str, least:
 
 
 def test_fables_are_plain_ascii() -> None:
-    """The English fables use printable ASCII and newlines only, so that the vocabulary stays small."""
+    """The English fables use only printable ASCII and newlines, so that the vocabulary stays small."""
     characters = set(catalog_entries()["fables"].path.read_bytes())
     assert characters <= {0x0A, *range(0x20, 0x7F)}
 
@@ -67,7 +67,7 @@ def test_fables_are_plain_ascii() -> None:
     ("name", "least", "excerpt"), [("python-docs", 100_000, "lambda"), ("python-stdlib", 2_000_000, "def rglob(")]
 )
 def test_the_corpora_of_the_interpreter_load(name: str, least: int, excerpt: str) -> None:
-    """Both texts that come with Python are there, whole and readable."""
+    """Both texts that come with Python are long enough and contain a known excerpt."""
     corpus = load_corpus([name])
     assert len(corpus.ids) >= least
     ids = corpus.vocabulary.encode(excerpt).tobytes()
@@ -83,7 +83,7 @@ def test_python_stdlib_leaves_out_tests_and_installed_packages() -> None:
 
 
 def test_a_python_without_its_docs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter stripped of `pydoc_data` gives an error that says so."""
+    """An interpreter without `pydoc_data` gives an error that names it."""
 
     def import_module(name: str) -> None:
         raise ModuleNotFoundError(name)
@@ -93,8 +93,8 @@ def test_a_python_without_its_docs_is_reported(monkeypatch: pytest.MonkeyPatch) 
         load_corpus(["python-docs"])
 
 
-def test_a_downloadable_entry_lies_in_the_cache(tmp_path: Path) -> None:
-    """Its path is its own folder of the cache: the member where it has one, else the last part of the address."""
+def test_a_downloadable_corpus_is_stored_in_the_cache(tmp_path: Path) -> None:
+    """An entry has a folder of its own, and its file the name of the member or the last part of the address."""
     plain = Entry("plain", "", "", "", address="https://example.org/a/b.txt")
     packed = Entry("packed", "", "", "", address="https://example.org/a/b.zip", member="b")
     assert tmp_path / "cache" / "downloads" / "plain" / "b.txt" == plain.path
@@ -107,37 +107,37 @@ def archive(tmp_path: Path) -> Path:
     """A zip file with the member `text`."""
     path = tmp_path / "text.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr("text", TEXT)
+        bundle.writestr("text", MEMBER)
         bundle.writestr("other", b"not this one")
     return path
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where to unpack to: a folder with nothing in it."""
+    """The path to unpack to, in an empty folder."""
     folder = tmp_path / "unpacked"
     folder.mkdir()
     return folder / "text"
 
 
-def test_a_member_is_unpacked_whole(archive: Path, target: Path) -> None:
-    """The announced member arrives byte by byte, alone."""
-    unpack_member(archive, "text", len(TEXT), target)
-    assert target.read_bytes() == TEXT
+def test_a_member_of_an_archive_is_unpacked_whole(archive: Path, target: Path) -> None:
+    """The named member is unpacked byte for byte, and no other file appears."""
+    unpack_member(archive, "text", len(MEMBER), target)
+    assert target.read_bytes() == MEMBER
     assert [target] == list(target.parent.iterdir())
 
 
 def test_a_member_larger_than_announced_is_refused(archive: Path, target: Path) -> None:
-    """A zip bomb is refused and leaves nothing behind."""
-    with pytest.raises(DownloadError, match=f"larger than the {len(TEXT) - 1:,} bytes"):
-        unpack_member(archive, "text", len(TEXT) - 1, target)
+    """A member that is larger than announced is refused and leaves nothing behind."""
+    with pytest.raises(DownloadError, match=f"larger than the {len(MEMBER) - 1:,} bytes"):
+        unpack_member(archive, "text", len(MEMBER) - 1, target)
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_bomb_is_not_written_beyond_what_was_announced(
+def test_a_zip_bomb_is_not_read_beyond_its_announced_size(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 64 MiB of zeros in a file of 64 KiB hardly more than the announced kilobyte is ever read."""
+    """Of 64 MiB of zeros in an archive of 64 KiB at most 2 MiB are read."""
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
         bundle.writestr("text", bytes(64 << 20))
@@ -159,7 +159,7 @@ def test_a_bomb_is_not_written_beyond_what_was_announced(
 def test_a_member_shorter_than_announced_is_refused(archive: Path, target: Path) -> None:
     """A member that ends early is refused and leaves nothing behind."""
     with pytest.raises(DownloadError, match="7 bytes shorter"):
-        unpack_member(archive, "text", len(TEXT) + 7, target)
+        unpack_member(archive, "text", len(MEMBER) + 7, target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -190,23 +190,23 @@ def _encrypted(data: bytes) -> bytes:
     "damage", [_cut, _scribbled_over, _with_a_wrong_checksum, _of_an_unknown_method, _encrypted, lambda data: b""]
 )
 def test_a_damaged_archive_is_refused(archive: Path, target: Path, damage: object) -> None:
-    """However an archive is broken, the error names it and nothing is left behind."""
+    """An archive with any kind of damage is named in the error, and nothing is left behind."""
     assert callable(damage)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DownloadError, match=r"text\.zip"):
-        unpack_member(archive, "text", len(TEXT), target)
+        unpack_member(archive, "text", len(MEMBER), target)
     assert list(target.parent.iterdir()) == []
 
 
 def test_an_archive_without_the_member_is_refused(archive: Path, target: Path) -> None:
-    """The error names the member that is not there."""
+    """The error names the missing member."""
     with pytest.raises(DownloadError, match="missing"):
         unpack_member(archive, "missing", 5, target)
     assert list(target.parent.iterdir()) == []
 
 
 def test_a_refused_archive_leaves_an_earlier_file_alone(archive: Path, target: Path) -> None:
-    """What was unpacked before stays whole when a second unpacking fails."""
+    """A file that was unpacked earlier stays whole when a second unpacking fails."""
     target.write_bytes(b"before")
     with pytest.raises(DownloadError):
         unpack_member(archive, "text", 10, target)

@@ -1,4 +1,4 @@
-"""Encoded texts: the cache, and a vocabulary that is given."""
+"""Encoded texts: the cache, and a given vocabulary."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.helpers.texts import CHUNK, cached_ids, text_of, write
 # The cache
 
 
-def test_new_content_at_an_old_path_is_read_anew() -> None:
-    """The cache goes by content: an edited file is another corpus, even with the size and time of the old one."""
+def test_new_content_at_an_old_path_is_read_again() -> None:
+    """An edited file is another corpus, even with the size and time of the old one."""
     name = write("a.txt", "first")
     times = Path(name).stat()
     before = load_corpus([name])
@@ -31,7 +31,7 @@ def test_new_content_at_an_old_path_is_read_anew() -> None:
     assert before.sha256 != load_corpus([name]).sha256
 
 
-def test_the_same_content_at_another_path_is_not_encoded_again(tmp_path: Path) -> None:
+def test_the_same_content_at_another_path_is_encoded_once(tmp_path: Path) -> None:
     """Two paths to the same bytes share one encoded text."""
     first = load_corpus([write("a.txt", "same")])
     second = load_corpus([write("folder/b.txt", "same")])
@@ -42,7 +42,7 @@ def test_the_same_content_at_another_path_is_not_encoded_again(tmp_path: Path) -
 
 
 def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time the text is hashed, not decoded."""
+    """A cached text is hashed, and not decoded."""
     name = write("a.txt", "text")
     load_corpus([name])
 
@@ -54,7 +54,7 @@ def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_text_is_read_three_times_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """First to hash, to collect its symbols and to encode it; from the cache only to hash it."""
+    """A text is read to hash it, to collect its symbols and to encode it; from the cache only to hash it."""
     opened: list[str] = []
 
     def open_text() -> io.BytesIO:
@@ -67,14 +67,14 @@ def test_a_text_is_read_three_times_and_then_once(monkeypatch: pytest.MonkeyPatc
         assert len(opened) == expected
 
 
-def test_the_same_bytes_cut_into_other_files_are_another_text() -> None:
-    """A byte order mark at the start of a file is dropped, in the middle kept, though the bytes are the same."""
+def test_the_same_bytes_in_other_files_are_another_text() -> None:
+    """A byte order mark is dropped at the start of a file and kept in the middle, though the bytes are the same."""
     assert text_of(load_corpus([write("whole", "a\ufeffb")])) == "a\ufeffb"
     assert text_of(load_corpus([write("1", "a"), write("2", "\ufeffb")])) == "ab"
 
 
-def test_another_vocabulary_is_cached_apart(tmp_path: Path) -> None:
-    """One text under two vocabularies, and under two policies, is cached each by itself."""
+def test_each_vocabulary_and_policy_has_a_cache_entry(tmp_path: Path) -> None:
+    """A text has an entry for each vocabulary and for each policy of unknown characters."""
     name = write("a.txt", "abcx")
     assert load_corpus([name]).ids.tolist() == [0, 1, 2, 3]
     wide, narrow = Vocabulary.of_characters("_abcx"), Vocabulary.of_characters("abc_")
@@ -89,7 +89,7 @@ def test_another_vocabulary_is_cached_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_beside_the_source(tmp_path: Path) -> None:
-    """The source's folder is left as it was; what is made lies in the cache."""
+    """The folder of the source does not change, and the encoded text is in the cache."""
     write("folder/a.txt", "text")
     load_corpus(["folder"])
     load_corpus(["folder/a.txt"])
@@ -99,8 +99,8 @@ def test_nothing_is_written_beside_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff", None])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
-    """A description that cannot be used, or is gone, costs time and nothing else."""
+def test_a_damaged_cache_description_is_replaced(tmp_path: Path, damage: bytes | None) -> None:
+    """A text is encoded again if its description is damaged or missing (None)."""
     name = write("a.txt", "text")
     load_corpus([name])
     (description,) = (tmp_path / "cache" / "encoded").glob("*.json")
@@ -112,7 +112,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: bytes | None) -> 
 
 
 def test_a_wrong_bit_anywhere_in_the_cache_is_noticed(tmp_path: Path) -> None:
-    """Ids or their description, at the same size: the text is encoded anew and is what it was."""
+    """A text is encoded again if any byte of its ids or of their description has a wrong bit."""
     Path("a.txt").write_text("hello, world", encoding="utf-8")
     expected = load_corpus(["a.txt"])
     for pattern in ("*.ids", "*.json"):
@@ -126,7 +126,7 @@ def test_a_wrong_bit_anywhere_in_the_cache_is_noticed(tmp_path: Path) -> None:
 
 
 def test_lone_surrogates_survive_the_cache() -> None:
-    """Two halves that stand side by side in the vocabulary are not joined to one character by the cache."""
+    """Two surrogates side by side in the vocabulary are not joined to one character by the cache."""
     name = write("a.txt", rb"\udbff \udc00")
     for _ in range(2):
         loaded = load_corpus([name], encoding="unicode_escape")
@@ -134,8 +134,8 @@ def test_lone_surrogates_survive_the_cache() -> None:
         assert text_of(loaded) == "\udbff \udc00"
 
 
-def test_cut_ids_are_made_again(tmp_path: Path) -> None:
-    """Ids of the wrong length are not believed."""
+def test_truncated_ids_are_encoded_again(tmp_path: Path) -> None:
+    """Cached ids of the wrong length are not used."""
     name = write("a.txt", "text")
     load_corpus([name])
     (ids,) = cached_ids(tmp_path)
@@ -143,8 +143,8 @@ def test_cut_ids_are_made_again(tmp_path: Path) -> None:
     assert text_of(load_corpus([name])) == "text"
 
 
-def test_nothing_is_cached_of_a_text_that_failed(tmp_path: Path) -> None:
-    """A refused text leaves neither ids nor temporary files."""
+def test_a_refused_text_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    """A text that is refused leaves neither ids nor temporary files."""
     with pytest.raises(CorpusError):
         load_corpus([write("bad.txt", b"good\xff")])
     with pytest.raises(UnknownCharacterError):
@@ -153,7 +153,7 @@ def test_nothing_is_cached_of_a_text_that_failed(tmp_path: Path) -> None:
 
 
 def without_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make the cache folder impossible and return the folder that stands for the system's temporary one."""
+    """Make the cache folder impossible, and return the folder that stands for the system's temporary one."""
     # A file in place of the folder stops even the superuser.
     (tmp_path / "occupied").write_bytes(b"")
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "occupied" / "cache"))
@@ -164,7 +164,7 @@ def without_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_unwritable_cache_is_replaced_by_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the cache folder cannot be made, the ids go to the system's temporary folder."""
+    """If the cache folder cannot be made, the ids go to the system's temporary folder."""
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
     for _ in range(2):
@@ -173,8 +173,8 @@ def test_an_unwritable_cache_is_replaced_by_a_temporary_one(tmp_path: Path, monk
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners and modes here")
-def test_the_temporary_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every user may write, nobody else can lay down ids for this one."""
+def test_only_its_user_may_write_the_temporary_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary cache has the mode 700, so that no other user can put ids there."""
     temporary = without_cache(tmp_path, monkeypatch)
     load_corpus([write("a.txt", "text")])
     (folder,) = temporary.iterdir()
@@ -182,7 +182,7 @@ def test_the_temporary_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_occupied_temporary_cache_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where something that is no folder of this user has the name of the fallback, another is taken."""
+    """If a file has the name of the temporary cache, another name is used."""
     temporary = without_cache(tmp_path, monkeypatch)
     name = write("a.txt", "text")
     load_corpus([name])
@@ -192,8 +192,8 @@ def test_an_occupied_temporary_cache_is_replaced_by_another(tmp_path: Path, monk
     assert text_of(load_corpus([name])) == "text"
 
 
-def changing_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
-    """Let `change` happen once, right after the first call of a function of the module."""
+def change_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
+    """Call `change` once, right after the first call of a function of the module."""
     original = getattr(corpus, function)
     calls: list[None] = []
 
@@ -212,24 +212,24 @@ def changing_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Calla
 def test_a_corpus_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, content: str
 ) -> None:
-    """Grown, shrunk, edited or emptied between two passes: told as a change, and nothing of it is kept."""
+    """A file that grows, shrinks or is edited between two passes is reported as changed, and not cached."""
     name = write("a.txt", "text")
-    changing_after(monkeypatch, function, lambda: write(name, content))
+    change_after(monkeypatch, function, lambda: write(name, content))
     with pytest.raises(CorpusError, match="changed while it was read"):
         load_corpus([name])
     assert cached_ids(tmp_path) == []
 
 
 def test_a_corpus_that_disappears_while_it_is_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file removed between two passes is an error that names it."""
+    """A file that is removed between two passes is named in the error."""
     name = write("a.txt", "text")
-    changing_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
+    change_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
     with pytest.raises(CorpusError, match=r"`a\.txt`"):
         load_corpus([name])
 
 
-def test_a_device_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read error names the file and the reason."""
+def test_a_read_error_is_reported_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that fails gives an error with the name and the reason."""
 
     class Failing(io.RawIOBase):
         def readable(self) -> bool:
@@ -247,8 +247,8 @@ def test_a_device_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
 # A given vocabulary
 
 
-def test_a_given_vocabulary_is_used_as_it_is() -> None:
-    """Ids come from the given vocabulary, symbols the text lacks included."""
+def test_a_given_vocabulary_is_used_unchanged() -> None:
+    """Ids come from the given vocabulary, including symbols that the text lacks."""
     given_one = Vocabulary.of_characters("abcdef")
     loaded = load_corpus([write("a.txt", "fade")], vocabulary=given_one)
     assert loaded.ids.tolist() == [5, 0, 3, 4]
@@ -260,7 +260,7 @@ def test_a_given_vocabulary_is_used_as_it_is() -> None:
     [("", 0), ("ab", 2), ("a" * CHUNK, CHUNK), ("\u00e9" * CHUNK, CHUNK), ("a" + "\u00e9" * CHUNK + "a", CHUNK + 2)],
 )
 def test_an_unknown_character_is_reported_with_file_and_position(prefix: str, position: int) -> None:
-    """The position counts characters from the start of the file, whatever its chunk and its bytes."""
+    """The position counts characters from the start of the file, across chunks and wide characters."""
     names = [write("before.txt", "aaa"), write("a.txt", prefix + "\u4e2dab")]
     with pytest.raises(UnknownCharacterError) as caught:
         load_corpus(names, vocabulary=Vocabulary.of_characters("ab\u00e9"))
@@ -269,15 +269,15 @@ def test_an_unknown_character_is_reported_with_file_and_position(prefix: str, po
     assert "--unknown skip" in caught.value.hint
 
 
-def test_a_text_with_nothing_known_is_reported() -> None:
-    """Skipping everything leaves no corpus, the first time and the second."""
+def test_a_text_of_unknown_characters_is_reported() -> None:
+    """A text of which every character is skipped is an error, read for the first time or again."""
     name = write("a.txt", "xyz")
     for _ in range(2):
         with pytest.raises(CorpusError, match=r"a\.txt holds no character"):
             load_corpus([name], vocabulary=Vocabulary.of_characters("abc"), unknown="skip")
 
 
-def test_a_bad_policy_is_a_usage_error() -> None:
-    """`load` passes the policy on, so a bad one is refused even where nothing is unknown."""
+def test_an_invalid_policy_is_a_usage_error() -> None:
+    """An invalid policy is refused even if no character is unknown."""
     with pytest.raises(UsageError, match="ignore"):
         load_corpus([write("a.txt", "abc")], vocabulary=Vocabulary.of_characters("abc"), unknown="ignore")

@@ -30,7 +30,7 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one body and behaves as a test tells it; remembers what it was asked."""
+    """Serves one body, behaves as a test asks, and records the requests."""
 
     daemon_threads = True
     body = BODY
@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server in a thread, asked directly even where the environment names a proxy."""
+    """A server in a thread, reached directly even if the environment names a proxy."""
     monkeypatch.setenv("no_proxy", "*")
     with Server() as running:
         thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -109,7 +109,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where to download to: a folder that does not exist yet."""
+    """The path to download to, in a folder that does not exist yet."""
     return tmp_path / "downloads" / "text" / "text.txt"
 
 
@@ -119,7 +119,7 @@ def part_of(target: Path) -> Path:
 
 
 def put_part(target: Path, data: bytes) -> None:
-    """Lay down what an earlier call left behind."""
+    """Write the part that an earlier call left behind."""
     target.parent.mkdir(parents=True)
     part_of(target).write_bytes(data)
 
@@ -133,13 +133,13 @@ def test_a_file_is_downloaded_whole(server: Server, target: Path) -> None:
 
 
 def test_a_download_names_charlm_as_its_user_agent(server: Server, target: Path) -> None:
-    """The request carries charlm's name, for some servers refuse Python's."""
+    """A request has charlm's name, because some servers refuse Python's."""
     download_file(server.address(), target, "sha256", DIGEST)
     assert server.agents[0].startswith("charlm/")
 
 
 def test_download_progress_rises_to_the_total(server: Server, target: Path) -> None:
-    """Progress rises to the announced total."""
+    """Progress rises to the announced total in at least two calls."""
     calls: list[tuple[int, int | None]] = []
     download_file(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
     assert (len(BODY), len(BODY)) == calls[-1]
@@ -148,8 +148,8 @@ def test_download_progress_rises_to_the_total(server: Server, target: Path) -> N
     assert len(calls) >= 2
 
 
-def test_progress_without_a_length_has_no_total(server: Server, target: Path) -> None:
-    """A server that does not say how much there is still serves the file."""
+def test_download_progress_without_a_length_has_no_total(server: Server, target: Path) -> None:
+    """A file is downloaded from a server that does not announce its length."""
     server.tells_length = False
     calls: list[tuple[int, int | None]] = []
     download_file(server.address(), target, "sha256", DIGEST, lambda here, total: calls.append((here, total)))
@@ -157,8 +157,8 @@ def test_progress_without_a_length_has_no_total(server: Server, target: Path) ->
     assert target.read_bytes() == BODY
 
 
-def test_another_file_is_removed(server: Server, target: Path) -> None:
-    """A wrong hash is told with both hashes; neither the file nor the part is left."""
+def test_a_download_with_the_wrong_hash_is_removed(server: Server, target: Path) -> None:
+    """The error has both hashes, and neither the file nor its part is left."""
     wrong = "0" * 64
     with pytest.raises(DownloadError) as caught:
         download_file(server.address(), target, "sha256", wrong)
@@ -167,23 +167,23 @@ def test_another_file_is_removed(server: Server, target: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
-def test_the_algorithm_is_the_one_given(server: Server, target: Path) -> None:
-    """An entry with a published SHA-1 is checked by SHA-1."""
+def test_a_download_is_checked_with_the_given_algorithm(server: Server, target: Path) -> None:
+    """A file with a published SHA-1 is checked by SHA-1."""
     download_file(server.address(), target, "sha1", hashlib.sha1(BODY).hexdigest())
     assert target.read_bytes() == BODY
 
 
-def test_a_target_appears_only_after_its_hash_is_right(
+def test_a_download_appears_only_after_its_hash_is_right(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While bytes arrive there is only the part."""
+    """Only the part exists while bytes arrive."""
     seen = []
     download_file(server.address(), target, "sha256", DIGEST, lambda here, total: seen.append(target.exists()))
     assert {False} == set(seen)
 
 
-def test_a_cut_connection_is_resumed(server: Server, target: Path) -> None:
-    """What arrived before the cut is kept, and the next call asks the server for the rest only."""
+def test_a_download_resumes_after_a_cut_connection(server: Server, target: Path) -> None:
+    """The part that arrived is kept, and the next call asks the server only for the rest."""
     server.cut_at = 1_500_000
     with pytest.raises(DownloadError, match="1,500,000 of 2,304,000") as caught:
         download_file(server.address(), target, "sha256", DIGEST)
@@ -200,7 +200,7 @@ def test_a_cut_connection_is_resumed(server: Server, target: Path) -> None:
 
 
 def test_a_download_cut_twice_still_arrives(server: Server, target: Path) -> None:
-    """Each call goes on where the one before it stopped."""
+    """Each call continues where the one before it stopped."""
     for cut_at in (1000, 500):
         server.cut_at = cut_at
         with pytest.raises(DownloadError):
@@ -210,8 +210,8 @@ def test_a_download_cut_twice_still_arrives(server: Server, target: Path) -> Non
     assert target.read_bytes() == BODY
 
 
-def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> None:
-    """The whole file replaces the part, it is not appended to it."""
+def test_a_download_without_ranges_starts_again(server: Server, target: Path) -> None:
+    """A server that ignores ranges sends the whole file, which replaces the part."""
     server.ranges = False
     put_part(target, BODY[:1000])
     download_file(server.address(), target, "sha256", DIGEST)
@@ -219,8 +219,8 @@ def test_a_server_without_ranges_starts_again(server: Server, target: Path) -> N
     assert target.read_bytes() == BODY
 
 
-def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
-    """Where the server says that nothing is missing, only the hash is checked."""
+def test_a_complete_part_is_only_checked(server: Server, target: Path) -> None:
+    """If the server reports that nothing is missing, only the hash is checked."""
     put_part(target, BODY)
     download_file(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY)}-"] == server.asked_ranges
@@ -228,8 +228,8 @@ def test_a_complete_part_is_used_as_it_is(server: Server, target: Path) -> None:
     assert not part_of(target).exists()
 
 
-def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, target: Path) -> None:
-    """A 416 that does not tell the size is answered by a fresh start."""
+def test_a_416_answer_without_a_size_restarts_a_download(server: Server, target: Path) -> None:
+    """A server that refuses a range without naming the size is asked for the whole file."""
     server.tells_range = False
     put_part(target, BODY)
     download_file(server.address(), target, "sha256", DIGEST)
@@ -237,16 +237,16 @@ def test_a_complete_part_is_fetched_again_from_a_terse_server(server: Server, ta
     assert target.read_bytes() == BODY
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server: Server, target: Path) -> None:
-    """Where the file behind the address shrank, the download starts again."""
+def test_a_part_longer_than_the_file_is_discarded(server: Server, target: Path) -> None:
+    """A download starts again if the file behind the address is shorter than the part."""
     put_part(target, BODY + b"more")
     download_file(server.address(), target, "sha256", DIGEST)
     assert [f"bytes={len(BODY) + 4}-", None] == server.asked_ranges
     assert target.read_bytes() == BODY
 
 
-def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
-    """A part of another file fails the hash once and is gone, so that the next call succeeds."""
+def test_a_part_of_another_file_is_removed(server: Server, target: Path) -> None:
+    """A part of another file fails the hash once and is removed, so that the next call succeeds."""
     put_part(target, b"?" * 1000)
     with pytest.raises(DownloadError, match="not the expected file"):
         download_file(server.address(), target, "sha256", DIGEST)
@@ -256,10 +256,8 @@ def test_a_stale_part_does_not_stay(server: Server, target: Path) -> None:
 
 @pytest.mark.parametrize("tells_length", [True, False])
 @pytest.mark.parametrize("here", [0, 1000])
-def test_a_server_that_sends_too_much_is_not_listened_to(
-    server: Server, target: Path, tells_length: bool, here: int
-) -> None:
-    """Whether it says beforehand how much it will be or just goes on, nothing of it stays."""
+def test_a_download_that_is_too_large_is_refused(server: Server, target: Path, tells_length: bool, here: int) -> None:
+    """A file over the limit leaves nothing behind, whether the server announces its length or not."""
     server.tells_length = tells_length
     if here:
         put_part(target, BODY[:here])
@@ -271,8 +269,8 @@ def test_a_server_that_sends_too_much_is_not_listened_to(
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_an_answer_of_failure_is_reported(server: Server, target: Path, status: int) -> None:
-    """The status and the address are in the message, the way round it in the hint."""
+def test_a_failure_of_the_server_is_reported(server: Server, target: Path, status: int) -> None:
+    """The error has the status and the address, and its hint the place for a copy of the file."""
     server.status = status
     with pytest.raises(DownloadError) as caught:
         download_file(server.address(), target, "sha256", DIGEST)
@@ -282,8 +280,8 @@ def test_an_answer_of_failure_is_reported(server: Server, target: Path, status: 
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_failing_answer_keeps_the_part(server: Server, target: Path) -> None:
-    """A server that is down for a while does not cost what has arrived."""
+def test_a_failure_of_the_server_keeps_the_part(server: Server, target: Path) -> None:
+    """A server that fails for a while does not cost the part that has arrived."""
     server.status = 503
     put_part(target, BODY[:1000])
     with pytest.raises(DownloadError, match="503"):
@@ -292,7 +290,7 @@ def test_a_failing_answer_keeps_the_part(server: Server, target: Path) -> None:
 
 
 def test_a_redirect_is_followed(server: Server, target: Path) -> None:
-    """Another place on a server of the same kind is fine, and the range goes with it."""
+    """A redirect within one scheme is followed, and the range is sent along."""
     server.redirect = "/moved"
     put_part(target, BODY[:1000])
     download_file(server.address(), target, "sha256", DIGEST)
@@ -302,7 +300,7 @@ def test_a_redirect_is_followed(server: Server, target: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["file", "ftp", "data"])
 def test_a_redirect_to_another_scheme_is_refused(server: Server, target: Path, tmp_path: Path, scheme: str) -> None:
-    """A server cannot make charlm read a local file, whatever its hash."""
+    """A server cannot make charlm read a local file, even one with the right hash."""
     secret = tmp_path / "secret"
     secret.write_bytes(BODY)
     server.redirect = f"{scheme}://127.0.0.1:1{secret}"
@@ -313,7 +311,7 @@ def test_a_redirect_to_another_scheme_is_refused(server: Server, target: Path, t
 
 @pytest.mark.parametrize(("before", "after", "is_followed"), [("https", "http", False), ("http", "https", True)])
 def test_a_redirect_never_gives_up_encryption(before: str, after: str, is_followed: bool) -> None:
-    """From http to https is a gain and followed; from https to http is not."""
+    """A redirect from http to https is followed, and one from https to http is refused."""
     handler = downloads._SameScheme()
     arguments = (io.BytesIO(), 302, "Found", Message(), f"{after}://example.org/b")
     request = urllib.request.Request(f"{before}://example.org/a")
@@ -324,8 +322,8 @@ def test_a_redirect_never_gives_up_encryption(before: str, after: str, is_follow
             handler.redirect_request(request, *arguments)
 
 
-def test_without_a_server_the_hint_says_what_to_do(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens: the address and the reason are told, and how to do without a network."""
+def test_a_refused_connection_gets_a_hint_without_a_network(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the address and the reason, and its hint another way to the file."""
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as taken:
         # Bound but not listening: no other process can answer at this port.
@@ -340,8 +338,8 @@ def test_without_a_server_the_hint_says_what_to_do(target: Path, monkeypatch: py
     assert "--corpus" in caught.value.hint
 
 
-def test_a_server_that_says_nothing_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the timeout the wait ends with an error."""
+def test_a_silent_server_times_out(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never answers gives an error after the timeout."""
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/text.txt"
@@ -349,8 +347,8 @@ def test_a_server_that_says_nothing_is_given_up(target: Path, monkeypatch: pytes
             download_file(address, target, "sha256", DIGEST, timeout=0.05)
 
 
-def test_a_server_that_speaks_nonsense_is_reported(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is no HTTP is a download error too."""
+def test_an_answer_that_is_no_http_is_reported(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is not HTTP is a `DownloadError`."""
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/text.txt"
@@ -369,7 +367,7 @@ def test_a_server_that_speaks_nonsense_is_reported(target: Path, monkeypatch: py
 
 
 def catalogued(monkeypatch: pytest.MonkeyPatch, address: str, file: bytes, **fields: object) -> Entry:
-    """Make the catalogue hold one corpus, to be had at `address`."""
+    """Make the catalogue hold one corpus, which is downloaded from `address`."""
     digest = hashlib.sha256(file).hexdigest()
     entry = Entry("small", "", "English", "CC0-1.0", address=address, algorithm="sha256", digest=digest, **fields)  # type: ignore[arg-type]
     monkeypatch.setattr(sources, "catalog_entries", lambda: {"small": entry})
@@ -385,7 +383,7 @@ def zipped(text: bytes) -> bytes:
 
 
 def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for by name it is fetched, read and kept; the second time nobody is asked."""
+    """A corpus is downloaded when it is first named, and read from the cache the second time."""
     server.body = b"to be or not to be"
     entry = catalogued(monkeypatch, server.address(), server.body)
     calls: list[tuple[int, int | None]] = []
@@ -399,7 +397,7 @@ def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatc
 
 
 def test_a_zipped_corpus_is_unpacked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an archive only the unpacked text is kept."""
+    """Only the unpacked text of an archive is kept."""
     server.body = zipped(b"to be")
     entry = catalogued(
         monkeypatch, server.address("/small.zip"), server.body, member="small", member_bytes=len(b"to be")
@@ -412,7 +410,7 @@ def test_a_zipped_corpus_is_unpacked(server: Server, monkeypatch: pytest.MonkeyP
 
 
 def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a network the archive, put at the place the hint names, does as well as a download."""
+    """An archive at the place that the hint names replaces a download."""
     server.status = 404
     packed = zipped(b"to be")
     catalogued(monkeypatch, server.address("/small.zip"), packed, member="small", member_bytes=len(b"to be"))
@@ -426,7 +424,7 @@ def test_a_copy_put_where_the_hint_says_is_used(server: Server, monkeypatch: pyt
 
 
 def test_a_wrong_file_never_becomes_a_corpus(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed file behind an address is refused by `load` as well."""
+    """`load_corpus` refuses a file that has changed behind its address."""
     server.body = gzip.compress(b"not the expected text", mtime=0)
     entry = catalogued(monkeypatch, server.address(), b"the expected text")
     with pytest.raises(DownloadError, match="not the expected file"):

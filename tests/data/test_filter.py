@@ -1,4 +1,4 @@
-"""The filter `letters`: what is left of a text, however it is cut, cached, saved and asked for."""
+"""The filter `letters`: what is left of texts, corpora and prompts, and how a model keeps it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from charlm.errors import CharlmError, UnknownCharacterError
 from charlm.inference.stepper import Stepper
 from charlm.vocab import TextFilter, Vocabulary
 from tests.helpers.commands import SHORT, answer, call
-from tests.helpers.model_files import refusal, tiny
-from tests.helpers.strangers import altered, forged
+from tests.helpers.model_files import load_error, tiny_model
 from tests.helpers.texts import cached_ids, text_of, write
+from tests.helpers.untrusted import change_metadata, forge
 
-# Letters of several scripts, among them such whose lower case is longer or depends on what stands beside them.
+# Letters of several scripts; the lower case of some is longer, or depends on the letters beside them.
 LETTERS = "aZéßẞİ\u0131Σ\u03c3ςǅשи日ﬁ"
 OTHERS = " \n\t.,;'-_0189٣½²Ⅷ\u0301\u00a0\u2028\u200d😀\0"
 TEXTS = st.text(max_size=30) | st.text(LETTERS + OTHERS, max_size=30)
 
 
-def plainly(text: str) -> str:
+def filtered_ascii(text: str) -> str:
     """Filter ASCII text character by character."""
     found = ""
     for character in text:
@@ -55,15 +55,15 @@ def read(*names: str, **options: Any) -> Corpus:
     return load_corpus(names, filter="letters", **options)
 
 
-# What it leaves
+# Texts
 
 
 @given(text=TEXTS)
 @settings(max_examples=300, deadline=None)
 @example("İ")
 @example("ΑΣ")
-def test_a_filtered_text_is_left_as_it_is(text: str) -> None:
-    """To filter twice is to filter once."""
+def test_a_filtered_text_is_not_changed_by_its_filter(text: str) -> None:
+    """Filtering a text twice gives the same as filtering it once."""
     once = filtered(text)
     assert filtered(once) == once
 
@@ -71,18 +71,18 @@ def test_a_filtered_text_is_left_as_it_is(text: str) -> None:
 @given(text=st.text(st.characters(max_codepoint=127), max_size=60))
 @settings(max_examples=300, deadline=None)
 @example("Don't stop_me 2 times.\r\n\r\nNOW")
-def test_of_ascii_the_small_letters_and_single_spaces_are_left(text: str) -> None:
-    """As a program says that looks at one character at a time; nothing else stays, and no two spaces are together."""
+def test_filtered_ascii_has_small_letters_and_single_spaces(text: str) -> None:
+    """A filtered ASCII text is that of a program which looks at one character at a time."""
     found = filtered(text)
-    assert found == plainly(text)
+    assert found == filtered_ascii(text)
     assert set(found) <= set("abcdefghijklmnopqrstuvwxyz ")
 
 
 @given(text=TEXTS)
 @settings(max_examples=300, deadline=None)
 @example("x² ½ Ⅷ")
-def test_of_any_text_letters_and_single_spaces_are_left(text: str) -> None:
-    """What is no space is a letter or a mark on one, in the sense of Unicode, and no two spaces are together."""
+def test_a_filtered_text_has_letters_and_single_spaces(text: str) -> None:
+    """All but spaces are letters or marks by their Unicode category, and no two spaces are together."""
     found = filtered(text)
     assert "  " not in found
     assert {unicodedata.category(character)[0] for character in found.replace(" ", "")} <= {"L", "M"}
@@ -90,8 +90,8 @@ def test_of_any_text_letters_and_single_spaces_are_left(text: str) -> None:
 
 @given(text=TEXTS)
 @settings(max_examples=100, deadline=None)
-def test_a_text_without_a_filter_is_left_as_it_is(text: str) -> None:
-    """It does not matter what was read before."""
+def test_no_filter_changes_no_text(text: str) -> None:
+    """The filter `none` returns a text unchanged, whatever it read before."""
     no_filter = TextFilter("none")
     assert no_filter(" ") + no_filter(text) == " " + text
 
@@ -101,21 +101,21 @@ def test_a_text_without_a_filter_is_left_as_it_is(text: str) -> None:
 @example("a. b", [2])
 @example("a.. b", [1, 2, 3])
 @example("ΟΔΟΣΑ", [4])
-def test_a_text_in_pieces_is_filtered_as_in_one(text: str, cuts: list[int]) -> None:
-    """Wherever it is cut: the filter remembers whether it has just written a space."""
+def test_a_text_in_pieces_is_filtered_as_a_whole(text: str, cuts: list[int]) -> None:
+    """The filter gives the same text wherever it is cut, because it remembers whether it wrote a space last."""
     borders = [0, *sorted(cuts), len(text)]
     pieces = map(TextFilter("letters"), (text[start:end] for start, end in itertools.pairwise(borders)))
     assert "".join(pieces) == filtered(text)
 
 
-# Of a corpus
+# Corpora
 
 STORY = "The Fox -- and the hare... \n\n 'Run!', said he;  1,000 times. É\u00e9! Straße  ??"
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8, 16, 1000])
-def test_a_corpus_is_its_filtered_text_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """Spaces, punctuation and letters of several bytes lie on the borders of the chunks."""
+def test_a_corpus_is_filtered_across_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Spaces, punctuation and letters of several bytes may lie on the border of a chunk."""
     monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
     loaded = read(write("a.txt", STORY))
     assert text_of(loaded) == filtered(STORY)
@@ -125,10 +125,10 @@ def test_a_corpus_is_its_filtered_text_whatever_the_chunks(monkeypatch: pytest.M
 @given(text=st.text(LETTERS + OTHERS, min_size=1, max_size=60), chunk=st.integers(1, 12))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example("ΟΔΟΣΑ", 8)
-def test_any_corpus_is_its_filtered_text_whatever_the_chunks(
+def test_any_corpus_is_filtered_across_chunks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, chunk: int
 ) -> None:
-    """Of any script, and with any chunks; the cache of one does not serve the other."""
+    """A text of any script is filtered as a whole, read in chunks of any size."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "caches" / str(len(list(tmp_path.glob("caches/*"))))))
     monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
     assert text_of(read(write("a.txt", text))) == filtered(text)
@@ -138,13 +138,13 @@ def test_any_corpus_is_its_filtered_text_whatever_the_chunks(
     "texts", [("One.", "Two"), ("one", "two"), ("One. ", " Two!", "\n3\n", "FOUR"), ("a", "1", "b")]
 )
 def test_several_sources_are_filtered_as_one_text(texts: tuple[str, ...]) -> None:
-    """One space stands for all between two letters, though they be in two files."""
+    """One space replaces all between two letters, even if they are in two files."""
     names = [write(f"{index}.txt", text) for index, text in enumerate(texts)]
     assert text_of(read(*names)) == filtered("".join(texts))
 
 
-def test_a_filtered_corpus_notes_both_counts_from_the_cache_too() -> None:
-    """Also where the text comes from the cache."""
+def test_a_filtered_corpus_notes_how_much_is_left() -> None:
+    """The note has the number of characters before and after the filter, also from the cache."""
     name = write("a.txt", STORY)
     for _ in range(2):
         (note,) = read(name).notes
@@ -152,8 +152,8 @@ def test_a_filtered_corpus_notes_both_counts_from_the_cache_too() -> None:
     assert load_corpus([name]).notes == ()
 
 
-def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
-    """One does not come out of the cache for the other, whichever was first."""
+def test_filtered_and_unfiltered_texts_are_cached_apart(tmp_path: Path) -> None:
+    """A text and the same text with a filter have separate cache entries, in any order."""
     name = write("a.txt", STORY)
     for _ in range(2):
         assert text_of(read(name)) == filtered(STORY)
@@ -161,16 +161,16 @@ def test_filtered_and_unfiltered_texts_are_kept_apart(tmp_path: Path) -> None:
     assert len(cached_ids(tmp_path)) == 2
 
 
-def test_a_byte_order_mark_is_no_space() -> None:
-    """It is dropped before the text is filtered, and told as ever."""
+def test_a_byte_order_mark_is_dropped_before_the_filter() -> None:
+    """A byte order mark leaves no space in a filtered text, and is noted."""
     loaded = read(write("a.txt", "\ufeffAb, c"))
     assert text_of(loaded) == "ab c"
     assert any("byte order mark" in note for note in loaded.notes)
 
 
 @pytest.mark.parametrize("text", ["1, 2, 3!", " ", "\n\n\n", "1984", "...", "_", "😀"])
-def test_a_text_without_letters_is_one_space_or_an_error(text: str) -> None:
-    """There is nothing to learn in it, but no traceback either, in a run neither."""
+def test_a_text_without_letters_is_filtered_to_one_space(text: str) -> None:
+    """A run on a text without letters is trained, or is an error without a traceback."""
     name = write("a.txt", text)
     loaded = read(name)
     assert (text_of(loaded), loaded.vocabulary.symbols) == (" ", " ")
@@ -180,7 +180,7 @@ def test_a_text_without_letters_is_one_space_or_an_error(text: str) -> None:
 
 
 def test_a_given_vocabulary_brings_its_filter() -> None:
-    """A text that a model is asked to score is read as the model reads."""
+    """A text that a model scores is filtered as the model's vocabulary demands."""
     vocabulary = Vocabulary("characters", " abc", "letters")
     loaded = load_corpus([write("a.txt", "A--B, c!")], vocabulary=vocabulary)
     assert (text_of(loaded), loaded.vocabulary) == ("a b c ", vocabulary)
@@ -189,69 +189,66 @@ def test_a_given_vocabulary_brings_its_filter() -> None:
         load_corpus([write("b.txt", "A--B, D!")], vocabulary=vocabulary)
 
 
-# Of a model
+# Models
 
 
 def with_filter(symbols: str = " abc") -> ModelFile:
-    """Return a small model that filters."""
-    model = tiny(symbols=symbols)
-    return ModelFile(
-        model.arrays, Vocabulary("characters", symbols, "letters"), model.config, model.metrics, model.corpus
-    )
+    """Make a small model with the filter `letters`."""
+    return replace(tiny_model(symbols=symbols), vocabulary=Vocabulary("characters", symbols, "letters"))
 
 
 def test_a_model_file_keeps_its_filter() -> None:
-    """Saved, loaded and saved again."""
+    """A model has the same filter after it is saved, loaded, saved and loaded again."""
     path = Path("m.safetensors")
     with_filter().save(path)
     for _ in range(2):
         loaded = load_checkpoint(path)
         assert loaded.vocabulary.filter == "letters"
-        assert loaded.vocabulary == with_filter().vocabulary != tiny(symbols=" abc").vocabulary
+        assert loaded.vocabulary == with_filter().vocabulary != tiny_model(symbols=" abc").vocabulary
         loaded.save(path)
 
 
-@pytest.mark.parametrize("make", [with_filter, lambda: tiny(symbols=" abc")])
-def test_a_model_file_that_names_no_filter_has_none(make: Callable[[], ModelFile]) -> None:
-    """Such are the files of before there were filters."""
+@pytest.mark.parametrize("make", [with_filter, lambda: tiny_model(symbols=" abc")])
+def test_a_model_file_without_a_filter_field_has_no_filter(make: Callable[[], ModelFile]) -> None:
+    """A model file from before there were filters reads its text unchanged."""
     path = Path("m.safetensors")
     make().save(path)
     fields = {"kind": "characters", "symbols": list(" abc")}
-    path.write_bytes(forged(path.read_bytes(), vocabulary=json.dumps(fields)))
+    path.write_bytes(forge(path.read_bytes(), vocabulary=json.dumps(fields)))
     assert load_checkpoint(path).vocabulary == Vocabulary("characters", " abc")
 
 
 @pytest.mark.parametrize("filter", ["digits", "", None, 5, ["letters"], {}, True, "LETTERS", "letters\n"])
-def test_a_model_file_with_a_filter_that_is_none_is_refused(filter: Any) -> None:
-    """It could not be known how the model reads."""
+def test_a_model_file_with_an_unknown_filter_is_refused(filter: Any) -> None:
+    """A model is refused if charlm does not know how it reads."""
     path = Path("m.safetensors")
     with_filter().save(path)
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": filter}))
-    refusal(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.filter": filter}))
+    load_error(path)
 
 
 def test_a_model_of_bytes_has_no_filter() -> None:
-    """Bytes have no lower case; a file that says otherwise is refused."""
+    """A vocabulary of bytes with a filter is refused, also in a model file."""
     with pytest.raises(ValueError, match="no vocabulary"):
         Vocabulary("bytes", "".join(map(chr, range(256))), "letters")
     path = Path("m.safetensors")
-    tiny(symbols="".join(map(chr, range(256)))).save(path)
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.kind": "bytes"}))
+    tiny_model(symbols="".join(map(chr, range(256)))).save(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.kind": "bytes"}))
     assert load_checkpoint(path).vocabulary.kind == "bytes"
-    path.write_bytes(altered(path.read_bytes(), {"vocabulary.filter": "letters"}))
-    refusal(path)
+    path.write_bytes(change_metadata(path.read_bytes(), {"vocabulary.filter": "letters"}))
+    load_error(path)
 
 
 def test_a_prompt_is_filtered() -> None:
-    """Capitals and punctuation in it are no unknown characters."""
+    """Capitals and punctuation in a prompt are not unknown characters."""
     vocabulary = with_filter().vocabulary
     np.testing.assert_array_equal(vocabulary.encode("A, B--c!"), vocabulary.encode("a b c "))
     with pytest.raises(UnknownCharacterError, match="'d'"):
         vocabulary.encode("A, D")
 
 
-def test_commands_filter_what_they_are_asked() -> None:
-    """`predict-next`, `sample` and `eval` understand a text as it was before it was filtered."""
+def test_commands_filter_prompts_and_texts() -> None:
+    """`predict-next`, `sample` and `eval` take a text as it was before it was filtered."""
     with_filter().save(Path("m.safetensors"))
     assert Stepper(load_checkpoint(Path("m.safetensors"))).vocabulary.filter == "letters"
     shouted = answer("predict-next", "A -- B,", "-m", "m.safetensors", "--json")
@@ -267,7 +264,7 @@ def test_commands_filter_what_they_are_asked() -> None:
 
 
 def test_a_run_with_a_filter_can_be_scored_and_resumed() -> None:
-    """Its own text is read through the filter again, by `eval` and by `--resume`."""
+    """`eval` and `--resume` read the text of a run through its filter."""
     name = write("a.txt", STORY * 40)
     options = ["--set", "vocab.filter=letters", *SHORT, "--seed", "3", "--sample-length", "5"]
     trained = call("train", "-c", name, *options, "--out", "run")
@@ -286,7 +283,7 @@ def test_a_run_with_a_filter_can_be_scored_and_resumed() -> None:
 @given(text=TEXTS)
 @settings(max_examples=100, deadline=None)
 def test_a_vocabulary_with_a_filter_encodes_filtered_text(text: str) -> None:
-    """Whatever is asked: ids of the filtered text, or one line."""
+    """Any text has the ids of its filtered text, or is refused if a character of that is unknown."""
     left = filtered(text)
     vocabulary = Vocabulary("characters", "".join(sorted(set(left))), "letters")
     assert vocabulary.decode(vocabulary.encode(text)) == left
@@ -295,10 +292,10 @@ def test_a_vocabulary_with_a_filter_encodes_filtered_text(text: str) -> None:
             Vocabulary("characters", "".join(sorted(set(left)))[1:] or "\n", "letters").encode(text)
 
 
-def test_the_blank_of_a_text_to_fill_may_be_a_letter_or_a_space(make_model: Callable[..., ModelFile]) -> None:
-    """What the filter makes of the text beside it is no blank."""
-    file = make_model(symbols=" abcx", direction="both")
-    replace(file, vocabulary=Vocabulary("characters", " abcx", "letters")).save(Path("letters.safetensors"))
+def test_a_filter_leaves_a_blank_that_is_a_letter_or_space(make_model: Callable[..., ModelFile]) -> None:
+    """Only the given mark is a blank, and what the filter makes of the text beside it is not."""
+    vocabulary = Vocabulary("characters", " abcx", "letters")
+    make_model(symbols=vocabulary, direction="both").save(Path("letters.safetensors"))
     for text, blank in (("X x", "x"), ("a1b c", " ")):
         found = answer("fill", text, "--blank", blank, "-m", "letters.safetensors", "--json")
         assert len(found["blanks"]) == 1

@@ -16,8 +16,8 @@ FRACTIONS = st.integers(0, 45).map(lambda percent: percent / 100)
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3000), FRACTIONS, FRACTIONS)
-def test_the_parts_are_contiguous_and_complete(length: int, validation: float, test: float) -> None:
-    """Train, validation and test stand in this order and make up the text, each character in one of them."""
+def test_the_parts_of_a_text_are_contiguous_and_complete(length: int, validation: float, test: float) -> None:
+    """Train, validation and test follow one another and together make up the text."""
     ids = np.arange(length, dtype=np.uint16)
     parts = split_ids(ids, validation, test)
     assert np.array_equal(ids, np.concatenate(parts))
@@ -30,8 +30,8 @@ def test_the_parts_are_contiguous_and_complete(length: int, validation: float, t
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 3_000_000), FRACTIONS, FRACTIONS)
-def test_the_parts_have_the_sizes_that_the_fractions_say(length: int, validation: float, test: float) -> None:
-    """The borders are the exact products rounded down, as if the fractions were the decimals one wrote."""
+def test_the_parts_of_a_text_have_the_sizes_of_the_fractions(length: int, validation: float, test: float) -> None:
+    """The borders are the exact products of the length and the decimal fractions, rounded down."""
     parts = split_ids(np.zeros(length, dtype=np.uint8), validation, test)
     exact_validation, exact_test = Fraction(str(validation)), Fraction(str(test))
     train_end = max(1, int(length * (1 - exact_validation - exact_test)))
@@ -39,8 +39,8 @@ def test_the_parts_have_the_sizes_that_the_fractions_say(length: int, validation
     assert [train_end, validation_end - train_end, length - validation_end] == [len(part) for part in parts]
 
 
-def test_tiny_shakespeare_is_split_as_everywhere() -> None:
-    """1,115,394 characters at 0.1 are the 1,003,854 and 111,540 that other programs report."""
+def test_tiny_shakespeare_is_split_as_in_other_programs() -> None:
+    """1,115,394 characters at 0.1 give the 1,003,854 and 111,540 that other programs report."""
     ids = np.zeros(1_115_394, dtype=np.uint8)
     assert [len(part) for part in split_ids(ids, 0.1, 0.0)] == [1_003_854, 111_540, 0]
 
@@ -60,13 +60,13 @@ def test_tiny_shakespeare_is_split_as_everywhere() -> None:
         (3, 0.1, 0.1, [2, 0, 1]),
     ],
 )
-def test_small_texts_are_split_too(length: int, validation: float, test: float, sizes: list[int]) -> None:
-    """No fraction and no length makes the training part empty or takes the whole text for another part."""
+def test_a_small_text_is_split(length: int, validation: float, test: float, sizes: list[int]) -> None:
+    """The training part is never empty, for any fraction and any length."""
     ids = np.arange(length, dtype=np.uint8)
     assert sizes == [len(part) for part in split_ids(ids, validation, test)]
 
 
-def test_the_parts_are_views() -> None:
-    """Splitting copies nothing, so a memory-mapped text stays on disk."""
+def test_the_parts_of_a_text_are_views() -> None:
+    """Splitting copies nothing, so that a memory-mapped text stays on disk."""
     ids = np.arange(10, dtype=np.uint8)
     assert all(part.base is ids for part in split_ids(ids, 0.2, 0.2))

@@ -17,8 +17,8 @@ from tests.helpers.evaluation import TINY_WORKLOAD
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command measure things that take no time."""
+def tiny_workload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the command measure a workload that takes no time."""
     monkeypatch.setattr(bench, "WORKLOAD", TINY_WORKLOAD)
 
 
@@ -64,8 +64,8 @@ def test_bench_prints_a_table_under_machine_and_command() -> None:
     assert all("." in row[:end].split()[-1] and row[end] == " " for row in rows)
 
 
-def test_works_take_turns_without_their_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that only the works advance, medians are those of all runs but the first."""
+def test_measured_functions_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions run in turns, and their medians leave out the first run."""
     now, order = [0.0], []
     durations = {"a": iter([100.0, 1.0, 5.0, 2.0]), "b": iter([200.0, 7.0, 9.0, 8.0])}
     monkeypatch.setattr("charlm.evaluation.bench.time.perf_counter", lambda: now[0])

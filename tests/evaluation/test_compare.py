@@ -171,7 +171,7 @@ def test_invalid_records_are_ignored(make_run: Maker, lines: list[Any]) -> None:
 
 NO_BITS: list[Any] = [float("nan"), float("inf"), -1.0, "2", [], {}, True, 10**4000]
 NO_PACES: list[Any] = [float("nan"), 1e999, "9", [], False, 10**4000]
-STRANGE: list[Any] = [
+ODD_RECORDS: list[Any] = [
     *(record(30, 5.0, value) for value in NO_BITS),
     *(record(30, 5.0, 2.0, characters_per_second=value) for value in NO_PACES),
     '{"step": 30, "seconds": 5.0, "characters_per_second": null}',
@@ -180,42 +180,42 @@ STRANGE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
+@pytest.mark.parametrize("line", ODD_RECORDS, ids=range(len(ODD_RECORDS)))
 @pytest.mark.parametrize("only", [True, False])
-def test_strange_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
+def test_untrusted_numbers_in_records_are_harmless(make_run: Maker, line: Any, only: bool) -> None:
     """A damaged or untrusted record gives no traceback, a table of nine columns, and strictly valid JSON."""
-    make_run("strange", *([line] if only else [*FIRST, line]))
+    make_run("odd", *([line] if only else [*FIRST, line]))
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code == 0, result.stderr
     assert_table(result.stdout, 2)
-    assert_strict(call("compare", "strange", "b", "--json").stdout)
+    assert_strict(call("compare", "odd", "b", "--json").stdout)
 
 
 @pytest.mark.parametrize(
     "metrics", [{"step": 10**4000}, {"seconds": 10**4000}, {"seconds": None}, {BITS: "1"}, {BITS: float("nan")}]
 )
-def test_strange_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
+def test_untrusted_metrics_of_a_model_are_harmless(make_run: Maker, metrics: dict[str, Any]) -> None:
     """Untrusted metrics in a model file give a table or an error in a line, never a traceback."""
-    make_run("strange", *FIRST, metrics=metrics)
+    make_run("odd", *FIRST, metrics=metrics)
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code in (0, 1), result.stderr
     assert len(result.stderr.splitlines()) <= 3
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, {"validation_fraction": []}])
-def test_strange_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
+def test_untrusted_settings_of_a_model_are_harmless(make_run: Maker, data: Any) -> None:
     """Untrusted settings in a model file give a table or an error in a line, never a traceback."""
-    make_run("strange", *FIRST, config={"data": data})
+    make_run("odd", *FIRST, config={"data": data})
     make_run("b", *SECOND)
-    result = call("compare", "strange", "b")
+    result = call("compare", "odd", "b")
     assert result.exit_code in (0, 1), result.stderr
     assert len(result.stderr.splitlines()) <= 3
 
 
 def assert_strict(text: str) -> Any:
-    """Parse JSON that has none of the numbers that JSON has not."""
+    """Parse JSON that has no NaN and no infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -224,7 +224,7 @@ def assert_strict(text: str) -> Any:
 
 
 def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
-    """Parse a table of markdown: a head, a rule, rows, all of as many cells; return the rows."""
+    """Parse a Markdown table of a head, a rule and rows of nine cells each, and return the rows."""
     lines = markdown.rstrip("\n").split("\n")
     assert len(lines) == num_rows + 2
     table = [[cell.strip() for cell in line.replace("\\|", "\0").split("|")[1:-1]] for line in lines]
@@ -305,7 +305,7 @@ def test_a_run_without_a_validation_can_be_compared() -> None:
     assert result.exit_code == 0 or "validated" in result.stderr
 
 
-def test_without_names_all_runs_are_compared(make_run: Maker) -> None:
+def test_compare_without_names_takes_all_runs(make_run: Maker) -> None:
     """Without arguments, `compare` takes all runs in `runs/`, and reports it if there are none."""
     assert "holds none" in call("compare").stderr
     for name in ("one", "two"):

@@ -15,14 +15,7 @@ from charlm.errors import CorpusError
 from charlm.evaluation.dynamic import EPSILON, SEGMENT_SIZE, evaluate_dynamically
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel
-from tests.helpers.evaluation import module_of
-
-NUM_SYMBOLS = 10
-
-
-def text(length: int) -> np.ndarray:
-    """Return random ids."""
-    return np.random.default_rng(6).integers(NUM_SYMBOLS, size=length).astype(np.uint8)
+from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids
 
 
 def total_nats(model: CharModel, ids: np.ndarray) -> float:
@@ -36,7 +29,7 @@ def test_dynamic_evaluation_scores_before_it_learns(
     make_model: Callable[..., ModelFile], cell: str, length: int
 ) -> None:
     """After any beginning the probabilities of all next characters sum to 1, so none was learned before."""
-    module, beginning = module_of(make_model(cell, 2)), text(length)
+    module, beginning = module_of(make_model(cell, 2)), random_ids(length)
     before = total_nats(module, beginning)
     costs = [total_nats(module, np.append(beginning, last).astype(np.uint8)) - before for last in range(NUM_SYMBOLS)]
     assert sum(math.exp(-cost) for cost in costs) == pytest.approx(1, abs=1e-4)
@@ -45,7 +38,7 @@ def test_dynamic_evaluation_scores_before_it_learns(
 @pytest.mark.parametrize("cell", CELLS)
 def test_dynamic_evaluation_starts_with_the_original_model(make_model: Callable[..., ModelFile], cell: str) -> None:
     """The first segment has the same scores as in a normal evaluation."""
-    module, ids = module_of(make_model(cell)), text(SEGMENT_SIZE)
+    module, ids = module_of(make_model(cell)), random_ids(SEGMENT_SIZE)
     expected = evaluate(module, ids)
     found = evaluate_dynamically(module, ids)
     assert found.nats_per_character == pytest.approx(expected.nats_per_character, abs=1e-5)
@@ -54,7 +47,7 @@ def test_dynamic_evaluation_starts_with_the_original_model(make_model: Callable[
 
 def test_the_first_dynamic_step_goes_against_each_gradient(make_model: Callable[..., ModelFile]) -> None:
     """The second segment scores as by weights that moved by the rate against the sign of the gradient."""
-    module, ids = module_of(make_model("lstm")), text(8)
+    module, ids = module_of(make_model("lstm")), random_ids(8)
     tokens_TB = torch.tensor([NUM_SYMBOLS, *ids[:-1]])[:, None]
     logits_TBV, state = module(tokens_TB[:4], module.start_state(1))
     loss = torch.nn.functional.cross_entropy(logits_TBV[:, 0], torch.tensor(ids[:4].astype(int)))
@@ -73,7 +66,7 @@ def test_dynamic_evaluation_learns_without_changing_the_model(
     make_model: Callable[..., ModelFile],
 ) -> None:
     """A text that repeats itself costs less, while the weights and the scores of the model do not change."""
-    module, ids = module_of(make_model("gru")), np.tile(text(7), 40)
+    module, ids = module_of(make_model("gru")), np.tile(random_ids(7), 40)
     before, static = module.arrays(), evaluate(module, ids)
     assert total_nats(module, ids) < 0.7 * static.nats_per_character * len(ids)
     assert all((before[name] == array).all() for name, array in module.arrays().items())
@@ -84,4 +77,4 @@ def test_dynamic_evaluation_learns_without_changing_the_model(
 def test_dynamic_evaluation_refuses_an_empty_text(make_model: Callable[..., ModelFile]) -> None:
     """An empty text is a `CorpusError`."""
     with pytest.raises(CorpusError, match="empty"):
-        evaluate_dynamically(module_of(make_model()), text(0))
+        evaluate_dynamically(module_of(make_model()), random_ids(0))

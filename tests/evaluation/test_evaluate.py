@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,21 +19,14 @@ from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, readin
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
-from tests.helpers.evaluation import module_of
-
-NUM_SYMBOLS = 10
-
-
-def text(length: int) -> np.ndarray:
-    """Return random ids."""
-    return np.random.default_rng(6).integers(NUM_SYMBOLS, size=length).astype(np.uint8)
+from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("length", [1, 2, 300])
 def test_evaluate_agrees_with_the_stepper(make_model: Callable[..., ModelFile], cell: str, length: int) -> None:
     """Nats, bits, perplexity and accuracies follow from the probabilities that the stepper gives each character."""
-    file, ids = make_model(cell, 2), text(length)
+    file, ids = make_model(cell, 2), random_ids(length)
     logits_BV, state = Stepper(file).start()
     nats, top1, top5 = [], 0, 0
     for index in ids:
@@ -53,7 +47,7 @@ def test_evaluate_agrees_with_the_stepper(make_model: Callable[..., ModelFile], 
 @pytest.mark.parametrize("cell", CELLS)
 def test_windows_start_from_the_character_before_them(make_model: Callable[..., ModelFile], cell: str) -> None:
     """Each window of three scores as a text of its own that begins with the unscored character before it."""
-    file, ids = make_model(cell), text(8)
+    file, ids = make_model(cell), random_ids(8)
     module = module_of(file)
     total = 0.0
     for begin in (0, 3, 6):
@@ -67,7 +61,7 @@ def test_windows_start_from_the_character_before_them(make_model: Callable[..., 
 
 def test_all_windows_are_scored(make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch) -> None:
     """The score does not depend on how many windows are read side by side, also if the last one is short."""
-    module, ids = module_of(make_model("gru")), text(200)
+    module, ids = module_of(make_model("gru")), random_ids(200)
     at_once = evaluate(module, ids, window=3)
     monkeypatch.setattr(evaluation, "MAX_STREAMS", 7)
     assert evaluate(module, ids, window=3).nats_per_character == pytest.approx(at_once.nats_per_character, abs=1e-6)
@@ -79,7 +73,7 @@ def test_streams_with_a_warm_up_score_as_one_stream(
     make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long text in several streams, each with a warm-up of 256 characters, has the score of one stream."""
-    module, ids = module_of(make_model("lstm", 2)), text(9000)
+    module, ids = module_of(make_model("lstm", 2)), random_ids(9000)
     in_parts = evaluate(module, ids)
     monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 10**9)
     in_one = evaluate(module, ids)
@@ -90,9 +84,8 @@ def test_streams_with_a_warm_up_score_as_one_stream(
 def test_a_uniform_model_has_log2_of_the_vocabulary_in_bits(make_model: Callable[..., ModelFile]) -> None:
     """Uniform probabilities cost exactly log2 V bits for each character."""
     file = make_model()
-    weights = {name: np.zeros_like(array) for name, array in file.weights.items()}
-    module = module_of(ModelFile(weights, file.vocabulary, file.config, {}, {}))
-    assert evaluate(module, text(100)).bits_per_character == pytest.approx(math.log2(NUM_SYMBOLS), abs=1e-6)
+    module = module_of(replace(file, arrays={name: np.zeros_like(array) for name, array in file.weights.items()}))
+    assert evaluate(module, random_ids(100)).bits_per_character == pytest.approx(math.log2(NUM_SYMBOLS), abs=1e-6)
 
 
 def test_evaluate_changes_neither_model_nor_random_numbers(make_model: Callable[..., ModelFile]) -> None:
@@ -100,7 +93,7 @@ def test_evaluate_changes_neither_model_nor_random_numbers(make_model: Callable[
     module = module_of(make_model("gru"))
     before, mode = module.arrays(), module.training
     generator = torch.get_rng_state()
-    assert evaluate(module, text(500)) == evaluate(module, text(500))
+    assert evaluate(module, random_ids(500)) == evaluate(module, random_ids(500))
     assert module.training == mode
     assert torch.equal(torch.get_rng_state(), generator)
     assert all((before[name] == array).all() for name, array in module.arrays().items())
@@ -108,7 +101,7 @@ def test_evaluate_changes_neither_model_nor_random_numbers(make_model: Callable[
 
 def test_later_characters_do_not_change_earlier_scores(make_model: Callable[..., ModelFile]) -> None:
     """A longer text costs at least as much as its beginning: nothing leaks from the future."""
-    module, ids = module_of(make_model("lstm")), text(60)
+    module, ids = module_of(make_model("lstm")), random_ids(60)
     beginning = evaluate(module, ids[:30]).nats_per_character * 30
     for end in (31, 40, 60):
         longer = evaluate(module, ids[:end]).nats_per_character * end
@@ -119,7 +112,7 @@ def test_later_characters_do_not_change_earlier_scores(make_model: Callable[...,
 def test_evaluate_refuses_an_empty_text(make_model: Callable[..., ModelFile]) -> None:
     """An empty text is a `CorpusError`, not a division by zero."""
     with pytest.raises(CorpusError, match="empty"):
-        evaluate(module_of(make_model()), text(0))
+        evaluate(module_of(make_model()), random_ids(0))
 
 
 def test_perplexity_is_finite_for_any_model() -> None:
@@ -130,8 +123,7 @@ def test_perplexity_is_finite_for_any_model() -> None:
 def test_evaluate_refuses_numbers_that_overflow(make_model: Callable[..., ModelFile]) -> None:
     """Weights within bounds whose state overflows are a `ModelFileError`, in both kinds of evaluation."""
     file = make_model("rnn-relu")
-    module = CharModel(file.spec)
-    module.load_arrays({name: np.full_like(array, 1e8) for name, array in file.weights.items()})
+    module = module_of(replace(file, arrays={name: np.full_like(array, 1e8) for name, array in file.weights.items()}))
     for score in (evaluate, evaluate_dynamically):
         with pytest.raises(ModelFileError, match="overflow"):
             score(module, np.arange(8, dtype=np.uint8))
@@ -143,7 +135,7 @@ def test_evaluate_refuses_numbers_that_overflow(make_model: Callable[..., ModelF
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_segment_of_a_sample_scores_as_in_the_whole_text(make_model: Callable[..., ModelFile], cell: str) -> None:
     """A sample is the mean over its segments, each scored as if the whole text before it had been read."""
-    module, ids = module_of(make_model(cell)), text(20_000)
+    module, ids = module_of(make_model(cell)), random_ids(20_000)
     segments = evaluation._spread(len(ids), 9_000)
     assert (len(segments.first_S), segments.length, segments.warm_up) == (16, 306, 256)
     costs = []
@@ -176,7 +168,7 @@ def test_segments_of_a_sample_are_spread_over_the_text(length: int, num_read: in
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_evaluate_sample_scores_a_short_text_whole(make_model: Callable[..., ModelFile], direction: str) -> None:
     """A short text scores exactly as in `evaluate`, without a standard error; a sample is near that score."""
-    module, ids = module_of(make_model("lstm", direction=direction)), text(6_000)
+    module, ids = module_of(make_model("lstm", direction=direction)), random_ids(6_000)
     whole = evaluate(module, ids)
     assert evaluate_sample(module, ids, 6_000) == whole
     assert whole.standard_error_nats is None
@@ -188,7 +180,7 @@ def test_evaluate_sample_scores_a_short_text_whole(make_model: Callable[..., Mod
 @pytest.mark.parametrize("num_read", [5_000, 30_000])
 def test_an_evaluation_reports_its_progress(make_model: Callable[..., ModelFile], num_read: int) -> None:
     """The reported share grows to 1, in a sample and in a whole text; an exception in the callback ends it."""
-    module, ids = module_of(make_model("lstm")), text(30_000)
+    module, ids = module_of(make_model("lstm")), random_ids(30_000)
     shares: list[float] = []
     evaluate_sample(module, ids, num_read, shares.append)
     assert shares == sorted(shares)
@@ -206,7 +198,7 @@ def test_reading_that_fits_follows_from_the_measured_pace(
     make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With time for the whole text and its warm-ups, all of it fits; with less time, a part in proportion."""
-    module, ids = module_of(make_model("lstm")), text(20_480)
+    module, ids = module_of(make_model("lstm")), random_ids(20_480)
     seconds = 0.0
 
     def read(model: CharModel, tokens_TB: torch.Tensor, *others: object) -> object:

@@ -35,7 +35,7 @@ def test_the_validation_part_is_scored_by_default(model: ModelFile) -> None:
 
 
 def test_the_training_part_has_no_baselines(model: ModelFile) -> None:
-    """Baselines that learn from the text they predict would be no measure."""
+    """There are no baselines that would learn from the text that they predict."""
     text = load_own_text(model, "train")
     assert (model.vocabulary.decode(text.ids), text.training_ids) == (OWN[:80], None)
 
@@ -49,21 +49,21 @@ def test_an_empty_part_is_refused_with_its_setting(model: ModelFile) -> None:
 
 @pytest.mark.parametrize("text", [OWN.replace("a", "b", 1), OWN + "a", OWN[:-1]])
 def test_an_own_text_that_has_changed_is_refused(model: ModelFile, text: str) -> None:
-    """Its validation part may have been trained on; a text that has grown is not even read."""
+    """The validation part of a changed text may have been trained on; a text that has grown is not even read."""
     Path("own.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="no longer"):
         load_own_text(model)
 
 
 def test_an_own_text_from_standard_input_is_refused(model: ModelFile) -> None:
-    """It cannot be read a second time."""
+    """A text that came from standard input cannot be read a second time."""
     config = model.config | {"data": {"corpus": ["-"]}}
     with pytest.raises(UsageError, match="standard input"):
         load_own_text(replace(model, config=config))
 
 
 def test_another_text_is_scored_as_a_whole(model: ModelFile) -> None:
-    """It is encoded with the model's vocabulary; a note says which characters were skipped."""
+    """Another text is encoded with the model's vocabulary, and a note counts the skipped characters."""
     Path("other.txt").write_text("jabX", encoding="utf-8")
     text = load_other_text(model, ["other.txt"], "utf-8", "skip")
     assert (text.name, model.vocabulary.decode(text.ids), text.training_ids) == ("other.txt", "jab", None)

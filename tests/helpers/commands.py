@@ -1,4 +1,4 @@
-"""Commands run by the tests, in this process or as their own."""
+"""Commands that the tests run in this process or in one of their own, and their refusals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from charlm.cli.app import app
@@ -21,6 +22,10 @@ SMALL = [
     "--set", "train.block_size=16", "--set", "train.threads=1", "--set", "train.precision=fp32",
 ]  # fmt: skip
 SHORT = [*SMALL, "--set", "train.steps=6", "--set", "train.evaluations=2"]
+ONE_STEP = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sample-length", "3"]
+MAX_MEMORY = 3 << 30
+# What a hostile file may make a command write before it is stopped: a device has no end, a disk has.
+MAX_WRITTEN = 256 << 20
 
 
 def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
@@ -44,7 +49,7 @@ def answer(*arguments: str, stdin: str | bytes | None = None) -> Any:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """End what takes longer, as a failure of the test."""
+    """Fail the test if the block takes more than so many seconds."""
 
     def end(number: int, frame: Any) -> None:
         raise AssertionError(f"it takes more than {seconds} seconds")
@@ -56,3 +61,39 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def assert_refused(result: Result) -> str:
+    """Check that a command has failed with one line of error, and perhaps a hint, and return that line."""
+    assert result.exit_code in (1, 2), (result.exit_code, result.stderr[-300:], result.stdout[:100])
+    return _error_line(result.stderr)
+
+
+def assert_refused_in_own_process(*arguments: str, seconds: float = 20) -> str:
+    """Check the same of a command in its own process, which has little memory and little time."""
+    resource = pytest.importorskip("resource")
+
+    def confine() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_WRITTEN, MAX_WRITTEN))
+
+    try:
+        done = spawn(*arguments, timeout=seconds, stdin=subprocess.DEVNULL, preexec_fn=confine)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it takes more than {seconds} seconds") from None
+    errors = done.stderr.decode()
+    assert done.returncode in (1, 2), (done.returncode, errors[-300:])
+    line = _error_line(errors)
+    assert "File too large" not in line  # the limit, not charlm, ended it
+    return line
+
+
+def _error_line(errors: str) -> str:
+    # The lines of str.splitlines() would hide what other programs take for the end of one.
+    lines = errors.removesuffix("\n").split("\n")
+    first = next((index for index, line in enumerate(lines) if line.startswith("error: ")), None)
+    assert first is not None, errors[-300:]
+    assert len(lines) - first <= 1 + lines[-1].startswith("hint: "), lines[first:]
+    assert lines[first].isprintable(), repr(lines[first])
+    assert len(lines[first]) < 4096, f"a line of {len(lines[first]):,} characters"
+    return lines[first]

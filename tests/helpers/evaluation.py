@@ -1,11 +1,15 @@
-"""What the tests of evaluation share: torch models made from model files, and a benchmark that takes no time."""
+"""Torch models made from model files, ids to score with them, and a benchmark that takes no time."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from charlm.checkpoint import ModelFile
 from charlm.evaluation.bench import Size, Workload
 from charlm.nn.model import CharModel
 
+# As many as `random_model` has by default.
+NUM_SYMBOLS = 10
 TINY_WORKLOAD = Workload(
     sizes=(Size(1, 8), Size(2, 8)), typical_size=Size(1, 8), characters_sampled=5, text_bytes=1000, gemm_size=64
 )
@@ -16,3 +20,8 @@ def module_of(file: ModelFile) -> CharModel:
     module = CharModel(file.spec)
     module.load_arrays(file.weights)
     return module
+
+
+def random_ids(length: int) -> np.ndarray:
+    """Return a text of random ids."""
+    return np.random.default_rng(6).integers(NUM_SYMBOLS, size=length).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,55 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
+from charlm.config import Config, ModelConfig
 from charlm.errors import ModelFileError
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 SYMBOLS = "\0aé\u2028😀"
+TINY_SETTINGS = ("cell", "embedding_size", "hidden_size", "num_layers", "dropout")
 
 
-def tiny(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:
-    """Return the smallest model that is one: two units, every weight different."""
-    config = {"model": {"cell": cell, "embedding_size": 2, "hidden_size": 2, "num_layers": layers, "dropout": 0.0}}
-    arrays: Arrays = {}
-    for name, shape in ModelSpec.of_settings(config["model"], len(symbols)).shapes.items():
-        count = int(np.prod(shape))
-        arrays[name] = (np.arange(count, dtype=np.float32) / 7 + len(arrays)).reshape(shape)
-    metrics = {"step": 3, "validation": 2.25}
-    corpus = {"name": "fables", "sha256": "ab" * 32, "characters": 1000}
-    return ModelFile(arrays | (extra or {}), Vocabulary("characters", symbols), config, metrics, corpus)
+def random_model(
+    cell: str = "lstm",
+    num_layers: int = 1,
+    symbols: str | Vocabulary = "\n abcdefgh",
+    hidden_size: int = 12,
+    seed: int = 0,
+    **settings: Any,
+) -> ModelFile:
+    """Make a small model with random weights, which are large enough for sharp predictions.
+
+    Args:
+        cell: the recurrence.
+        num_layers: how many layers each stack has.
+        symbols: the vocabulary, or the characters of it.
+        hidden_size: units in each layer.
+        seed: of the weights.
+        settings: any other settings of `model`, such as `direction="both"`.
+    """
+    vocabulary = Vocabulary("characters", symbols) if isinstance(symbols, str) else symbols
+    sizes = {"embedding_size": 5, "hidden_size": hidden_size, "num_layers": num_layers, "dropout": 0.0}
+    config = Config(model=ModelConfig.model_validate({"cell": cell} | sizes | settings), seed=seed).model_dump()
+    random = np.random.default_rng(seed)
+    shapes = ModelSpec.of_settings(config["model"], len(vocabulary)).shapes
+    # The recurrence stays short of chaos, or rounding would decide what comes after some steps.
+    scales = {name: 0.9 * shape[-1] ** -0.5 if "layers." in name else 1.0 for name, shape in shapes.items()}
+    arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}
+    corpus = {"name": "made up", "sha256": "0" * 64, "characters": 1, "bytes": 1}
+    return ModelFile(arrays, vocabulary, config, {"step": 0}, corpus)
+
+
+def tiny_model(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:
+    """Make a model of two units, with few settings and short metadata, and perhaps with arrays beside its weights."""
+    model = random_model(cell, layers, symbols, hidden_size=2, embedding_size=2)
+    return replace(
+        model,
+        arrays=model.arrays | (extra or {}),
+        config={"model": {name: model.config["model"][name] for name in TINY_SETTINGS}},
+        metrics={"step": 3, "validation": 2.25},
+        corpus={"name": "fables", "sha256": "ab" * 32, "characters": 1000},
+    )
 
 
 def saved(model: ModelFile, path: Path) -> bytes:
@@ -34,8 +67,8 @@ def saved(model: ModelFile, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def refusal(path: Path) -> str:
-    """Load what must be refused, and return what is said: one line that names the file."""
+def load_error(path: Path) -> str:
+    """Load a model file that must be refused, and return the error: one line that names the file."""
     with pytest.raises(ModelFileError) as raised:
         load_checkpoint(path)
     message = str(raised.value)

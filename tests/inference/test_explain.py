@@ -23,8 +23,7 @@ from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 
 Make = Callable[..., ModelFile]
-BYTES = "".join(map(chr, range(256)))
-# What the equations call the gates.
+# The letters of the gates in the equations.
 LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z", "candidate": "[gn]"}
 SIZES = [(64, 512, 1, 65), (0, 7, 1, 3), (0, 5, 3, 10), (3, 1, 2, 1), (8, 24, 4, 300)]
 
@@ -39,8 +38,8 @@ def directed(model: ModelFile, direction: str) -> ModelFile:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_gate_has_an_equation(make_model: Make, cell: str) -> None:
-    """So has each part of the state; the arguments of the Python function are not shown."""
+def test_each_gate_of_a_cell_has_an_equation(make_model: Make, cell: str) -> None:
+    """Each gate and each part of the state has an equation, and no argument of the Python function is shown."""
     text = describe_cell(ModelSpec(cell, 5, 4, 3, 1)).text
     gates = take_step(make_model(cell), "abc").gates
     assert tuple(gates) == CELLS[cell].gates
@@ -56,7 +55,7 @@ def test_each_gate_has_an_equation(make_model: Make, cell: str) -> None:
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_explain_counts_as_many_parameters_as_torch(cell: str, sizes: tuple[int, int, int, int]) -> None:
-    """In each part and in all; for models of both sides and with a learned initial state too."""
+    """The counts of all parts and in total agree with torch, for models of all directions and initial states."""
     embedding, hidden, layers, symbols = sizes
     settings = {"cell": cell, "embedding_size": embedding, "hidden_size": hidden, "num_layers": layers}
     for others in ({}, {"direction": "backward"}, {"direction": "both", "initial_state": "learned"}):
@@ -120,8 +119,8 @@ def test_the_numbers_of_a_step_satisfy_the_equations(make_model: Make, cell: str
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_the_unit_shown_has_the_largest_output(make_model: Make, cell: str) -> None:
-    """Its sign does not matter; a first step by hand gives the gates of the same unit."""
+def test_explain_shows_the_unit_with_the_largest_output(make_model: Make, cell: str) -> None:
+    """The unit has the largest absolute output, and a step by hand gives its gates."""
     for seed in range(8):
         model = make_model(cell, seed=seed)
         step = take_step(model, "cab")
@@ -145,7 +144,7 @@ def test_the_unit_shown_has_the_largest_output(make_model: Make, cell: str) -> N
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
 def test_explain_reads_a_text_backward_with_a_backward_model(make_model: Make, cell: str) -> None:
-    """Its last step reads the first character: the same step as of the reversed text from the left."""
+    """The last step of a backward model reads the first character, as of the reversed text from the left."""
     model = make_model(cell, 2)
     found = take_step(directed(model, "backward"), "had")
     assert found == replace(take_step(model, "dah"), before="ad")
@@ -154,13 +153,13 @@ def test_explain_reads_a_text_backward_with_a_backward_model(make_model: Make, c
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
 def test_explain_shows_the_left_layers_of_a_model_of_both_sides(make_model: Make, cell: str) -> None:
-    """The step is that of a model without the right layers."""
+    """The step of a model of both sides is that of the model without its right layers."""
     model = make_model(cell, 2)
     assert take_step(directed(model, "both"), "had") == take_step(model, "had")
 
 
 def test_a_step_reports_the_text_as_it_was_read(make_model: Make) -> None:
-    """A skipped character is not in it; a replaced one is there as its replacement."""
+    """A skipped character is not in the text of a step, and a replaced one is there as its replacement."""
     model = make_model()
     assert take_step(model, "aZbZ", "skip") == take_step(model, "ab")
     assert take_step(model, "aZbZ", "replace=c") == take_step(model, "acbc")
@@ -169,8 +168,8 @@ def test_a_step_reports_the_text_as_it_was_read(make_model: Make) -> None:
 
 
 def test_a_step_of_bytes_reports_the_bytes_before(make_model: Make) -> None:
-    """The bytes of an unfinished character are shown as a mark."""
-    model = replace(make_model(symbols=BYTES), vocabulary=Vocabulary.of_bytes())
+    """The bytes of an unfinished character are shown as a replacement mark."""
+    model = make_model(symbols=Vocabulary.of_bytes())
     assert take_step(model, "狐a").before == "狐"
     step = take_step(model, "aé")
     assert (step.before, step.name) == ("a\ufffd", "byte 0xa9")
@@ -179,8 +178,8 @@ def test_a_step_of_bytes_reports_the_bytes_before(make_model: Make) -> None:
 
 
 def test_explain_reads_letters_through_the_filter(make_model: Make) -> None:
-    """Letters become lower case and all else one space; the command says so."""
-    model = replace(make_model(symbols=" abcdefgh"), vocabulary=Vocabulary("characters", " abcdefgh", "letters"))
+    """Letters become lower case, all else becomes one space, and the command prints what it has read."""
+    model = make_model(symbols=Vocabulary("characters", " abcdefgh", "letters"))
     assert take_step(model, "A--B, C") == take_step(model, "a b c")
     assert take_step(model, "A, ").name == "space"
     model.save(Path("letters.safetensors"))
@@ -189,7 +188,7 @@ def test_explain_reads_letters_through_the_filter(make_model: Make) -> None:
 
 
 def test_explain_refuses_an_empty_text(make_model: Make) -> None:
-    """So it does where nothing is left after unknown characters are skipped; otherwise it names them."""
+    """A text that is empty, or empty after unknown characters are skipped, is a `UsageError`."""
     model = make_model()
     for text, unknown in (("", "error"), ("ZZ", "skip")):
         with pytest.raises(UsageError, match="no character"):
@@ -201,8 +200,8 @@ def test_explain_refuses_an_empty_text(make_model: Make) -> None:
 # The command
 
 
-def test_explain_without_a_cell_lists_all() -> None:
-    """One line for each; JSON has the same."""
+def test_explain_without_a_cell_lists_all_cells() -> None:
+    """Text has a line for each cell, and JSON has the same."""
     lines = call("explain").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(CELLS)
     assert answer("explain", "--json") == cell_summaries()
@@ -211,7 +210,7 @@ def test_explain_without_a_cell_lists_all() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_explain_shows_a_cell_with_its_parameters(cell: str) -> None:
-    """As text and as JSON; the default sizes are those of training."""
+    """Text and JSON agree, and the default sizes are those of training."""
     values = answer("explain", cell, "--json")
     assert values.keys() == {"cell", "text", "notation", "letters", "parameters", "step"}
     assert tuple(values["letters"]) == CELLS[cell].gates
@@ -225,7 +224,7 @@ def test_explain_shows_a_cell_with_its_parameters(cell: str) -> None:
 
 
 def test_explain_takes_sizes() -> None:
-    """Each size changes the number of parameters."""
+    """Each size changes the number of parameters, and a size out of bounds is refused."""
     sizes = ["--hidden-size", "8", "--embedding-size", "0", "--layers", "2", "--symbols", "9"]
     module = CharModel(ModelSpec("gru", 9, 0, 8, 2))
     found = answer("explain", "gru", *sizes, "--json")["parameters"]
@@ -235,7 +234,7 @@ def test_explain_takes_sizes() -> None:
 
 
 def test_explain_shows_a_model_with_a_step(model: str, make_model: Make) -> None:
-    """It shows the model's own cell and sizes, and the step of `take_step`."""
+    """The cell and the sizes are those of the model, and the step is that of `take_step`."""
     values = answer("explain", "--model", model, "--text", "had", "--json")
     assert values["step"] == take_step(make_model(), "had").to_json()
     assert values["parameters"]["all"] == sum(array.size for array in make_model().weights.values())
@@ -248,7 +247,7 @@ def test_explain_shows_a_model_with_a_step(model: str, make_model: Make) -> None
 
 
 def test_explain_refuses_sizes_beside_a_model(model: str) -> None:
-    """A model has its own sizes; another cell than the model's is refused too."""
+    """A size beside a model, which has its own, is refused or reported."""
     result = call("explain", "--model", model, "--hidden-size", "99", "--json")
     assert result.exit_code == 2 or result.stderr
 
@@ -268,7 +267,7 @@ def test_explain_refuses_sizes_beside_a_model(model: str) -> None:
     ],
 )
 def test_explain_reports_mistakes_in_one_line(model: str, arguments: list[str], code: int, said: str) -> None:
-    """There is a hint and never a traceback."""
+    """A mistake has its exit code, one line, at most one hint, and nothing on standard output."""
     result = call("explain", *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr

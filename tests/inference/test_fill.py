@@ -1,4 +1,4 @@
-"""Blanks filled by a model of both directions, against the equations written down a second time."""
+"""Blanks are filled as the equations say, which are written here a second time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.config import Config, ModelConfig
 from charlm.errors import UnknownCharacterError, UsageError
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler, Filling
-from charlm.nn.model import CharModel
-from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, assert_refused, call
+from tests.helpers.evaluation import module_of
+from tests.helpers.model_files import random_model
 from tests.helpers.training import begin, interrupt
 
 Doubles = NDArray[np.float64]
@@ -30,18 +29,10 @@ PLACES = {"beginning": ("", "cab fa\nd"), "middle": ("bad h", "gg\na"), "end": (
 
 
 def make(
-    cell: str = "lstm", num_layers: int = 1, seed: int = 0, vocabulary: Vocabulary | None = None, **others: Any
+    cell: str = "lstm", num_layers: int = 1, symbols: str | Vocabulary = SYMBOLS, seed: int = 0, **settings: Any
 ) -> ModelFile:
     """Make a model of both directions with random weights."""
-    vocabulary = vocabulary or Vocabulary("characters", SYMBOLS)
-    sizes = {"cell": cell, "embedding_size": 5, "hidden_size": 12, "num_layers": num_layers, "direction": "both"}
-    config = Config(model=ModelConfig.model_validate(sizes | others), seed=seed).model_dump()
-    random = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in ModelSpec.of_settings(config["model"], len(vocabulary)).shapes.items():
-        scale = 0.9 * shape[-1] ** -0.5 if "layers" in name else 1.0
-        arrays[name] = random.normal(0, scale, shape).astype(np.float32)
-    return ModelFile(arrays, vocabulary, config, {"step": 0}, {"name": "made up", "sha256": "0" * 64})
+    return random_model(cell, num_layers, symbols, seed=seed, direction="both", **settings)
 
 
 def sigma(x: Doubles) -> Doubles:
@@ -50,7 +41,7 @@ def sigma(x: Doubles) -> Doubles:
 
 
 def after(cell: str, x: Doubles, weights: dict[str, Doubles], h: Doubles, c: Doubles) -> tuple[Doubles, Doubles]:
-    """Return h and c after one step, x being W x + b: each cell as its paper has it."""
+    """Return h and c after one step with x = W x + b, by the equations of the cell's paper."""
     size = len(h)
     parts = [x[start : start + size] for start in range(0, len(x), size)]
     if cell in ("mingru", "minlstm"):
@@ -85,7 +76,7 @@ def after(cell: str, x: Doubles, weights: dict[str, Doubles], h: Doubles, c: Dou
 
 
 def hidden_after(model: ModelFile, stack: str, ids: Sequence[int]) -> Doubles:
-    """Return what the last layer of a stack puts out after these inputs, in double precision."""
+    """Return the outputs of the last layer of a stack after these inputs, in double precision."""
     settings, weights = model.config["model"], {name: array.astype(float) for name, array in model.weights.items()}
     inputs = list(weights.get("embedding.weight", np.eye(len(model.vocabulary) + 1))[list(ids)])
     for layer in range(settings["num_layers"]):
@@ -104,7 +95,7 @@ def hidden_after(model: ModelFile, stack: str, ids: Sequence[int]) -> Doubles:
 
 
 def expected(model: ModelFile, left: Sequence[int], right: Sequence[int]) -> Doubles:
-    """Return the probabilities of what stands between two parts."""
+    """Return the probabilities of the character between two parts."""
     edge, weights = len(model.vocabulary), model.weights
     from_left = hidden_after(model, "layers", [edge, *left])
     from_right = hidden_after(model, "backward_layers", [edge, *reversed(right)])
@@ -114,7 +105,7 @@ def expected(model: ModelFile, left: Sequence[int], right: Sequence[int]) -> Dou
 
 
 def found(filling: Filling, vocabulary: Vocabulary, blank: int = 0) -> Doubles:
-    """Return the probabilities of one blank in the order of ids, where all were asked for."""
+    """Return the probabilities of one blank in the order of the ids."""
     candidates = filling.blanks[blank].candidates
     assert len(candidates) == len(vocabulary)
     by_symbol = {candidate.character: candidate.probability for candidate in candidates}
@@ -122,7 +113,7 @@ def found(filling: Filling, vocabulary: Vocabulary, blank: int = 0) -> Doubles:
 
 
 def assert_filled_right(model: ModelFile, left: str, right: str) -> None:
-    """Compare one blank with the equations."""
+    """Compare one filled blank with the equations."""
     vocabulary = model.vocabulary
     filling = Filler(model).fill([left, right], len(vocabulary))
     ids = [vocabulary.encode(part).tolist() for part in (left, right)]
@@ -135,36 +126,34 @@ def assert_filled_right(model: ModelFile, left: str, right: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_one_blank_is_what_the_equations_say(cell: str, num_layers: int, place: str) -> None:
-    """The left side from the edge on, the right side from its end on, and the output over both: to 1e-6."""
+def test_a_blank_is_filled_as_the_equations_say(cell: str, num_layers: int, place: str) -> None:
+    """Probabilities agree to 1e-6: the left side from its edge, the right side from its end, the output over both."""
     for initial_state in ("zero", "learned"):
         assert_filled_right(make(cell, num_layers, initial_state=initial_state), *PLACES[place])
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "minlstm"])
-def test_one_blank_is_what_the_equations_say_of_one_hot_inputs(cell: str) -> None:
-    """Both stacks take one-hot inputs."""
+def test_a_blank_with_one_hot_inputs_is_as_the_equations_say(cell: str) -> None:
+    """Both stacks of a model without an embedding take one-hot inputs."""
     assert_filled_right(make(cell, 2, embedding_size=0, initial_state="learned"), "bad h", "gg\na")
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_score_of_a_text_is_that_of_its_blanks(cell: str) -> None:
-    """The nats of a text are those of each of its characters made a blank in turn."""
+    """The nats of a text are the mean over its characters, each made a blank in turn."""
     model = make(cell, 2, initial_state="learned", seed=2)
     text = "had a bad cab\nfade ha gag hedge\nbeach"
-    net = CharModel(model.spec)
-    net.load_arrays(model.weights)
     nats = []
     for place, character in enumerate(text):
         filling = Filler(model).fill([text[:place], text[place + 1 :]], len(model.vocabulary))
         nats.append(-np.log(found(filling, model.vocabulary)[model.vocabulary.symbols.index(character)]))
-    scores = evaluate(net, model.vocabulary.encode(text))
+    scores = evaluate(module_of(model), model.vocabulary.encode(text))
     assert scores.nats_per_character == pytest.approx(np.mean(nats), abs=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_blank_is_ranked_given_what_the_others_show(cell: str) -> None:
-    """Each ranking is that of the text shown with this one blank alone, adjacent blanks and edges included."""
+    """The ranking of a blank is that of the filled text with only this blank, adjacent blanks and edges included."""
     wrong = []
     for seed in range(12):
         filler = Filler(make(cell, seed=seed))
@@ -179,7 +168,7 @@ def test_each_blank_is_ranked_given_what_the_others_show(cell: str) -> None:
 
 
 def test_a_blank_is_filled_with_the_most_probable_character() -> None:
-    """With one blank the guesses always settle."""
+    """The guess for a single blank always settles on the first candidate."""
     for seed in range(20):
         filler = Filler(make(seed=seed))
         filling = filler.fill(["ab", "ca"], 3)
@@ -195,14 +184,14 @@ def test_filling_keeps_places_and_parts() -> None:
 
 
 def test_a_text_of_blanks_alone_is_filled() -> None:
-    """Each of several blanks gets a character where nothing else is given."""
+    """Each of several blanks gets a character if nothing else is given."""
     filling = Filler(make()).fill([""] * 5, 1)
     assert (len(filling.text), filling.places) == (4, [0, 1, 2, 3])
 
 
 def test_a_blank_of_bytes_is_one_byte() -> None:
-    """Half of a character may be missing: the byte that makes it whole is found where the equations say."""
-    model = make("gru", vocabulary=Vocabulary.of_bytes())
+    """The byte that completes half a character is found as the equations say."""
+    model = make("gru", symbols=Vocabulary.of_bytes())
     filling = Filler(model).fill(["é", "😀"], 256)
     wanted = expected(model, list("é".encode()), list("😀".encode()))
     np.testing.assert_allclose(found(filling, model.vocabulary), wanted, atol=1e-6)
@@ -211,10 +200,10 @@ def test_a_blank_of_bytes_is_one_byte() -> None:
 
 
 def test_the_filter_of_letters_leaves_blanks_alone() -> None:
-    """A model of letters reads small letters and single spaces, and the mark of a blank as a blank."""
+    """A model of letters reads small letters and single spaces, and keeps the mark of a blank."""
     Path("letters.txt").write_text("the fox, and the hare. " * 20)
     vocabulary = Vocabulary("characters", " abcdefgh", "letters")
-    model = make(vocabulary=vocabulary)
+    model = make(symbols=vocabulary)
     model.save(Path("letters.safetensors"))
     found_text = answer("fill", "A...B_, 3 C!", "--model", "letters.safetensors", "--json")
     assert found_text["blanks"][0]["place"] == 3
@@ -232,7 +221,7 @@ def test_a_filler_names_an_unknown_character_and_its_place() -> None:
 
 def test_a_model_of_letters_names_a_character_it_lacks() -> None:
     """The place is counted in the given or in the filtered text, not in a mixture of both."""
-    filler = Filler(make(vocabulary=Vocabulary("characters", " abcdefgh", "letters")))
+    filler = Filler(make(symbols=Vocabulary("characters", " abcdefgh", "letters")))
     with pytest.raises(UnknownCharacterError, match=r"'z' .* at filtered position (10|5)\b"):
         filler.fill(["a -- b", "-- z"], 1)
 
@@ -253,12 +242,10 @@ def both() -> str:
 
 
 def refused(*arguments: str, code: int = 2, stdin: str | None = None) -> str:
-    """Run a command that must be refused in one line and a hint, and return them."""
+    """Run a command that must be refused in one line and at most one hint, and return them."""
     result = call(*arguments, stdin=stdin)
     assert (result.exit_code, result.stdout) == (code, "")
-    lines = result.stderr.splitlines()
-    assert lines[0].startswith("error: ")
-    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    assert_refused(result)
     return result.stderr
 
 
@@ -286,40 +273,40 @@ def test_fill_prints_text_and_blanks_as_json(both: str) -> None:
 
 
 def test_fill_lists_at_most_all_characters(both: str) -> None:
-    """The remaining probability is 0."""
+    """A larger `--top` than there are characters lists all of them, and nothing remains."""
     (blank,) = answer("fill", "ab_", "--model", both, "--top", "999999", "--json")["blanks"]
     assert len(blank["candidates"]) == len(SYMBOLS)
     assert blank["remaining_probability"] == 0
 
 
-def test_fill_reads_standard_input_as_it_is(both: str) -> None:
-    """Its last newline is kept, and any blank works."""
+def test_fill_reads_standard_input_unchanged(both: str) -> None:
+    """The last newline of standard input is kept, and any character may mark a blank."""
     from_stdin = answer("fill", "-", "--model", both, "--json", stdin="ab_c\n")
     assert from_stdin == answer("fill", "ab_c\n", "--model", both, "--json")
     assert from_stdin == answer("fill", "-", "--model", both, "--json", "--blank", "é", stdin="abéc\n")
     assert from_stdin["text"].endswith("c\n")
 
 
-def test_a_blank_may_be_a_symbol_of_the_model(both: str) -> None:
-    """It then stands for a blank everywhere."""
+def test_the_mark_of_a_blank_may_be_a_symbol_of_the_model(both: str) -> None:
+    """A symbol of the model that marks a blank is a blank everywhere in the text."""
     marked = answer("fill", "ab?c?", "--model", both, "--json", "--blank", "?")
     assert marked == answer("fill", "abhch", "--model", both, "--json", "--blank", "h")
 
 
 @pytest.mark.parametrize("mark", ["ab", "", "__", "e\u0301"])
-def test_a_blank_of_another_length_is_refused(both: str, mark: str) -> None:
-    """One character stands for one character."""
+def test_a_mark_of_a_blank_is_one_character(both: str, mark: str) -> None:
+    """A mark that is empty or longer than one character is refused."""
     assert "is not one character" in refused("fill", "ab_c", "--model", both, "--blank", mark)
 
 
 @pytest.mark.parametrize("text", ["abc", ""])
-def test_a_text_without_a_blank_is_refused(both: str, text: str) -> None:
-    """There is nothing to fill; the hint says what else may be meant."""
+def test_fill_refuses_a_text_without_a_blank(both: str, text: str) -> None:
+    """A text in which the mark of a blank does not occur gives an error."""
     assert "no blank" in refused("fill", text, "--model", both)
 
 
 def test_fill_refuses_a_model_of_one_direction(make_model: Callable[..., ModelFile]) -> None:
-    """The hint says how to make one that can."""
+    """A forward or backward model gives a hint to train one of both directions."""
     for direction in ("forward", "backward"):
         model = make_model()
         settings = model.config["model"] | {"direction": direction}
@@ -334,19 +321,19 @@ def test_fill_refuses_a_model_of_one_direction(make_model: Callable[..., ModelFi
     [["sample", "ab"], ["predict-next", "ab"], ["eval", "--window", "9"], ["eval", "--dynamic"], ["predict-next"]],
 )
 def test_a_model_of_both_sides_continues_no_text(both: str, command: list[str]) -> None:
-    """Commands that ask for the next character are refused in one line."""
+    """Commands that ask for the next character refuse a model of both sides."""
     assert refused(*command, "--model", both, stdin="") != ""
 
 
 def test_fill_reports_a_character_the_model_lacks(both: str) -> None:
-    """The error is one line, with the policies as a hint."""
+    """An unknown character is an error of one line with its position, or is skipped as `--unknown` says."""
     assert "position 3" in refused("fill", "a_bZ", "--model", both, code=1)
     assert answer("fill", "a_bZ", "--model", both, "--json", "--unknown", "skip")["text"].endswith("b")
     assert "not a policy" in refused("fill", "a_bZ", "--model", both, "--unknown", "replace=")
 
 
 def test_fill_with_overflowing_weights_prints_no_nan() -> None:
-    """Huge weights in a cell without bounds: an error in one line, or JSON without NaN."""
+    """Huge weights in an unbounded cell give an error in one line, or JSON without NaN."""
     model = make("rnn-relu")
     wild = {name: np.full_like(array, 9e8) for name, array in model.arrays.items()}
     replace(model, arrays=wild).save(Path("wild.safetensors"))
@@ -363,7 +350,7 @@ def learned(name: str, text: str, **changes: Any) -> Any:
 
 
 def test_a_model_of_both_sides_learns_from_the_right_side() -> None:
-    """Random digits, each decided by the letter after it: for both sides certain, from the left 1 in 8."""
+    """A digit decided by the next letter is certain for a model of both sides, and a guess for a forward one."""
     random = np.random.default_rng(0)
     pairs = [f"{'01234567'[index]}{'abcdefgh'[index]}" for index in random.integers(8, size=2000)]
     both, forward = (
@@ -377,19 +364,19 @@ def test_a_model_of_both_sides_learns_from_the_right_side() -> None:
 
 
 def test_a_model_of_both_sides_does_not_see_what_is_hidden() -> None:
-    """On independent random characters that were held out it does no better than chance, though it sees all others."""
+    """On held-out random characters the model does no better than chance, although it sees all others."""
     random = np.random.default_rng(1)
     text = "".join("abcdefgh"[index] for index in random.integers(8, size=40_000))
     run = learned("chance", text, model__direction="both", model__hidden_size=32)
     scores = evaluate(run.learner.model, run.learner.parts.validation)
     print(f"{scores.nats_per_character:.4f} nats, chance {np.log(8):.4f}; {scores.top1_accuracy:.1%} right")
-    # Much worse than chance is a model that saw in training what it does not see here.
+    # A model that saw the hidden character in training would do much worse than chance here.
     assert np.log(8) - 0.005 <= scores.nats_per_character <= np.log(8) + 0.03
     assert scores.top1_accuracy < 1 / 8 + 0.025
 
 
 def test_training_of_both_sides_ends_with_a_filled_passage() -> None:
-    """The passage with blanks and the passage filled are of one length, however short the text that was held out."""
+    """The passage with blanks and the filled one have the same length, however short the held-out text is."""
     for size in (300, 130, 60):
         Path("short.txt").write_text(("the hare and the fox. " * 20)[:size])
         small = ["--set", "model.hidden_size=8", "--set", "model.direction=both", "--set", "train.steps=2"]

@@ -16,12 +16,13 @@ from charlm.errors import UnknownCharacterError, UsageError
 from charlm.inference.generate import Piece, Sampling, _draw, generate, read_prompt
 from charlm.inference.probabilities import softmax
 from charlm.inference.stepper import Stepper
+from charlm.vocab import Vocabulary
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
 
 
 def write(file: ModelFile, prompt: str = "", sampling: Sampling | None = None, **options: Any) -> list[str]:
-    """Draw texts and return what is new in each."""
+    """Generate texts and return what is new in each."""
     arguments: dict[str, Any] = {"length": 60, "seeds": [1], "sampling": sampling or Sampling()} | options
     return generate(Stepper(file), prompt, **arguments).texts(with_prompt=False)
 
@@ -47,7 +48,7 @@ def test_plain_sampling_is_the_softmax() -> None:
 
 
 def test_temperature_zero_is_greedy_whatever_the_seed(make_model: Callable[..., ModelFile]) -> None:
-    """Greedy is a rule of its own, not a division by something tiny."""
+    """At temperature 0 all seeds give the text of the most probable characters, as `top_k=1` does."""
     greedy = Sampling(temperature=0)
     assert greedy.probabilities(np.array([1, 3, 3, 2], dtype=np.float32)).tolist() == [0, 1, 0, 0]
     texts = write(make_model(), sampling=greedy, seeds=[1, 2, 3])
@@ -56,12 +57,12 @@ def test_temperature_zero_is_greedy_whatever_the_seed(make_model: Callable[..., 
 
 
 def test_top_k_is_exact_under_ties() -> None:
-    """Of five equally probable characters two stay, not five."""
+    """Of five equally probable characters `top_k=2` keeps two."""
     assert Sampling(top_k=2).probabilities(np.zeros(5, dtype=np.float32)).tolist() == [0.5, 0.5, 0, 0, 0]
 
 
 def test_top_k_beyond_the_vocabulary_keeps_all() -> None:
-    """Asking for more characters than there are is no error."""
+    """A larger `top_k` than there are characters is no error."""
     np.testing.assert_allclose(Sampling(top_k=99).probabilities(np.zeros(4, dtype=np.float32)), [0.25] * 4)
 
 
@@ -72,8 +73,8 @@ def test_top_p_keeps_the_fewest_that_reach_it_together() -> None:
     np.testing.assert_allclose(Sampling(top_p=1e-9).probabilities(logits), [0, 1, 0])
 
 
-def test_min_p_keeps_what_is_probable_enough_beside_the_first() -> None:
-    """At 0.5 a character must be at least half as probable as the most probable."""
+def test_min_p_is_a_share_of_the_largest_probability() -> None:
+    """At 0.5 a character is kept if it is at least half as probable as the most probable one."""
     logits = np.log(np.array([0.2, 0.5, 0.3]))
     np.testing.assert_allclose(Sampling(min_p=0.5).probabilities(logits), [0, 0.625, 0.375])
 
@@ -83,14 +84,14 @@ def test_min_p_keeps_what_is_probable_enough_beside_the_first() -> None:
     [{"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0.0},
      {"top_p": 1.1}, {"min_p": -1.0}, {"min_p": 2.0}],
 )  # fmt: skip
-def test_a_sampling_out_of_bounds_is_refused(wrong: dict[str, float]) -> None:
-    """The message names the value."""
+def test_a_sampling_option_out_of_bounds_is_refused(wrong: dict[str, float]) -> None:
+    """The error names the value that is out of bounds."""
     with pytest.raises(UsageError, match=str(next(iter(wrong.values())))):
         Sampling(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_draws_follow_the_probabilities() -> None:
-    """A hundred thousand draws come within three standard deviations of the probabilities."""
+    """A hundred thousand draws are within three standard deviations of the probabilities."""
     p_V = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.0])
     random_B = np.random.default_rng(0).random(100_000)
     counts = np.bincount(_draw(np.tile(p_V, (100_000, 1)), random_B), minlength=6)
@@ -99,7 +100,7 @@ def test_the_draws_follow_the_probabilities() -> None:
 
 
 def test_no_drawn_number_lies_beyond_the_last_character() -> None:
-    """The largest number below 1 takes the last character that has any probability, whatever the sum rounds to."""
+    """The largest number below 1 draws the last possible character, whatever the sum of probabilities rounds to."""
     random = np.random.default_rng(1)
     for size in range(1, 200):
         p_V = random.random(size + 2)
@@ -113,7 +114,7 @@ def test_no_drawn_number_lies_beyond_the_last_character() -> None:
 def test_sampling_many_texts_is_sampling_each(
     seed: int, num_symbols: int, top_k: int | None, top_p: float, min_p: float
 ) -> None:
-    """Side by side or one by one, to the bit."""
+    """The probabilities of texts side by side are those of each text alone, to the bit."""
     logits_BV = np.random.default_rng(seed).normal(scale=3, size=(7, num_symbols)).round(1).astype(np.float32)
     for temperature in (0.0, 0.7):
         sampling = Sampling(temperature, top_k, top_p, min_p)
@@ -122,8 +123,8 @@ def test_sampling_many_texts_is_sampling_each(
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_seed_gives_the_same_text_alone_and_in_any_company(make_model: Callable[..., ModelFile], cell: str) -> None:
-    """Text k of a batch of eight is the text its seed gives alone."""
+def test_a_seed_gives_the_same_text_alone_and_in_a_batch(make_model: Callable[..., ModelFile], cell: str) -> None:
+    """Each text of a batch of eight is the text that its seed gives alone."""
     file = make_model(cell, 2, hidden_size=140)
     together = write(file, "ab", seeds=list(range(8)), length=200)
     assert [write(file, "ab", seeds=[seed], length=200)[0] for seed in range(8)] == together
@@ -131,20 +132,20 @@ def test_a_seed_gives_the_same_text_alone_and_in_any_company(make_model: Callabl
 
 
 def test_length_counts_new_characters_only(make_model: Callable[..., ModelFile]) -> None:
-    """A prompt longer than the length is no obstacle, and is not part of what is drawn."""
+    """The prompt, which may be longer than the length, does not count."""
     assert len(write(make_model(), "abc" * 50, length=7)[0]) == 7
     assert write(make_model(), "abc", length=0) == [""]
 
 
 def test_a_text_ends_with_its_stop_text(make_model: Callable[..., ModelFile]) -> None:
-    """It ends at the first place where the stop text stands, and keeps it."""
+    """A text ends after the first place where its stop text stands."""
     free = write(make_model(), length=300)[0]
     stop = free[40:43]
     assert write(make_model(), length=300, stop=["zz", stop])[0] == free[: free.index(stop) + 3]
 
 
 def test_a_text_ends_after_its_last_line(make_model: Callable[..., ModelFile]) -> None:
-    """Two lines are two newlines, the second of them the end."""
+    """A text of two lines has two newlines, the second of them at its end."""
     text = write(make_model(), length=2000, lines=2)[0]
     assert text.count("\n") == 2
     assert text.endswith("\n")
@@ -181,7 +182,7 @@ def test_a_prompt_leaves_the_state_of_its_characters(make_model: Callable[..., M
 
 
 def test_an_unknown_character_in_the_prompt_is_named(make_model: Callable[..., ModelFile]) -> None:
-    """The policies are those of the vocabulary."""
+    """The error has the code point of the unknown character, which the policy `skip` leaves out."""
     stepper = Stepper(make_model())
     with pytest.raises(UnknownCharacterError, match="U\\+1F600"):
         generate(stepper, "ab\U0001f600", length=1, sampling=Sampling(), seeds=[0])
@@ -190,19 +191,16 @@ def test_an_unknown_character_in_the_prompt_is_named(make_model: Callable[..., M
 
 
 def test_characters_of_several_bytes_come_out_whole(make_model: Callable[..., ModelFile]) -> None:
-    """With a vocabulary of bytes the stream yields text, never half a character."""
-    from charlm.vocab import Vocabulary
-
-    base = make_model(symbols="".join(map(chr, range(256))))
-    file = ModelFile(base.arrays, Vocabulary.of_bytes(), base.config, {}, {})
-    generation = generate(Stepper(file), "\u00e9", length=300, sampling=Sampling(), seeds=[1])
+    """With a vocabulary of bytes a piece of text never has half a character."""
+    stepper = Stepper(make_model(symbols=Vocabulary.of_bytes()))
+    generation = generate(stepper, "\u00e9", length=300, sampling=Sampling(), seeds=[1])
     pieces = [piece.text for piece in generation]
     assert all(pieces)
     "".join(pieces).encode("utf-8")
 
 
 def test_iterating_again_draws_the_same_pieces(make_model: Callable[..., ModelFile]) -> None:
-    """A generation has no state of its own; half of it may be drawn before the whole."""
+    """A generation keeps no position: half of it may be drawn before the whole."""
     generation = generate(Stepper(make_model()), "ab", length=30, sampling=Sampling(), seeds=[1, 2])
     first = next(iter(generation))
     pieces = list(generation)
@@ -216,7 +214,7 @@ def test_iterating_again_draws_the_same_pieces(make_model: Callable[..., ModelFi
 def test_pieces_in_reading_order_make_the_texts(
     make_model: Callable[..., ModelFile], direction: str, with_prompt: bool
 ) -> None:
-    """Written one after the other they are the texts; forward the prompt comes first and then each character."""
+    """Pieces join to the texts; forward, the prompt comes first, and backward, a text is one piece."""
     stepper = Stepper(make_model(direction=direction))
     generation = generate(stepper, "bad", length=9, sampling=Sampling(), seeds=[1, 2, 3])
     written = ["", "", ""]
@@ -234,7 +232,7 @@ def test_pieces_in_reading_order_make_the_texts(
 
 @pytest.mark.parametrize("wrong", [{"length": -1}, {"lines": 0}, {"seeds": [3, -7]}, {"stop": ["a", ""]}])
 def test_wrong_limits_seeds_and_stops_are_refused(make_model: Callable[..., ModelFile], wrong: dict[str, Any]) -> None:
-    """Before anything is read or drawn, with an error of the user."""
+    """A wrong option is a `UsageError` before the prompt is read."""
     with pytest.raises(UsageError):
         write(make_model(), "\U0001f600", **wrong)
 
@@ -242,7 +240,7 @@ def test_wrong_limits_seeds_and_stops_are_refused(make_model: Callable[..., Mode
 def test_a_prompt_needs_no_logits_but_the_last(
     make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output layer, which is large where the vocabulary is, is computed once for a prompt."""
+    """The output layer, which a large vocabulary makes slow, is computed once for a prompt."""
     stepper, count = Stepper(make_model()), 0
 
     def counted(*arguments: Any, logits: Callable[..., Any] = stepper.logits) -> Any:

@@ -1,4 +1,4 @@
-"""A text that is being edited, read again only where it changed."""
+"""A text that is edited is read again only where it has changed."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def steps_of(reader: IncrementalReader, stack: CountingStack, texts: Iterable[st
 
 
 def test_a_keystroke_is_one_step_and_a_backspace_none(make_model: Callable[..., ModelFile]) -> None:
-    """Only what differs from the text before is read."""
+    """Only the characters that differ from the text before are read."""
     texts = ("bad", "bad ", "bad c", "bad ", "bad", "had", "had")
     assert steps_of(*counting(make_model()), texts) == [3, 1, 1, 0, 0, 3, 0]
 
 
 @pytest.mark.parametrize("states_kept", [1, 2, 3, 7, STATES_KEPT])
-def test_after_any_editing_the_prediction_is_that_of_the_text(
+def test_an_edited_text_predicts_as_one_typed_at_once(
     make_model: Callable[..., ModelFile], states_kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Insertions, deletions and replacements anywhere lead to the same numbers, however few states are kept."""
+    """Insertions, deletions and replacements lead to the same numbers, however few states are kept."""
     monkeypatch.setattr(incremental, "STATES_KEPT", states_kept)
     stepper = Stepper(make_model("gru"))
     edited = IncrementalReader(stepper)
@@ -73,7 +73,7 @@ def test_after_any_editing_the_prediction_is_that_of_the_text(
 
 
 def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> None:
-    """Deleting a few characters costs nothing, deleting many a few steps."""
+    """Deleting a few characters of a long line takes no step, and deleting many takes a few."""
     reader, stack = counting(make_model())
     line = "abcdefgh" * 1250
     assert sum(steps_of(reader, stack, (line[:length] for length in range(1, len(line) + 1)))) == len(line)
@@ -82,8 +82,8 @@ def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> N
     assert steps_of(reader, stack, [line[:5000]])[0] < STATES_KEPT
 
 
-def test_an_unknown_character_is_left_out_and_reported(make_model: Callable[..., ModelFile]) -> None:
-    """The prediction is that of the text without it."""
+def test_an_unknown_character_of_a_line_is_skipped_and_named(make_model: Callable[..., ModelFile]) -> None:
+    """The prediction is that of the text without the unknown character."""
     stepper = Stepper(make_model())
     reader = IncrementalReader(stepper)
     reader.read("ba\U0001f600d\U0001f600")
@@ -93,16 +93,15 @@ def test_an_unknown_character_is_left_out_and_reported(make_model: Callable[...,
 
 def test_a_filtered_line_has_no_unknown_punctuation(make_model: Callable[..., ModelFile]) -> None:
     """A model of letters reads `D!` as `d` and a space, and knows both."""
-    base = make_model(symbols=" abcdefgh")
-    stepper = Stepper(ModelFile(base.arrays, Vocabulary("characters", " abcdefgh", "letters"), base.config, {}, {}))
+    stepper = Stepper(make_model(symbols=Vocabulary("characters", " abcdefgh", "letters")))
     reader = IncrementalReader(stepper)
     reader.read("BAD!?x")
     assert reader.unknown_characters == "x"
     assert reader.predict(3) == predict(stepper, "bad ", 3)
 
 
-def test_an_empty_line_expects_what_an_empty_prompt_does(make_model: Callable[..., ModelFile]) -> None:
-    """It does not matter whether something was typed and deleted."""
+def test_an_empty_line_predicts_as_an_empty_prompt(make_model: Callable[..., ModelFile]) -> None:
+    """An empty line has one prediction, whether or not something was typed and deleted."""
     stepper = Stepper(make_model())
     reader = IncrementalReader(stepper)
     assert reader.predict(10) == predict(stepper, "", 10)
@@ -112,7 +111,7 @@ def test_an_empty_line_expects_what_an_empty_prompt_does(make_model: Callable[..
 
 
 def test_the_continuation_is_what_greedy_sampling_writes(make_model: Callable[..., ModelFile]) -> None:
-    """It stops before the end of the line."""
+    """The continuation is a greedy sample that stops before the end of its line."""
     stepper = Stepper(make_model())
     reader = IncrementalReader(stepper)
     reader.read("a cab")

@@ -1,4 +1,4 @@
-"""The door for programs: what `charlm.load` returns."""
+"""The interface for programs: what `charlm.load` returns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def model(file: ModelFile) -> LanguageModel:
 
 
 def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
-    """Each docstring is run as it stands, after the example of the class."""
+    """The examples in each docstring are run and print what they show."""
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     names = {"charlm": charlm, "model": charlm.load("run")}
     tests = [test for test in finder.find(language_model, globs=dict(names)) if test.examples]
@@ -54,7 +54,7 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
 
 
 def test_every_public_method_is_documented_with_an_example() -> None:
-    """A program's author reads `help(charlm.load)` and `help(model.generate)`."""
+    """Each public method but `load` has an example in its docstring."""
     public = {name: member for name, member in vars(LanguageModel).items() if not name.startswith("_")}
     assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
     assert {"vocabulary", "spec", "metrics"} <= public.keys()
@@ -76,7 +76,7 @@ def test_a_model_is_used_where_torch_cannot_be_imported(file: ModelFile) -> None
 
 
 def test_load_takes_a_file_a_run_or_the_newest_run(file: ModelFile) -> None:
-    """As a string or as a path; without a run there is an error with a hint."""
+    """A path may be a string or a `Path`; without a model there is an error."""
     with pytest.raises(ModelFileError, match="no run"):
         charlm.load()
     Path("runs").mkdir()
@@ -88,7 +88,7 @@ def test_load_takes_a_file_a_run_or_the_newest_run(file: ModelFile) -> None:
 
 
 def test_a_model_knows_its_vocabulary_spec_and_metrics(file: ModelFile, model: LanguageModel) -> None:
-    """They are those of its file."""
+    """Vocabulary, spec and metrics of a model are those of its file."""
     assert model.vocabulary == file.vocabulary
     assert model.spec == file.spec
     assert model.metrics == file.metrics
@@ -96,7 +96,7 @@ def test_a_model_knows_its_vocabulary_spec_and_metrics(file: ModelFile, model: L
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_generate_writes_what_the_command_writes(make_model: Callable[..., ModelFile], direction: str) -> None:
-    """With the same options, by default too, and one text or several."""
+    """`generate` and `charlm sample` agree by default and with all options, for one text and for several."""
     file = make_model("gru", direction=direction)
     file.save(Path("m.safetensors"))
     model = LanguageModel(file)
@@ -109,8 +109,8 @@ def test_generate_writes_what_the_command_writes(make_model: Callable[..., Model
     assert texts == [row["text"] for row in rows]
 
 
-def test_generate_returns_a_list_where_a_number_is_given(model: LanguageModel) -> None:
-    """A list of one text is a list."""
+def test_generate_returns_a_list_if_a_number_is_given(model: LanguageModel) -> None:
+    """`num=1` gives a list of one text, and no `num` gives a string."""
     text = model.generate("To", length=9, seed=1)
     assert model.generate("To", length=9, seed=1, num=1) == [text]
     assert model.generate("To", length=9, seed=1, num=3)[0] == text
@@ -123,7 +123,7 @@ def test_without_a_seed_each_text_is_another(model: LanguageModel) -> None:
 
 
 def test_stream_and_generate_take_the_same_options() -> None:
-    """With the same defaults; the type that describes them names each."""
+    """Both have the same defaults, and `GenerateOptions` names each option."""
     generate, stream = (dict(inspect.signature(f).parameters) for f in (LanguageModel.generate, LanguageModel.stream))
     del generate["num"]
     assert generate == stream
@@ -131,7 +131,7 @@ def test_stream_and_generate_take_the_same_options() -> None:
 
 
 def test_stream_yields_the_new_characters_one_by_one(make_model: Callable[..., ModelFile]) -> None:
-    """Joined they are the text without the prompt; of a backward model they come from its end."""
+    """Pieces join to the text without the prompt; those of a backward model come from its end."""
     for direction in ("forward", "backward"):
         model = LanguageModel(make_model(direction=direction))
         pieces = list(model.stream("bad", length=30, seed=2))
@@ -141,19 +141,19 @@ def test_stream_yields_the_new_characters_one_by_one(make_model: Callable[..., M
 
 
 def test_predict_next_is_what_the_command_predicts(file: ModelFile, model: LanguageModel) -> None:
-    """Candidates, remaining probability and entropy."""
+    """`predict_next` has the candidates, the remaining probability and the entropy of the command."""
     expected = answer("predict-next", "To b", "-m", "run", "--top", "4", "--json")
     assert {"text": "To b", **model.predict_next("To b", top=4).to_json()} == expected
 
 
 def test_fill_is_what_the_command_fills(file: ModelFile) -> None:
-    """With any blank."""
+    """`fill` and `charlm fill` agree, with any mark of a blank."""
     found = charlm.load("both").fill("T?b?", blank="?", top=3).to_json()
     assert found == answer("fill", "T?b?", "-m", "both", "--blank", "?", "--top", "3", "--json")
 
 
 def test_steps_and_predictions_agree(model: LanguageModel) -> None:
-    """Characters, ids and several characters at once lead to the same logits, and change no state."""
+    """Characters, ids and several characters at once lead to the same logits and change no state."""
     logits_V, start = model.step()
     _, state = model.step("T", start)
     _, state = model.step(int(model.vocabulary.encode("o")[0]), state)
@@ -166,7 +166,7 @@ def test_steps_and_predictions_agree(model: LanguageModel) -> None:
 
 
 def test_a_score_is_the_surprise_at_each_step(model: LanguageModel) -> None:
-    """Step by step, the base-2 logarithm of the probability of what came."""
+    """The bits of a character are the negative base-2 logarithm of its probability at that step."""
     logits_V, state = model.step()
     expected = []
     for index in model.vocabulary.encode("To be"):
@@ -176,11 +176,10 @@ def test_a_score_is_the_surprise_at_each_step(model: LanguageModel) -> None:
 
 
 def test_a_score_has_a_number_for_each_id(make_model: Callable[..., ModelFile]) -> None:
-    """Skipped characters have none; of a model of bytes each byte has one."""
+    """A skipped character has no number, and each byte of a model of bytes has one."""
     model = LanguageModel(make_model())
     np.testing.assert_array_equal(model.score("aXb", unknown="skip"), model.score("ab"))
-    base = make_model(symbols="".join(map(chr, range(256))))
-    assert len(LanguageModel(ModelFile(base.arrays, Vocabulary.of_bytes(), base.config, {}, {})).score("é狐")) == 5
+    assert len(LanguageModel(make_model(symbols=Vocabulary.of_bytes())).score("é狐")) == 5
 
 
 @pytest.mark.parametrize(
@@ -190,7 +189,7 @@ def test_a_score_has_a_number_for_each_id(make_model: Callable[..., ModelFile]) 
     ids=str,
 )  # fmt: skip
 def test_generate_refuses_options_out_of_bounds(model: LanguageModel, options: dict[str, Any]) -> None:
-    """With a typed error, at the call and not at the first piece."""
+    """An option out of bounds is a `UsageError` at the call, not at the first piece."""
     with pytest.raises(UsageError):
         model.generate("To", **options)
     if "num" not in options:
@@ -204,7 +203,7 @@ def test_generate_refuses_options_out_of_bounds(model: LanguageModel, options: d
      lambda m: m.step("X")],
 )  # fmt: skip
 def test_a_model_names_a_character_it_does_not_know(model: LanguageModel, ask: Callable[[LanguageModel], Any]) -> None:
-    """Every method refuses it, unless `unknown` says what to do."""
+    """Every method refuses an unknown character by default."""
     with pytest.raises(UnknownCharacterError, match=r"U\+0058"):
         ask(model)
 
@@ -217,7 +216,7 @@ def test_a_model_names_a_character_it_does_not_know(model: LanguageModel, ask: C
      ("both", lambda m: m.fill("T__", blank="__")), ("both", lambda m: m.fill("T_", top=0))],
 )  # fmt: skip
 def test_a_model_refuses_what_it_cannot_do(file: ModelFile, name: str, ask: Callable[[LanguageModel], Any]) -> None:
-    """In words, with an error that a program can catch."""
+    """A call that the model cannot answer is a `UsageError`."""
     with pytest.raises(CharlmError) as raised:
         ask(charlm.load(name))
     assert isinstance(raised.value, UsageError)

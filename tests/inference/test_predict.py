@@ -41,7 +41,7 @@ def test_a_prediction_lists_each_character_at_most_once(make_model: Callable[...
 
 
 def test_a_certain_prediction_has_no_entropy() -> None:
-    """It is 0.0, and not -0.0."""
+    """The entropy of a certain prediction is 0.0, and not -0.0."""
     prediction = rank(Vocabulary("characters", "abc"), np.array([0, 900, 0], dtype=np.float32), 1)
     assert str(prediction.entropy_bits) == "0.0"
     assert prediction.candidates[0].character == "b"
@@ -49,20 +49,20 @@ def test_a_certain_prediction_has_no_entropy() -> None:
 
 @pytest.mark.parametrize("top", [0, -3])
 def test_a_prediction_of_no_characters_is_refused(make_model: Callable[..., ModelFile], top: int) -> None:
-    """At least one character is listed."""
+    """A `top` below 1 is a `UsageError`."""
     with pytest.raises(UsageError, match=str(top)):
         predict(Stepper(make_model()), "ab", top)
 
 
 def test_a_prediction_names_an_unknown_character(make_model: Callable[..., ModelFile]) -> None:
-    """Its position is counted in the text."""
+    """The error has the position of the unknown character in the text."""
     with pytest.raises(UnknownCharacterError, match="position 3"):
         predict(Stepper(make_model()), "bad\U0001f600", 3)
 
 
 @pytest.mark.parametrize("logit", [np.inf, np.nan])
 def test_infinite_logits_are_refused(logit: float) -> None:
-    """Weights that overflow are an error of the model file."""
+    """Logits that overflow are an error of the model file."""
     logits_V = np.array([0, logit, 1], dtype=np.float32)
     with pytest.raises(ModelFileError):
         softmax(logits_V)
@@ -71,6 +71,6 @@ def test_infinite_logits_are_refused(logit: float) -> None:
 
 
 def test_bits_are_finite_where_a_probability_underflows() -> None:
-    """The difference of two logits is the answer, however large it is."""
+    """The bits of an improbable character are the difference of two logits, however large it is."""
     assert bits(np.array([0, 3e4], dtype=np.float32), 0) == pytest.approx(3e4 / math.log(2))
     assert bits(np.array([0, 0, 0, 0], dtype=np.float32), 2) == pytest.approx(2)

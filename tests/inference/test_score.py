@@ -1,4 +1,4 @@
-"""The bits of each character, against the module in torch and against fillings."""
+"""The bits of each character agree with the torch module and with filled blanks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,16 @@ from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper
-from charlm.nn.model import CharModel
+from tests.helpers.evaluation import module_of
 
-TEXT = "had a bad cab\nfade ha gag hedge\nbeach"
-
-
-def module_of(file: ModelFile) -> CharModel:
-    """Load a model file into torch."""
-    module = CharModel(file.spec)
-    module.load_arrays(file.weights)
-    return module
+WORDS = "had a bad cab\nfade ha gag hedge\nbeach"
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_scores_are_the_log_softmax_of_the_module(make_model: Callable[..., ModelFile], cell: str) -> None:
-    """Of each character, given all before it, from the start of the text."""
+    """The bits of each character agree with torch, given all characters before it from the start of the text."""
     file = make_model(cell, 2, initial_state="learned")
-    ids_T = torch.tensor(file.vocabulary.encode(TEXT).astype(np.int64))
+    ids_T = torch.tensor(file.vocabulary.encode(WORDS).astype(np.int64))
     module = module_of(file)
     with torch.inference_mode():
         read_TB = torch.cat([torch.tensor([len(file.vocabulary)]), ids_T[:-1]])[:, None]
@@ -44,9 +37,9 @@ def test_scores_are_the_log_softmax_of_the_module(make_model: Callable[..., Mode
 
 
 def test_a_backward_score_is_that_of_the_reversed_text(make_model: Callable[..., ModelFile]) -> None:
-    """The same weights give each character the same bits, which come in the order of the text."""
+    """The same weights give each character the same bits, in the order of the text."""
     forward, backward = (Stepper(make_model("gru", direction=direction)) for direction in ("forward", "backward"))
-    ids_T = forward.vocabulary.encode(TEXT)
+    ids_T = forward.vocabulary.encode(WORDS)
     np.testing.assert_array_equal(score_next(backward, ids_T), score_next(forward, ids_T[::-1])[::-1])
 
 
@@ -54,18 +47,18 @@ def test_a_backward_score_is_that_of_the_reversed_text(make_model: Callable[...,
 def test_a_masked_score_is_that_of_a_blank(make_model: Callable[..., ModelFile], cell: str) -> None:
     """Each character costs as many bits as when it alone is a blank to fill."""
     filler = Filler(make_model(cell, 2, direction="both", initial_state="learned", embedding_size=0))
-    found_T = score_masked(filler, filler.vocabulary.encode(TEXT))
-    for place, character in enumerate(TEXT):
-        (blank,) = filler.fill([TEXT[:place], TEXT[place + 1 :]], len(filler.vocabulary)).blanks
+    found_T = score_masked(filler, filler.vocabulary.encode(WORDS))
+    for place, character in enumerate(WORDS):
+        (blank,) = filler.fill([WORDS[:place], WORDS[place + 1 :]], len(filler.vocabulary)).blanks
         (probability,) = [c.probability for c in blank.candidates if c.character == character]
         assert found_T[place] == pytest.approx(-math.log2(probability), abs=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_the_mean_of_the_scores_is_the_evaluation(make_model: Callable[..., ModelFile], direction: str) -> None:
-    """Bits for each character and bits per character are one figure."""
+    """The mean of the bits of each character is the bits per character of `evaluate`."""
     file = make_model("lstm", 2, direction=direction)
-    ids_T = file.vocabulary.encode(TEXT * 3)
+    ids_T = file.vocabulary.encode(WORDS * 3)
     bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
     assert bits_T.mean() == pytest.approx(evaluate(module_of(file), ids_T).bits_per_character, abs=1e-5)
 
@@ -75,7 +68,7 @@ def test_the_mean_of_the_scores_is_the_evaluation(make_model: Callable[..., Mode
 def test_each_character_of_a_short_text_has_a_score(
     make_model: Callable[..., ModelFile], direction: str, text: str
 ) -> None:
-    """A text without characters has no scores."""
+    """A text of one character has one score, and an empty text has none."""
     file = make_model(direction=direction)
     ids_T = file.vocabulary.encode(text)
     bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
@@ -84,7 +77,7 @@ def test_each_character_of_a_short_text_has_a_score(
 
 
 def test_scores_of_overflowing_weights_are_refused(make_model: Callable[..., ModelFile]) -> None:
-    """Huge weights in a cell without bounds are an error of the model file, not NaN."""
+    """Huge weights in an unbounded cell are an error of the model file, not NaN."""
     for direction in ("forward", "both"):
         file = make_model("rnn-relu", direction=direction)
         wild = replace(file, arrays={name: np.full_like(array, 9e8) for name, array in file.arrays.items()})

@@ -21,8 +21,7 @@ from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
 from charlm.spec import Direction, InitialState, ModelSpec
-from tests.helpers.commands import SHORT, call
-from tests.helpers.strangers import assert_refused
+from tests.helpers.commands import SHORT, assert_refused, call
 from tests.helpers.training import assert_same_run, begin, interrupt, records_of, resume
 
 START = 10_000

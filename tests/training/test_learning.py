@@ -24,6 +24,7 @@ from charlm.nn.model import CharModel
 from charlm.training.trainer import MIN_VALIDATION_CHARACTERS, Trainer
 from charlm.vocab import Ids
 from tests.helpers.commands import SHORT, SMALL, call
+from tests.helpers.evaluation import module_of
 from tests.helpers.training import TEXT, begin, interrupt, metrics
 
 Floats = NDArray[np.float64]
@@ -288,13 +289,6 @@ EVALUATIONS: dict[str, Callable[[CharModel, Ids], Scores]] = {
     "windows": lambda model, ids: evaluate(model, ids, window=7),
     "dynamic": evaluate_dynamically,
 }
-
-
-def module_of(file: ModelFile) -> CharModel:
-    """Load a model file into torch."""
-    module = CharModel(file.spec)
-    module.load_arrays(file.weights)
-    return module
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)

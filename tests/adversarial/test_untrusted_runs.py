@@ -1,4 +1,4 @@
-"""A stranger's run: `eval` and `--resume` believe neither its settings, its figures, its arrays nor its other files."""
+"""Untrusted runs: `eval` and `--resume` check their settings, metrics, arrays and all other files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 from safetensors.numpy import load as load_arrays
 from typer.testing import Result
 
-from tests.helpers.commands import call, within
-from tests.helpers.strangers import REMOVED, altered, assert_refused, begun, forged, parted, respoken
+from tests.helpers.commands import assert_refused, call, within
+from tests.helpers.untrusted import REMOVED, change_metadata, forge, interrupted_run, replace_symbols, split_file
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**4000
 Floats = np.ndarray[Any, np.dtype[Any]]
 
 
 def short(value: Any) -> str:
-    """Name a value in the name of a test, for some are thousands of digits long."""
+    """Name a value in the id of a test, as some values have thousands of digits."""
     return "absent" if value is REMOVED else f"{value!s:.40}"
 
 
@@ -33,33 +33,33 @@ def pairs(values: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def begun_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small run that was stopped on its way, and the text it learns."""
-    folder = tmp_path_factory.mktemp("begun")
+def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small interrupted run and the text that it learns."""
+    folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARLM_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        begun()
+        interrupted_run()
     return folder
 
 
 @pytest.fixture
-def run(begun_once: Path, own_folders: Path) -> Path:
-    """A copy of them in the current folder: `run` and `text.txt`."""
-    shutil.copy(begun_once / "text.txt", "text.txt")
-    shutil.copytree(begun_once / "run", "run")
+def run(interrupted_once: Path, own_folders: Path) -> Path:
+    """A copy of both in the current folder: `run` and `text.txt`."""
+    shutil.copy(interrupted_once / "text.txt", "text.txt")
+    shutil.copytree(interrupted_once / "run", "run")
     return Path("run")
 
 
 @pytest.fixture
 def best(run: Path) -> bytes:
-    """Its model file."""
+    """The best model file of the run."""
     return (run / "best.safetensors").read_bytes()
 
 
 @pytest.fixture
 def last(run: Path) -> bytes:
-    """What it goes on from."""
+    """The state that the run resumes from."""
     return (run / "last.safetensors").read_bytes()
 
 
@@ -71,17 +71,17 @@ def evaluate(data: bytes) -> Result:
 
 
 def resume(data: bytes | None = None) -> Result:
-    """Take up the run, perhaps from another state than it left."""
+    """Resume the run, perhaps from another state than its own."""
     if data is not None:
         Path("run/last.safetensors").write_bytes(data)
     with within(10):
         return call("train", "--resume", "run", "--sample-length", "0", stdin="the cat")
 
 
-def test_what_the_tests_begin_with_is_good(best: bytes, last: bytes) -> None:
-    """The model can be scored and the run goes on, forged anew or not: what is refused below is refused for a cause."""
-    assert evaluate(altered(best, {})).exit_code == 0
-    assert resume(altered(last, {})).exit_code == 0
+def test_an_unchanged_run_is_scored_and_resumed(best: bytes, last: bytes) -> None:
+    """The run works, also with its files rewritten, so that what the tests below refuse is refused for a reason."""
+    assert evaluate(change_metadata(best, {})).exit_code == 0
+    assert resume(change_metadata(last, {})).exit_code == 0
     assert evaluate(Path("run/last.safetensors").read_bytes()).exit_code == 0
 
 
@@ -102,23 +102,23 @@ OWN_TEXT: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), pairs(OWN_TEXT), ids=short)
-def test_eval_believes_no_settings(best: bytes, key: str, value: Any) -> None:
-    """Names, encodings and fractions that are none are told in one line, and standard input is not read."""
-    assert_refused(evaluate(altered(best, {key: value})))
+def test_eval_refuses_invalid_settings_in_a_model(best: bytes, key: str, value: Any) -> None:
+    """Invalid names, encodings and fractions are reported in one line, and standard input is not read."""
+    assert_refused(evaluate(change_metadata(best, {key: value})))
 
 
 @pytest.mark.parametrize("symbols", ["abc", "reversed", "many"])
-def test_a_model_of_other_symbols_than_its_text_is_not_scored_on_it(best: bytes, symbols: str) -> None:
-    """Its ids would mean other characters, or none: whether it has fewer, more, or the same in another order."""
-    own = json.loads(parted(best)[0]["__metadata__"]["vocabulary"])["symbols"]
+def test_eval_refuses_a_model_with_symbols_unlike_its_text(best: bytes, symbols: str) -> None:
+    """A model with fewer, more or reordered symbols is not scored, because its ids mean other characters."""
+    own = json.loads(split_file(best)[0]["__metadata__"]["vocabulary"])["symbols"]
     given = {"reversed": "".join(reversed(own)), "many": "".join(own) + "ABCDEFGH"}
-    assert_refused(evaluate(respoken(best, given.get(symbols, symbols))))
+    assert_refused(evaluate(replace_symbols(best, given.get(symbols, symbols))))
 
 
-# What a run goes on from
+# The state that a run resumes from
 
 
-FIGURES: dict[str, list[Any]] = {
+METRICS: dict[str, list[Any]] = {
     "step": [REMOVED, None, "x", [], -1, 1.5, NAN, INF, HUGE],
     "seconds": [REMOVED, None, "x", [], -1e300, NAN, INF, HUGE],
     "best_bits": ["x", [], NAN, -INF],
@@ -134,21 +134,21 @@ FIGURES: dict[str, list[Any]] = {
     "weight_decay": [None, "x", [], -1, 1e308, NAN, HUGE],
     "settled": [None, "x", [], 1.5],
     "finished": [None, [], 5],
-    "stranger": [1],
+    "unknown": [1],
 }
 
 
-@pytest.mark.parametrize(("key", "value"), pairs(FIGURES), ids=short)
-def test_resume_believes_no_figures(last: bytes, key: str, value: Any) -> None:
-    """Where a run stood is numbers within their bounds, all of them and no others."""
-    assert_refused(resume(altered(last, {f"metrics.{key}": value})))
+@pytest.mark.parametrize(("key", "value"), pairs(METRICS), ids=short)
+def test_resume_refuses_invalid_metrics(last: bytes, key: str, value: Any) -> None:
+    """The metrics that say where a run stopped are numbers within bounds, all of them and no others."""
+    assert_refused(resume(change_metadata(last, {f"metrics.{key}": value})))
 
 
 @pytest.mark.parametrize("field", ["config", "metrics", "corpus", "vocabulary"])
 @pytest.mark.parametrize("text", ["null", "[]", "5", '"x"', "{}"])
-def test_resume_needs_all_that_is_known(last: bytes, field: str, text: str) -> None:
-    """No figures, no settings, no text or no symbols: there is nothing to go on from."""
-    assert_refused(resume(forged(last, **{field: text})))
+def test_resume_refuses_a_state_without_metadata(last: bytes, field: str, text: str) -> None:
+    """A state without settings, metrics, corpus or vocabulary is refused."""
+    assert_refused(resume(forge(last, **{field: text})))
 
 
 SETTINGS: dict[str, list[Any]] = {
@@ -170,16 +170,16 @@ SETTINGS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), pairs(SETTINGS), ids=short)
-def test_resume_believes_no_settings(last: bytes, key: str, value: Any) -> None:
-    """Settings that are none, and such as make the state mean something else, are told in one line."""
-    assert_refused(resume(altered(last, {f"config.{key}": value})))
+def test_resume_refuses_invalid_settings(last: bytes, key: str, value: Any) -> None:
+    """Invalid settings, and settings that change the meaning of the state, are reported in one line."""
+    assert_refused(resume(change_metadata(last, {f"config.{key}": value})))
 
 
 @pytest.mark.parametrize("symbols", ["abc", "reversed"])
 def test_resume_needs_the_symbols_of_the_text(last: bytes, symbols: str) -> None:
-    """With others, or the same in another order, the weights would belong to other characters."""
-    own = json.loads(parted(last)[0]["__metadata__"]["vocabulary"])["symbols"]
-    assert_refused(resume(respoken(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
+    """A state with other or reordered symbols is refused, because its weights belong to other characters."""
+    own = json.loads(split_file(last)[0]["__metadata__"]["vocabulary"])["symbols"]
+    assert_refused(resume(replace_symbols(last, "".join(reversed(own)) if symbols == "reversed" else symbols)))
 
 
 ARRAYS = (
@@ -205,61 +205,63 @@ CHANGES: dict[str, Callable[[Floats], Floats]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ARRAYS)
-def test_resume_believes_no_arrays(last: bytes, name: str, change: str) -> None:
-    """Each is of its shape and of float32, and its numbers are finite, or nothing is learned from it."""
+def test_resume_refuses_invalid_arrays(last: bytes, name: str, change: str) -> None:
+    """An array of the state that has another shape, is not float32 or is not finite is refused."""
     arrays = load_arrays(last)
-    assert_refused(resume(forged(last, arrays | {name: CHANGES[change](arrays[name])})))
+    assert_refused(resume(forge(last, arrays | {name: CHANGES[change](arrays[name])})))
 
 
 @pytest.mark.parametrize("name", ["exp_avg_sq", "step"])
-def test_resume_believes_no_negative_moments(last: bytes, name: str) -> None:
-    """Neither a negative mean of squares nor a negative count of steps."""
+def test_resume_refuses_negative_moments(last: bytes, name: str) -> None:
+    """A negative mean of squares and a negative count of steps are refused."""
     arrays = load_arrays(last)
     key = f"optimizer.output.bias.{name}"
-    assert_refused(resume(forged(last, arrays | {key: -1 - np.abs(arrays[key])})))
+    assert_refused(resume(forge(last, arrays | {key: -1 - np.abs(arrays[key])})))
 
 
-def test_resume_believes_no_state_of_fewer_streams(last: bytes) -> None:
-    """The state of one stream, which would do for all of them by its shape, is not that of four."""
+def test_resume_refuses_a_state_of_fewer_streams(last: bytes) -> None:
+    """The state of one stream is refused for four streams, although it could be broadcast to their shape."""
     arrays = load_arrays(last)
     carried = {name: array[:, :1] for name, array in arrays.items() if name.startswith("carried.")}
-    assert_refused(resume(forged(last, arrays | carried)))
+    assert_refused(resume(forge(last, arrays | carried)))
 
 
 @pytest.mark.parametrize("prefix", [*ARRAYS, "optimizer.", "carried."])
 def test_resume_needs_every_array(last: bytes, prefix: str) -> None:
-    """Without one of them, or all of a kind, the run would silently be another."""
+    """A state that lacks one array, or all of a kind, is refused."""
     arrays = {name: array for name, array in load_arrays(last).items() if not name.startswith(prefix)}
-    assert_refused(resume(forged(last, arrays)))
+    assert_refused(resume(forge(last, arrays)))
 
 
 @pytest.mark.parametrize("name", ["carried.2", "carried.x", "optimizer.absent.exp_avg", "optimizer.output.bias.x"])
-def test_resume_needs_no_other_array(last: bytes, name: str) -> None:
-    """An array that nothing would read is a sign of another model."""
-    assert_refused(resume(forged(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
+def test_resume_refuses_unknown_arrays(last: bytes, name: str) -> None:
+    """An array that nothing would read is refused, because it is a sign of another model."""
+    assert_refused(resume(forge(last, load_arrays(last) | {name: np.zeros(3, np.float32)})))
 
 
-def test_a_model_file_is_no_state_of_a_run(best: bytes) -> None:
-    """`best.safetensors` in the place of `last.safetensors` lacks what going on needs."""
+def test_resume_refuses_the_best_model_as_a_state(best: bytes) -> None:
+    """`best.safetensors` in place of `last.safetensors` is refused."""
     assert_refused(resume(best))
 
 
-# What else is in the folder
+# The other files of a run folder
 
 
 @pytest.fixture
 def over(last: bytes) -> None:
-    """The run is over: resumed, it only measures its best model."""
-    Path("run/last.safetensors").write_bytes(altered(last, {"metrics.finished": "done", "metrics.step": 8}))
+    """A finished run: resumed, it only measures its best model."""
+    Path("run/last.safetensors").write_bytes(change_metadata(last, {"metrics.finished": "done", "metrics.step": 8}))
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
 @pytest.mark.parametrize(
     "text", ["{}", *(f'{{"step": {step}}}' for step in ("null", '"x"', "[]", "NaN", "-1", "1e400"))]
 )
-def test_the_figures_of_the_best_model_are_only_shown(over: None, best: bytes, text: str, as_json: list[str]) -> None:
-    """Whatever they are, they are shown or refused."""
-    Path("run/best.safetensors").write_bytes(forged(best, metrics=text))
+def test_odd_metrics_of_the_best_model_are_shown_or_refused(
+    over: None, best: bytes, text: str, as_json: list[str]
+) -> None:
+    """Metrics that no run writes are printed, or give an error and no output."""
+    Path("run/best.safetensors").write_bytes(forge(best, metrics=text))
     result = call("train", "--resume", "run", *as_json)
     if result.exit_code:
         assert_refused(result)
@@ -267,44 +269,44 @@ def test_the_figures_of_the_best_model_are_only_shown(over: None, best: bytes, t
 
 
 @pytest.mark.parametrize("change", ["symbols", "cell"])
-def test_the_best_model_of_a_run_is_one_of_that_run(
+def test_a_best_model_of_another_run_is_refused(
     over: None, best: bytes, change: str, make_model: Callable[..., Any]
 ) -> None:
-    """Another model in its place, of other symbols or another kind, is not measured as if it were."""
+    """A best model with other symbols or another cell is not measured as the model of the run."""
     if change == "symbols":
-        Path("run/best.safetensors").write_bytes(respoken(best, "abc"))
+        Path("run/best.safetensors").write_bytes(replace_symbols(best, "abc"))
     else:
         make_model("gru").save(Path("run/best.safetensors"))
     assert_refused(resume())
 
 
-def test_figures_for_programs_are_those_of_the_run(over: None, best: bytes) -> None:
-    """What a file says of itself takes no place of what charlm says, and what is printed is JSON to everyone."""
-    figures = {"step": 4, "run": "/stranger", "model": "/stranger", "sample": "!", "stranger": NAN}
-    Path("run/best.safetensors").write_bytes(forged(best, metrics=json.dumps(figures)))
+def test_metrics_of_a_file_replace_no_field_of_the_json(over: None, best: bytes) -> None:
+    """The run, the model and the sample in the JSON are those of charlm, and the JSON is strictly valid."""
+    figures = {"step": 4, "run": "/elsewhere", "model": "/elsewhere", "sample": "!", "unknown": NAN}
+    Path("run/best.safetensors").write_bytes(forge(best, metrics=json.dumps(figures)))
     result = call("train", "--resume", "run", "--json", "--sample-length", "2")
     if result.exit_code:
         assert_refused(result)
         return
     assert "NaN" not in result.stdout
-    told = json.loads(result.stdout)
-    assert (told["run"], told["model"], len(told["sample"])) == ("run", "run/best.safetensors", 2)
+    values = json.loads(result.stdout)
+    assert (values["run"], values["model"], len(values["sample"])) == ("run", "run/best.safetensors", 2)
 
 
-def test_what_a_run_says_of_itself_does_not_talk_to_the_terminal(run: Path, last: bytes) -> None:
-    """Why it ended and what it was begun on are shown without what a terminal would obey."""
-    bell = "\x1b]0;stranger\x07\n\x1b[2J"
-    data = altered(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
-    begun_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
-    for file in (data, forged(last, runtime=json.dumps(begun_on))):
+def test_metadata_of_a_run_sends_no_control_sequences(run: Path, last: bytes) -> None:
+    """The reason why a run ended, and the machine it was started on, are shown as printable text."""
+    bell = "\x1b]0;untrusted\x07\n\x1b[2J"
+    data = change_metadata(last, {"metrics.finished": f"no better {bell}", "metrics.step": 8})
+    started_on = dict.fromkeys(("torch", "device", "precision", "threads", "cpu", "platform"), bell)
+    for file in (data, forge(last, runtime=json.dumps(started_on))):
         result = resume(file)
         assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
 
 
 @pytest.mark.parametrize("target", ["absent", "empty", "text", "records"])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "best.safetensors", "last.safetensors"])
-def test_nothing_is_written_outside_of_a_run_folder(run: Path, name: str, target: str) -> None:
-    """A link in it to a file elsewhere is replaced or refused, but not followed when the run is written down."""
+def test_nothing_is_written_outside_a_run_folder(run: Path, name: str, target: str) -> None:
+    """A link in a run folder to a file elsewhere is replaced or refused, and never written through."""
     texts = {"empty": b"", "text": b"mine\n", "records": b'{"step": 1}\n'}
     if name.endswith("safetensors"):
         texts = dict.fromkeys(texts, (run / name).read_bytes())
@@ -327,8 +329,8 @@ LINES = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_records_that_are_none_are_dropped(run: Path, line: str) -> None:
-    """`metrics.jsonl` keeps the lines that are records, and nothing in it stops a run."""
+def test_invalid_lines_of_metrics_are_dropped(run: Path, line: str) -> None:
+    """`metrics.jsonl` keeps the lines that are records, and no other line prevents a run from resuming."""
     metrics = run / "metrics.jsonl"
     before = metrics.read_bytes()
     metrics.write_bytes(before + LINES[line] + b"\n")
@@ -340,27 +342,27 @@ def test_records_that_are_none_are_dropped(run: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl"])
-def test_a_pipe_in_a_run_folder_is_not_waited_for(over: None, name: str) -> None:
-    """Where a file should be that is read when the run is taken up."""
+def test_a_pipe_in_a_run_folder_is_refused_at_once(over: None, name: str) -> None:
+    """A pipe in place of a file that resuming reads is refused without waiting for a writer."""
     Path("run", name).unlink()
     os.mkfifo(Path("run", name))
     assert_refused(resume())
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "metrics.jsonl"])
-def test_a_folder_in_a_run_folder_is_told(
+def test_a_folder_in_place_of_a_run_file_is_refused(
     over: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a file should be."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where what cannot be written may be kept
+    """A folder in place of a model file or of `metrics.jsonl` is reported in one line."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a run that cannot be saved may be kept there
     Path("run", name).unlink()
     Path("run", name).mkdir()
     assert_refused(resume())
 
 
 @pytest.mark.parametrize("path", ["absent", "text.txt", "loop", "~nobody-at-all", "/dev/zero"])
-def test_what_is_no_run_folder_is_told(run: Path, path: str) -> None:
-    """A run is taken up from a folder that holds one."""
+def test_resume_refuses_a_path_that_is_no_run_folder(run: Path, path: str) -> None:
+    """A missing path, a file, a circular link, an unknown home and a device are refused."""
     Path("loop").symlink_to("loop")
     shutil.rmtree("run")
     assert_refused(call("train", "--resume", path))
