@@ -1,8 +1,10 @@
-"""The recurrences, once, as equations. They run on NumPy arrays and on torch tensors alike.
+"""The recurrences, each written once, as equations. They run on NumPy arrays and on torch tensors alike.
 
-Notation: `x` is what the input adds to each gate, W x + b, already computed; the gates lie side by side in its last
-axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, what
-the hidden state adds. A prime marks what is new. Letters: `B` streams, `H` units, `G` gates times units, `K` peepholes.
+`charlm explain` prints the docstrings of the step functions, so their equations are program output.
+
+Notation: `x` is the input's term for each gate, W x + b, already computed; the gates lie side by side in its last
+axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, the
+hidden state's term. A prime marks a new value. Letters: `B` streams, `H` units, `G` gates times units, `K` peepholes.
 """
 
 from __future__ import annotations
@@ -13,25 +15,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# An array of NumPy or of torch: both know +, *, slicing and broadcasting.
+# A NumPy array or a torch tensor: both know +, *, slicing and broadcasting.
 Array = Any
 State = tuple[Array, ...]
 Gates = dict[str, Array]
 
 
 class Recurrent(NamedTuple):
-    """What the state is multiplied with.
+    """The recurrent weights that a step multiplies the state with.
 
     Attributes:
         products: functions from (B, H) to some of the gates, (B, gates times H): R h + b_r.
-        peepholes_KH: one number for each unit and each gate that sees the cell state.
+        peepholes_KH: one weight for each unit and each gate that sees the cell state.
     """
 
     products: Sequence[Callable[[Array], Array]]
     peepholes_KH: Array = None
 
 
-# How the equations call the gates; a candidate has no letter of its own.
+# The gates' letters in the equations; the candidate's letter depends on the cell.
 LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z"}
 
 
@@ -42,9 +44,9 @@ class Cell:
     Attributes:
         step: `(x_BG, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
         gates: the gates in the order in which they lie in the weights.
-        state: the parts of the state; the first is what the layer puts out.
-        products: how many of the gates each product with the state makes; together all gates, or none of them.
-        candidate: how the equations call the candidate.
+        state: the parts of the state; the first one is the layer's output.
+        products: how many gates each product with the state computes; they add up to all gates, or to none.
+        candidate: the candidate's letter in the equations.
         peepholes: the gates that see the cell state.
     """
 
@@ -57,11 +59,14 @@ class Cell:
 
     @property
     def letters(self) -> dict[str, str]:
-        """How the equations call each gate."""
+        """The letter of each gate in the equations."""
         return {name: LETTERS.get(name, self.candidate) for name in self.gates}
 
     def weight_shapes(self, num_inputs: int, num_units: int) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of each weight of a layer, in torch's names and order; `peephole_l0` is ours."""
+        """Return the name and shape of each weight of a layer.
+
+        Names and order are torch's; torch has no `peephole_l0`.
+        """
         num_rows = len(self.gates) * num_units
         weights: dict[str, tuple[int, ...]] = {"weight_ih_l0": (num_rows, num_inputs)}
         biases: dict[str, tuple[int, ...]] = {"bias_ih_l0": (num_rows,)}
@@ -93,8 +98,8 @@ def rnn_relu(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Ga
 
     h' = max(0, x + R(h))
 
-    Nothing bounds the state. Le, Jaitly and Hinton 2015 begin with R as the identity to keep it in hand; here it
-    begins as any other matrix does.
+    Nothing bounds the state. Le, Jaitly and Hinton 2015 initialise R as the identity to keep the state small; here R
+    is initialised like any other matrix.
 
     Args:
         x_BG: shape (B, H).
@@ -117,8 +122,8 @@ def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]
     c' = f * c + i * g
     h' = o * tanh(c')
 
-    The input gate i lets the candidate g into the cell, the forget gate f is the share of the old cell that stays,
-    the output gate o shows the cell to the rest of the net.
+    The input gate i says how much of the candidate g enters the cell, the forget gate f how much of the old cell
+    stays, and the output gate o how much of the cell the rest of the net sees.
 
     Args:
         x_BG: shape (B, 4H).
@@ -144,8 +149,8 @@ def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[Stat
     o = sigmoid(x_o + R_o(h) + p_o * c')
     h' = o * tanh(c')
 
-    Each unit's gates see that unit's own cell through one weight: input and forget gate the old cell, the output
-    gate the new one.
+    Each unit's gates see that unit's own cell through one weight: the input and forget gates see the old cell, the
+    output gate sees the new one.
 
     Args:
         x_BG: shape (B, 4H).
@@ -163,7 +168,7 @@ def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[Stat
 
 
 def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Long short-term memory with coupled gates: what is let in is what was forgotten (CIFG of Greff et al. 2015).
+    """Long short-term memory with coupled input and forget gates (CIFG of Greff et al. 2015).
 
     f = sigmoid(x_f + R_f(h))
     g = tanh(x_g + R_g(h))
@@ -172,8 +177,8 @@ def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State
     c' = f * c + i * g
     h' = o * tanh(c')
 
-    Theirs has peepholes besides, which are left out here, and learns i where here f is learned: the same by another
-    name.
+    Greff et al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned,
+    which is equivalent.
 
     Args:
         x_BG: shape (B, 3H).
@@ -197,8 +202,8 @@ def gru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     n = tanh(x_n + r * R_n(h))
     h' = (1 - z) * n + z * h
 
-    The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; other texts, among them
-    Chung et al. 2014, call the share of the new one z.
+    The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; in other texts, among them
+    Chung et al. 2014, z is the share of the new one.
 
     Args:
         x_BG: shape (B, 3H).
@@ -222,8 +227,8 @@ def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[S
     n = tanh(x_n + R_n(r * h))
     h' = (1 - z) * n + z * h
 
-    The candidate sees only what the reset gate r leaves of the old state. The update gate z is the share of the OLD
-    state that is kept, as in Cho et al. 2014; other texts call the share of the new one z.
+    The candidate sees the old state multiplied by the reset gate r. The update gate z is the share of the OLD state
+    that is kept, as in Cho et al. 2014; in other texts z is the share of the new one.
 
     Args:
         x_BG: shape (B, 3H).
@@ -240,18 +245,18 @@ def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[S
 
 
 def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Minimal gated recurrent unit (Feng et al. 2024): gate and candidate see the input alone.
+    """Minimal gated recurrent unit (Feng et al. 2024): the gate and the candidate see only the input.
 
     z = sigmoid(x_z)
     n = x_n
     h' = (1 - z) * h + z * n
 
-    Here z is the share of the NEW candidate, the other way round than in `gru`. Nothing but the last line depends on
-    the state, so that all steps of a block can be computed side by side and joined by a scan.
+    Here z is the share of the NEW candidate; in `gru` it is the share of the old state. Only the last line depends on
+    the state, so all steps of a block can be computed at once and joined by a scan.
 
     Args:
         x_BG: shape (B, 2H).
-        recurrent: nothing.
+        recurrent: empty, because there are no recurrent weights.
         state: h, shape (B, H).
     """
     (h,) = state
@@ -261,7 +266,7 @@ def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gate
 
 
 def minlstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Minimal long short-term memory (Feng et al. 2024): the gates see the input alone and share what is 1 together.
+    """Minimal long short-term memory (Feng et al. 2024): the gates see only the input and sum to 1.
 
     s = sigmoid(x_f) + sigmoid(x_i)
     f = sigmoid(x_f) / s
@@ -269,40 +274,40 @@ def minlstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gat
     g = x_g
     h' = f * h + i * g
 
-    There is no cell state besides h. Nothing but the last line depends on it, so that all steps of a block can be
-    computed side by side and joined by a scan.
+    There is no cell state, only h. Only the last line depends on it, so all steps of a block can be computed at once
+    and joined by a scan.
 
     Args:
         x_BG: shape (B, 3H).
-        recurrent: nothing.
+        recurrent: empty, because there are no recurrent weights.
         state: h, shape (B, H).
     """
     (h,) = state
     x_f, x_i, g = split(x_BG, 3)
-    # The same quotient by logarithms, -log sigmoid(x) = softplus(-x): both gates may be as good as 0.
+    # The same quotient by logarithms, -log sigmoid(x) = softplus(-x), because both sigmoids may underflow to 0.
     ratio = softplus(-x_i) - softplus(-x_f)
     f, i = sigmoid(ratio), sigmoid(-ratio)
     return (f * h + i * g,), {"forget": f, "input": i, "candidate": g}
 
 
-_OF_LSTM = ("input", "forget", "candidate", "output")
-_OF_GRU = ("reset", "update", "candidate")
+_LSTM_GATES = ("input", "forget", "candidate", "output")
+_GRU_GATES = ("reset", "update", "candidate")
 
 CELLS = {
     "rnn": Cell(rnn, ("candidate",), ("hidden",), (1,), "h'"),
     "rnn-relu": Cell(rnn_relu, ("candidate",), ("hidden",), (1,), "h'"),
-    "lstm": Cell(lstm, _OF_LSTM, ("hidden", "cell"), (4,), "g"),
-    "lstm-peephole": Cell(lstm_peephole, _OF_LSTM, ("hidden", "cell"), (4,), "g", ("input", "forget", "output")),
+    "lstm": Cell(lstm, _LSTM_GATES, ("hidden", "cell"), (4,), "g"),
+    "lstm-peephole": Cell(lstm_peephole, _LSTM_GATES, ("hidden", "cell"), (4,), "g", ("input", "forget", "output")),
     "lstm-coupled": Cell(lstm_coupled, ("forget", "candidate", "output"), ("hidden", "cell"), (3,), "g"),
-    "gru": Cell(gru, _OF_GRU, ("hidden",), (3,), "n"),
-    "gru-reset-before": Cell(gru_reset_before, _OF_GRU, ("hidden",), (2, 1), "n"),
+    "gru": Cell(gru, _GRU_GATES, ("hidden",), (3,), "n"),
+    "gru-reset-before": Cell(gru_reset_before, _GRU_GATES, ("hidden",), (2, 1), "n"),
     "mingru": Cell(mingru, ("update", "candidate"), ("hidden",), (), "n"),
     "minlstm": Cell(minlstm, ("forget", "input", "candidate"), ("hidden",), (), "g"),
 }
 
 
 def split(gates: Array, count: int) -> tuple[Array, ...]:
-    """Cut the last axis into `count` equal parts."""
+    """Split the last axis into `count` equal parts."""
     size = gates.shape[-1] // count
     return tuple(gates[..., index * size : (index + 1) * size] for index in range(count))
 

@@ -1,4 +1,4 @@
-"""Model files: save, and load without believing anything. Knows arrays and metadata, nothing of torch."""
+"""Model files: save them, and load untrusted ones safely. Knows arrays and metadata, but not torch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 FORMAT_VERSION = 1
-# The longest vocabulary there can be takes less.
+# The largest possible vocabulary takes less.
 MAX_HEADER_BYTES = 1 << 25
 MAX_FIELD_CHARACTERS = 1 << 20
 MAX_STREAMS = 1 << 16
-# With larger ones what follows from them overflows; none that were trained come near.
+# Products of larger weights overflow; trained weights are far smaller.
 MAX_NUMBER = 1e9
-# Arrays under these prefixes are what exact resume needs; a model file to share has none of them.
+# Exact resume needs the arrays with these prefixes; a model file to share has none of them.
 TRAINING_PREFIXES = ("optimizer.", "carried.")
 
 Arrays = dict[str, NDArray[Any]]
@@ -40,15 +40,15 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model and all that is known about it.
+    """A model with its settings and the record of its training.
 
     Attributes:
         arrays: weights by dotted name, and in `last.safetensors` the optimiser's and the carried state.
         vocabulary: the symbols of its inputs and outputs.
         config: the settings of its run, as plain values.
-        metrics: where its training stood: step, epoch, validation in bits per character, ...
-        corpus: name, sha256 and number of characters of the text it learned.
-        runtime: device, precision, threads and torch's version that it was trained with.
+        metrics: the progress of its training: step, epoch, validation in bits per character, ...
+        corpus: name, sha256 and number of characters of its training text.
+        runtime: device, precision, threads and torch version of its training.
     """
 
     arrays: Arrays
@@ -60,30 +60,30 @@ class ModelFile:
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """What the model is."""
+        """The cell, sizes and direction of the model."""
         return ModelSpec.of_settings(self.config["model"], len(self.vocabulary))
 
     @property
     def weights(self) -> Arrays:
-        """The arrays that make the model."""
+        """The arrays of the model, without those for resuming its training."""
         return {name: array for name, array in self.arrays.items() if not name.startswith(TRAINING_PREFIXES)}
 
     @property
     def step(self) -> int | None:
-        """How many blocks it had learned; None where the file does not say."""
+        """The number of training steps, or None if the file does not say."""
         step = self.metrics.get("step")
         return step if type(step) is int and 0 <= step <= 10**12 else None
 
     @property
     def corpus_bytes(self) -> int:
-        """The size of its text as the file states it, 0 if it does not; a larger text is not read in its name."""
+        """The size of its text according to the file, or 0. A text named by an untrusted file is read only up to it."""
         size = self.corpus.get("bytes")
         return size if type(size) is int else 0
 
     def save(self, path: Path) -> None:
-        """Write it in one piece: either the whole new file is there afterwards or the old one."""
+        """Write it atomically: afterwards there is either the complete new file or the old one."""
         fields = {
-            # One by one: JSON would join two lone surrogates that stand side by side to one character.
+            # A list, because JSON would join two neighbouring lone surrogates in a string to one character.
             "vocabulary": {
                 "kind": self.vocabulary.kind,
                 "symbols": list(self.vocabulary.symbols),
@@ -101,10 +101,10 @@ class ModelFile:
 
 
 def load_checkpoint(path: Path) -> ModelFile:
-    """Read a model file with NumPy alone, believing nothing: sizes are checked before anything of that size is read.
+    """Read a model file with NumPy alone. The file is untrusted: each size is checked before so much is read.
 
     Raises:
-        ModelFileError: it is missing, no model file, damaged, or of a newer format.
+        ModelFileError: the file is missing, is no model file, is damaged, or has a newer format.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> ModelFile:
         raise ModelFileError(f"`{path}` {error}", error.hint) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        hint = "a model file is made by `charlm train`"
+        hint = "`charlm train` writes model files"
         raise ModelFileError(f"`{path}` is not a charlm model file, or is damaged: {reason}", hint) from error
 
 
@@ -136,29 +136,29 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     if metadata.get("format") != "charlm":
         raise _Refused("is not a charlm model file")
     if not re.fullmatch("[1-9][0-9]{0,8}", metadata["format_version"]):
-        raise _Refused("has a format that is no number")
+        raise _Refused("has a format that is not a number")
     if int(metadata["format_version"]) > FORMAT_VERSION:
         read = f"has format {metadata['format_version']}, this charlm reads up to {FORMAT_VERSION}"
         raise _Refused(read, "a newer charlm can read it")
     if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != size:
         raise _Refused("is damaged: it is longer or shorter than its header says", "use another copy of it")
-    # The file's bytes are there until all arrays are made of them.
+    # The file's bytes stay in memory until all arrays are made from them.
     needed, there = 2 * size, usable_bytes()
     if needed > there:
         has = f"this machine or container has {there / 1e9:,.2f}"
         raise _Refused(f"needs {needed / 1e9:,.2f} GB of memory to be read, {has}")
     texts = {name: metadata[name] for name in ("vocabulary", "config", "metrics", "corpus")}
     texts["runtime"] = metadata.get("runtime", "{}")
-    # Objects take many times the room of their text. Only a vocabulary can be long.
+    # Parsed JSON takes many times the memory of its text. Only a vocabulary can be long.
     if any(len(text) > MAX_FIELD_CHARACTERS for name, text in texts.items() if name != "vocabulary"):
         raise _Refused("has more metadata than any model")
     fields = {name: json.loads(text) for name, text in texts.items()}
     if not all(isinstance(field, dict) for field in fields.values()):
-        raise _Refused("has metadata that is no group of values")
+        raise _Refused("has metadata that is not a group of values")
     symbols = fields["vocabulary"]["symbols"]
     if not symbols or not isinstance(symbols, list) or any(len(symbol) != 1 for symbol in symbols):
         raise _Refused("has a vocabulary that is not a list of characters")
-    # Files of before there were filters do not name one.
+    # Files older than `vocab.filter` lack this entry.
     filter = fields["vocabulary"].get("filter", "none")
     vocabulary = Vocabulary(fields["vocabulary"]["kind"], "".join(symbols), filter)
     _check_shapes(_spec_in(fields["config"], len(vocabulary), len(header)), header)
@@ -168,9 +168,10 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     if metadata.pop("sha256") != _content_hash(arrays, metadata):
         raise _Refused("is damaged: its content does not match its hash", "use another copy of it")
     for name, array in arrays.items():
-        # Asked this way round it is NaN's answer too.
+        # `not (x <= limit)` also catches NaN.
         if not (np.abs(array) <= MAX_NUMBER).all():
-            raise _Refused(f"holds numbers in `{name}` that no training ends at")
+            numbers = f"has NaN, infinite or implausibly large numbers in `{name}`"
+            raise _Refused(numbers, "use a model that `charlm train` wrote")
     return ModelFile(arrays, vocabulary, fields["config"], fields["metrics"], fields["corpus"], fields["runtime"])
 
 
@@ -188,21 +189,21 @@ def _spec_in(config: Mapping[str, Any], num_symbols: int, num_arrays: int) -> Mo
         spec = ModelSpec.of_settings(config["model"], num_symbols)
     except ValueError as error:
         raise _Refused(str(error)) from error
-    # Before they are enumerated: a million layers would be.
+    # Checked before the layers' shapes are listed, because the file may claim a million layers.
     if spec.num_layers > num_arrays:
-        raise _Refused(f"has no model in it: there are {spec.num_layers} layers but {num_arrays} arrays")
+        raise _Refused(f"describes no model: it claims {spec.num_layers} layers, but has {num_arrays} arrays")
     return spec
 
 
 def _check_shapes(spec: ModelSpec, header: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the arrays that a header announces with those of the model."""
+    """Compare the arrays in a header with those of the model."""
     expected = spec.shapes
     for name, entry in header.items():
         found = tuple(entry["shape"])
         if name in expected:
             allowed = [expected[name]]
         elif name.startswith("optimizer.") and (weight := name.split(".", 1)[1].rpartition(".")[0]) in expected:
-            # Its moments are of the weight's shape, its counts are single numbers.
+            # The optimiser's moments have the weight's shape, its counts are single numbers.
             allowed = [expected[weight], ()]
         elif name.startswith("carried.") and len(found) == 3:
             allowed = [(spec.num_layers, min(found[1], MAX_STREAMS), spec.hidden_size)]

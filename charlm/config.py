@@ -1,4 +1,4 @@
-"""Every setting of a run with its meaning, default and bounds. Reads and runs nothing."""
+"""Every setting of a run with its meaning, default and bounds. Reads no files and runs nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_TIME = 60.0
 # A word in place of a group stands for one of its settings: `vocab: bytes` for `vocab: {kind: bytes}`.
 SHORT_FOR = {"vocab": "kind"}
 NAMED_INITIALISER = re.compile(r"(normal|uniform)\(([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)\)")
-# Settings of `train` that have an effect only beside certain values of another one.
+# Settings of `train` that have an effect only with certain values of another setting.
 ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "matrix_learning_rate": ("optimizer", ("muon",)),
     "decay_fraction": ("schedule", ("linear", "cosine")),
@@ -29,7 +29,7 @@ UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def parse_seconds(value: Any) -> Any:
-    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; anything else is left for the validator to refuse."""
+    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; leave anything else for the validator to refuse."""
     if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
         try:
             return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
@@ -47,8 +47,8 @@ def _auto_or_up_to(limit: float, may_be_list: bool = False) -> BeforeValidator:
         numbers = value if may_be_list and isinstance(value, list) else [value]
         if value == "auto" or all(type(number) in (int, float) and 0 <= number <= limit for number in numbers):
             return value
-        some = " or a list of such" if may_be_list else ""
-        raise ValueError(f"should be `auto` or a number from 0 to {limit:g}{some}")
+        lists = ", or a list of such numbers" if may_be_list else ""
+        raise ValueError(f"should be `auto` or a number from 0 to {limit:g}{lists}")
 
     return BeforeValidator(check)
 
@@ -94,38 +94,40 @@ Fraction = Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Settings(BaseModel):
-    """What all groups of settings share: they are frozen, strict, and refuse what they do not know."""
+    """The base of all groups of settings: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Settings):
-    """What the model is made of."""
+    """The model: its cell, its sizes and how its weights start."""
 
     cell: Annotated[str, AfterValidator(_cell)] = Field(
         "lstm", description="the recurrence; `charlm explain CELL` shows its equations"
     )
     embedding_size: int = Field(
-        64, ge=0, le=4096, description="numbers that stand for one character at the input; 0 for one-hot"
+        64, ge=0, le=4096, description="size of a character's embedding at the input; 0 for one-hot inputs"
     )
     hidden_size: Annotated[int | Literal["auto"], _auto_or_whole(1, 16384)] = Field(
-        512, description="units in each recurrent layer; auto: as many as predict best after the time there is"
+        512, description="units in each recurrent layer; auto: the number that predicts best in the training time"
     )
     num_layers: int = Field(1, ge=1, le=16, description="recurrent layers, one on top of the other")
     direction: Direction = Field(
         "forward", description="reads from the left, from the right, or from both sides, to fill blanks"
     )
-    initial_state: InitialState = Field("zero", description="the state before anything was read")
+    initial_state: InitialState = Field("zero", description="the state before the first character")
     initialiser: Annotated[str, AfterValidator(_initialiser)] = Field(
-        "auto", description="of fresh matrices: glorot, orthogonal, normal(0.01), uniform(0.08), or auto"
+        "auto", description="how matrices are initialised: glorot, orthogonal, normal(0.01), uniform(0.08), or auto"
     )
     dropout: Annotated[float | list[float] | Literal["auto"], _auto_or_up_to(0.95, may_be_list=True)] = Field(
         "auto",
-        description="share of each layer's outputs left out, one mask per block, or a list of one for each layer; "
-        "auto: by how often it reads",
+        description="share of each layer's outputs that is dropped, one mask per block, or a list with a share for "
+        "each layer; auto: chosen from the number of epochs",
     )
     weight_dropout: Annotated[float | Literal["auto"], _auto_or_up_to(0.95)] = Field(
-        "auto", description="share of each layer's recurrent weights left out, one mask per block; auto: as above"
+        "auto",
+        description="share of each layer's recurrent weights that is dropped, one mask per block; "
+        "auto: chosen from the number of epochs",
     )
 
     @model_validator(mode="after")
@@ -141,7 +143,7 @@ class ModelConfig(Settings):
 
         Args:
             num_symbols: V.
-            size: units of a layer; by default those of the settings, which must be settled then.
+            size: units of a layer; by default those of the settings, which must not be `auto` then.
         """
         units = self.num_units if size is None else size
         sizes = (num_symbols, self.embedding_size, units, self.num_layers)
@@ -149,19 +151,19 @@ class ModelConfig(Settings):
 
     @property
     def num_units(self) -> int:
-        """Units in each recurrent layer, once it is settled how many there are."""
-        assert isinstance(self.hidden_size, int), "the size is not settled"
+        """Units in each recurrent layer; `hidden_size` must not be `auto` any more."""
+        assert isinstance(self.hidden_size, int), "`hidden_size` is still `auto`"
         return self.hidden_size
 
 
 class VocabConfig(Settings):
-    """What the symbols of the model are."""
+    """The symbols that the model reads and predicts."""
 
     kind: Literal["characters", "bytes"] = Field(
         "characters", description="the text's own characters, or the 256 byte values"
     )
     filter: Literal["none", "letters"] = Field(
-        "none", description="letters: lower-cases a text, and puts one space for all that stands between letters"
+        "none", description="letters: makes a text lower case and replaces everything between words with one space"
     )
 
     @model_validator(mode="after")
@@ -172,23 +174,23 @@ class VocabConfig(Settings):
 
 
 class DataConfig(Settings):
-    """Which text is learned and which is held out."""
+    """The training text and the held-out text."""
 
     corpus: Annotated[list[str], BeforeValidator(_as_names)] = Field(
         ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
     )
-    encoding: str = Field("utf-8", description="how the bytes of the text spell characters")
+    encoding: str = Field("utf-8", description="character encoding of the text")
     validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
-    test_fraction: Fraction = Field(0.0, description="share after that, which training does not even look at")
+    test_fraction: Fraction = Field(0.0, description="share after that, which training does not read at all")
 
 
 class TrainConfig(Settings):
-    """How it is learned. One of steps, epochs and time says how long."""
+    """How the model is trained. Only one of steps, epochs and time may be set; it is the length of the run."""
 
     steps: int | None = Field(None, ge=1, le=10**9, description="blocks to train on")
     epochs: float | None = Field(None, gt=0, le=10**6, description="how often to read the training part")
     time: Seconds | None = Field(
-        None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s where none of the three is set"
+        None, description="how long to train, in seconds or as `60s`, `15m`, `2h`; 60s if none of the three is set"
     )
     batch_size: int = Field(64, ge=1, le=65536, description="streams read side by side (B)", json_schema_extra=FIXED)
     block_size: int = Field(
@@ -196,51 +198,59 @@ class TrainConfig(Settings):
     )
     optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
         "muon",
-        description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; any other for all",
+        description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; "
+        "any other trains all weights",
         json_schema_extra=FIXED,
     )
-    learning_rate: float = Field(6e-3, gt=0, le=10, description="the learning rate, under muon that of AdamW")
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="learning rate; with optimizer muon, that of AdamW")
     matrix_learning_rate: float = Field(6e-2, gt=0, le=10, description="optimizer muon: Muon's learning rate")
     weight_decay: Annotated[float | Literal["auto"], _auto_or_up_to(10)] = Field(
-        "auto", description="decay of the recurrent layers' matrices; auto: by how often it reads, under muon and adamw"
+        "auto",
+        description="decay of the recurrent layers' matrices; auto: chosen from the number of epochs, "
+        "for muon and adamw only",
     )
     warmup_fraction: float = Field(0.03, ge=0, le=1, description="share of the run in which the rate rises from 0")
     schedule: Literal["linear", "cosine", "step", "constant"] = Field(
-        "linear", description="how the rate falls: in a line or a half cosine over decay_fraction, by steps, or not"
+        "linear",
+        description="how the rate falls: linearly or as a half cosine over decay_fraction, in steps, or not at all",
     )
     decay_fraction: float = Field(0.5, ge=0, le=1, description="share of the run, at its end, in which it falls to 0")
     step_factor: float = Field(0.97, gt=0, le=1, description="schedule step: factor of the rate after each epoch")
     step_after_epochs: int = Field(10, ge=1, le=10**6, description="schedule step: epochs before the rate first falls")
     clip_norm: float | None = Field(1.0, gt=0, le=1e6, description="largest norm of the whole gradient; null: none")
-    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest size of each number of the gradient")
+    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest absolute value in the gradient")
     reset_probability: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="chance that a stream forgets its state before a block, to learn cold starts",
+        description="probability that a stream's state is reset before a block, so that the model learns cold starts",
         json_schema_extra=FIXED,
     )
     evaluations: int = Field(
-        10, ge=1, le=10**6, description="how often validation is measured; less where it would slow down a timed run"
+        10,
+        ge=1,
+        le=10**6,
+        description="number of evaluations on the validation part; fewer if they would slow down a timed run",
     )
     evaluation_characters: int = Field(
         20_000,
         ge=1,
         le=10**9,
-        description="how much of the validation part each reads, at most; the best is measured on more",
+        description="most characters of the validation part that an evaluation reads; the best model is measured on "
+        "more",
         json_schema_extra=FIXED,
     )
-    patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without a better one that end the run")
+    patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without improvement that end the run")
     sample_every: int | None = Field(
-        None, ge=1, le=10**9, description="blocks after which it shows what the model writes; null for never"
+        None, ge=1, le=10**9, description="blocks between two samples of the model's text; null: no samples"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic of training; auto: whichever measures faster on this machine"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="where to train; auto: where a block measures fastest"
+        "auto", description="the device to train on; auto: the one that measures fastest for a block"
     )
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default as many as cores can be used")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; by default one for each usable core")
 
     @model_validator(mode="before")
     @classmethod
@@ -252,7 +262,7 @@ class TrainConfig(Settings):
     def idle_settings(self) -> list[tuple[str, str, tuple[str, ...]]]:
         """Return the settings that have no effect, each with the other setting that is the reason, and its values.
 
-        The values are those beside which the setting has an effect.
+        With one of these values the setting would have an effect.
         """
         pairs = ONLY_BESIDE.items()
         return [(name, other, values) for name, (other, values) in pairs if getattr(self, other) not in values]
@@ -265,7 +275,7 @@ class TrainConfig(Settings):
         return self
 
 
-# Of `TrainConfig`, the settings that a resumed run cannot change.
+# The settings of `train` that a resumed run cannot change.
 FIXED_OF_TRAIN = {name for name, field in TrainConfig.model_fields.items() if field.json_schema_extra == FIXED}
 
 
@@ -277,13 +287,13 @@ class Config(Settings):
     data: Annotated[DataConfig, BeforeValidator(_group_or_defaults)] = DataConfig()
     train: Annotated[TrainConfig, BeforeValidator(_group_or_defaults)] = TrainConfig()
     seed: int | None = Field(
-        None, ge=0, lt=2**63, description="makes a run repeatable; drawn and written down if absent"
+        None, ge=0, lt=2**63, description="random seed, which makes a run repeatable; if absent, one is drawn and saved"
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         if self.train.sample_every and self.model.direction == "both":
-            raise ValueError("train.sample_every is for models that write, and one of both directions does not")
+            raise ValueError("train.sample_every needs a model of one direction; a model of both writes no samples")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Settings files: YAML read strictly, with overrides, to validated settings, and written again."""
+"""Settings files: strict YAML and overrides become validated settings, and settings become YAML."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MAX_DEPTH = 32
 
 
 class Tree(NamedTuple):
-    """What a file says.
+    """The content of a settings file.
 
     Attributes:
-        values: plain values by key, groups of them below.
-        places: for each dotted key the place `file:line` where it stands.
-        problems: problems of single keys that leave the rest readable.
+        values: plain values by key; a group is a dict.
+        places: for each dotted key its place, `file:line`.
+        problems: problems of single keys; the rest can be read.
     """
 
     values: dict[str, Any]
@@ -45,10 +45,10 @@ def load_config(
     Args:
         source: a path, or the name of a bundled file such as `gru`; None for the default.
         overrides: `key=value` with a dotted key, the value as YAML; later ones win.
-        flags: values by dotted key, which win over both.
+        flags: values by dotted key; they win over the file and the overrides.
 
     Raises:
-        ConfigError: all problems of the file or the overrides at once, each with its place.
+        ConfigError: all problems of the file and the overrides at once, each with its place.
     """
     path = _locate(source)
     try:
@@ -60,7 +60,7 @@ def load_config(
         tree = parse_yaml(data, str(path))
     except ConfigError as error:
         if path.suffix not in (".yaml", ".yml"):
-            error.hint = f"a text to learn is given with `--corpus {path}`"
+            error.hint = f"to train on a text, use `--corpus {path}`"
         raise
     return _overridden(tree, overrides, flags or {}, str(path))
 
@@ -73,13 +73,13 @@ def override_config(tree: Mapping[str, Any], overrides: Sequence[str], flags: Ma
 def to_yaml(config: Config) -> str:
     """Write settings as YAML that `load_config` reads back."""
     values = _without_absent(config)
-    # PyYAML writes a next-line character bare and then reads it as the end of a line.
+    # PyYAML writes a next-line character unescaped, and then reads it as the end of a line.
     is_plain = not any("\x85" in text for text in (*config.data.corpus, config.data.encoding))
     return yaml.dump(values, Dumper=StrictDumper, sort_keys=False, allow_unicode=is_plain)
 
 
 def describe_settings() -> str:
-    """List every setting with its default and what it means."""
+    """List every setting with its default and its meaning."""
     lines = []
     groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
     for group, model in groups.items():
@@ -102,9 +102,9 @@ def validate_settings(
 
     Args:
         values: the tree.
-        places: where each dotted key stands.
-        name: of the whole.
-        problems: problems that are known already.
+        places: the place of each dotted key.
+        name: the place of a key that `places` lacks.
+        problems: problems found earlier.
 
     Raises:
         ConfigError: all problems at once.
@@ -156,8 +156,8 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
 def _without_useless(config: Config, tree: Tree) -> Config:
     """Refuse overrides that have no effect because of another setting.
 
-    Under `--set train.optimizer=adamw` a file's settings for muon fall back to their defaults. A file that contradicts
-    itself is accepted, for the file of a run holds every setting; the run notes it.
+    With `--set train.optimizer=adamw` a file's settings for muon fall back to their defaults. A file that contradicts
+    itself is accepted, because the file of a run holds every setting; the run notes it.
 
     Raises:
         ConfigError: all such overrides at once.
@@ -170,8 +170,8 @@ def _without_useless(config: Config, tree: Tree) -> Config:
         if (place := _place_of(name, tree)).startswith("--"):
             other_value = getattr(config.train, other)
             problems.append(
-                f"{place}: `train.{name}` has no effect beside `train.{other}` {other_value}, "
-                f"only beside {' or '.join(values)}"
+                f"{place}: `train.{name}` has no effect with `train.{other}` {other_value}, "
+                f"only with {' or '.join(values)}"
             )
         elif _place_of(other, tree).startswith("--"):
             defaults[name] = TrainConfig.model_fields[name].default
@@ -181,7 +181,7 @@ def _without_useless(config: Config, tree: Tree) -> Config:
 
 
 def _place_of(name: str, tree: Tree) -> str:
-    """Return where a setting of `train` was given; nothing for one of an earlier run or one that was not given."""
+    """Return where a setting of `train` was given, or an empty string if an earlier run gave it or nobody did."""
     return tree.places.get(f"train.{name}") or tree.places.get("train") or ""
 
 
@@ -202,7 +202,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
 def _put(tree: Tree, key: str, value: Any, place: str) -> None:
     *groups, last = key.split(".")
     if len(groups) > MAX_GROUPS:
-        raise ConfigError(f"{place[:100]}... is not a setting: none is so deep down")
+        raise ConfigError(f"{place[:100]}... is not a setting: it has too many dots")
     branch, places = tree.values, tree.places
     for depth, group in enumerate(groups):
         if branch.get(group) is None:
@@ -228,11 +228,11 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     place = next((places[prefix] for prefix in prefixes if prefix in places), name)
     if len(parts) == 1 and parts[0] in GROUPS:
-        # Settings of a group do not fit together: blame the one that was given last.
+        # Settings of a group contradict each other: name the place of the one that was given last.
         given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
         place = next((given for given in reversed(given_below) if given.startswith("--")), place)
     if problem["type"] != "extra_forbidden":
-        # Below a setting pydantic names items and members of a union.
+        # pydantic's location may end with an item of a list or a member of a union, which are no settings.
         while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):
             parts.pop()
     key = ".".join(parts)
@@ -240,11 +240,12 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
         sibling = nearest_name(parts[-1], _known_keys(parts[:-1]))
         close = ".".join([*parts[:-1], sibling]) if sibling else _elsewhere(parts[-1])
         if close == key:
-            return f"{place}: `{key}` is not a setting: in a file its group has lines of its own"
+            group, _, name = key.partition(".")
+            return f"{place}: `{key}` is not a setting: in a file, put `{name}` into the group `{group}`"
         return f"{place}: `{key}` is not a setting" + (f", did you mean `{close}`?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | Settings) else f" (it is {reprlib.repr(problem['input'])})"
-    # Settings of two groups that do not fit together have no common key.
+    # Settings of two groups that contradict each other have no common key.
     about = f"`{key}`: " if key else ""
     return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
 
@@ -260,14 +261,14 @@ def _known_keys(groups: Sequence[str]) -> list[str]:
 
 
 def _elsewhere(key: str) -> str | None:
-    """Return the setting of any group that is called most like a key."""
+    """Return the dotted name of the setting, in any group, with the name nearest to a key."""
     dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
     name = nearest_name(key, dotted)
     return dotted[name] if name else None
 
 
 def _without_absent(settings: Settings) -> dict[str, Any]:
-    """Return settings as plain values, without those that are absent as they are by default."""
+    """Return settings as plain values, without those that are None by default and in fact."""
     values = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -280,10 +281,10 @@ def parse_yaml(data: bytes, name: str) -> Tree:
     """Read YAML strictly: no aliases, no key twice, only `true` and `false` are booleans, `3e-4` is a number.
 
     Raises:
-        ConfigError: it cannot be read at all.
+        ConfigError: nothing of it can be read.
     """
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, which is no settings file")
+        raise ConfigError(f"`{name}` is larger than {MAX_BYTES:,} bytes, too large for a settings file")
     try:
         text, loader = data.decode("utf-8-sig"), None
         loader = _StrictLoader(text)
@@ -305,7 +306,7 @@ def parse_yaml(data: bytes, name: str) -> Tree:
         line = f":{loader.line + 1}" if loader else ""
         raise ConfigError(f"{name}{line}: {str(error).splitlines()[0]}") from error
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(f"{name}: settings are `key: value` lines, which these are not")
+        raise ConfigError(f"{name}: this is not a group of settings, which are `key: value` lines")
     return Tree(tree or {}, loader.places, loader.problems)
 
 
@@ -364,7 +365,7 @@ def _as_int(text: str, mark: Any) -> int:
         raise yaml.MarkedYAMLError(problem="this number has too many digits", problem_mark=mark) from error
 
 
-# YAML 1.2's idea of plain scalars instead of YAML 1.1's, where `no` is false, 012 is ten and 3e-4 is a string.
+# Plain scalars as in YAML 1.2; in YAML 1.1 `no` is false, 012 is ten and 3e-4 is a string.
 _StrictLoader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in [
     ("bool", r"true|false", "tf"),
@@ -373,12 +374,12 @@ for _tag, _pattern, _first in [
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
 ]:
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-# The base class reads 017 as octal and 1_000 or 1:30 specially; here digits mean what they say.
+# The base class reads 017 as octal and 1_000 or 1:30 specially; here every number is decimal.
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _as_int(node.value, node.start_mark))
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 
 class StrictDumper(yaml.SafeDumper):
-    """Writes what `parse_yaml` reads back."""
+    """Writes YAML that `parse_yaml` reads back."""
 
     yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers

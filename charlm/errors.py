@@ -1,15 +1,15 @@
 """Every error a user can see.
 
 CharlmError                 exit 1, one line and a hint
-|- UsageError               exit 2, the command line does not fit together
+|- UsageError               exit 2, the arguments are wrong or contradict each other
 |- ConfigError              exit 2, a settings file or `--set` is wrong
 |- UnknownCharacterError    a text holds characters the vocabulary lacks
 |- CorpusError              a text is missing, empty, undecodable or changed
-|  `- TooLargeError         ... or has more bytes than it had
-|- DownloadError            a corpus could not be fetched, or is not what it should be
+|  `- TooLargeError         ... or is larger than the model file says
+|- DownloadError            a corpus could not be downloaded, or has the wrong content
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
 |- RunError                 a run folder cannot be used
-|- TrainingError            training cannot go on
+|- TrainingError            training cannot continue
 `- DeviceError              this machine lacks the device or precision that was asked for
 """
 
@@ -18,17 +18,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # Message and hint of a ModelFileError: untrusted weights are each within bounds, but the state overflows.
-OVERFLOW = ("the weights of this model are so large that what follows from them overflows", "no training ends there")
-# Longer than any sensible message, shorter than what a hostile file may put into one.
+OVERFLOW = (
+    "the weights of this model are so large that its state overflows",
+    "use a model that `charlm train` wrote",
+)
+# Longer than any sensible message. A hostile file could make one longer.
 MAX_LENGTH = 1500
 
 
 class CharlmError(Exception):
-    """An error that is reported in one line, with a hint at what to do next.
+    """An error that is reported in one line, with a hint on what to do next.
 
     Attributes:
-        hint: what the user can do about it; empty where nothing sensible can be said.
-        exit_code: what the command exits with.
+        hint: what the user can do about it; may be empty.
+        exit_code: the exit code of the command.
     """
 
     exit_code = 1
@@ -39,26 +42,26 @@ class CharlmError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Escape what could break a line or talk to a terminal, and cut what would fill a screen."""
+    """Escape line breaks and control characters, and cut a long text."""
     shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:MAX_LENGTH])
     return shown + ("..." if len(text) > MAX_LENGTH else "")
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is spelled most like a word; None if none is spelled much like it."""
+    """Return the known name with the most similar spelling, or None if none is similar."""
     import difflib
 
     return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the question whether the nearest known name was meant, or nothing."""
+    """Return "did you mean ...?" with the nearest known name, or an empty string."""
     name = nearest_name(word, known)
     return f"did you mean `{name}`?" if name else ""
 
 
 class UsageError(CharlmError):
-    """The arguments of a command do not fit together."""
+    """The arguments of a command are wrong or contradict each other."""
 
     exit_code = 2
 
@@ -78,11 +81,11 @@ class CorpusError(CharlmError):
 
 
 class TooLargeError(CorpusError):
-    """A corpus has grown since it was learned."""
+    """A corpus is larger than the model file says it was."""
 
 
 class DownloadError(CharlmError):
-    """A file could not be downloaded, or is not the file it should be."""
+    """A file could not be downloaded, or has the wrong content."""
 
 
 class ModelFileError(CharlmError):
@@ -94,8 +97,8 @@ class RunError(CharlmError):
 
 
 class TrainingError(CharlmError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class DeviceError(CharlmError):
-    """The machine lacks what the settings ask for."""
+    """The machine lacks the device or precision that the settings ask for."""

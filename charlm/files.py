@@ -1,4 +1,4 @@
-"""Files: atomic writes, and where bundled and cached files are. Knows no models or texts."""
+"""Files: atomic writes, and the folders of bundled and cached files. Knows no models or texts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def append_whole(path: Path, data: bytes) -> None:
-    """Add bytes to the end of a file: all of them, or where that fails none."""
+    """Add bytes to the end of a file: all of them, or none if that fails."""
     with path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         left = memoryview(data)
@@ -78,7 +78,7 @@ def sweep_temporary(folder: Path, older_than_seconds: float = 0.0) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with the home folder for `~`; one of a user who does not exist stays as it is."""
+    """Return a path with `~` replaced by the home folder; `~name` of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 -- Path.expanduser raises
 
 
@@ -90,9 +90,9 @@ def bundled_folder(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return charlm's folder among the user's caches, where the platform keeps them; `CHARLM_CACHE` overrides it.
+    """Return charlm's folder in the platform's cache folder of the user; `CHARLM_CACHE` overrides it.
 
-    A user without a home folder has a temporary one, the same for as long as the process lasts.
+    If the user has no home folder, it is a temporary folder, the same one until the process ends.
     """
     if chosen := os.environ.get("CHARLM_CACHE"):
         return expanded(chosen)
@@ -112,7 +112,7 @@ def _homeless_cache() -> Path:
 
 
 def temporary_folder() -> Path:
-    """Make a folder, for this user alone, that is removed when the process ends."""
+    """Make a folder that only this user can read and that is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="charlm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,9 +1,9 @@
-"""What this machine, or the container around this process, lets it use: cores and memory.
+"""How many cores and how much memory the machine, or a container, lets this process use.
 
-A container's limits are those of control groups. A process belongs to one group in each hierarchy of them, and the
-limits of all groups above that one hold for it, too. `/proc/self/cgroup` names its groups, `/proc/self/mountinfo` tells
-in which folders the hierarchies are, and the limits of a group are files in its folder. Version 1 has a hierarchy for
-each controller, version 2 has one for all of them, and a system may have both.
+A container is limited by control groups. A process belongs to one group in each hierarchy, and the limits of all
+groups above that one hold for it, too. `/proc/self/cgroup` names its groups, `/proc/self/mountinfo` says in which
+folders the hierarchies are, and the limits of a group are files in its folder. Version 1 has a hierarchy for each
+controller, version 2 has one for all of them, and a system may have both.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-# More than anybody's memory. Where version 1 has no limit, it says 2**63 - 1, rounded down to whole pages.
+# More than any memory. Without a limit, version 1 says 2**63 - 1, rounded down to whole pages.
 NO_LIMIT_BYTES = 1 << 62
 # A line of `/proc/self/cgroup`: `4:cpu,cpuacct:/a/b` in version 1, `0::/a/b` in version 2.
 GROUP = re.compile("^[0-9]+:([^:\n]*):(.*)$", re.MULTILINE)
 # A line of `/proc/self/mountinfo`: `36 25 0:31 /a /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu,cpuacct`.
 MOUNT = re.compile("^[0-9]+ [0-9]+ [0-9:]+ ([^ \n]+) ([^ \n]+) .* - (cgroup2?) [^ \n]* ([^ \n]+)$", re.MULTILINE)
-# As many as `train.threads` may ask for.
+# The upper bound of `train.threads`.
 MAX_THREADS = 1024
 
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Return how many threads this process should compute with, at least 1.
 
-    A number in `OMP_NUM_THREADS` is taken as it is, the first one of a list. Otherwise this is the smallest of the
-    cores that the process may run on and of what its control groups grant; a fraction of a core is rounded down.
+    If `OMP_NUM_THREADS` is a number, or a list of numbers, the (first) number is the answer. Otherwise it is the number
+    of cores that the process may run on, or that its control groups grant, whichever is smaller, rounded down.
 
     Args:
         root: the folder that holds `proc` and `sys`.
@@ -42,7 +42,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def usable_bytes(root: Path = Path("/")) -> float:
-    """Return how many bytes of memory this process may have; infinite where the system does not say.
+    """Return how many bytes of memory this process may use; infinite if the system does not say.
 
     Args:
         root: the folder that holds `proc` and `sys`.
@@ -54,7 +54,7 @@ def usable_bytes(root: Path = Path("/")) -> float:
 
 
 def resident_bytes(root: Path = Path("/")) -> int:
-    """Return how many bytes of memory this process has now; 0 where the system does not say.
+    """Return how many bytes of memory this process uses now; 0 if the system does not say.
 
     Args:
         root: the folder that holds `proc` and `sys`.
@@ -64,11 +64,11 @@ def resident_bytes(root: Path = Path("/")) -> int:
 
 
 def limit_numpy(root: Path = Path("/")) -> None:
-    """Limit the threads of NumPy's library for products to the cores there are, where it would take more by itself.
+    """Limit the threads of OpenBLAS, NumPy's library for matrix products, if it would use too many.
 
-    The library reads the environment once, when NumPy is imported. It counts the cores that a process may run on, but
-    it does not know control groups. The variable is the library's own: torch, in this process or in one that it
-    starts, does not follow it.
+    OpenBLAS reads the environment once, when NumPy is imported. It counts the cores that a process may run on, but
+    it does not know control groups. Only OpenBLAS reads this variable: torch, in this process or in one that it
+    starts, ignores it.
 
     Args:
         root: the folder that holds `proc` and `sys`.
@@ -95,23 +95,23 @@ def _cores_to_run_on() -> int:
     return os.cpu_count() or 1
 
 
-# Sampling asks for the cores at every step.
+# Cached, because sampling asks for the cores at every step.
 @cache
 def _cores_of_groups(root: Path) -> float:
     return min(map(_cores_of_group, _groups("cpu", root)), default=math.inf)
 
 
 def _cores_of_group(folder: Path) -> float:
-    """Return how many seconds of computing a group has in each second; infinite where it has no limit."""
-    # Each is a quota and a period. Without a quota version 2 says `max`, which is no number, and version 1 says -1.
+    """Return how many seconds of computing a group has in each second; infinite if it has no limit."""
+    # Each limit is a quota and a period. Without a quota, version 2 says `max`, not a number, and version 1 says -1.
     version_1 = _numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us")
     pairs = [pair for pair in (_numbers(folder / "cpu.max"), version_1) if len(pair) == 2 and min(pair) > 0]
     return min((quota / period for quota, period in pairs), default=math.inf)
 
 
 def _bytes_of_group(folder: Path) -> float:
-    """Return how much memory a group may have; infinite where it has no limit."""
-    # Version 1 also says which is the smallest limit up to the root, of whose groups a container may not see all.
+    """Return how much memory a group may use; infinite if it has no limit."""
+    # Version 1 also reports the smallest limit up to the root; a container may not see all groups on the way.
     inherited = re.findall("^hierarchical_memory_limit ([0-9]{1,20})$", _text(folder / "memory.stat"), re.MULTILINE)
     numbers = _numbers(folder / "memory.max") + _numbers(folder / "memory.limit_in_bytes")
     limits = [*numbers, *map(int, inherited)]
@@ -127,16 +127,16 @@ def _groups(controller: str, root: Path) -> list[Path]:
     """
     mounts, folders = list(_mounts(controller, root)), []
     for kind, group in _own_groups(controller, root):
-        of_kind = [(folder, _names_below(top, group)) for its_kind, top, folder in mounts if its_kind == kind]
-        inside = [(folder, names) for folder, names in of_kind if names is not None]
-        # A container may see its own group as the top of a hierarchy, and yet read the name it has outside.
-        for folder, names in inside or [(folder, ()) for folder, _ in of_kind]:
+        same_kind = [(folder, _names_below(top, group)) for its_kind, top, folder in mounts if its_kind == kind]
+        inside = [(folder, names) for folder, names in same_kind if names is not None]
+        # A container may see its own group at the top of the hierarchy, but under the name that it has outside.
+        for folder, names in inside or [(folder, ()) for folder, _ in same_kind]:
             folders += [folder.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)]
     return folders
 
 
 def _own_groups(controller: str, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the type of file system and the group, for each hierarchy that may have the controller."""
+    """Yield the file system type and the group in each hierarchy that may have the controller."""
     for controllers, group in GROUP.findall(_text(root / "proc/self/cgroup")):
         if not controllers:
             yield "cgroup2", group
@@ -145,21 +145,21 @@ def _own_groups(controller: str, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(controller: str, root: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield where each hierarchy is that may have the controller: type of file system, group at its top, folder."""
+    """Yield file system type, top group and folder of each hierarchy that may have the controller."""
     for top, folder, kind, options in MOUNT.findall(_text(root / "proc/self/mountinfo")):
         if kind == "cgroup2" or controller in options.split(","):
             yield kind, _unescaped(top), root / _unescaped(folder).lstrip("/")
 
 
 def _unescaped(path: str) -> str:
-    r"""Return a path of `mountinfo`, in which a space is written as `\040`."""
+    r"""Decode a path from `mountinfo`, which writes a space as `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
 
 
 def _names_below(top: str, group: str) -> tuple[str, ...] | None:
-    """Return the names that lead from one group down to another; None where it is not inside.
+    """Return the names on the way from one group down to another, or None if it is not inside.
 
-    Of a group outside the process's own namespace, which begins with `/..`, the names are not known: none are returned.
+    A group outside the process's own namespace begins with `/..`; its names are not known, so the result is empty.
     """
     tops, groups = PurePosixPath(top).parts, PurePosixPath(group).parts
     names = groups[len(tops) :]
@@ -169,12 +169,12 @@ def _names_below(top: str, group: str) -> tuple[str, ...] | None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return what is a whole number among the words of a file."""
+    """Return the whole numbers among the words of a file."""
     return [int(word) for word in _text(path).split() if re.fullmatch(r"-?[0-9]{1,20}", word)]
 
 
 def _text(path: Path) -> str:
-    """Return what a file says; nothing where it cannot be read."""
+    """Return the content of a file, or an empty string if it cannot be read."""
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     return ""

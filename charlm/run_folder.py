@@ -1,4 +1,4 @@
-"""Run folders: made once, held by one process, the best and the last model in them, records added."""
+"""Run folders: created once, locked by one process at a time, with the best and the last model and the records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON record per report."""
+        """The records of the run, one line of JSON each."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -44,7 +44,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The model file that a run resumes from."""
+        """The model file that training resumes from."""
         return self.path / "last.safetensors"
 
     @classmethod
@@ -62,7 +62,7 @@ class RunFolder:
             if any(path.iterdir()):
                 raise RunError(
                     f"`{path}` is not empty, and no run is overwritten",
-                    f"choose another `--out`, continue it with `--resume {path}`, or remove it",
+                    f"choose another `--out`, resume it with `--resume {path}`, or remove it",
                 )
             return cls(path)
         except OSError as error:
@@ -73,7 +73,7 @@ class RunFolder:
         """Open an existing run to resume it.
 
         Raises:
-            RunError: there is no run that can resume.
+            RunError: there is no run that can be resumed.
         """
         run = cls(expanded(path))
         if not run.last.is_file():
@@ -82,20 +82,20 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Hold the folder for this process, so that two trainings never write to one run, and remove leftovers.
+        """Lock the folder, so that two trainings never write to the same run, and remove leftover temporary files.
 
         Yields:
-            Whether it is held. It is not where the file system has no locks or no room for the lock's file.
+            Whether it is locked. It is not if the file system has no locks or no space for the lock file.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process has locked it.
         """
         from filelock import FileLock, Timeout
 
         path = self.path / LOCK_FILE
         lock = FileLock(path, timeout=0)
         try:
-            # Without the system's locks it may warn that it uses a weaker kind.
+            # `filelock` may warn that it uses a weaker kind of lock, because the system has none.
             with warnings.catch_warnings(action="ignore"):
                 lock.acquire()
         except Timeout as error:
@@ -107,18 +107,18 @@ class RunFolder:
             sweep_temporary(self.path)
             yield True
         finally:
-            # Removed while it is still held: nobody else can have locked it, and the folder holds nothing but the run.
+            # Removed before the release, while no other process can have locked it.
             with suppress(OSError):
                 path.unlink()
             lock.release()
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
-        """Add lines to `metrics.jsonl`: one for each record, or where that fails none."""
+        """Add a line to `metrics.jsonl` for each record, or none if that fails."""
         self._check_metrics()
         append_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
 
     def truncate_metrics(self, last_step: int) -> None:
-        """Drop the records after `last_step`: training resumes there and will write them again."""
+        """Drop the records after `last_step`, because training resumes there and writes them again."""
         self._check_metrics()
         before = self.metrics.read_bytes() if self.metrics.exists() else b""
         kept = []
@@ -131,13 +131,16 @@ class RunFolder:
             write_atomic(self.metrics, b"".join(kept))
 
     def _check_metrics(self) -> None:
-        # A pipe in its place would be waited for, and a link may lead to a file that is not the run's.
+        # Opening a pipe would block, and a link may lead to a file of someone else.
         if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
-            raise OSError(errno.EINVAL, "there is something else in its place")
+            raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def find_model(path: Path | None) -> Path:
-    """Return the model file that is meant: a model file, a run folder, or where None the newest run's best.
+    """Find the model file for a path.
+
+    Args:
+        path: a model file, or a run folder for its best model, or None for the best model of the newest run.
 
     Raises:
         ModelFileError: there is none.
@@ -158,7 +161,7 @@ def find_model(path: Path | None) -> Path:
 
 
 def best_in(folder: Path) -> Path | None:
-    """Return the best model of a run, of one that has validated nothing yet the last; None where there is no run."""
+    """Return the best model of a run, or the last one before the first validation, or None if there is no run."""
     run = RunFolder(folder)
     return next((file for file in (run.best, run.last) if file.is_file()), None)
 

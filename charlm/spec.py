@@ -21,18 +21,17 @@ MAX_SIZE = 1 << 20
 class ModelSpec:
     """A model without its weights: Embedding -> recurrent layers -> Linear.
 
-    There is one input more than there are symbols: the last, id V, stands for the start of a text, and for the end of
-    one that is read from the right. A model that sees both sides has two stacks of layers, which meet only at the
-    output.
+    There is one input more than there are symbols: the last, id V, stands for the start of a text; if the text is read
+    from the right, for its end. A model that sees both sides has two stacks of layers, which meet only at the output.
 
     Attributes:
-        cell: the name in `CELLS` of what its layers are made of.
+        cell: the name in `CELLS` of the layers' cell.
         num_symbols: V, the size of the vocabulary.
-        embedding_size: E, numbers that stand for one character at the input; 0 for one-hot inputs.
+        embedding_size: E, the size of a character's embedding at the input; 0 for one-hot inputs.
         hidden_size: H, units of each layer.
         num_layers: L, layers of each stack.
         direction: `forward` reads from the left, `backward` from the right, `both` from both sides.
-        initial_state: the state before anything was read: `zero`, or `learned`.
+        initial_state: the state before the first character: `zero` or `learned`.
     """
 
     cell: str
@@ -45,32 +44,32 @@ class ModelSpec:
 
     @classmethod
     def of_settings(cls, model: Mapping[str, Any], num_symbols: int) -> ModelSpec:
-        """Make it of the `model` group of some settings, which may come from an untrusted file.
+        """Build a spec from the `model` group of settings, which may come from an untrusted file.
 
         Files written before `direction` and `initial_state` were settings lack them; the defaults apply.
 
         Raises:
             KeyError: the cell is unknown, or a size is missing.
-            ValueError: a size is out of its bounds, or one of the others is none of its values.
+            ValueError: a size is out of bounds, or another setting has an unknown value.
         """
         sizes = [model[name] for name in ("embedding_size", "hidden_size", "num_layers")]
         if not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes) or not sizes[1] or not sizes[2]:
-            raise ValueError(f"has no model in it: there is none with the sizes {sizes}")
+            raise ValueError(f"describes no model: no model has the sizes {sizes}")
         choices = {"direction": get_args(Direction), "initial_state": get_args(InitialState)}
         chosen = {name: model.get(name, values[0]) for name, values in choices.items()}
         for name, values in choices.items():
             if chosen[name] not in values:
-                raise ValueError(f"has a model whose {name} is none of {', '.join(values)}")
+                raise ValueError(f"describes a model whose {name} is not one of {', '.join(values)}")
         cell = model["cell"]
         if cell not in CELLS:
             raise KeyError(cell)
-        directed, begun = cast(Direction, chosen["direction"]), cast(InitialState, chosen["initial_state"])
-        embedding, hidden, layers = sizes
-        return cls(cell, num_symbols, embedding, hidden, layers, directed, begun)
+        direction, initial_state = cast(Direction, chosen["direction"]), cast(InitialState, chosen["initial_state"])
+        embedding_size, hidden_size, num_layers = sizes
+        return cls(cell, num_symbols, embedding_size, hidden_size, num_layers, direction, initial_state)
 
     @property
     def recurrence(self) -> Cell:
-        """The equations of its cell, its gates and the parts of its state."""
+        """The cell: its equations, its gates and the parts of its state."""
         return CELLS[self.cell]
 
     @property
@@ -80,22 +79,22 @@ class ModelSpec:
 
     @property
     def num_inputs(self) -> int:
-        """How many numbers go into the first layer for each character."""
+        """How many inputs the first layer has."""
         return self.embedding_size or self.num_symbols + 1
 
     @property
     def is_backward(self) -> bool:
-        """Whether it reads texts from their end: what it predicts stands before what it has read."""
+        """Whether it reads a text from its end and predicts the character before those it has read."""
         return self.direction == "backward"
 
     @property
     def sees_both_sides(self) -> bool:
-        """Whether it reads what stands before and after a character, and can fill blanks instead of going on."""
+        """Whether it reads the text on both sides of a character: it fills blanks, but cannot continue a text."""
         return self.direction == "both"
 
     @property
     def stacks(self) -> tuple[str, ...]:
-        """The stacks of layers, by the name that their weights begin with."""
+        """The stacks of layers, each by the prefix of its weights' names."""
         return ("layers", "backward_layers") if self.sees_both_sides else ("layers",)
 
     @property
@@ -111,10 +110,9 @@ class ModelSpec:
             shapes["embedding.weight"] = (self.num_symbols + 1, self.embedding_size)
         for stack in self.stacks:
             for layer in range(self.num_layers):
-                of_layer = self.recurrence.weight_shapes(
-                    self.hidden_size if layer else self.num_inputs, self.hidden_size
-                )
-                shapes |= {f"{stack}.{layer}.{name}": shape for name, shape in of_layer.items()}
+                num_inputs = self.hidden_size if layer else self.num_inputs
+                layer_shapes = self.recurrence.weight_shapes(num_inputs, self.hidden_size)
+                shapes |= {f"{stack}.{layer}.{name}": shape for name, shape in layer_shapes.items()}
         if self.initial_state == "learned":
             shapes["initial_state"] = (len(self.recurrence.state), self.num_stacks * self.num_layers, self.hidden_size)
         shapes["output.weight"] = (self.num_symbols, self.num_stacks * self.hidden_size)
@@ -122,7 +120,7 @@ class ModelSpec:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers it learns."""
+        """How many trainable parameters it has."""
         return sum(map(math.prod, self.shapes.values()))
 
     @property

@@ -1,4 +1,4 @@
-"""Characters to ids and back. Knows text and arrays; knows nothing of corpora or models."""
+"""Characters to ids and back. Knows text and arrays, but neither corpora nor models."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Kind = Literal["characters", "bytes"]
 Filter = Literal["none", "letters"]
 
 NUM_CODE_POINTS = 0x110000
-# Look-alikes to suggest for an unknown character: typewriters and word processors differ in these.
+# Look-alikes to suggest for an unknown character: word processors replace the typewriter's characters with these.
 LOOK_ALIKES = [set("'`\u2018\u2019\u02bc"), set('"\u201c\u201d\u00ab\u00bb'), set("-\u2010\u2011\u2012\u2013\u2014")]
 
 
 class Decoder(Protocol):
-    """Turns ids into text as they come; bytes of an unfinished character wait for the rest."""
+    """Turns ids into text piece by piece, and keeps the bytes of an unfinished character until the rest arrives."""
 
     def decode(self, ids: Sequence[int], final: bool = False) -> str:
         """Return the text that these ids complete."""
@@ -35,9 +35,9 @@ class Vocabulary:
 
     Attributes:
         kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
-            256 byte values of the UTF-8 form, so that nothing is unknown.
-        symbols: each symbol as text, by id; for bytes the character of the same number.
-        filter: what is done to a text before it is read, see `TextFilter`.
+            256 byte values of UTF-8, so that no character is unknown.
+        symbols: each symbol as text, by id; a byte is the character with the same number.
+        filter: how a text is changed before it is read, see `TextFilter`.
     """
 
     def __init__(self, kind: Kind, symbols: str, filter: Filter = "none") -> None:
@@ -76,13 +76,13 @@ class Vocabulary:
         """What one symbol is: `character` or `byte`."""
         return self.kind.removesuffix("s")
 
-    def in_units(self, values: dict[str, Any], is_masked: bool = False) -> dict[str, Any]:
-        """Rename figures by the symbols they count.
+    def in_units(self, values: dict[str, Any], sees_both_sides: bool = False) -> dict[str, Any]:
+        """Rename figures after the symbols they count.
 
-        Bits per character of a model of bytes are bits per byte; those of one that sees both sides of a character
-        are per masked character.
+        The bits per character of a model of bytes are bits per byte. Those of a model that sees both sides are bits
+        per masked character.
         """
-        per = "per_masked_character" if is_masked else "per_character"
+        per = "per_masked_character" if sees_both_sides else "per_character"
         names = (name.replace("per_character", per).replace("character", self.unit) for name in values)
         return dict(zip(names, values.values(), strict=True))
 
@@ -113,12 +113,12 @@ class Vocabulary:
             text: any text, lone surrogates and NUL included.
             unknown: what to do about a character the vocabulary lacks: `error`, `skip`, or `replace=C`.
             position: where this text starts in a longer one, for the message.
-            is_filtered: whether the text has been through the vocabulary's filter already.
+            is_filtered: whether the vocabulary's filter has already been applied to the text.
 
         Raises:
-            UnknownCharacterError: under `error`, naming each character, its code point, where it first
-                stands, and its nearest relative in the vocabulary.
-            UsageError: `unknown` is none of the three, or its C is not in the vocabulary.
+            UnknownCharacterError: under `error`; it names each character, its code point, its first position
+                and the nearest character of the vocabulary.
+            UsageError: `unknown` is not one of the three, or its C is not in the vocabulary.
         """
         if not is_filtered:
             text = TextFilter(self.filter)(text)
@@ -153,20 +153,20 @@ class Vocabulary:
         return self.decoder().decode([int(index) for index in ids], final=True)
 
     def decoder(self, is_backward: bool = False) -> Decoder:
-        """Return a decoder that can be fed a few ids at a time, for a backward model from the end of the text."""
+        """Return a decoder that takes a few ids at a time; a backward one takes them from the end of the text."""
         if self.kind == "characters":
             return _CharacterDecoder(self.symbols)
         return _BackwardByteDecoder() if is_backward else _ByteDecoder()
 
     def name(self, index: int) -> str:
-        """Name a symbol so that it can be seen."""
+        """Return a visible name for a symbol."""
         symbol = self.symbols[index]
         if self.kind == "bytes" and index >= 0x80:
             return f"byte 0x{index:02x}"
         return name_character(symbol)
 
     def nearest(self, character: str) -> str | None:
-        """Return the known character that most resembles an unknown one; None where none does."""
+        """Return the known character that most resembles an unknown one, or None if there is none."""
         candidates = [character.swapcase(), unicodedata.normalize("NFKD", character)[:1]]
         candidates += [candidates[1].swapcase()]
         candidates += [other for group in LOOK_ALIKES if character in group for other in sorted(group)]
@@ -207,12 +207,12 @@ class Vocabulary:
         for character, position in list(first.items())[:5]:
             where = "position" if self.filter == "none" else "filtered position"
             part = f"{name_character(character)} (U+{ord(character):04X}) at {where} {position}"
-            relative = self.nearest(character)
-            parts.append(part if relative is None else f"{part}, nearest {name_character(relative)}")
+            nearest = self.nearest(character)
+            parts.append(part if nearest is None else f"{part}, nearest {name_character(nearest)}")
         more = "; and more" if len(first) > 5 else ""
         return (
             f"not in the model's vocabulary of {len(self)} characters: {'; '.join(parts)}{more}",
-            "`--unknown skip` leaves such characters out, `--unknown replace=C` puts C in their place",
+            "`--unknown skip` drops such characters, `--unknown replace=C` replaces each with C",
         )
 
 
@@ -233,7 +233,7 @@ class _ByteDecoder:
 
 
 class _BackwardByteDecoder:
-    """Turns bytes into text that come last byte first: a character is complete with its first byte."""
+    """Decodes bytes that arrive last byte first, so a character is complete when its first byte arrives."""
 
     def __init__(self) -> None:
         self._waiting = b""
@@ -243,7 +243,7 @@ class _BackwardByteDecoder:
         for byte in ids:
             self._waiting = bytes([byte]) + self._waiting
             is_continuation = 0x80 <= byte < 0xC0
-            # No character has more than three continuation bytes.
+            # A character has at most three continuation bytes.
             if not is_continuation or len(self._waiting) > 3:
                 text = self._flush() + text
         return self._flush() + text if final else text
@@ -255,11 +255,11 @@ class _BackwardByteDecoder:
 
 
 class TextFilter:
-    """Makes of a text what a model with such a filter reads; a long text may come in pieces.
+    """Changes a text to what a model with this filter reads. A long text may come in pieces.
 
     Args:
-        filter: `none` leaves a text as it is; `letters` makes its letters lower case and puts one space for
-            everything that stands between them.
+        filter: `none` leaves a text as it is; `letters` makes its letters lower case and replaces everything
+            between words with one space.
     """
 
     def __init__(self, filter: Filter) -> None:
@@ -270,7 +270,8 @@ class TextFilter:
         """Return the next piece of the text as the model reads it."""
         if self._filter == "none":
             return text
-        # Sigma is the one letter whose lower case depends on its neighbours in str.lower, and a piece may lack them.
+        # In str.lower the lower case of sigma, and of no other letter, depends on its neighbours, which may be in
+        # another piece.
         text = text.replace("\u03a3", "\u03c3").lower()
         text = text.translate({ord(symbol): " " for symbol in set(text) if not _belongs_to_word(symbol)})
         text = re.sub("  +", " ", text)
@@ -282,7 +283,7 @@ class TextFilter:
 
 
 def _belongs_to_word(symbol: str) -> bool:
-    # Marks belong to the letters they stand on; in some scripts they are the vowels.
+    # A mark belongs to the letter before it; in some scripts the vowels are marks.
     return symbol.isalpha() or unicodedata.category(symbol).startswith("M")
 
 
@@ -292,9 +293,9 @@ def code_points_of(text: str) -> NDArray[np.uint32]:
 
 
 def name_character(character: str) -> str:
-    """Name a character so that it can be seen: `'a'`, `space`, `newline`, `U+0301 COMBINING ACUTE ACCENT`.
+    """Return a visible name for a character: `'a'`, `space`, `newline`, `U+0301 COMBINING ACUTE ACCENT`.
 
-    White space, control characters and combining marks have no picture of their own and are called by name.
+    White space, control characters and combining marks cannot be seen alone, so they are spelled out.
     """
     familiar = {" ": "space", "\n": "newline", "\t": "tab", "\r": "carriage return", "\0": "NUL"}
     if character in familiar:

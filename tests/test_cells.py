@@ -155,7 +155,7 @@ BY_HAND: dict[str, Callable[..., tuple[Scalars, Scalars]]] = {
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_unit_steps_as_its_equations_say(cell: str) -> None:
-    """One unit, one stream, in float64: state and gates equal the scalar arithmetic, the gates in their order."""
+    """State and gates of one unit in float64 equal the scalar arithmetic, with the gates in their order."""
     for seed in range(20):
         arrays = random_step(cell, seed, num_streams=1, num_units=1)
         x, w, b, p, *state = (array.ravel().tolist() for array in arrays)
@@ -169,7 +169,7 @@ def test_a_unit_steps_as_its_equations_say(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_numpy_and_torch_agree(cell: str) -> None:
-    """The same function on arrays and on tensors gives the same states and gates, and leaves alone what it is given."""
+    """Arrays and tensors give the same states and gates, and the arguments are not changed."""
     arrays = random_step(cell, 2, num_streams=3, num_units=4)
     given = [array.copy() for array in arrays]
     on_arrays, gates = step(cell, *arrays)
@@ -195,7 +195,7 @@ def test_float32_stays_float32(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", TORCH_LAYERS)
 def test_the_cells_equal_torch_forward_and_backward(cell: str) -> None:
-    """T steps of the equations and one call of torch's layer give the same outputs and gradients, in float64."""
+    """T steps of the equations and one call of torch's layer give the same outputs and gradients."""
     torch.manual_seed(3)
     layer = TORCH_LAYERS[cell](5, 4).double()
     x_TBE = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
@@ -219,7 +219,7 @@ def test_the_cells_equal_torch_forward_and_backward(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_are_the_slopes_of_the_equations(cell: str) -> None:
-    """Finite differences of states and gates, in everything a step is given."""
+    """Gradients of states and gates equal finite differences, for every argument of a step."""
     tensors = [torch.from_numpy(array).requires_grad_() for array in random_step(cell, 4, num_streams=2, num_units=3)]
     used = [tensor for tensor in tensors if tensor.numel()]
 
@@ -242,14 +242,14 @@ def test_an_open_forget_gate_and_a_shut_input_gate_keep_the_cell(cell: str) -> N
 
 @pytest.mark.parametrize(("forget", "kept"), [(1e3, 0.625), (-1e3, math.tanh(0.3))])
 def test_coupled_gates_keep_the_cell_or_replace_it(forget: float, kept: float) -> None:
-    """A forget gate of 1 keeps all and lets in nothing; one of 0 leaves the candidate alone."""
+    """A forget gate of 1 keeps the whole cell; a forget gate of 0 replaces it with the candidate."""
     (_, cell), _ = unit("lstm-coupled", [forget, 0.3, 0.7], [0.5, 0.625])
     assert cell == pytest.approx(kept, rel=1e-15)
 
 
 @pytest.mark.parametrize("cell", ["gru", "gru-reset-before"])
-def test_an_update_gate_of_one_keeps_the_state(cell: str) -> None:
-    """In the form used here the GRU's update gate is the share of the old state that stays."""
+def test_an_update_gate_of_one_keeps_the_state_of_a_gru(cell: str) -> None:
+    """In this form of the GRU the update gate is the share of the old state that stays."""
     (hidden,), gates = unit(cell, [0.1, 1e3, 0.9], [0.25])
     assert hidden == 0.25
     assert gates["update"] == 1.0
@@ -257,20 +257,20 @@ def test_an_update_gate_of_one_keeps_the_state(cell: str) -> None:
     assert hidden == pytest.approx(math.tanh(0.9), rel=1e-15)
 
 
-def test_an_update_gate_of_zero_keeps_the_state_of_a_minimal_gru() -> None:
-    """There the update gate is the share of what is new."""
+def test_an_update_gate_of_zero_keeps_the_state_of_a_mingru() -> None:
+    """In the minimal GRU the update gate is the share of the new candidate."""
     assert unit("mingru", [-1e3, 7.0], [0.25]) == ([0.25], {"update": 0.0, "candidate": 7.0})
     assert unit("mingru", [1e3, 7.0], [0.25]) == ([7.0], {"update": 1.0, "candidate": 7.0})
 
 
-def test_an_open_forget_gate_and_a_shut_input_gate_keep_the_state_of_a_minimal_lstm() -> None:
-    """It has no cell state: what is kept is the hidden state."""
+def test_extreme_gates_keep_the_state_of_a_minlstm() -> None:
+    """With a forget gate of 1 and an input gate of 0 a minimal LSTM keeps its hidden state."""
     assert unit("minlstm", [0.0, -1e3, 7.0], [0.25]) == ([0.25], {"forget": 1.0, "input": 0.0, "candidate": 7.0})
     assert unit("minlstm", [-1e3, 0.0, 7.0], [0.25]) == ([7.0], {"forget": 0.0, "input": 1.0, "candidate": 7.0})
 
 
-def test_coupled_gates_are_an_lstm_whose_input_gate_mirrors_its_forget_gate() -> None:
-    """Where x_i + R_i(h) = -(x_f + R_f(h)), i is 1 - f, and the LSTM does what the coupled one does."""
+def test_coupled_gates_equal_an_lstm_with_mirrored_gates() -> None:
+    """If x_i + R_i(h) = -(x_f + R_f(h)), then i is 1 - f and the LSTM equals the coupled one."""
     x_BG, weight_RH, bias_R, none_KH, h_BH, c_BH = random_step("lstm-coupled", 5, num_streams=3, num_units=4)
     (hidden, cell), gates = step("lstm-coupled", x_BG, weight_RH, bias_R, none_KH, h_BH, c_BH)
     (expected_hidden, expected_cell), expected_gates = step(
@@ -289,7 +289,7 @@ def test_coupled_gates_are_an_lstm_whose_input_gate_mirrors_its_forget_gate() ->
 
 
 def test_peepholes_of_zero_make_a_plain_lstm() -> None:
-    """Bit for bit; with other peepholes each of the three gates changes, and the candidate does not."""
+    """Peepholes of 0 give a plain LSTM bit for bit; other peepholes change the three gates only."""
     x_BG, weight_RH, bias_R, peepholes_KH, *state = random_step("lstm-peephole", 6, num_streams=3, num_units=4)
     expected, expected_gates = step("lstm", x_BG, weight_RH, bias_R, None, *state)
     found, gates = step("lstm-peephole", x_BG, weight_RH, bias_R, np.zeros_like(peepholes_KH), *state)
@@ -300,8 +300,8 @@ def test_peepholes_of_zero_make_a_plain_lstm() -> None:
     assert changed == {"input", "forget", "output"}
 
 
-def test_where_nothing_is_reset_it_does_not_matter_when() -> None:
-    """With r = 1 both forms of the GRU are one; with r in between they are not."""
+def test_without_a_reset_both_forms_of_the_gru_are_equal() -> None:
+    """With r = 1 both forms of the GRU are equal; with r between 0 and 1 they differ."""
     arrays = random_step("gru", 7, num_streams=3, num_units=4)
     (before,), _ = step("gru-reset-before", *arrays)
     (after,), _ = step("gru", *arrays)
@@ -314,8 +314,8 @@ def test_where_nothing_is_reset_it_does_not_matter_when() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_shares_of_a_minimal_lstm_sum_to_one_however_shut_its_gates_are(dtype: type[np.floating[Any]]) -> None:
-    """Where both sigmoids underflow their quotient is still right, without a warning, which would be an error here."""
+def test_the_gates_of_a_minlstm_sum_to_one(dtype: type[np.floating[Any]]) -> None:
+    """The gates sum to 1 without a warning even if both sigmoids underflow."""
     x = np.array([-1e4, -100, -3, 0, 2, 100, 1e4], dtype=dtype)
     x_f, x_i = (axis.ravel() for axis in np.meshgrid(x, x))
     x_BG = np.stack([x_f, x_i, np.full_like(x_f, 3)], axis=1)
@@ -338,7 +338,7 @@ def test_the_shares_of_a_minimal_lstm_sum_to_one_however_shut_its_gates_are(dtyp
 
 
 def test_the_sigmoid_does_not_overflow() -> None:
-    """Any float32 comes out between 0 and 1, without a warning."""
+    """The sigmoid of any float32 is between 0 and 1, without a warning."""
     x = np.array([-3e38, -100, 0, 100, 3e38], dtype=np.float32)
     expected = np.array([0, 0, 0.5, 1, 1], dtype=np.float32)
     np.testing.assert_array_equal(sigmoid(x), expected)
@@ -346,7 +346,7 @@ def test_the_sigmoid_does_not_overflow() -> None:
 
 
 def test_the_softplus_does_not_overflow() -> None:
-    """Any float32 comes out finite: 0 far below 0, x itself far above, log(1 + exp(x)) in between."""
+    """The softplus of any float32 is finite: 0 far below 0, x far above, log(1 + exp(x)) in between."""
     x = np.array([-3e38, -200, -2, 0, 3, 200, 3e38], dtype=np.float32)
     expected = np.array([0, 0, math.log1p(math.exp(-2)), math.log(2), math.log1p(math.exp(3)), 200, 3e38], np.float32)
     for found in (softplus(x), softplus(torch.from_numpy(x)).numpy()):

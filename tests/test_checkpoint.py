@@ -1,4 +1,4 @@
-"""Model files come back bit by bit or are refused."""
+"""Model files load bit for bit or are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.helpers.model_files import SYMBOLS, assert_same, load_error, saved, t
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_model_comes_back_as_it_was(own_folders: Path, cell: str, layers: int) -> None:
+def test_a_saved_model_loads_unchanged(own_folders: Path, cell: str, layers: int) -> None:
     """Arrays, vocabulary, settings, metrics and corpus are the same after save and load."""
     model = tiny_model(cell, layers=layers)
     model.save(own_folders / "m.safetensors")
@@ -42,10 +42,10 @@ def test_a_model_comes_back_as_it_was(own_folders: Path, cell: str, layers: int)
     metrics=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)),
 )
 @settings(max_examples=50, deadline=None)
-def test_any_bits_and_any_symbols_come_back(
+def test_any_bits_and_any_symbols_load_unchanged(
     tmp_path_factory: pytest.TempPathFactory, weights: list[float], symbols: str, metrics: dict[str, Any]
 ) -> None:
-    """Negative zero, subnormals, lone surrogates: nothing is normalised."""
+    """Negative zero, subnormals and lone surrogates load unchanged: nothing is normalised."""
     path = tmp_path_factory.mktemp("any") / "m.safetensors"
     odd = np.array(weights, dtype=np.float32).reshape(2, 2)
     model = tiny_model(symbols=symbols)
@@ -54,16 +54,16 @@ def test_any_bits_and_any_symbols_come_back(
     assert_same(model, load_checkpoint(path))
 
 
-def test_a_vocabulary_of_bytes_comes_back(own_folders: Path) -> None:
-    """A model of bytes is one of bytes after loading."""
+def test_a_vocabulary_of_bytes_loads_unchanged(own_folders: Path) -> None:
+    """A model of bytes is a model of bytes after loading."""
     vocabulary = Vocabulary.of_bytes()
     model = replace(tiny_model(symbols=vocabulary.symbols), vocabulary=vocabulary)
     model.save(own_folders / "m.safetensors")
     assert_same(model, load_checkpoint(own_folders / "m.safetensors"))
 
 
-def test_arrays_that_lie_strangely_in_memory_come_back(own_folders: Path) -> None:
-    """A transposed or strided array is saved by its values, not by its place in memory."""
+def test_arrays_of_any_memory_layout_load_unchanged(own_folders: Path) -> None:
+    """A transposed or strided array is saved by its values and not by its memory."""
     base = np.arange(16, dtype=np.float32).reshape(4, 4)
     strange = {"layers.0.weight_hh_l0": base[::2, 3:0:-2], "layers.0.weight_ih_l0": base[:2, :2].T}
     model = replace(tiny_model(), arrays=tiny_model().arrays | strange)
@@ -81,8 +81,8 @@ STATE: Arrays = {
 }
 
 
-def test_what_resuming_needs_comes_back_and_is_not_among_the_weights(own_folders: Path) -> None:
-    """Arrays of the optimiser and the carried state come back; `weights` has only those that make the model."""
+def test_arrays_for_resuming_are_not_weights(own_folders: Path) -> None:
+    """Arrays of the optimiser and the carried state load unchanged, and `weights` lacks them."""
     model = tiny_model(extra=STATE)
     model.save(own_folders / "last.safetensors")
     back = load_checkpoint(own_folders / "last.safetensors")
@@ -92,25 +92,25 @@ def test_what_resuming_needs_comes_back_and_is_not_among_the_weights(own_folders
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((3, 4)), np.zeros((1, 1 << 17, 2)), np.zeros((1, 3, 3))])
 @pytest.mark.parametrize("name", STATE)
-def test_what_resuming_needs_has_the_shapes_of_its_model(own_folders: Path, name: str, array: NDArray[Any]) -> None:
-    """So that no file can make a model of two units ask for gigabytes."""
+def test_arrays_for_resuming_have_the_shapes_of_the_model(own_folders: Path, name: str, array: NDArray[Any]) -> None:
+    """Arrays for resuming are checked, so no file makes a model of two units ask for gigabytes."""
     tiny_model(extra=STATE | {name: array.astype(np.float32)}).save(own_folders / "last.safetensors")
     assert f"`{name}`" in load_error(own_folders / "last.safetensors")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("name", ["output.weight", "optimizer.output.bias.exp_avg", "carried.0"])
-def test_numbers_that_no_training_ends_at_are_refused(own_folders: Path, name: str, number: float) -> None:
-    """Nothing can be drawn from such a model, and no run can go on from it."""
+def test_nan_infinite_and_huge_numbers_are_refused(own_folders: Path, name: str, number: float) -> None:
+    """No text can be drawn from a model with NaN, infinite or huge numbers, and no run can resume it."""
     model = tiny_model(extra=STATE)
     array = model.arrays[name].copy()
     array.flat[-1] = number
     replace(model, arrays=model.arrays | {name: array}).save(own_folders / "m")
-    assert f"`{name}` that no training ends at" in load_error(own_folders / "m")
+    assert f"implausibly large numbers in `{name}`" in load_error(own_folders / "m")
 
 
 def test_a_model_file_can_be_moved(own_folders: Path) -> None:
-    """The file holds no path of its own and loads wherever it is put."""
+    """A model file contains no path and loads from any folder."""
     here = own_folders / "a-folder-of-its-own"
     here.mkdir()
     data = saved(tiny_model(), here / "m.safetensors")
@@ -121,7 +121,7 @@ def test_a_model_file_can_be_moved(own_folders: Path) -> None:
 
 
 def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
-    """A loaded model stays as it was when its file is replaced by another."""
+    """A loaded model does not change when its file is replaced."""
     path = own_folders / "m.safetensors"
     tiny_model().save(path)
     model = load_checkpoint(path)
@@ -130,7 +130,7 @@ def test_loaded_arrays_do_not_depend_on_the_file(own_folders: Path) -> None:
 
 
 def test_the_shapes_of_a_spec_are_those_of_pytorch() -> None:
-    """Names and shapes are the ones the layers of PyTorch have, and the embedding has a row for the start."""
+    """A spec has the names and shapes of PyTorch's layers, and an embedding for the start of a text."""
     torch = pytest.importorskip("torch")
     kinds = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
     for cell, kind in kinds.items():
@@ -156,7 +156,7 @@ class Trap:
 
 
 def test_a_pickle_is_refused_unopened(own_folders: Path) -> None:
-    """A pickle is no model file, and nothing in it is run."""
+    """A pickle is not a model file, and nothing in it is run."""
     canary, path = own_folders / "canary", own_folders / "evil.safetensors"
     path.write_bytes(pickle.dumps(Trap(canary)))
     load_error(path)
@@ -165,13 +165,13 @@ def test_a_pickle_is_refused_unopened(own_folders: Path) -> None:
     assert canary.exists()  # the trap was a good one
 
 
-def test_a_missing_file_is_refused(own_folders: Path) -> None:
-    """A file that is not there is named, with the reason."""
+def test_a_missing_model_file_is_refused(own_folders: Path) -> None:
+    """The error names the missing model file, with the reason."""
     assert "No such file" in load_error(own_folders / "absent.safetensors")
 
 
-def test_a_folder_is_refused(own_folders: Path) -> None:
-    """A folder in place of a file is named."""
+def test_a_folder_in_place_of_a_model_file_is_refused(own_folders: Path) -> None:
+    """The error names a folder in place of a model file."""
     assert "is not a file" in load_error(own_folders)
 
 
@@ -195,8 +195,8 @@ def test_a_folder_is_refused(own_folders: Path) -> None:
     ],
     ids=lambda data: f"{data[:14]!r}",
 )
-def test_what_is_no_model_file_is_refused(own_folders: Path, data: bytes) -> None:
-    """Text, archives, headers of nonsense: each is refused in one line that names the file."""
+def test_a_file_of_another_kind_is_refused(own_folders: Path, data: bytes) -> None:
+    """Text, archives and meaningless headers are refused in one line that names the file."""
     path = own_folders / "m.safetensors"
     path.write_bytes(data)
     load_error(path)
@@ -229,7 +229,7 @@ METADATA = st.fixed_dictionaries(
 @given(data=st.binary(max_size=200))
 @settings(max_examples=50, deadline=None)
 def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    """No bytes make anything but a `ModelFileError`."""
+    """Any bytes raise a `ModelFileError` and nothing else."""
     path = tmp_path_factory.mktemp("any") / "m"
     path.write_bytes(data)
     load_error(path)
@@ -238,7 +238,7 @@ def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: b
 @given(header=JSON | st.fixed_dictionaries({"__metadata__": METADATA | JSON, "a": TENSOR}), body=st.binary(max_size=9))
 @settings(max_examples=100, deadline=None)
 def test_any_header_is_refused(tmp_path_factory: pytest.TempPathFactory, header: Any, body: bytes) -> None:
-    """No header makes anything but a `ModelFileError`, however close it comes to a good one."""
+    """Any header raises a `ModelFileError` and nothing else, however close it comes to a good one."""
     path = tmp_path_factory.mktemp("any") / "m"
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
@@ -247,15 +247,15 @@ def test_any_header_is_refused(tmp_path_factory: pytest.TempPathFactory, header:
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "charlm"}], ids=str)
 def test_a_safetensors_file_of_another_program_is_refused(own_folders: Path, metadata: dict[str, str] | None) -> None:
-    """The arrays may be right: without charlm's metadata it is no charlm model file, and that is what is said."""
+    """The error says that a file without charlm's metadata is no charlm model file."""
     path = own_folders / "other.safetensors"
     save_file(tiny_model().arrays, path, metadata)
     assert "not a charlm model file" in load_error(path)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E5M2"])
-def test_arrays_that_numpy_does_not_know_are_refused(own_folders: Path, dtype: str) -> None:
-    """A dtype without a NumPy counterpart is refused like any other."""
+def test_dtypes_that_numpy_lacks_are_refused(own_folders: Path, dtype: str) -> None:
+    """A dtype without a NumPy counterpart is refused like any other wrong dtype."""
     size = 2 if dtype == "BF16" else 1
     tensor = {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": {"format": "charlm", "format_version": "1"}, "a": tensor}).encode()
@@ -264,7 +264,7 @@ def test_arrays_that_numpy_does_not_know_are_refused(own_folders: Path, dtype: s
 
 
 def test_a_file_cut_short_anywhere_is_refused(own_folders: Path) -> None:
-    """Truncation is noticed at every offset, and so is a byte too many."""
+    """Truncation is detected at every offset, and so is one byte too many."""
     path = own_folders / "m.safetensors"
     data = saved(tiny_model("rnn", "ab"), path)
     for length in range(len(data)):
@@ -274,8 +274,8 @@ def test_a_file_cut_short_anywhere_is_refused(own_folders: Path) -> None:
     load_error(path)
 
 
-def test_a_flipped_bit_anywhere_is_noticed(own_folders: Path) -> None:
-    """A single wrong bit in any byte of the file is noticed."""
+def test_a_flipped_bit_anywhere_is_detected(own_folders: Path) -> None:
+    """A single wrong bit in any byte of the file is detected."""
     path = own_folders / "m.safetensors"
     data = bytearray(saved(tiny_model("rnn", "ab"), path))
     for index in range(len(data)):
@@ -289,7 +289,7 @@ def test_a_flipped_bit_anywhere_is_noticed(own_folders: Path) -> None:
 
 
 def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
-    """A wrong bit in the weights, which no format could notice, is told as damage."""
+    """A wrong bit in the weights, which only the hash can detect, is reported as damage."""
     path = own_folders / "m.safetensors"
     data = bytearray(saved(tiny_model(), path))
     data[-1] ^= 0x40
@@ -302,7 +302,7 @@ def test_damaged_weights_are_called_damaged(own_folders: Path) -> None:
     [(b'"shape":[1,3,2]', b'"shape":[1,2,2]'), (b'"dtype":"F32"', b'"dtype":"I32"'), (b'"carried.0"', b'"carried.1"')],
 )
 def test_shape_dtype_and_name_are_checked(own_folders: Path, old: bytes, new: bytes) -> None:
-    """A changed header is noticed, be it by the hash alone."""
+    """A changed header is detected, at least by the hash."""
     path = own_folders / "m.safetensors"
     data = saved(tiny_model(extra=STATE), path)
     assert old in data
@@ -311,7 +311,7 @@ def test_shape_dtype_and_name_are_checked(own_folders: Path, old: bytes, new: by
 
 
 def test_a_wrong_shape_is_refused(own_folders: Path) -> None:
-    """An array of another shape is named with both shapes."""
+    """The error names an array of another shape, with both shapes."""
     model = replace(
         tiny_model(), arrays=tiny_model().arrays | {"layers.0.weight_hh_l0": np.zeros((2, 3), dtype=np.float32)}
     )
@@ -323,7 +323,7 @@ def test_a_wrong_shape_is_refused(own_folders: Path) -> None:
 
 
 def test_a_transposed_array_is_refused(own_folders: Path) -> None:
-    """The number of elements being right is not enough."""
+    """An array with the right number of elements in a wrong shape is refused."""
     wrong = tiny_model().arrays["embedding.weight"].T
     replace(tiny_model(), arrays=tiny_model().arrays | {"embedding.weight": wrong}).save(own_folders / "m")
     assert "embedding.weight" in load_error(own_folders / "m")
@@ -331,7 +331,7 @@ def test_a_transposed_array_is_refused(own_folders: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(tiny_model().arrays))
 def test_a_missing_array_is_refused(own_folders: Path, name: str) -> None:
-    """Every weight must be there, and the one that is not is named."""
+    """The error names a missing weight."""
     replace(tiny_model(), arrays={key: array for key, array in tiny_model().arrays.items() if key != name}).save(
         own_folders / "m"
     )
@@ -340,14 +340,14 @@ def test_a_missing_array_is_refused(own_folders: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["layers.1.weight_hh_l0", "head", "optimizers.x", "optimizer"])
 def test_an_extra_array_is_refused(own_folders: Path, name: str) -> None:
-    """An array no model has is named; only what resuming needs may be there besides."""
+    """The error names an array that is neither a weight nor needed to resume."""
     tiny_model(extra={name: np.zeros(1, dtype=np.float32)}).save(own_folders / "m")
     assert f"unknown array `{name}`" in load_error(own_folders / "m")
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F64", "I32", "U8"])
 def test_a_wrong_dtype_is_refused(own_folders: Path, dtype: str) -> None:
-    """Weights are float32 and nothing is converted silently."""
+    """Weights must be float32; nothing is converted silently."""
     kinds = {"F16": "float16", "F64": "float64", "I32": "int32", "U8": "uint8"}
     arrays = tiny_model().arrays | {"output.bias": tiny_model().arrays["output.bias"].astype(kinds[dtype])}
     replace(tiny_model(), arrays=arrays).save(own_folders / "m")
@@ -357,7 +357,7 @@ def test_a_wrong_dtype_is_refused(own_folders: Path, dtype: str) -> None:
 
 
 def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a later charlm is told from a damaged one, with both versions."""
+    """The error for a file of a newer charlm names both versions and does not call it damaged."""
     path = own_folders / "m.safetensors"
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 7)
     tiny_model().save(path)
@@ -375,7 +375,7 @@ def test_a_newer_format_is_refused(own_folders: Path, monkeypatch: pytest.Monkey
     ids=str,
 )
 def test_settings_that_make_no_model_are_refused(own_folders: Path, model: Any) -> None:
-    """A file whose hash is right and whose settings are nonsense is refused."""
+    """A file with a right hash and impossible settings is refused."""
     replace(tiny_model(), config=model).save(own_folders / "m")
     load_error(own_folders / "m")
 
@@ -398,7 +398,7 @@ def test_settings_that_make_no_model_are_refused(own_folders: Path, model: Any) 
     ],
 )
 def test_a_setting_that_makes_no_model_is_refused(own_folders: Path, key: str, value: Any) -> None:
-    """Each setting that decides a shape must be one, of the right type."""
+    """Each setting that decides a shape must have the right type and be within bounds."""
     config = {"model": tiny_model().config["model"] | {key: value}}
     replace(tiny_model(), config=config).save(own_folders / "m")
     load_error(own_folders / "m")
@@ -424,7 +424,7 @@ def test_a_huge_number_of_layers_is_refused_at_once(own_folders: Path) -> None:
 
 
 def test_a_model_larger_than_the_memory_is_refused(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its bytes and the arrays made of them are there at the same time, and twice its size must be."""
+    """Reading needs twice the file's size in memory: for its bytes and for the arrays made from them."""
     path = own_folders / "m.safetensors"
     tiny_model().save(path)
     monkeypatch.setattr(checkpoint, "usable_bytes", lambda: 2.0 * path.stat().st_size)
@@ -446,7 +446,7 @@ def test_a_model_larger_than_the_memory_is_refused(own_folders: Path, monkeypatc
         ("bytes", SYMBOLS),
     ],
 )
-def test_a_vocabulary_that_is_none_is_refused(
+def test_an_impossible_vocabulary_is_refused(
     own_folders: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, symbols: Any
 ) -> None:
     """Unknown kinds, repeated symbols, symbols of the wrong type, and bytes that are not all 256 are refused."""

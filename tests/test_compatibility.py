@@ -1,4 +1,4 @@
-"""What an older charlm wrote still works: `tests/files` holds a run and its end, written before there were rooms."""
+"""Files of an older charlm still work: `tests/files` has a run and its end, written before the rooms existed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(FILES / "old_run", tmp_path / "run"))
 
 
-def test_an_old_run_resumes_and_ends_as_it_did_then(old_run: Path) -> None:
-    """Bit for bit on the same machine; another one rounds products differently."""
+def test_an_old_run_resumes_and_ends_as_before(old_run: Path) -> None:
+    """A resumed run of an older charlm ends with the same records and weights, except for rounding."""
     assert load_checkpoint(old_run / "last.safetensors").step == 18
     call("train", "--resume", str(old_run), "--sample-length", "0")
     found = load_checkpoint(old_run / "best.safetensors")
@@ -49,8 +49,8 @@ def test_an_old_run_resumes_and_ends_as_it_did_then(old_run: Path) -> None:
         np.testing.assert_allclose(values, expected_values, rtol=1e-4, err_msg=name)
 
 
-def test_an_old_model_file_writes_the_text_it_wrote_then() -> None:
-    """Loaded, sampled and scored with today's code."""
+def test_an_old_model_file_writes_the_same_text() -> None:
+    """A model file of an older charlm loads and samples the same text as before."""
     model = str(FILES / "old_run_finished.safetensors")
     text = call("sample", "1 gr", "--model", model, "--seed", "3", "-n", "60").stdout
     assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag "

@@ -1,4 +1,4 @@
-"""Settings are read strictly, every problem is told with its place, and what is written reads back the same."""
+"""Settings are read strictly, every problem is reported with its place, and written settings read back the same."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
 @pytest.mark.parametrize("group", [ModelConfig, VocabConfig, DataConfig, TrainConfig])
 def test_every_setting_of_a_group_is_described(group: type[BaseModel]) -> None:
-    """No setting is without words on what it is for."""
+    """Every setting of a group has a description."""
     assert [name for name, field in group.model_fields.items() if not field.description] == []
 
 
 def test_every_setting_outside_a_group_is_described() -> None:
-    """The settings that stand alone are described too."""
+    """Every setting outside the groups has a description."""
     groups = {"model", "vocab", "data", "train"}
     assert {"seed"} == set(Config.model_fields) - groups
     assert Config.model_fields["seed"].description
 
 
 def test_the_list_of_settings_has_each_with_its_default() -> None:
-    """`describe` has one line for each setting, by its dotted key, with the default that a run has without it."""
+    """`describe_settings` has one line for each setting, by its dotted key, with its default."""
     lines = describe_settings().splitlines()
     groups: list[tuple[str, type[BaseModel]]] = [
         ("model.", ModelConfig),
@@ -50,7 +50,7 @@ def test_the_list_of_settings_has_each_with_its_default() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_file_loads(path: Path) -> None:
-    """Each file in `configs/` is valid, by path and by name, and says nothing twice or in vain."""
+    """Each file in `configs/` is valid, by path and by name, and has only known settings."""
     assert load_config(path) == load_config(path.stem)
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     dumped = load_config(path).model_dump()
@@ -64,8 +64,8 @@ def test_a_shipped_file_is_named_after_its_cell(cell: str) -> None:
     assert cell == load_config(cell).model.cell
 
 
-def test_the_names_of_cells_are_those_there_are() -> None:
-    """Each of them is a value of `model.cell`, and what is none is told all of them."""
+def test_model_cell_takes_the_name_of_any_cell() -> None:
+    """`model.cell` takes the name of any cell, and the error for another name lists them all."""
     for name in CELLS:
         assert ModelConfig(cell=name).cell == name
     with pytest.raises(ValidationError, match=f"should be one of {', '.join(CELLS)}"):
@@ -75,20 +75,20 @@ def test_the_names_of_cells_are_those_there_are() -> None:
 
 
 def test_the_default_is_the_shipped_lstm() -> None:
-    """Nothing chosen means `lstm.yaml`."""
+    """`lstm.yaml` is used if no settings file is named."""
     assert load_config("lstm") == load_config(None)
     assert load_config(None).model.cell == "lstm"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing but a remark\n", "---\n", "null\n", "{}\n", "\ufeff"])
 def test_an_empty_file_means_all_defaults(text: str) -> None:
-    """A file that says nothing changes nothing; a run lasts a minute then."""
+    """An empty file means all defaults, and a run of one minute."""
     assert Config() == loaded(text)
     assert loaded(text).train.time == 60.0
 
 
 def test_a_missing_group_means_its_defaults() -> None:
-    """What a file does not mention has its default."""
+    """A setting that the file does not mention has its default."""
     found = loaded("model:\n  cell: gru\n")
     assert found.model.cell == "gru"
     assert ModelConfig().hidden_size == found.model.hidden_size
@@ -96,12 +96,12 @@ def test_a_missing_group_means_its_defaults() -> None:
 
 
 @pytest.mark.parametrize("group", ["model", "vocab", "data", "train"])
-def test_a_group_with_nothing_in_it_means_its_defaults(group: str) -> None:
-    """A group all of whose lines are remarks is as good as absent."""
+def test_an_empty_group_means_its_defaults(group: str) -> None:
+    """A group that contains only comments is like a missing one."""
     assert Config() == loaded(f"{group}:\n  # nothing: here\n")
 
 
-def test_a_group_with_nothing_in_it_can_be_overridden() -> None:
+def test_an_empty_group_can_be_overridden() -> None:
     """`--set` fills a group that the file leaves empty."""
     assert loaded("model:\n", "model.cell=gru").model.cell == "gru"
 
@@ -135,7 +135,7 @@ def test_a_vocab_is_a_group_or_a_word_for_its_kind(text: str, kind: str, filter:
     ],
 )
 def test_a_dropout_is_one_number_or_one_for_each_layer(text: str, value: Any) -> None:
-    """Where there is a list it is as long as there are layers."""
+    """A dropout is a number, or a list with one number for each layer."""
     num_layers = len(value) if isinstance(value, list) else 2
     assert loaded(f"model: {{num_layers: {num_layers}, dropout: {text}}}\n").model.dropout == value
 
@@ -143,7 +143,7 @@ def test_a_dropout_is_one_number_or_one_for_each_layer(text: str, value: Any) ->
 @pytest.mark.parametrize("cell", ["mingru", "minlstm"])
 @pytest.mark.parametrize("share", ["0", "0.0", "auto"])
 def test_a_cell_without_recurrent_weights_refuses_weight_dropout(cell: str, share: str) -> None:
-    """Only a number above 0 is refused."""
+    """A cell without recurrent weights takes no weight dropout above 0."""
     assert loaded(f"model: {{cell: {cell}, weight_dropout: {share}}}\n").model.cell == cell
 
 
@@ -151,7 +151,7 @@ def test_a_cell_without_recurrent_weights_refuses_weight_dropout(cell: str, shar
     ("value", "shown"), [("words", "'words'"), ("5", "5"), ("[bytes]", "['bytes']"), ("''", "''"), ("true", "True")]
 )
 def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_reported(value: str, shown: str) -> None:
-    """A word that is no kind is told as one, anything else as no group."""
+    """An unknown word is reported as a wrong kind, any other value as no group."""
     message = refusal(f"\nvocab: {value}\n")
     assert "s.yaml:2: `vocab" in message
     assert f"(it is {shown})" in message
@@ -169,7 +169,7 @@ def test_a_vocab_that_is_neither_a_kind_nor_a_group_is_reported(value: str, show
     ],
 )
 def test_settings_of_a_group_that_conflict_are_reported(lines: str, key: str, words: list[str]) -> None:
-    """Each alone would do: the message names the group and what is at odds in it."""
+    """The message names the group and the settings that conflict."""
     message = refusal(lines)
     assert message.startswith(f"s.yaml:1: `{key}`: ")
     assert [word for word in words if word not in message] == []
@@ -177,14 +177,14 @@ def test_settings_of_a_group_that_conflict_are_reported(lines: str, key: str, wo
 
 @pytest.mark.parametrize("count", [2, 8000])
 def test_a_list_of_dropouts_of_wrong_length_is_refused_briefly(count: int) -> None:
-    """However long it is."""
+    """The message is short, however long the list of dropouts is."""
     message = refusal(f"model: {{dropout: [{'0,' * count}]}}\n")
     assert "`model`: dropout" in message
     assert len(message) < 200
 
 
 def test_settings_are_frozen() -> None:
-    """No setting changes after it was checked."""
+    """A setting cannot be changed after it was checked."""
     found = Config()
     with pytest.raises(ValidationError, match="frozen"):
         found.seed = 3  # type: ignore[misc]
@@ -192,8 +192,8 @@ def test_settings_are_frozen() -> None:
         found.model.hidden_size = 3  # type: ignore[misc]
 
 
-def test_two_settings_share_nothing_that_changes() -> None:
-    """What is done to the list of one cannot be seen in another."""
+def test_two_configs_share_no_list() -> None:
+    """A change of a list in one config has no effect on another."""
     first = loaded("")
     first.data.corpus.append("mine")
     assert loaded("").data.corpus == ["fables"]
@@ -202,13 +202,13 @@ def test_two_settings_share_nothing_that_changes() -> None:
 # Where files are
 
 
-def test_a_bundled_file_is_found_by_name_and_by_its_place() -> None:
-    """`gru` and `configs/gru.yaml` are the bundled file, in any folder."""
+def test_a_bundled_file_is_found_by_name_and_by_path() -> None:
+    """`gru` and `configs/gru.yaml` mean the bundled file, in any folder."""
     assert load_config("gru") == load_config("configs/gru.yaml") == load_config(Path("configs/gru.yaml"))
 
 
 def test_a_name_means_a_bundled_file_and_a_path_the_users_own(own_folders: Path) -> None:
-    """As with corpora: `gru` is charlm's, `./gru` and `configs/gru.yaml` are what lies there."""
+    """`gru` is charlm's file; `./gru` and `configs/gru.yaml` are the user's, if they exist."""
     (own_folders / "configs").mkdir()
     for name in ("gru", "configs/gru.yaml"):
         (own_folders / name).write_text("seed: 77\n")
@@ -233,8 +233,8 @@ def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.Mo
         ("./rnn", "rnn"),
     ],
 )
-def test_a_missing_file_is_reported_with_the_nearest_name(name: str, suggestion: str) -> None:
-    """A name that is nearly a bundled one is told with it."""
+def test_a_missing_settings_file_gets_the_nearest_name(name: str, suggestion: str) -> None:
+    """If a missing file is named almost like a bundled one, the error suggests that one."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
     assert f"no settings file `{name}`" in str(raised.value)
@@ -242,8 +242,8 @@ def test_a_missing_file_is_reported_with_the_nearest_name(name: str, suggestion:
 
 
 @pytest.mark.parametrize("name", ["xyz.yaml", "/", ".", "x\0y", "configs"])
-def test_a_missing_file_is_reported_with_those_that_there_are(name: str) -> None:
-    """A name that is like none is told with all the bundled ones."""
+def test_a_missing_settings_file_gets_the_bundled_names(name: str) -> None:
+    """If a missing file is named like no other, the error lists the bundled ones."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
     assert "did you mean" not in raised.value.hint
@@ -252,15 +252,15 @@ def test_a_missing_file_is_reported_with_those_that_there_are(name: str) -> None
 
 @pytest.mark.parametrize("name", ["configs/gru", "configs/gru.yml"])
 def test_a_bundled_file_with_another_ending_is_a_missing_file(name: str) -> None:
-    """The path that is said to be missing is the one that was given."""
+    """The error names the path that was given, with its wrong ending."""
     with pytest.raises(ConfigError) as raised:
         load_config(name)
     assert f"no settings file `{name}`" in str(raised.value)
     assert "did you mean `gru`" in raised.value.hint
 
 
-def test_the_home_of_nobody_is_a_missing_file() -> None:
-    """A user that does not exist has no settings."""
+def test_the_home_of_an_unknown_user_is_a_missing_file() -> None:
+    """A path in the home of a user who does not exist is a missing file."""
     with pytest.raises(ConfigError, match="~no-such-user"):
         load_config("~no-such-user/mine.yaml")
 
@@ -313,7 +313,7 @@ def test_a_duration_is_a_number_of_seconds(text: str, seconds: float) -> None:
     ],
 )
 def test_an_invalid_duration_is_reported(text: str) -> None:
-    """Words, nothing, less than nothing, more than a month: told with key and value."""
+    """Words, nothing, negative numbers and more than a month are reported with key and value."""
     message = refusal(f"train:\n  time: {text}\n")
     assert "s.yaml:2: `train.time`" in message
     assert text[:9].strip("[]").lower() in message.lower()
@@ -324,19 +324,19 @@ def test_an_invalid_duration_is_reported(text: str) -> None:
 @example("1" * 400 + "h")
 @example("٣s")
 def test_a_duration_is_seconds_or_left_to_be_refused(value: Any) -> None:
-    """Whatever is given, there is a number where it looks like a duration and the thing itself elsewhere."""
+    """`parse_seconds` turns any duration into a number and leaves any other value as it is."""
     found = parse_seconds(value)
     assert found is value or (isinstance(value, str) and isinstance(found, float))
 
 
 def test_digits_of_other_scripts_are_no_duration() -> None:
-    """A number is written with the digits that YAML knows."""
+    """A duration is written in ASCII digits, like any number in YAML."""
     assert "train.time" in refusal("train:\n  time: ٣s\n")
 
 
 @pytest.mark.parametrize(("text", "key"), [("steps: 500", "steps"), ("epochs: 2.5", "epochs"), ("time: 5s", "time")])
-def test_one_duration_is_the_only_one(text: str, key: str) -> None:
-    """Where one is given the default minute is gone."""
+def test_a_given_duration_replaces_the_default_minute(text: str, key: str) -> None:
+    """If a file gives one duration, the default minute does not apply."""
     found = loaded(f"train:\n  {text}\n").train
     assert [key] == [name for name in ("steps", "epochs", "time") if getattr(found, name) is not None]
 
@@ -345,14 +345,14 @@ def test_one_duration_is_the_only_one(text: str, key: str) -> None:
     "lines", ["  steps: 5\n  time: 60s\n", "  steps: 5\n  epochs: 2\n", "  epochs: 1\n  time: 1\n  steps: 1\n"]
 )
 def test_two_durations_in_one_file_are_refused(lines: str) -> None:
-    """Nobody has to guess which of them counts."""
+    """Two durations in one file are refused, because it is not clear which one is meant."""
     message = refusal(f"train:\n{lines}")
     assert "s.yaml:1" in message
     assert all(line.split(":")[0].strip() in message.partition("; ")[2] for line in lines.splitlines())
 
 
 def test_an_override_of_one_duration_replaces_another() -> None:
-    """500 steps over a file of 60 seconds are 500 steps, and so on with each that follows."""
+    """`--set train.steps=500` over a file of 60 seconds means 500 steps; the last duration counts."""
     text = "train:\n  time: 60s\n"
     assert durations(loaded(text, "train.steps=500")) == (500, None, None)
     assert durations(loaded(text, "train.steps=500", "train.epochs=2")) == (None, 2.0, None)
@@ -361,32 +361,32 @@ def test_an_override_of_one_duration_replaces_another() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_what_a_shipped_file_says_is_what_a_run_writes_down(path: Path) -> None:
-    """Read back from the run's own `config.yaml` nothing is lost: `clip_norm: null` is not its default."""
+def test_a_run_writes_down_all_of_a_shipped_file(path: Path) -> None:
+    """A shipped file reads back the same from a run's `config.yaml`, also where null is not the default."""
     config = load_config(path)
     assert loaded(to_yaml(config)) == config
 
 
-def test_samples_on_the_way_are_for_what_writes() -> None:
-    """A model of both directions fills blanks, and is refused them."""
+def test_a_model_of_both_directions_refuses_sample_every() -> None:
+    """A model of both directions fills blanks and writes no text, so it cannot show samples."""
     assert "sample_every" in refusal("model: {direction: both}\ntrain: {sample_every: 5}\n")
 
 
-def test_the_list_of_settings_says_what_a_choice_may_be() -> None:
-    """All of the values, in a line of its own."""
+def test_the_list_of_settings_has_the_values_of_a_choice() -> None:
+    """The line of a setting with a fixed choice lists all of its values."""
     lines = describe_settings().splitlines()
     assert any(
         line.startswith("model.direction ") and line.endswith("one of forward, backward, both") for line in lines
     )
 
 
-def test_what_does_not_fit_together_is_blamed_on_what_was_given() -> None:
-    """Not on the file that has the rest of the group."""
+def test_a_conflict_is_reported_at_the_override() -> None:
+    """If an override conflicts with the file, the error names the override."""
     with pytest.raises(ConfigError) as raised:
         load_config("lstm", ["model.dropout=[0.1, 0.2]"])
     assert str(raised.value).startswith("--set model.dropout: ")
 
 
-def test_an_unknown_cell_is_answered_with_the_nearest_name() -> None:
-    """Upper case is a slip, too."""
+def test_an_unknown_cell_gets_the_nearest_name() -> None:
+    """The error for an unknown cell suggests the nearest name, also if only the case is wrong."""
     assert "did you mean `lstm`?" in refusal("model: {cell: LSTM}\n")

@@ -1,4 +1,4 @@
-"""Overrides and flags over a settings file, and settings written and read back."""
+"""Overrides and flags over a settings file, and settings that are written and read back."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from tests.helpers.settings_files import durations, loaded, refusal
     ],
 )
 def test_an_override_without_an_effect_is_refused(overrides: list[str], useless: str, other: str) -> None:
-    """The message names it and the setting that takes its effect away, over a file and over an earlier run."""
+    """The error names the override and the setting that is the reason, for a file and for an earlier run."""
     message = refusal("", *overrides)
-    assert f"`{useless}` has no effect beside `{other}`" in message
+    assert f"`{useless}` has no effect with `{other}`" in message
     assert message.startswith("--set train")
     with pytest.raises(ConfigError, match=useless):
         override_config(loaded("").model_dump(), overrides, {})
 
 
 def test_a_setting_without_an_effect_in_a_file_is_accepted() -> None:
-    """The settings file of any run can be trained with again; a run notes what has no effect."""
+    """The settings file of any run can be used again; the run notes what has no effect."""
     train = loaded("train:\n  schedule: constant\n  step_factor: 0.5\n  decay_fraction: 0.2\n").train
     assert (train.step_factor, train.decay_fraction) == (0.5, 0.2)
     assert {"step_factor", "decay_fraction"} <= {name for name, _, _ in train.idle_settings()}
 
 
 def test_an_override_may_take_the_effect_of_a_files_setting() -> None:
-    """`--set train.optimizer=adamw` over a file for muon goes on, and what muon alone reads becomes the default."""
+    """Under `--set train.optimizer=adamw` a file's settings for muon fall back to their defaults."""
     file = "train: {optimizer: muon, matrix_learning_rate: 0.07}\n"
     assert loaded(file).train.matrix_learning_rate == 0.07
     config = loaded(file, "train.optimizer=adamw")
@@ -57,13 +57,13 @@ def test_an_override_may_take_the_effect_of_a_files_setting() -> None:
 
 
 def test_an_override_may_give_a_files_setting_its_effect() -> None:
-    """A file for another schedule is completed by an override."""
+    """An override may complete a file's settings for another schedule."""
     assert loaded("train: {step_factor: 0.5}\n", "train.schedule=step").train.step_factor == 0.5
 
 
 @given(st.sampled_from(["linear", "cosine", "step", "constant"]), st.sampled_from(["muon", "adamw", "sgd"]))
 def test_a_file_of_all_settings_is_accepted_with_defaults(schedule: str, optimizer: str) -> None:
-    """The settings file of a run holds the ones without an effect, too."""
+    """The settings file of a run is accepted, although it holds settings without an effect."""
     config = loaded("", f"train.schedule={schedule}", f"train.optimizer={optimizer}")
     assert loaded(to_yaml(config)) == config
 
@@ -95,23 +95,23 @@ def test_a_file_of_all_settings_is_accepted_with_defaults(schedule: str, optimiz
     ],
 )
 def test_an_override_is_a_dotted_key_and_a_value(text: str, group: str, key: str, value: Any) -> None:
-    """The value is YAML, everything after the first `=`."""
+    """The key ends at the first `=`; everything after it is the value, read as YAML."""
     assert value == getattr(getattr(loaded("", text), group), key)
 
 
 def test_a_setting_outside_a_group_can_be_overridden() -> None:
-    """A key without a dot is one of the settings that stand alone."""
+    """A key without a dot is a setting outside the groups."""
     assert loaded("seed: 1\n", "seed=42").seed == 42
 
 
 def test_an_override_leaves_the_rest_of_its_group() -> None:
-    """What is not overridden is as the file says."""
+    """Settings that are not overridden keep the value of the file."""
     found = loaded("model:\n  cell: gru\n  num_layers: 2\n", "model.num_layers=3")
     assert (found.model.cell, found.model.num_layers) == ("gru", 3)
 
 
 def test_the_later_override_wins_and_a_flag_wins_over_all() -> None:
-    """File, then `--set` in order, then flags."""
+    """The file comes first, then `--set` in order, then flags; the last one wins."""
     text = "seed: 1\n"
     assert loaded(text).seed == 1
     assert loaded(text, "seed=2").seed == 2
@@ -119,8 +119,8 @@ def test_the_later_override_wins_and_a_flag_wins_over_all() -> None:
     assert loaded(text, "seed=2", "seed=3", seed=4).seed == 4
 
 
-def test_an_override_mends_what_the_file_has_wrong() -> None:
-    """Only what counts in the end is checked."""
+def test_an_override_can_correct_an_error_of_the_file() -> None:
+    """Settings are checked after the overrides, so an override can replace a wrong value."""
     assert loaded("seed: x\n", "seed=2").seed == 2
 
 
@@ -137,13 +137,13 @@ def test_an_override_mends_what_the_file_has_wrong() -> None:
 def test_the_short_form_of_vocab_is_overridden_like_its_group(
     text: str, overrides: list[str], found: tuple[str, str]
 ) -> None:
-    """`vocab: bytes` is `vocab: {kind: bytes}`, and `--set` reaches into the one as into the other."""
+    """`--set` changes `vocab: bytes` in the same way as `vocab: {kind: bytes}`."""
     vocab = loaded(text, *overrides).vocab
     assert (vocab.kind, vocab.filter) == found
 
 
-def test_an_earlier_run_may_say_vocab_in_a_word() -> None:
-    """Model files of before there were filters hold `characters` or `bytes` in place of a group."""
+def test_the_vocab_of_an_earlier_run_may_be_a_word() -> None:
+    """Model files older than `vocab.filter` hold `characters` or `bytes` in place of a group."""
     values = loaded("").model_dump(exclude_none=True)
     for kind in ("characters", "bytes"):
         found = override_config(values | {"vocab": kind}, ["train.steps=3"], {})
@@ -152,7 +152,7 @@ def test_an_earlier_run_may_say_vocab_in_a_word() -> None:
 
 @pytest.mark.parametrize("text", ["model.hidden_size", "=3", " =3", "", "model.hidden_size:3"])
 def test_an_override_without_an_equals_sign_is_reported(text: str) -> None:
-    """`key=value` is the form, and an example shows it."""
+    """The error shows the form `key=value` with an example."""
     with pytest.raises(ConfigError) as raised:
         loaded("", text)
     assert f"--set {text}" in str(raised.value)
@@ -164,7 +164,7 @@ def test_an_override_without_an_equals_sign_is_reported(text: str) -> None:
     "text", ["seed=[1", "seed=*a", "data.corpus=x: y", "seed=- a", "seed=!!bool x", "seed=\0", "data.corpus=\udcff"]
 )
 def test_an_override_that_is_not_yaml_is_reported(text: str) -> None:
-    """A value that cannot be read is told as it was given, in characters that can be shown."""
+    """The error shows an unreadable value as it was given, in printable characters."""
     with pytest.raises(ConfigError) as raised:
         loaded("", text)
     assert one_line(text) in str(raised.value)
@@ -180,7 +180,7 @@ def test_an_override_that_is_not_yaml_is_reported(text: str) -> None:
     ],
 )
 def test_an_override_of_an_unknown_key_gets_the_nearest_key(text: str, key: str, suggestion: str) -> None:
-    """The place is the override itself, not the file, and the key is the unknown one."""
+    """The error names the override and the nearest key, not the file."""
     message = refusal("seed: 1\n", text)
     assert f"--set {text.partition('=')[0]}" in message
     assert f"`{key}` is not a setting, did you mean `{suggestion}`?" in message
@@ -204,33 +204,33 @@ def test_an_override_of_an_unknown_key_gets_the_nearest_key(text: str, key: str,
         ("model.initialiser=gauss(1)", "model.initialiser"),
     ],
 )
-def test_an_override_with_a_wrong_value_is_reported_as_one(text: str, key: str) -> None:
-    """The place is the override itself, and the key is the one it sets."""
+def test_a_wrong_value_in_an_override_is_reported(text: str, key: str) -> None:
+    """The error names the override and the key that it sets."""
     message = refusal("model:\n  num_layers: 1\n", text)
     assert re.match(rf"--set {re.escape(text.partition('=')[0])}: `{re.escape(key)}(\.kind)?`", message)
 
 
 def test_a_key_below_a_value_is_reported() -> None:
-    """A setting of the file that is no group has nothing below it."""
+    """The error says that a setting with a plain value is not a group."""
     assert "--set seed.x" in refusal("seed: 1\n", "seed.x=3")
 
 
-def test_a_flag_with_a_wrong_value_is_reported_as_one() -> None:
-    """The place is the flag as it is typed."""
+def test_a_wrong_value_of_a_flag_is_reported() -> None:
+    """The error names the flag as the user typed it."""
     message = refusal("", **{"train.steps": 0})
     assert "--steps" in message
     assert "`train.steps`" in message
 
 
-def test_whole_numbers_are_taken_for_real_ones() -> None:
-    """A learning rate of 1, a value with `=` in it and a plain 42 are what they seem."""
+def test_a_whole_number_is_accepted_as_a_real_one() -> None:
+    """A learning rate may be given as 1; a value may contain `=`; 42 is a whole number."""
     found = loaded("", "train.learning_rate=1", "seed=42", "data.corpus=a=b.txt")
     assert (type(found.train.learning_rate), found.train.learning_rate) == (float, 1.0)
     assert (found.seed, found.data.corpus) == (42, ["a=b.txt"])
 
 
 def test_an_earlier_run_is_overridden_without_being_changed() -> None:
-    """The settings of a run that is gone on with stay as they are in its model file."""
+    """Overrides of a resumed run do not change the settings in its model file."""
     tree = loaded("model:\n  cell: gru\ntrain:\n  time: 60s\n").model_dump(exclude_none=True)
     before = copy.deepcopy(tree)
     found = override_config(tree, ["train.steps=9", "model.num_layers=2"], {"train.batch_size": 8})
@@ -240,7 +240,7 @@ def test_an_earlier_run_is_overridden_without_being_changed() -> None:
 
 
 def test_a_wrong_setting_of_an_earlier_run_is_reported() -> None:
-    """There is no file to name, so the run is named."""
+    """The error names the run, because there is no file to name."""
     with pytest.raises(ConfigError, match=r"the run.*`foo` is not a setting"):
         override_config({"foo": 1}, [], {})
 
@@ -299,7 +299,7 @@ CONFIGS = st.builds(
 @given(config=CONFIGS)
 @settings(max_examples=50, deadline=None)
 def test_settings_read_back_as_they_were_written(config: Config) -> None:
-    """`to_yaml` and the reader are inverses, and so are plain values and the check of them."""
+    """`to_yaml` and `load_config` are inverses, and so are plain values and their validation."""
     assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
     assert config == override_config(config.model_dump(exclude_none=True), [], {})
 
@@ -322,7 +322,7 @@ def test_settings_read_back_as_they_were_written(config: Config) -> None:
     ],
 )
 def test_a_file_name_that_looks_like_another_value_reads_back(name: str) -> None:
-    """A corpus may be called like a number, or like nothing that can be printed."""
+    """The name of a corpus may look like a number, or be unprintable."""
     config = Config(data=DataConfig(corpus=[name]))
     assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
 
@@ -330,14 +330,14 @@ def test_a_file_name_that_looks_like_another_value_reads_back(name: str) -> None
 @pytest.mark.parametrize(
     "name", ["null", "<<", "- a", "# a", "a: b", " a ", "a\nb", "a\x85b", "**/*.py", "&a", "!a", "%a"]
 )
-def test_the_name_of_a_file_that_looks_like_yaml_reads_back(name: str) -> None:
-    """A corpus may be called like a piece of YAML."""
+def test_a_file_name_that_looks_like_yaml_reads_back(name: str) -> None:
+    """The name of a corpus may look like YAML."""
     config = Config(data=DataConfig(corpus=[name]))
     assert config == validate_settings(parse_yaml(to_yaml(config).encode(), "s.yaml").values, {}, "s.yaml")
 
 
 def test_settings_are_written_in_the_documented_order() -> None:
-    """A written file begins with the model and leaves out what is not set."""
+    """A written file begins with the model and lacks settings that are not set."""
     text = to_yaml(Config(seed=7))
     assert list(yaml.safe_load(text)) == ["model", "vocab", "data", "train", "seed"]
     assert "null" not in text

@@ -1,4 +1,4 @@
-"""What settings files may say, and what plain words in them mean."""
+"""The strict YAML of settings files: what is refused, and what plain scalars mean."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.helpers.settings_files import loaded, refusal
     ],
 )
 def test_an_unknown_key_is_reported_with_line_and_nearest_key(text: str, line: int, key: str, suggestion: str) -> None:
-    """A typing error is found, not ignored."""
+    """A misspelled key is reported with its line, and the error suggests the nearest key."""
     assert f"s.yaml:{line}: `{key}` is not a setting, did you mean `{suggestion}`?" in refusal(text)
 
 
 def test_an_unknown_key_like_no_other_is_reported_alone() -> None:
-    """Where nothing is near nothing is suggested."""
+    """The error suggests nothing if no key is near."""
     message = refusal("zzzz: 1\n")
     assert "s.yaml:1: `zzzz` is not a setting" in message
     assert "did you mean" not in message
@@ -51,17 +51,17 @@ def test_an_unknown_key_like_no_other_is_reported_alone() -> None:
     ],
 )
 def test_a_key_that_is_set_twice_is_reported_with_its_line(text: str, line: int, key: str) -> None:
-    """YAML lets the last one win in silence; here the second is refused."""
+    """In plain YAML the last value wins silently; here the second one is refused."""
     assert f"s.yaml:{line}: `{key}` is set twice" in refusal(text)
 
 
 def test_an_alias_is_refused_with_its_line() -> None:
-    """Settings are not built out of one another."""
+    """YAML aliases are refused in settings files."""
     assert "s.yaml:3: aliases" in refusal("model: &m\n  cell: gru\ntrain: *m\n")
 
 
 def test_a_merge_key_is_refused() -> None:
-    """`<<` is no setting."""
+    """The YAML merge key `<<` is refused."""
     assert "s.yaml:2" in refusal("model:\n  <<: {cell: gru}\n")
 
 
@@ -73,18 +73,18 @@ def test_an_alias_bomb_is_refused_at_its_first_alias() -> None:
 
 
 def test_an_alias_to_itself_is_refused() -> None:
-    """A value that contains itself has no end."""
+    """A value that contains itself is refused."""
     assert "aliases" in refusal("a: &a [*a]\n")
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "[{a: "])
 def test_deep_nesting_is_refused(opening: str) -> None:
-    """A file that nests without end is refused long before Python's own limit, with the line."""
+    """Endless nesting is refused with its line, long before Python's own limit."""
     assert "s.yaml:1: nested" in refusal(opening * 2_000)
 
 
-def test_nesting_within_reason_is_no_syntax_error() -> None:
-    """It is refused for what it says, not for its depth."""
+def test_moderate_nesting_is_no_syntax_error() -> None:
+    """A moderately nested value is refused as a wrong value, not as too deep."""
     assert "is not a setting" in refusal("zzzz: " + "[" * 20 + "]" * 20)
 
 
@@ -98,8 +98,8 @@ def test_nesting_within_reason_is_no_syntax_error() -> None:
         b"!!set {a}\n",
     ],
 )
-def test_only_a_mapping_holds_settings(text: bytes) -> None:
-    """A file whose top level is anything else is told what settings look like."""
+def test_a_file_that_is_not_a_mapping_is_refused(text: bytes) -> None:
+    """If the top level is no mapping, the error shows what settings look like."""
     message = refusal(text)
     assert "s.yaml" in message
     assert "key: value" in message
@@ -109,20 +109,20 @@ def test_only_a_mapping_holds_settings(text: bytes) -> None:
     ("text", "offset"), [(b"\xff\xfes\0", 0), (b"seed: 1\n# caf\xe9\n", 13), (b"a: \xed\xa0\x80", 3)]
 )
 def test_bytes_that_are_not_utf8_are_reported_with_their_offset(text: bytes, offset: int) -> None:
-    """A file in another encoding is not guessed at."""
+    """A file in another encoding is refused with the offset of the first wrong byte."""
     message = refusal(text)
     assert "UTF-8" in message
     assert str(offset) in message
 
 
 def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
-    """A file from Windows is a file like any other, and its lines have their numbers."""
+    """A file from Windows reads like any other, with the same line numbers."""
     assert loaded(b"\xef\xbb\xbfseed: 3\r\nmodel:\r\n  cell: gru\r\n").seed == 3
     assert "s.yaml:2:" in refusal(b"\xef\xbb\xbfseed: 3\r\nzzzz: 4\r\n")
 
 
-def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text taken for settings is refused unread."""
+def test_a_too_large_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large text that is given as a settings file is not parsed."""
     monkeypatch.setattr("charlm.config_file.MAX_BYTES", 1234)
     assert loaded("seed: 3\n" + "#" * 1226).seed == 3
     message = refusal("seed: 3\n" + "#" * 1227)
@@ -134,7 +134,7 @@ def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ("text", "line"), [("seed: 3\nmodel: [\n", 3), ("a: 'b\n", 2), ("seed: 1\n\tcell: 2\n", 2), ("a: b: c\n", 1)]
 )
 def test_a_syntax_error_is_reported_with_its_line(text: str, line: int) -> None:
-    """What YAML cannot read is told where it cannot."""
+    """A syntax error in YAML is reported with its line."""
     assert f"s.yaml:{line}: " in refusal(text)
 
 
@@ -164,7 +164,7 @@ def test_a_syntax_error_is_reported_with_its_line(text: str, line: int) -> None:
     ids=lambda text: text[:40],
 )
 def test_odd_yaml_is_refused_like_any_other_mistake(text: str) -> None:
-    """Tags, several documents, keys that are no words, endless numbers: one line that names the file."""
+    """Tags, several documents, keys that are not words, and endless numbers are refused in one line."""
     assert "s.yaml" in refusal(text)
 
 
@@ -178,7 +178,7 @@ WORDS += ["#", "~"]
 @example("!!bool a")
 @example("!!timestamp 1")
 def test_any_text_is_a_mapping_or_refused(text: str) -> None:
-    """No text makes the parser raise anything but a `ConfigError`."""
+    """For any text the parser returns a mapping or raises a `ConfigError`."""
     try:
         tree, lines, _ = parse_yaml(text.encode(), "s.yaml")
     except ConfigError:
@@ -190,7 +190,7 @@ def test_any_text_is_a_mapping_or_refused(text: str) -> None:
 @given(data=st.binary(max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
-    """No bytes make the parser raise anything but a `ConfigError`."""
+    """For any bytes the parser returns a mapping or raises a `ConfigError`."""
     with suppress(ConfigError):
         assert isinstance(parse_yaml(data, "s.yaml").values, dict)
 
@@ -244,16 +244,16 @@ def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
         ("gru", "gru"),
     ],
 )
-def test_a_plain_word_means_what_it_looks_like(text: str, value: Any) -> None:
-    """Numbers are decimal, `3e-4` is one, and only `true` and `false` are true and false."""
+def test_a_plain_scalar_means_what_it_looks_like(text: str, value: Any) -> None:
+    """Numbers are decimal, `3e-4` is a number, and only `true` and `false` are booleans."""
     tree, _, _ = parse_yaml(f"value: {text}\n".encode(), "s.yaml")
     assert (type(value), value) == (type(tree["value"]), tree["value"])
 
 
 @given(number=st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=50, deadline=None)
-def test_a_number_as_python_writes_it_is_that_number(number: float) -> None:
-    """Every finite number is read as the same number of the same type."""
+def test_a_number_written_by_python_reads_back(number: float) -> None:
+    """Every finite number reads back as the same number of the same type."""
     tree, _, _ = parse_yaml(f"value: {number!r}\n".encode(), "s.yaml")
     assert (type(number), number) == (type(tree["value"]), tree["value"])
 
@@ -327,16 +327,16 @@ NO_INITIALISERS += ["uniform(1e99)", "uniform(10.01)", "uniform( 1)"]
         ("train", "sample_every", "0", "0"),
     ],
 )
-def test_a_value_that_does_not_fit_is_reported_with_its_key(group: str, key: str, value: str, shown: str) -> None:
-    """A wrong type or a value out of bounds is told with line, key and value."""
+def test_a_wrong_value_is_reported_with_its_key(group: str, key: str, value: str, shown: str) -> None:
+    """A wrong type or a value out of bounds is reported with line, key and value."""
     message = refusal(f"{group}:\n  # a remark\n  {key}: {value}\n")
     assert f"s.yaml:3: `{group}.{key}`" in message
     assert f"(it is {shown})" in message or not shown
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5"])
-def test_a_value_outside_a_group_that_does_not_fit_is_reported(value: str) -> None:
-    """The settings that stand alone are checked like the others."""
+def test_a_wrong_value_outside_a_group_is_reported(value: str) -> None:
+    """Settings outside the groups are checked like the others."""
     message = refusal(f"\nseed: {value}\n")
     assert "s.yaml:2: `seed`" in message
     assert value in message
@@ -344,32 +344,32 @@ def test_a_value_outside_a_group_that_does_not_fit_is_reported(value: str) -> No
 
 @pytest.mark.parametrize(("value", "good"), [(2**63 - 1, True), (2**63, False), (0, True)])
 def test_a_seed_fits_into_63_bits(value: int, good: bool) -> None:
-    """Any seed the random numbers can take is taken, and none beyond."""
+    """Seeds of up to 63 bits are accepted, and no others."""
     if good:
         assert value == loaded(f"seed: {value}\n").seed
     else:
         assert str(value) in refusal(f"seed: {value}\n")
 
 
-def test_a_value_that_does_not_fit_is_reported_once() -> None:
-    """A setting that may be a word or a number is one problem, not two."""
+def test_a_wrong_value_is_reported_once() -> None:
+    """A wrong value for a setting that takes a word or a number is one problem, not two."""
     assert refusal("model:\n  dropout: often\n").count("model.dropout") == 1
 
 
 def test_a_value_in_place_of_a_group_is_reported_plainly() -> None:
-    """A value in place of a group is told without the names of classes."""
+    """The error for a value in place of a group contains no class names."""
     message = refusal("train: 5\n")
     assert "s.yaml:1: `train`" in message
     assert "TrainConfig" not in message
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
-    """Nobody reads a message of a hundred thousand characters."""
+    """A value of a hundred thousand characters is cut in the message."""
     assert len(refusal("seed: " + "x" * 100_000 + "\n")) < 1000
 
 
 def test_all_problems_of_a_file_are_reported_at_once() -> None:
-    """Unknown keys, wrong types and values out of bounds are told together, each once, in one line."""
+    """Unknown keys, wrong types and values out of bounds are reported together in one line, each once."""
     message = refusal(
         "model:\n  cell: transformer\n  hidden_size: 0\n"
         "train:\n  batch_size: x\n  stepps: 5\n"
@@ -381,8 +381,8 @@ def test_all_problems_of_a_file_are_reported_at_once() -> None:
         assert message.count(f"s.yaml:{place}") == 1
 
 
-def test_the_exit_code_is_that_of_a_wrong_call() -> None:
-    """Wrong settings exit with 2."""
+def test_wrong_settings_exit_with_2() -> None:
+    """Wrong settings end the command with exit code 2, like wrong arguments."""
     with pytest.raises(ConfigError) as raised:
         loaded("foo: 1\n")
     assert raised.value.exit_code == 2

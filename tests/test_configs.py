@@ -1,4 +1,4 @@
-"""Every settings file that is shipped trains."""
+"""Every shipped settings file trains."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.helpers.training import records_of
 NAMES = sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 
 
-def test_the_promised_files_are_there() -> None:
-    """The default among them."""
+def test_the_documented_settings_files_are_shipped() -> None:
+    """The documented settings files are shipped, and the default is one of them."""
     assert {"lstm", "gru", "rnn", "quick", "best"} <= set(NAMES)
     assert {"min-char-rnn", "char-rnn", "time-machine", "hello"} <= set(NAMES)
     assert DEFAULT_CONFIG in NAMES
@@ -35,7 +35,7 @@ def test_the_promised_files_are_there() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_file_trains_two_steps(name: str) -> None:
-    """At its own sizes, on its own corpus or where that is to be downloaded on another, to a model file that loads."""
+    """A shipped file trains at its own sizes, on its corpus or `fables`, to a model file that loads."""
     overrides = ["train.steps=2", "train.evaluation_characters=100", "train.evaluations=2"]
     own = load_config(name).data.corpus
     is_here = all(catalog_entries()[corpus].is_here for corpus in own)
@@ -50,7 +50,7 @@ def test_a_shipped_file_trains_two_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_name_of_a_cell_selects_it(name: str) -> None:
-    """`gru` trains a GRU."""
+    """The settings file `gru` trains a GRU, and so for each file named after a cell."""
     if name in ("lstm", "gru", "rnn"):
         assert load_config(name).model.cell == name
 
@@ -64,7 +64,7 @@ def learn_hello(seed: int) -> str:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_first_exercise_recites_its_text(seed: int) -> None:
-    """Train `hello`, give its first word, and take the likeliest character again and again: the text, by heart."""
+    """A model of `hello` recites its text from the first word, by taking the most probable character."""
     text = (bundled_folder("corpora") / "hello.txt").read_text(encoding="utf-8")
     assert len(text) == 100
     model = learn_hello(seed)
@@ -76,7 +76,7 @@ def test_the_first_exercise_recites_its_text(seed: int) -> None:
 
 
 def test_the_first_exercise_ends_with_exit(capsys: pytest.CaptureFixture[str]) -> None:
-    """At the prompt a string is typed, the next character read from the table, and `exit` leaves."""
+    """The prompt shows the next character of a typed string, and `exit` ends it."""
     stepper = Stepper(load_checkpoint(Path(learn_hello(seed=1)) / "best.safetensors"))
     capsys.readouterr()
     with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):

@@ -197,7 +197,7 @@ def cell(request: pytest.FixtureRequest) -> str:
 
 
 def test_there_are_equations_for_every_cell() -> None:
-    """A cell that comes later needs its own here."""
+    """Every cell has its equations in this file."""
     assert EQUATIONS.keys() == CELLS.keys()
 
 
@@ -207,7 +207,7 @@ def test_there_are_equations_for_every_cell() -> None:
 def test_module_and_stepper_compute_the_published_equations(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:
-    """Three texts side by side, 30 characters each from the start of a text on: logits, states and gates to 1e-5."""
+    """Logits, states and gates of three texts of 30 characters equal the equations to 1e-5."""
     file = make_model(cell, num_layers, SYMBOLS, embedding_size=embedding_size, initial_state=initial_state)
     assert ("embedding.weight" in file.arrays) == bool(embedding_size)
     assert ("initial_state" in file.arrays) == (initial_state == "learned")
@@ -245,10 +245,10 @@ def test_module_and_stepper_compute_the_published_equations(
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
 @pytest.mark.parametrize("embedding_size", [5, 0])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_model_of_both_directions_predicts_each_character_from_all_before_and_all_after_it(
+def test_both_directions_predict_from_all_other_characters(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:
-    """For each character both sides are read anew, the right one from its end; where it reads on beyond a block too."""
+    """Each prediction equals one from both sides read anew, also if the right side ends beyond the block."""
     settings = {"embedding_size": embedding_size, "initial_state": initial_state, "direction": "both"}
     file = make_model(cell, num_layers, SYMBOLS, **settings)
     (text,) = random_texts(1, 9)
@@ -266,10 +266,8 @@ def test_a_model_of_both_directions_predicts_each_character_from_all_before_and_
 
 
 @pytest.mark.parametrize("stack_name", ["layers", "backward_layers"])
-def test_the_stacks_of_a_model_of_both_directions_compute_the_same_equations_in_numpy(
-    make_model: Make, cell: str, stack_name: str
-) -> None:
-    """Each with its own weights and its own start."""
+def test_both_stacks_compute_the_equations_in_numpy(make_model: Make, cell: str, stack_name: str) -> None:
+    """Each stack has its own weights and its own start."""
     file = make_model(cell, 2, SYMBOLS, direction="both", initial_state="learned")
     (text,) = random_texts(1, 30)
     stack = Stack(file, stack_name)
@@ -284,10 +282,10 @@ def test_the_stacks_of_a_model_of_both_directions_compute_the_same_equations_in_
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
 @pytest.mark.parametrize("embedding_size", [5, 0])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_hidden_character_changes_no_bit_of_its_own_prediction_and_every_other_one(
+def test_a_hidden_character_never_reaches_its_prediction(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:
-    """Three other characters in its place change nothing; all other predictions notice, so that it was read at all."""
+    """Another character in its place changes no bit of its own prediction, and changes all others."""
     settings = {"embedding_size": embedding_size, "initial_state": initial_state, "direction": "both"}
     module = module_of(make_model(cell, num_layers, SYMBOLS, **settings))
     (text,) = random_texts(1, 7)
@@ -303,8 +301,8 @@ def test_a_hidden_character_changes_no_bit_of_its_own_prediction_and_every_other
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_no_gradient_goes_from_a_prediction_to_what_is_predicted(make_model: Make, cell: str, num_layers: int) -> None:
-    """At the inputs that carry it, left and right, it is exactly 0; at those that carry another character it is not."""
+def test_a_prediction_sends_no_gradient_to_its_character(make_model: Make, cell: str, num_layers: int) -> None:
+    """The gradient is exactly 0 at inputs that carry the predicted character, and not at others."""
     file = make_model(cell, num_layers, SYMBOLS, direction="both")
     module, (text,) = module_of(file), random_texts(1, 7)
     length, embedded = len(text), []

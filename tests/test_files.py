@@ -1,4 +1,4 @@
-"""Atomic writes leave the old file or the new one, and the folders are where the platform wants them."""
+"""Atomic writes leave the old file or the new one, and folders are in the platform's places."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", bytes(range(256)) * 5000], ids=["empty", "binary", "large"])
 def test_bytes_are_written_as_they_are(own_folders: Path, data: bytes) -> None:
-    """What is written is what is there afterwards, whether or not something was there before."""
+    """A written file holds exactly the given bytes, whether or not it existed before."""
     path = own_folders / "model"
     for _ in range(2):
         write_atomic(path, data)
@@ -74,7 +74,7 @@ def test_the_temporary_file_is_a_sibling(own_folders: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError(5, "I/O"), KeyboardInterrupt(), SystemExit(1)])
 def test_a_failing_writer_changes_nothing(own_folders: Path, error: BaseException) -> None:
-    """The old content stays and no temporary file is left when the writer raises, whatever it raises."""
+    """If the writer raises anything, the old content stays and no temporary file is left."""
     path = own_folders / "model"
     path.write_bytes(b"old")
 
@@ -94,7 +94,7 @@ def test_a_failing_writer_changes_nothing(own_folders: Path, error: BaseExceptio
 def test_a_failing_system_call_changes_nothing(
     own_folders: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str
 ) -> None:
-    """The old content stays and no temporary file is left when the disk is full or the rename is refused."""
+    """If the disk is full or the rename fails, the old content stays and no temporary file is left."""
     path = own_folders / "model"
     path.write_bytes(b"old")
     monkeypatch.setattr(owner, call, refuse)
@@ -105,7 +105,7 @@ def test_a_failing_system_call_changes_nothing(
 
 
 def test_no_file_appears_when_the_first_write_fails(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new file that could not be put on disk does not exist."""
+    """A new file that could not be written does not exist."""
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(own_folders / "model", b"new")
@@ -113,7 +113,7 @@ def test_no_file_appears_when_the_first_write_fails(own_folders: Path, monkeypat
 
 
 def test_a_missing_folder_is_an_os_error(own_folders: Path) -> None:
-    """Writing into a folder that does not exist raises and makes nothing."""
+    """Writing into a missing folder raises an error and creates nothing."""
     with pytest.raises(FileNotFoundError):
         write_atomic(own_folders / "absent" / "model", b"new")
     assert names_in(own_folders) == []
@@ -142,7 +142,7 @@ def test_the_bytes_are_on_disk_before_the_rename(own_folders: Path, monkeypatch:
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 @pytest.mark.usefixtures("restored_umask")
 def test_permissions_follow_the_umask(own_folders: Path, mask: int, mode: int) -> None:
-    """A written file has the permissions of any new file, the umask is as before, and `open` agrees."""
+    """A written file has the permissions of any new file, and the umask does not change."""
     os.umask(mask)
     write_atomic(own_folders / "ours", b"")
     (own_folders / "plain").open("w").close()
@@ -153,7 +153,7 @@ def test_permissions_follow_the_umask(own_folders: Path, mask: int, mode: int) -
 
 @pytest.mark.usefixtures("restored_umask")
 def test_an_unfinished_file_is_private(own_folders: Path) -> None:
-    """Nobody else reads the temporary file, whatever the umask."""
+    """No other user can read the temporary file, whatever the umask is."""
     os.umask(0)
     with replacing(own_folders / "model"):
         (temporary,) = own_folders.iterdir()
@@ -161,7 +161,7 @@ def test_an_unfinished_file_is_private(own_folders: Path) -> None:
 
 
 def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
-    """What a killed writer left goes; visible files, other hidden ones, folders and what is in them stay."""
+    """Temporary files of a killed writer are removed; all other files and folders stay."""
     kept = [".hidden", "a.tmp", "best.safetensors", "sub"]
     for name in kept[:3]:
         (own_folders / name).write_bytes(b"kept")
@@ -179,8 +179,8 @@ def test_sweeping_removes_leftovers_only(own_folders: Path) -> None:
         writer.__exit__(None, None, None)
 
 
-def test_sweeping_spares_what_may_still_be_written(own_folders: Path) -> None:
-    """Where several processes write, only what is old is a leftover."""
+def test_sweeping_spares_recent_temporary_files(own_folders: Path) -> None:
+    """If several processes write, only old temporary files are leftovers."""
     for name, age in ((".a.tmp", 90000.0), (".b.tmp", 10.0)):
         (own_folders / name).touch()
         then = time.time() - age
@@ -190,7 +190,7 @@ def test_sweeping_spares_what_may_still_be_written(own_folders: Path) -> None:
 
 
 def test_sweeping_a_missing_folder_does_nothing(own_folders: Path) -> None:
-    """There is nothing to sweep where there is no folder."""
+    """Sweeping a folder that does not exist raises no error."""
     sweep_temporary(own_folders / "absent")
     assert names_in(own_folders) == []
 
@@ -206,7 +206,7 @@ def test_bundled_folders_are_beside_the_package_in_a_source_tree(
 
 
 def test_bundled_folders_are_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an installed package `configs` is inside it, whatever lies beside it."""
+    """In an installed package `configs` is inside it, even if another one is beside it."""
     (tmp_path / "charlm" / "configs").mkdir(parents=True)
     (tmp_path / "configs").mkdir()
     monkeypatch.setattr(files, "__file__", str(tmp_path / "charlm" / "files.py"))
@@ -214,13 +214,13 @@ def test_bundled_folders_are_inside_an_installed_package(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("configs", "*.yaml"), ("corpora", "*")])
-def test_what_is_bundled_is_there(name: str, pattern: str) -> None:
-    """The folders that are shipped are found and hold something."""
+def test_the_bundled_folders_have_files(name: str, pattern: str) -> None:
+    """The bundled folders are found and are not empty."""
     assert list(bundled_folder(name).glob(pattern))
 
 
-def test_charlm_cache_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`CHARLM_CACHE` names the folder itself, before every custom of the platform."""
+def test_charlm_cache_wins_over_the_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CHARLM_CACHE` names the cache folder itself, and wins over the platform's rules."""
     monkeypatch.setenv("CHARLM_CACHE", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert tmp_path / "mine" == cache_folder()
@@ -246,7 +246,7 @@ def test_charlm_cache_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest
 def test_the_cache_follows_the_platform(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
 ) -> None:
-    """Without `CHARLM_CACHE` the cache is where the platform keeps caches; an empty variable counts as none."""
+    """Without `CHARLM_CACHE`, or if it is empty, the cache is in the platform's cache folder."""
     for name in ("CHARLM_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -256,7 +256,7 @@ def test_the_cache_follows_the_platform(
 
 
 def test_a_user_without_a_home_has_a_temporary_cache(tmp_path: Path) -> None:
-    """One folder for the whole process, private, and removed when the process ends."""
+    """It is one private folder for the whole process, removed when the process ends."""
     code = (
         "import os, stat, sys; sys.platform == 'win32' or setattr(os, 'getuid', lambda: 4_000_000_000)\n"
         "from charlm.files import cache_folder\n"

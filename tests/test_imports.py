@@ -67,7 +67,7 @@ def test_imports_go_one_way(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_only_nn_training_and_three_files_import_torch(file: Path) -> None:
-    """All else is the light half."""
+    """All other modules are the light half."""
     imports_torch = any(name.partition(".")[0] == "torch" for name in imported(file))
     assert not imports_torch or file.parts[0] in ("nn", "training") or file.as_posix() in MAY_IMPORT_TORCH
 
@@ -105,14 +105,14 @@ def test_no_module_imports_itself_through_others() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_functions_have_at_most_60_lines(file: Path) -> None:
-    """A longer one does two things."""
+    """A longer function does more than one thing."""
     functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_light_half_loads_without_torch(name: str) -> None:
-    """In a fresh interpreter, importing a room or a file of it, and all its modules, brings no torch with it."""
+    """Importing a module of the light half in a new interpreter does not load torch."""
     code = (
         f"import sys, pkgutil, importlib, charlm.{name} as room\n"
         "for found in pkgutil.iter_modules(getattr(room, '__path__', [])):\n"
@@ -123,14 +123,14 @@ def test_the_light_half_loads_without_torch(name: str) -> None:
 
 
 def test_help_needs_neither_torch_nor_numpy() -> None:
-    """The command line itself is a matter of Typer alone."""
+    """The command line alone needs only Typer."""
     code = "import sys, charlm.cli.app; sys.exit(bool({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_files_are_opened_with_an_encoding(file: Path) -> None:
-    """Text is never read or written in whatever encoding the platform prefers (bytes have none)."""
+    """No text is read or written in the platform's default encoding."""
     for node in ast.walk(tree(file)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
             continue

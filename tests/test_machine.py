@@ -1,4 +1,4 @@
-"""Cores and memory are what the machine has and what each control group grants that the process is in."""
+"""The usable cores and memory are those of the machine, limited by each control group of the process."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def a_large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_tightest_of_all_limits_holds(case: Case, tmp_path: Path) -> None:
-    """Whatever the version of control groups and wherever they are mounted."""
+    """The smallest limit counts, in any version of control groups and at any mount point."""
     root = make(case, tmp_path)
     assert (usable_cores(root), usable_bytes(root)) == (case.cores, case.bytes)
 
@@ -210,8 +210,8 @@ HALF_A_CORE = Case("", "0::/a\n", V2_MOUNT, v2_files("/a", "50000 100000", "1000
 THREE_CORES = Case("", "0::/a\n", V2_MOUNT, v2_files("/a", "300000 100000", "max"))
 
 
-def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
-    """A folder where a file should be, and a system without any of the files."""
+def test_unreadable_files_limit_nothing(tmp_path: Path) -> None:
+    """A system without these files, or with a folder in place of one, has no limit."""
     assert (usable_cores(tmp_path / "nothing"), usable_bytes(tmp_path / "nothing")) == (8, 8 * GB)
     root = make(Case("", "0::/a\n", V2_MOUNT), tmp_path)
     for name in ("cpu.max", "memory.max"):
@@ -223,13 +223,13 @@ def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
 def test_a_process_tied_to_some_cores_uses_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_cores: int, expected: int
 ) -> None:
-    """The smaller counts, of the cores it may run on and the three that its group grants."""
+    """The smaller number counts: the cores the process may run on, or the three of its group."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(num_cores)), raising=False)
     assert usable_cores(make(THREE_CORES, tmp_path)) == expected
 
 
 def test_a_system_without_affinity_has_all_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one core where it does not even tell how many there are."""
+    """Without affinity all cores count, and one if their number is unknown."""
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert usable_cores(tmp_path) == 6
@@ -259,20 +259,20 @@ def test_a_system_without_affinity_has_all_its_cores(tmp_path: Path, monkeypatch
 def test_the_number_of_threads_in_the_environment_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, expected: int
 ) -> None:
-    """`OMP_NUM_THREADS` is what a user has decided; where it makes no sense, the group's three cores count."""
+    """`OMP_NUM_THREADS` wins over the group's three cores, unless it is not a sensible number."""
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert usable_cores(make(THREE_CORES, tmp_path)) == expected
 
 
-def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then it is without end, unless a group limits it."""
+def test_unknown_memory_is_infinite_unless_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system does not report its memory, only a group can limit it."""
     monkeypatch.delattr(os, "sysconf")
     assert usable_bytes(tmp_path) == math.inf
     assert usable_bytes(make(HALF_A_CORE, tmp_path)) == GB
 
 
-def test_resident_memory_is_told_in_bytes(tmp_path: Path) -> None:
-    """The system counts pages; where it does not say, there is none."""
+def test_resident_memory_is_in_bytes(tmp_path: Path) -> None:
+    """The system counts pages; without its report the result is 0."""
     assert resident_bytes(tmp_path) == 0
     make(Case("", "", [], {"proc/self/statm": "765 410 382 5 0 123 0\n"}), tmp_path)
     assert resident_bytes(tmp_path) == 410 * 4000
@@ -282,10 +282,10 @@ def test_resident_memory_is_told_in_bytes(tmp_path: Path) -> None:
     ("case", "given", "expected"),
     [(HALF_A_CORE, None, "1"), (THREE_CORES, None, "3"), (HALF_A_CORE, "5", "5"), (CASES[0], None, None)],
 )
-def test_numpy_is_told_of_fewer_cores_than_it_counts(
+def test_numpy_gets_a_limit_below_the_cores_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case, given: str | None, expected: str | None
 ) -> None:
-    """Unless the environment says it already; a machine without limits has nothing to tell."""
+    """NumPy's threads are limited if it counts too many cores and the environment has no limit yet."""
     if given:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
     limit_numpy(make(case, tmp_path))
@@ -293,8 +293,8 @@ def test_numpy_is_told_of_fewer_cores_than_it_counts(
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-def test_a_command_limits_numpy_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the command line imports is loaded with the limit in place."""
+def test_a_command_limits_numpy_before_loading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is set before the command line loads its modules."""
     seen = []
     monkeypatch.setattr("charlm.machine.usable_cores", lambda root: 1)
     monkeypatch.setattr("charlm.cli.app.app", lambda: seen.append(os.environ.get("OPENBLAS_NUM_THREADS")))
@@ -307,14 +307,14 @@ def test_a_command_limits_numpy_before_it_begins(monkeypatch: pytest.MonkeyPatch
 
 
 def test_finding_the_limits_loads_neither_numpy_nor_torch() -> None:
-    """NumPy would start its threads before it is told how many."""
+    """The limits are found without NumPy, which starts its threads when it is loaded."""
     code = "import sys, charlm.__main__, charlm.machine; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted through /proc")
 def test_numpy_starts_as_many_threads_as_the_limit_says(tmp_path: Path) -> None:
-    """Half a core gives it the main thread alone."""
+    """With half a core NumPy has only the main thread."""
     root = make(HALF_A_CORE, tmp_path)
     code = (
         "import os, sys; from pathlib import Path; from charlm.machine import limit_numpy\n"

@@ -1,4 +1,4 @@
-"""What `import charlm` does to a program: nothing, until a function is called."""
+"""`import charlm` changes nothing in a program until a function is called."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_in_child(program: str) -> str:
 
 
 def test_charlm_exports_few_names() -> None:
-    """`from charlm import *` brings the two doors for programs and the version."""
+    """`from charlm import *` brings `load`, `train` and the version."""
     assert charlm.__all__ == ["__version__", "load", "train"]
     assert dir(charlm) == charlm.__all__
     assert all(callable(getattr(charlm, name)) for name in ("load", "train"))
@@ -38,7 +38,7 @@ def test_charlm_exports_few_names() -> None:
 
 
 def test_importing_charlm_changes_nothing() -> None:
-    """No environment variable, no signal, no thread, no line of output, and neither torch nor NumPy are loaded."""
+    """Environment, signals, threads and output stay the same, and neither torch nor NumPy is loaded."""
     program = (
         "before = snapshot()\nimport charlm\nassert snapshot() == before\n"
         "assert not {'torch', 'numpy', 'typer', 'ctypes'} & set(sys.modules)"
@@ -47,7 +47,7 @@ def test_importing_charlm_changes_nothing() -> None:
 
 
 def test_importing_all_of_training_changes_nothing() -> None:
-    """What is needed to train is torch's and NumPy's business, not charlm's."""
+    """Torch and NumPy may change something when they load, but charlm does not."""
     program = (
         "import torch, numpy\nbefore = snapshot()\n"
         "import charlm.training.run, charlm.training.trainer\nassert snapshot() == before"
@@ -56,7 +56,7 @@ def test_importing_all_of_training_changes_nothing() -> None:
 
 
 def test_training_in_a_program_changes_nothing(text: str) -> None:
-    """Not even while it trains: it prints nothing, and signals, environment, memory and threads are the program's."""
+    """`charlm.train` prints nothing and leaves signals, environment, memory and threads alone."""
     program = f"""
 import ctypes, torch
 torch.set_num_threads(3)
@@ -72,7 +72,7 @@ assert torch.get_num_threads() == 3
 
 
 def test_the_command_limits_threads_before_torch_is_loaded() -> None:
-    """What `import charlm` no longer does, `charlm` still does for its own process."""
+    """The command `charlm` sets the limits that `import charlm` does not set."""
     program = """
 import charlm.cli.app
 from charlm.__main__ import main
@@ -85,12 +85,12 @@ main()
 
 
 def test_a_name_that_charlm_lacks_is_an_attribute_error() -> None:
-    """As in any module."""
+    """An unknown attribute of `charlm` raises an `AttributeError`, like in any module."""
     with pytest.raises(AttributeError, match="tarin"):
         charlm.tarin  # noqa: B018
     assert {"train", "__version__"} <= set(dir(charlm))
 
 
 def test_the_package_is_typed() -> None:
-    """The marker that lets type checkers read it is there."""
+    """The package has the marker file for type checkers."""
     assert (Path(charlm.__file__).parent / "py.typed").is_file()

@@ -1,4 +1,4 @@
-"""Run folders: made once, held by one process, resumed after a crash."""
+"""Run folders are created once, locked by one process, and found by path or as the newest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from charlm.run_folder import RunFolder, find_model
 
 
 def test_a_new_run_takes_the_first_free_number(own_folders: Path) -> None:
-    """Without a folder runs are numbered from one, and no number is used twice."""
+    """Without `--out` runs are numbered from one, and no number is used twice."""
     made = [RunFolder.create(None, "fables-lstm").path for _ in range(3)]
     other = RunFolder.create(None, "fables-gru").path
     assert [Path(f"runs/fables-lstm-{number}") for number in (1, 2, 3)] == made
@@ -29,8 +29,8 @@ def test_a_new_run_takes_the_first_free_number(own_folders: Path) -> None:
     assert all((own_folders / path).is_dir() for path in [*made, other])
 
 
-def test_a_number_that_is_taken_by_a_file_is_left_out(own_folders: Path) -> None:
-    """Whatever has the name of a run, the run gets another."""
+def test_a_run_number_taken_by_a_file_is_skipped(own_folders: Path) -> None:
+    """If a file has the name of a run, the run gets another number."""
     (own_folders / "runs").mkdir()
     (own_folders / "runs" / "x-1").touch()
     assert Path("runs/x-2") == RunFolder.create(None, "x").path
@@ -51,8 +51,8 @@ def test_a_chosen_folder_may_begin_with_a_tilde(own_folders: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["config.yaml", ".hidden"])
-def test_a_folder_with_something_in_it_is_refused(own_folders: Path, name: str) -> None:
-    """No run is overwritten, and the way to go on with it is told."""
+def test_a_folder_that_is_not_empty_is_refused(own_folders: Path, name: str) -> None:
+    """No run is overwritten, and the hint says how to resume it."""
     (own_folders / name).write_bytes(b"kept")
     with pytest.raises(RunError) as raised:
         RunFolder.create(own_folders, "x")
@@ -63,7 +63,7 @@ def test_a_folder_with_something_in_it_is_refused(own_folders: Path, name: str) 
 
 @pytest.mark.parametrize("path", ["file", "file/run"])
 def test_a_file_in_place_of_a_folder_is_refused(own_folders: Path, path: str) -> None:
-    """A file where the folder, or one above it, should be is told and left alone."""
+    """A file in place of the folder, or of one above it, is reported and not changed."""
     (own_folders / "file").write_bytes(b"kept")
     with pytest.raises(RunError, match=path):
         RunFolder.create(own_folders / path, "x")
@@ -71,7 +71,7 @@ def test_a_file_in_place_of_a_folder_is_refused(own_folders: Path, path: str) ->
 
 
 def test_a_file_in_place_of_the_folder_of_runs_is_refused(own_folders: Path) -> None:
-    """A file called `runs` is told."""
+    """A file called `runs` is reported."""
     (own_folders / "runs").touch()
     with pytest.raises(RunError, match="runs"):
         RunFolder.create(None, "x")
@@ -80,7 +80,7 @@ def test_a_file_in_place_of_the_folder_of_runs_is_refused(own_folders: Path) -> 
 def test_a_broken_link_in_place_of_the_folder_of_runs_is_refused(
     own_folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link called `runs` to a disk that is not there is told, not tried again for ever."""
+    """A link called `runs` that leads nowhere is reported, and there is no endless retry."""
     (own_folders / "runs").symlink_to(own_folders / "absent" / "disk")
     mkdir, calls = Path.mkdir, []
 
@@ -96,14 +96,14 @@ def test_a_broken_link_in_place_of_the_folder_of_runs_is_refused(
 
 
 def test_the_files_of_a_run_have_their_names(own_folders: Path) -> None:
-    """The four files of a run are where the documentation says."""
+    """The four files of a run have the documented names."""
     run = RunFolder(own_folders)
     names = ["config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors"]
     assert [own_folders / name for name in names] == [run.config, run.metrics, run.best, run.last]
 
 
 def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
-    """A missing folder, an empty one, a file and a run that has not saved yet hold nothing to go on with."""
+    """A missing folder, an empty one, a file and a run that has saved nothing cannot be resumed."""
     (own_folders / "file").touch()
     (own_folders / "unsaved").mkdir()
     (own_folders / "unsaved" / "config.yaml").touch()
@@ -114,8 +114,8 @@ def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
         assert "last.safetensors" in raised.value.hint
 
 
-def test_holding_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> None:
-    """The leftovers go and the files of the run stay."""
+def test_locking_a_run_removes_leftover_files(own_folders: Path) -> None:
+    """Temporary files of a killed writer are removed, and the files of the run stay."""
     for name in ("config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", ".last.safetensors.x1.tmp"):
         (own_folders / name).write_bytes(b"kept")
     assert own_folders == RunFolder.open(own_folders).path
@@ -127,7 +127,7 @@ def test_holding_a_run_sweeps_what_a_killed_writer_left(own_folders: Path) -> No
 
 
 def test_a_run_is_locked_once(own_folders: Path) -> None:
-    """While one holds the folder nobody else does; afterwards it is free, and nothing is left in it."""
+    """A locked folder cannot be locked again; after the release it is free, without a lock file."""
     with (
         RunFolder(own_folders).locked(),
         pytest.raises(RunError, match="another process"),
@@ -139,8 +139,8 @@ def test_a_run_is_locked_once(own_folders: Path) -> None:
     assert list(own_folders.iterdir()) == []
 
 
-def test_a_lock_ends_with_an_error(own_folders: Path) -> None:
-    """A training that fails leaves the folder free."""
+def test_an_error_releases_the_lock(own_folders: Path) -> None:
+    """A training that fails leaves the folder unlocked."""
     with pytest.raises(ValueError, match="in training"), RunFolder(own_folders).locked():
         raise ValueError("in training")
     with RunFolder(own_folders).locked():
@@ -148,7 +148,7 @@ def test_a_lock_ends_with_an_error(own_folders: Path) -> None:
 
 
 def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None:
-    """A second process is refused; the lock of a killed one does not count, and its file is removed."""
+    """A second process is refused; a killed process holds no lock, and its lock file is removed."""
     script = (
         "import signal, sys; from pathlib import Path; from charlm.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
@@ -171,7 +171,7 @@ def test_another_process_holds_the_lock_until_it_dies(own_folders: Path) -> None
 def test_a_file_system_without_locks_ends_no_run(
     own_folders: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    """The run goes on without a lock, says so to its caller, and leftovers are left alone."""
+    """The run continues without a lock and reports that, and leftover files stay."""
     (own_folders / ".last.safetensors.x1.tmp").touch()
 
     def refuse(*arguments: object) -> None:
@@ -183,8 +183,8 @@ def test_a_file_system_without_locks_ends_no_run(
     assert [path.name for path in own_folders.iterdir()] == [".last.safetensors.x1.tmp"]
 
 
-def test_a_lock_file_left_by_a_killed_run_locks_nobody_out(own_folders: Path) -> None:
-    """It is a leftover, whatever is in it."""
+def test_a_leftover_lock_file_does_not_lock(own_folders: Path) -> None:
+    """The lock file of a killed run locks nothing, whatever it contains."""
     (own_folders / ".lock").write_bytes(b"12345\nhost\n")
     with RunFolder(own_folders).locked() as is_held:
         assert is_held
@@ -200,7 +200,7 @@ def steps(run: RunFolder) -> list[int]:
 
 
 def test_metrics_are_lines_of_json(own_folders: Path) -> None:
-    """Each record is one line, whatever is in it."""
+    """Each record is one line, whatever it contains."""
     run = RunFolder(own_folders)
     records: list[dict[str, Any]] = [{"step": 1, "text": "a\nb\u2028c😀\x85"}, {"step": 2, "loss": 1.5, "best": None}]
     for record in records:
@@ -211,8 +211,8 @@ def test_metrics_are_lines_of_json(own_folders: Path) -> None:
 
 
 @pytest.mark.parametrize(("last", "kept"), [(0, []), (1, [1]), (5, [1, 2, 3]), (2, [1, 2]), (-1, [])])
-def test_truncating_drops_what_comes_after_a_step(own_folders: Path, last: int, kept: list[int]) -> None:
-    """Records up to and with the step stay, in order and byte by byte."""
+def test_truncating_drops_the_records_after_a_step(own_folders: Path, last: int, kept: list[int]) -> None:
+    """Records up to the step stay, in order and byte for byte."""
     run = RunFolder(own_folders)
     for step in (1, 2, 3):
         run.append_metrics({"step": step, "loss": 0.1 * step})
@@ -223,7 +223,7 @@ def test_truncating_drops_what_comes_after_a_step(own_folders: Path, last: int, 
 
 
 def test_half_a_line_is_dropped_wherever_it_ends(own_folders: Path) -> None:
-    """After a crash in the middle of a line no earlier line is lost, and the next one stands on its own."""
+    """A line cut short by a crash is dropped; the lines before it and after it are complete."""
     run = RunFolder(own_folders)
     for step in (1, 2):
         run.append_metrics({"step": step})
@@ -242,8 +242,8 @@ def test_half_a_line_is_dropped_wherever_it_ends(own_folders: Path) -> None:
 @pytest.mark.parametrize(
     "rubbish", [b"\0" * 50, b"\xff\xfe\x80", b"[1]", b"5", b'{"step": null}', b"{}", b'{"step": "x"}']
 )
-def test_a_damaged_line_is_dropped(own_folders: Path, rubbish: bytes) -> None:
-    """What a crash of the machine left in a line costs that line alone."""
+def test_a_damaged_record_is_dropped(own_folders: Path, rubbish: bytes) -> None:
+    """A line damaged by a crash is dropped, and no other one."""
     run = RunFolder(own_folders)
     run.metrics.write_bytes(b'{"step": 1}\n' + rubbish + b'\n{"step": 2}\n')
     run.truncate_metrics(9)
@@ -251,7 +251,7 @@ def test_a_damaged_line_is_dropped(own_folders: Path, rubbish: bytes) -> None:
 
 
 def test_a_run_without_metrics_can_be_truncated(own_folders: Path) -> None:
-    """A run that had not reported yet has no records afterwards either."""
+    """A run without records has none afterwards."""
     run = RunFolder(own_folders)
     run.truncate_metrics(5)
     run.append_metrics({"step": 6})
@@ -271,13 +271,13 @@ def make_run(name: str, age: int, *files: str) -> Path:
     return folder
 
 
-def test_a_model_file_is_meant_by_its_path(own_folders: Path) -> None:
-    """A path that is no folder is the model file, there or not: loading it says what is wrong."""
+def test_a_path_to_a_file_means_that_model_file(own_folders: Path) -> None:
+    """A path that is not a folder is the model file, even if it does not exist: loading it says so."""
     assert own_folders / "m.safetensors" == find_model(own_folders / "m.safetensors")
 
 
 def test_a_run_folder_means_its_best_model() -> None:
-    """A run's best model is meant, or its last where there is no best."""
+    """A run folder means its best model, or its last one if there is no best."""
     both = make_run("a", 0, "best.safetensors", "last.safetensors")
     last = make_run("b", 0, "last.safetensors", "config.yaml")
     assert both / "best.safetensors" == find_model(both)
@@ -285,14 +285,14 @@ def test_a_run_folder_means_its_best_model() -> None:
 
 
 def test_a_folder_without_a_model_is_refused(own_folders: Path) -> None:
-    """A folder that is no run is named."""
+    """The error names a folder that is not a run."""
     with pytest.raises(ModelFileError, match=str(own_folders)) as raised:
         find_model(own_folders)
     assert "best.safetensors" in raised.value.hint
 
 
 def test_without_a_path_the_newest_run_is_meant() -> None:
-    """The run that saved last is meant, not the one that is last by name; what is no run does not count."""
+    """The run that saved last counts, not the last one by name; other folders are ignored."""
     make_run("a-1", 10, "best.safetensors")
     newest = make_run("a-10", 30, "best.safetensors", "last.safetensors")
     make_run("a-9", 20, "best.safetensors")
@@ -302,8 +302,8 @@ def test_without_a_path_the_newest_run_is_meant() -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_without_any_run_nothing_is_found(own_folders: Path, there: bool) -> None:
-    """No folder of runs, or an empty one, is told together with what makes a run."""
+def test_without_any_run_no_model_is_found(own_folders: Path, there: bool) -> None:
+    """If `runs` is missing or empty, the error says how to make a run."""
     if there:
         (own_folders / "runs").mkdir()
     with pytest.raises(ModelFileError, match="runs") as raised:
@@ -358,7 +358,7 @@ for number in range(10**9):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
 def test_a_process_killed_while_saving_leaves_a_complete_model(own_folders: Path) -> None:
-    """Whenever the process dies, the file is the last model it told of, or the one after it, and nothing between."""
+    """The file is the last model that the process reported, or the next one, and always complete."""
     stages = [f"{when} {call}" for call in ("fsync", "replace") for when in ("before", "after")]
     moments = [(stage, patience) for stage in stages for patience in (1, 3)] + [("never", count) for count in range(4)]
     processes = []

@@ -1,4 +1,4 @@
-"""Characters to ids and back, and what is said of a character that has no id."""
+"""Characters to ids and back, and the errors about characters without an id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WELL_FORMED = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 def test_symbols_are_sorted_by_code_point() -> None:
-    """Ids follow the code points, whatever order the characters come in."""
+    """Ids follow the code points, in whatever order the characters come."""
     vocabulary = Vocabulary.of_characters("b\u00e9a\U0001f600 \nZb")
     assert vocabulary.symbols == "\n Zab\u00e9\U0001f600"
     assert vocabulary.kind == "characters"
@@ -37,14 +37,14 @@ def test_symbols_are_sorted_by_code_point() -> None:
 @settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_symbols_are_each_distinct_character_once(text: str) -> None:
-    """The vocabulary of any text is its distinct characters, each larger than the one before."""
+    """The vocabulary of any text is its distinct characters in increasing order."""
     symbols = Vocabulary.of_characters(text).symbols
     assert set(text) == set(symbols)
     assert all(ord(left) < ord(right) for left, right in pairwise(symbols))
 
 
 def test_symbol_order_is_the_same_in_every_process() -> None:
-    """Python's randomised string hashes do not reach the ids."""
+    """Python's randomised string hashes have no effect on the ids."""
     program = "from charlm.vocab import Vocabulary; print(Vocabulary.of_characters('the quick brown fox').symbols)"
     folder = str(Path(charlm.__file__).parent.parent)
     outputs = {
@@ -68,7 +68,7 @@ def test_symbol_order_is_the_same_in_every_process() -> None:
 @example("\ud83d \ude00 \ud83d\ude00 \U0001f600")
 @example("\U0010ffff")
 def test_decoding_undoes_encoding_exactly(text: str) -> None:
-    """Any text comes back character by character: nothing is stripped, lowered, normalised or joined."""
+    """Any text is decoded unchanged: nothing is stripped, lowered, normalised or joined."""
     vocabulary = Vocabulary.of_characters(text)
     ids = vocabulary.encode(text)
     assert (len(text),) == ids.shape
@@ -79,14 +79,14 @@ def test_decoding_undoes_encoding_exactly(text: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_code_points_are_those_of_ord(text: str) -> None:
-    """The vectorised code points are what `ord` says."""
+    """The vectorised code points equal those of `ord`."""
     assert [ord(character) for character in text] == code_points_of(text).tolist()
 
 
 @settings(max_examples=50, deadline=None)
 @given(TEXTS, TEXTS)
 def test_code_points_beyond_the_vocabulary_are_marked_unknown(known_text: str, other: str) -> None:
-    """The mask is membership in the set of characters, also for a code point above the largest one in use."""
+    """The mask marks the known characters, also for a code point above all of them."""
     vocabulary = Vocabulary.of_characters(known_text)
     ids, known = vocabulary._encode_code_points(code_points_of(other))
     assert [character in set(known_text) for character in other] == known.tolist()
@@ -97,14 +97,14 @@ def test_code_points_beyond_the_vocabulary_are_marked_unknown(known_text: str, o
     assert [character in vocabulary for character in other] == known.tolist()
 
 
-def test_a_prompt_is_cut_by_characters_like_the_vocabulary() -> None:
+def test_a_prompt_is_encoded_by_characters_not_bytes() -> None:
     """A prompt of four characters beyond ASCII is four ids, not its UTF-8 bytes."""
     vocabulary = Vocabulary.of_characters("\u00e9\u4e2d\U0001f600a")
     assert vocabulary.encode("\u00e9\u4e2d\U0001f600a").tolist() == [1, 2, 3, 0]
 
 
-def test_an_empty_text_is_no_ids() -> None:
-    """Nothing in, nothing out, with and without symbols."""
+def test_an_empty_text_has_no_ids() -> None:
+    """An empty text is encoded and decoded as nothing, with and without symbols."""
     assert Vocabulary.of_characters("").encode("").tolist() == []
     assert Vocabulary.of_characters("ab").decode([]) == ""
     with pytest.raises(UnknownCharacterError, match="'a'"):
@@ -112,7 +112,7 @@ def test_an_empty_text_is_no_ids() -> None:
 
 
 def test_a_vocabulary_with_a_repeated_symbol_is_refused() -> None:
-    """Two ids for one character, or an unknown kind, are a programming error."""
+    """A repeated symbol or an unknown kind is a programming error."""
     with pytest.raises(ValueError, match="3 symbols, 2 distinct"):
         Vocabulary("characters", "aba")
     with pytest.raises(ValueError, match="words"):
@@ -120,7 +120,7 @@ def test_a_vocabulary_with_a_repeated_symbol_is_refused() -> None:
 
 
 def test_vocabularies_are_equal_by_kind_and_symbols() -> None:
-    """Equality looks at kind and symbols; 256 characters are not the 256 bytes."""
+    """Vocabularies with the same symbols differ if one has characters and the other bytes."""
     assert Vocabulary.of_characters("ba") == Vocabulary("characters", "ab")
     assert Vocabulary("characters", "ba") != Vocabulary("characters", "ab")
     assert Vocabulary.of_characters("".join(map(chr, range(256)))) != Vocabulary.of_bytes()
@@ -132,7 +132,7 @@ def test_vocabularies_are_equal_by_kind_and_symbols() -> None:
     [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)],
 )
 def test_ids_take_the_smallest_type_that_holds_them(num_symbols: int, dtype: type) -> None:
-    """The largest id survives at either side of each border."""
+    """The largest id is exact on both sides of each border between types."""
     vocabulary = Vocabulary.of_characters("".join(map(chr, range(num_symbols))))
     last = chr(num_symbols - 1)
     ids = vocabulary.encode(last)
@@ -142,7 +142,7 @@ def test_ids_take_the_smallest_type_that_holds_them(num_symbols: int, dtype: typ
 
 
 def test_every_unknown_character_is_named_with_its_place() -> None:
-    """The error names each unknown character once: what it is, its code point, where it first stands."""
+    """The error names each unknown character once, with its code point and its first position."""
     vocabulary = Vocabulary.of_characters("abc ")
     with pytest.raises(UnknownCharacterError) as caught:
         vocabulary.encode("ab\u4e2dc\u0301\u4e2d\ud800")
@@ -157,20 +157,20 @@ def test_every_unknown_character_is_named_with_its_place() -> None:
 
 
 def test_the_message_about_a_lone_surrogate_can_be_printed() -> None:
-    """A surrogate is shown by number, for no terminal could encode it."""
+    """A surrogate is shown by its number, because no terminal can encode it."""
     with pytest.raises(UnknownCharacterError) as caught:
         Vocabulary.of_characters("a").encode("\udc80")
     assert "U+DC80" in str(caught.value).encode("utf-8").decode("utf-8")
 
 
 def test_the_position_counts_from_the_start_of_the_longer_text() -> None:
-    """A piece of a longer text is told where it begins."""
+    """The position in a piece of a longer text is given in the longer text."""
     with pytest.raises(UnknownCharacterError, match=r"position 1002$"):
         Vocabulary.of_characters("ab").encode("ab\u4e2d", position=1000)
 
 
 def test_at_most_five_unknown_characters_are_listed() -> None:
-    """Five are listed in full; a sixth turns into `and more`."""
+    """Five are listed in full; a sixth becomes `and more`."""
     vocabulary = Vocabulary.of_characters("a")
     with pytest.raises(UnknownCharacterError) as five:
         vocabulary.encode("12345")
@@ -202,7 +202,7 @@ def test_at_most_five_unknown_characters_are_listed() -> None:
     ],
 )
 def test_the_nearest_character_is_a_relative(symbols: str, character: str, nearest: str) -> None:
-    """Case, accents, ligatures, curly quotes, dashes, spaces and neighbours in the code chart lead home."""
+    """Case, accents, ligatures, quotes, dashes, spaces and neighbours in the code chart are found."""
     vocabulary = Vocabulary.of_characters(symbols)
     assert nearest == vocabulary.nearest(character)
     with pytest.raises(UnknownCharacterError) as caught:
@@ -211,7 +211,7 @@ def test_the_nearest_character_is_a_relative(symbols: str, character: str, neare
 
 
 def test_a_character_without_relatives_has_no_nearest() -> None:
-    """An emoji among letters, or a letter of another script, gets no far-fetched suggestion."""
+    """An emoji among letters, or a letter of another script, gets no suggestion."""
     vocabulary = Vocabulary.of_characters("abc")
     assert vocabulary.nearest("\U0001f600") is None
     assert vocabulary.nearest("\u0431") is None
@@ -223,7 +223,7 @@ def test_a_character_without_relatives_has_no_nearest() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text(CHARACTERS, min_size=1, max_size=8), CHARACTERS)
 def test_any_unknown_character_can_be_described(symbols: str, character: str) -> None:
-    """No character on either side breaks the message; the nearest, if any, is one the vocabulary has."""
+    """No character breaks the message, and the nearest one, if any, is in the vocabulary."""
     vocabulary = Vocabulary.of_characters(symbols)
     assert vocabulary.nearest(character) is None or vocabulary.nearest(character) in set(symbols)
     if character not in symbols:
@@ -231,16 +231,16 @@ def test_any_unknown_character_can_be_described(symbols: str, character: str) ->
             vocabulary.encode(character)
 
 
-def test_skip_leaves_unknown_characters_out() -> None:
-    """Under `skip` the known ones stay in order, even when none is left."""
+def test_skip_drops_unknown_characters() -> None:
+    """Under `skip` the known characters stay in order, even if none is left."""
     vocabulary = Vocabulary.of_characters("abc")
     assert vocabulary.decode(vocabulary.encode("xa\u4e2dbc\U0001f600a", "skip")) == "abca"
     assert vocabulary.encode("xyz", "skip").tolist() == []
     assert vocabulary.dtype == vocabulary.encode("xyz", "skip").dtype
 
 
-def test_replace_puts_one_character_in_place_of_each_unknown_one() -> None:
-    """Under `replace=C` the length stays; C may be any character, `=` and the space included."""
+def test_replace_keeps_the_length_of_the_text() -> None:
+    """Under `replace=C` each unknown character becomes C, which may be any character, also `=` or space."""
     vocabulary = Vocabulary.of_characters("abc= ")
     assert vocabulary.decode(vocabulary.encode("a\u4e2d\U0001f600b", "replace==")) == "a==b"
     assert vocabulary.decode(vocabulary.encode("axb", "replace= ")) == "a b"
@@ -249,7 +249,7 @@ def test_replace_puts_one_character_in_place_of_each_unknown_one() -> None:
 @pytest.mark.parametrize("policy", ["", "ignore", "Skip", "replace", "replace=", "replace=ab", "skip=a", "error=a"])
 @pytest.mark.parametrize("vocabulary", [Vocabulary.of_characters("ab"), Vocabulary.of_bytes()], ids=["text", "bytes"])
 def test_a_policy_that_does_not_exist_is_a_usage_error(vocabulary: Vocabulary, policy: str) -> None:
-    """A bad policy is refused even where nothing is unknown; the hint names the three."""
+    """An unknown policy is refused even if no character is unknown; the hint names the three policies."""
     with pytest.raises(UsageError) as caught:
         vocabulary.encode("ab", policy)
     assert f"`{policy}`" in str(caught.value)
@@ -258,7 +258,7 @@ def test_a_policy_that_does_not_exist_is_a_usage_error(vocabulary: Vocabulary, p
 
 
 def test_a_replacement_must_be_known_itself() -> None:
-    """A C outside the vocabulary is refused by name, even where nothing is unknown."""
+    """A C outside the vocabulary is refused by name, even if no character is unknown."""
     with pytest.raises(UsageError, match=r"'\?'"):
         Vocabulary.of_characters("ab").encode("ab", "replace=?")
 
@@ -275,16 +275,16 @@ def test_bytes_have_256_symbols_and_know_everything() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(WELL_FORMED)
-def test_bytes_come_back_exactly(text: str) -> None:
-    """With bytes, too, any well-formed text is encoded as UTF-8 and comes back."""
+def test_bytes_decode_to_the_same_text(text: str) -> None:
+    """A vocabulary of bytes encodes any well-formed text as UTF-8 and decodes it unchanged."""
     vocabulary = Vocabulary.of_bytes()
     ids = vocabulary.encode(text)
     assert text.encode() == ids.tobytes()
     assert text == vocabulary.decode(ids)
 
 
-def test_bytes_that_are_not_utf8_become_replacement_characters() -> None:
-    """A model may say anything: a stray byte and an unfinished character show as U+FFFD."""
+def test_wrong_utf8_becomes_replacement_characters() -> None:
+    """A stray byte and an unfinished character are decoded as U+FFFD."""
     vocabulary = Vocabulary.of_bytes()
     assert vocabulary.decode([0x61, 0xFF, 0x62]) == "a\ufffdb"
     assert vocabulary.decode([0x61, 0xF0, 0x9F, 0x98]) == "a\ufffd"
@@ -292,8 +292,8 @@ def test_bytes_that_are_not_utf8_become_replacement_characters() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=40), st.lists(st.integers(0, 40)))
-def test_feeding_bytes_in_pieces_gives_the_same_text(ids: list[int], cuts: list[int]) -> None:
-    """Whatever bytes come and wherever they are cut, the pieces add up to what `bytes.decode` says."""
+def test_decoding_in_pieces_gives_the_same_text(ids: list[int], cuts: list[int]) -> None:
+    """For any bytes and any cuts the pieces add up to the result of `bytes.decode`."""
     decoder = Vocabulary.of_bytes().decoder()
     borders = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
     text = "".join(decoder.decode(ids[a:b]) for a, b in pairwise(borders))
@@ -301,21 +301,21 @@ def test_feeding_bytes_in_pieces_gives_the_same_text(ids: list[int], cuts: list[
 
 
 def test_an_unfinished_character_waits_for_its_rest() -> None:
-    """Of an emoji's four bytes the first three say nothing; the fourth says it all."""
+    """The first three bytes of an emoji decode to nothing, and the fourth to the emoji."""
     decoder = Vocabulary.of_bytes().decoder()
     assert [decoder.decode(ids) for ids in ([0x61, 0xF0], [0x9F], [0x98], [0x80])] == ["a", "", "", "\U0001f600"]
     assert decoder.decode([], final=True) == ""
 
 
 def test_decoders_are_independent() -> None:
-    """What waits in one decoder does not leak into the next."""
+    """Bytes that wait in one decoder have no effect on the next decoder."""
     vocabulary = Vocabulary.of_bytes()
     assert vocabulary.decoder().decode([0xC3]) == ""
     assert vocabulary.decoder().decode([0x61], final=True) == "a"
 
 
-def test_a_decoder_of_characters_speaks_at_once() -> None:
-    """Every id of a character vocabulary is a whole character."""
+def test_a_decoder_of_characters_never_waits() -> None:
+    """Every id of a vocabulary of characters decodes to a whole character."""
     decoder = Vocabulary.of_characters("a\u00e9\U0001f600").decoder()
     assert [decoder.decode([2]), decoder.decode([0, 1])] == ["\U0001f600", "a\u00e9"]
 
@@ -337,12 +337,12 @@ def test_a_decoder_of_characters_speaks_at_once() -> None:
         ("\ud800", "U+D800 unnamed"),
     ],
 )
-def test_a_character_without_a_picture_is_called_by_name(character: str, name: str) -> None:
-    """What a terminal would show as nothing, or as something else, is spelled out."""
+def test_an_invisible_character_is_spelled_out(character: str, name: str) -> None:
+    """Characters that a terminal cannot show clearly are named in words."""
     assert name == name_character(character)
 
 
 def test_symbols_are_named_by_id() -> None:
-    """Upper bytes are numbers, for they are no characters; in a character vocabulary the same id is one."""
+    """Bytes above ASCII are named by number; in a vocabulary of characters the same id is a character."""
     assert [Vocabulary.of_bytes().name(index) for index in (0x0A, 0x61, 0xE9)] == ["newline", "'a'", "byte 0xe9"]
     assert Vocabulary.of_characters("a\u00e9").name(1) == "'\u00e9'"

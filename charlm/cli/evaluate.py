@@ -91,7 +91,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, named by the units of the vocabulary."""
-        in_units = partial(self.vocabulary.in_units, is_masked=self.sees_both_sides)
+        in_units = partial(self.vocabulary.in_units, sees_both_sides=self.sees_both_sides)
         return {
             "corpus": self.text,
             "window": self.window,

@@ -1,7 +1,7 @@
-"""One recurrent layer in torch for each cell: torch's own kernel, ours for blocks, a scan, or the equations.
+"""One recurrent layer in torch for each cell: by torch's kernel, by our block kernel, by a scan, or by the equations.
 
-Every layer reads `(x_TBE, state)` and returns `(h_TBH, state)` as torch's do: the state is one (1, B, H) tensor, or a
-pair of them, hidden and cell. Weights have torch's names. Letters: `T` steps, `B` streams, `E` inputs, `H` units.
+Every layer takes `(x_TBE, state)` and returns `(h_TBH, state)` like torch's layers: the state is one (1, B, H) tensor,
+or a pair of them, hidden and cell. Weights have torch's names. Letters: `T` steps, `B` streams, `E` inputs, `H` units.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from charlm.nn.scan import scan
 
 
 class LSTM(nn.LSTM):
-    """`torch.nn.LSTM` with one layer, which may train by the kernel of `read_block` on a CPU in full precision.
+    """`torch.nn.LSTM` with one layer, which on a CPU in full precision may train by the kernel of `read_block`.
 
     Attributes:
         by_blocks: whether it does. torch's own kernel is as fast on some processors and much slower on others.
@@ -37,7 +37,7 @@ class LSTM(nn.LSTM):
 
 
 class GRU(nn.GRU):
-    """`torch.nn.GRU` with one layer, faster when it trains on a CPU."""
+    """`torch.nn.GRU` with one layer, which trains faster on a CPU."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
@@ -47,7 +47,7 @@ class GRU(nn.GRU):
 
 
 class RNN(nn.RNN):
-    """`torch.nn.RNN` with one layer, faster when it trains on a CPU."""
+    """`torch.nn.RNN` with one layer, which trains faster on a CPU."""
 
     def forward(  # type: ignore[override]
         self, x: Tensor, h_1BH: Tensor, embedding_VE: Tensor | None = None
@@ -58,7 +58,7 @@ class RNN(nn.RNN):
 
 
 class Variant(nn.Module):
-    """A layer of a cell that torch has no module for."""
+    """A layer of a cell for which torch has no module."""
 
     def __init__(self, name: str, num_inputs: int, num_units: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Variant(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | tuple[Tensor, Tensor], embedding_VE: Tensor | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """Read a block, of inputs or, where the kernel learns from it, of ids; see `read_block`."""
+        """Read a block of inputs, or of ids if `trains_by_blocks`; see `read_block`."""
         if not self._cell.products:
             return self._scanned(x, state)  # type: ignore[arg-type]
         parts = torch.cat(state) if isinstance(state, tuple) else state
@@ -80,24 +80,24 @@ class Variant(nn.Module):
         return y_TBH, parts_PBH if len(parts_PBH) == 1 else tuple(parts_PBH.chunk(2))
 
     def _scanned(self, x_TBE: Tensor, h_1BH: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the gates of all steps at once: what keeps the state and what is added to it."""
+        """Compute the gates of all steps at once, and scan the linear recurrence that they define."""
         weight_ih, bias_ih = self.get_parameter("weight_ih_l0"), self.get_parameter("bias_ih_l0")
         x_TBG = linear(x_TBE, weight_ih, bias_ih).to(weight_ih.dtype)
-        # From nothing, a step ends with what it adds.
+        # From a zero state, one step returns just the added term b.
         (added_TBH,), gates = self._cell.step(x_TBG, Recurrent(()), (torch.zeros_like(h_1BH),))
         kept_TBH = gates["forget"] if "forget" in gates else 1 - gates["update"]
         h_TBH = scan(kept_TBH, added_TBH, h_1BH[0].to(weight_ih.dtype))
         return h_TBH, h_TBH[-1:]
 
     def read_by_steps(self, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
-        """Follow the equations step by step, on any device, as one would write it in torch: slow.
+        """Compute the equations step by step, on any device, like a plain loop in torch. This is slow.
 
         Args:
             x_TBE: the inputs.
-            state_PBH: the parts of the state before, stacked.
+            state_PBH: the parts of the state before the block, stacked.
 
         Returns:
-            the outputs (T, B, H), and the state after.
+            the outputs (T, B, H), and the state after the block.
         """
         weights = dict(self.named_parameters())
         x_TBG = linear(x_TBE, weights["weight_ih_l0"], weights["bias_ih_l0"])
@@ -116,8 +116,8 @@ class Variant(nn.Module):
 
 
 def trains_by_blocks(layer: nn.Module) -> bool:
-    """Tell whether a layer reads a block that is learned from by the kernel of `read_block`."""
-    # On a GPU cuDNN has fused kernels; without gradients there is nothing to keep, and torch's own way is as fast.
+    """Return whether a layer uses the kernel of `read_block` to train."""
+    # On a GPU cuDNN has fused kernels. Without gradients nothing is saved for backward, and torch is as fast.
     if not torch.is_grad_enabled() or next(layer.parameters()).device.type != "cpu":
         return False
     if isinstance(layer, LSTM):
@@ -135,8 +135,8 @@ def _block(
     return read_block(kind, x, state_PBH, weights, embedding_VE)
 
 
-def make(cell: str, num_inputs: int, num_units: int) -> nn.Module:
-    """Make a layer, its weights not yet drawn."""
+def make_layer(cell: str, num_inputs: int, num_units: int) -> nn.Module:
+    """Make a layer; its weights are initialised later."""
     if cell == "lstm":
         return LSTM(num_inputs, num_units)
     if cell == "gru":

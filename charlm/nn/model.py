@@ -1,4 +1,4 @@
-"""Embedding -> recurrent layers -> Linear, in torch. State goes in and comes out; the module remembers nothing."""
+"""Embedding -> recurrent layers -> Linear, in torch. The state is an argument and a result; the module keeps none."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from charlm.checkpoint import Arrays
-from charlm.nn.initialise import draw_
-from charlm.nn.layers import LSTM, trains_by_blocks
-from charlm.nn.layers import make as make_layer
+from charlm.config import NAMED_INITIALISER
+from charlm.nn.layers import LSTM, make_layer, trains_by_blocks
 from charlm.spec import ModelSpec
 
-# One tensor (L, B, H) for each part of the cell's state: hidden, and for the LSTM cell.
+# One tensor (L, B, H) for each part of the cell's state: hidden, and for LSTMs also cell.
 State = tuple[Tensor, ...]
 
 
 class Masks(NamedTuple):
-    """What a layer is multiplied with while it learns one block: 0 where left out, 1 / (1 - share) elsewhere.
+    """The dropout masks of a layer for one block: 0 for what is dropped, 1 / (1 - share) for the rest.
 
     Attributes:
-        outputs_BH: for its outputs, at every step the same (Gal & Ghahramani 2016); None leaves out nothing.
-        recurrent_RH: for its recurrent weights (Merity et al. 2018); None leaves out nothing.
+        outputs_BH: for its outputs, the same at every step (Gal & Ghahramani 2016); None drops nothing.
+        recurrent_RH: for its recurrent weights (Merity et al. 2018); None drops nothing.
     """
 
     outputs_BH: Tensor | None
@@ -35,9 +34,9 @@ class Masks(NamedTuple):
 class CharModel(nn.Module):
     """A recurrent character model over blocks of T characters in B streams.
 
-    There is one input more than symbols: the last, id V, stands for the start of a text, and for the end of one that
-    is read from the right. Without an embedding the inputs are one-hot. A model of both directions has two stacks of
-    layers that never meet but at the output, which sees what one makes of all before a character and the other of all
+    There is one input more than there are symbols: the last, id V, stands for the start of a text, or for its end if
+    the text is read from the right. Without an embedding the inputs are one-hot. A model of both directions has two
+    stacks of layers, which meet only at the output: one reads everything before a character, the other everything
     after it.
     """
 
@@ -46,7 +45,7 @@ class CharModel(nn.Module):
         self.spec = spec
         self.embedding = nn.Embedding(spec.num_symbols + 1, spec.embedding_size) if spec.embedding_size else None
 
-        # One module per layer, so that dropout between them is ours: one mask per block, its random numbers known.
+        # One module per layer, because dropout is ours: one mask per block, drawn from known random numbers.
         def stack(num_layers: int) -> nn.ModuleList:
             sizes = [spec.num_inputs, *[spec.hidden_size] * num_layers]
             return nn.ModuleList(make_layer(spec.cell, sizes[layer], spec.hidden_size) for layer in range(num_layers))
@@ -60,43 +59,43 @@ class CharModel(nn.Module):
 
     @property
     def all_layers(self) -> list[nn.Module]:
-        """Its layers, from left to right and then those from right to left."""
+        """Its layers: first those that read from left to right, then those that read from right to left."""
         return [*self.layers, *self.backward_layers]
 
     def choose_kernel(self, lstm_by_blocks: bool) -> None:
-        """Have LSTM layers learn by our kernel, or by torch's own."""
+        """Let LSTM layers train by our kernel, or by torch's own."""
         for layer in self.all_layers:
             if isinstance(layer, LSTM):
                 layer.by_blocks = lstm_by_blocks
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, how: str = "auto") -> None:
-        """Draw fresh weights; the forget bias is 1, other biases, peepholes and the initial state are 0.
+        """Draw new weights; the forget bias is 1, and other biases, peepholes and the initial state are 0.
 
-        By default embeddings are of size 1 and matrices uniform from -1 / sqrt(H) to 1 / sqrt(H). Orthogonal
-        recurrent matrices, a habit from other optimisers, end a little worse under Muon.
+        By default embeddings have standard deviation 1 and matrices are uniform from -1 / sqrt(H) to 1 / sqrt(H).
+        Orthogonal recurrent matrices, which are usual with other optimisers, give slightly worse results with Muon.
 
         Args:
             generator: of the random numbers.
-            how: the matrices are drawn, as `initialise.draw_` names it; or `auto`.
+            how: how matrices are drawn, as in `draw_matrix_`, or `auto`.
         """
         num_gates = len(self.spec.recurrence.gates)
         matrices = how if how != "auto" else f"uniform({self.spec.hidden_size**-0.5!r})"
         if self.embedding is not None:
-            draw_(self.embedding.weight, "normal(1)" if how == "auto" else how, generator)
+            draw_matrix_(self.embedding.weight, "normal(1)" if how == "auto" else how, generator)
         for layer in self.all_layers:
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight"):
-                    draw_(parameter, matrices, generator, num_gates)
+                    draw_matrix_(parameter, matrices, generator, num_gates)
                 else:
                     nn.init.zeros_(parameter)
             if "forget" in self.spec.recurrence.gates:
-                # Jozefowicz et al. 2015: a cell that remembers from the start. One of the two biases, not both.
+                # Jozefowicz et al. 2015: the cell remembers from the start. Only one of the two biases is set to 1.
                 gates = layer.get_parameter("bias_ih_l0").chunk(num_gates)
                 gates[self.spec.recurrence.gates.index("forget")].fill_(1.0)
         if self.initial_state is not None:
             nn.init.zeros_(self.initial_state)
-        draw_(self.output.weight, matrices, generator)
+        draw_matrix_(self.output.weight, matrices, generator)
         nn.init.zeros_(self.output.bias)
 
     def start_state(self, num_streams: int) -> State:
@@ -118,12 +117,12 @@ class CharModel(nn.Module):
         """Read a block.
 
         Args:
-            tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text. Each stands before the one
-                that is to be predicted.
+            tokens_TB: ids, shape (T, B), int64, each in [0, V]; V is the start of a text. Each is the character before
+                the one to predict.
             state: one (L, B, H) tensor for each part of the cell's state.
-            masks: what to leave out of each layer; none of them leaves out nothing.
-            right_SB: for a model of both directions, what stands after each of the T to be predicted, and after
-                them as much as there is to read: S >= T ids, V for the end of a text.
+            masks: one for each layer, or empty to drop nothing.
+            right_SB: only for a model of both directions: S >= T ids, V for the end of a text. The first T are the
+                characters after those to predict; the rest is further text to the right.
 
         Returns:
             logits_TBV, and the state after the block, not detached.
@@ -137,14 +136,14 @@ class CharModel(nn.Module):
         return self._logits(y_TBH), state
 
     def advance(self, tokens_TB: Tensor, state: State) -> State:
-        """Read a block for the state after it alone; see `forward`."""
+        """Read a block only for the state after it; see `forward`."""
         return self._read(self.layers, tokens_TB, state, ())[1]
 
     def _logits(self, y_TBH: Tensor) -> Tensor:
         y_HTB = y_TBH.permute(2, 0, 1)
         if not y_HTB.is_contiguous():
             return self.output(y_TBH)  # type: ignore[no-any-return]
-        # Units come first out of the block kernels, and gradients go back into them so: this product leaves them there.
+        # The block kernels return units first and take gradients so; this product keeps that order.
         logits_VN = torch.addmm(self.output.bias[:, None], self.output.weight, y_HTB.flatten(1))
         return logits_VN.t().view(*y_TBH.shape[:2], -1)
 
@@ -159,8 +158,8 @@ class CharModel(nn.Module):
         return embedded
 
     def _reads_ids(self, layer: nn.Module) -> bool:
-        """Tell whether the first layer is quicker with ids than with what they stand for."""
-        # Inputs are multiplied forward, for the weights' gradient and for their own, one-hot ids but the first two.
+        """Return whether the first layer is faster with ids than with the inputs that they stand for."""
+        # Embedded inputs take three products: forward, the weights' gradient and their own. Ids take the first two.
         return trains_by_blocks(layer) and 2 * (self.spec.num_symbols + 1) <= 3 * self.spec.num_inputs
 
     def _read(
@@ -180,8 +179,8 @@ class CharModel(nn.Module):
             if recurrent_RH is None:
                 x, after = layer(*arguments)
             else:
-                thinned = {"weight_hh_l0": layer.get_parameter("weight_hh_l0") * recurrent_RH}
-                x, after = functional_call(layer, thinned, arguments)
+                masked = {"weight_hh_l0": layer.get_parameter("weight_hh_l0") * recurrent_RH}
+                x, after = functional_call(layer, masked, arguments)
             embedding = ()
             layer_states.append(after if isinstance(after, tuple) else (after,))
             if outputs_BH is not None:
@@ -193,15 +192,38 @@ class CharModel(nn.Module):
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
 
     def load_arrays(self, arrays: Arrays) -> None:
-        """Take over weights that `arrays` returned or a model file holds."""
+        """Load the weights that `arrays` returned or that a model file holds."""
         self.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
 
 
+@torch.no_grad()
+def draw_matrix_(weight_OI: Tensor, how: str, generator: torch.Generator, num_gates: int = 1) -> None:
+    """Overwrite a matrix, O outputs by I inputs, with new random numbers.
+
+    Args:
+        weight_OI: the matrix.
+        how: `glorot` (Glorot and Bengio 2010, uniform), `orthogonal` (Saxe et al. 2014), `normal(S)` with standard
+            deviation S, or `uniform(A)` from -A to A.
+        generator: of the random numbers.
+        num_gates: how many matrices, one below the other, it consists of; each is drawn separately.
+    """
+    if found := NAMED_INITIALISER.fullmatch(how):
+        size = float(found[2])
+        if found[1] == "normal":
+            nn.init.normal_(weight_OI, std=size, generator=generator)
+        else:
+            nn.init.uniform_(weight_OI, -size, size, generator=generator)
+        return
+    fill_ = {"glorot": nn.init.xavier_uniform_, "orthogonal": nn.init.orthogonal_}[how]
+    for gate in weight_OI.chunk(num_gates):
+        fill_(gate, generator=generator)
+
+
 def tensor_of(arrays: Arrays, name: str, shape: Sequence[int]) -> Tensor:
-    """Return one array as a tensor of its own.
+    """Return a copy of one array as a tensor.
 
     Raises:
-        ValueError: there is none by this name, of this shape, in float32.
+        ValueError: there is no array with this name, this shape and dtype float32.
     """
     array = arrays.get(name)
     if array is None:
@@ -217,11 +239,11 @@ def draw_masks(
     """Draw the masks of one block, as a function of the seed alone.
 
     Args:
-        model: whose layers they are for.
+        model: the masks are for its layers.
         num_streams: B.
-        dropout: for each layer of a stack, the share of its outputs that it leaves out.
-        weight_dropout: the share of its recurrent weights that a layer leaves out.
-        seed: numbers that are others for every block.
+        dropout: for each layer of a stack, the share of its outputs to drop.
+        weight_dropout: the share of each layer's recurrent weights to drop.
+        seed: numbers that differ for every block.
     """
     random = np.random.Generator(np.random.SFC64(seed))
     device = model.output.weight.device
@@ -233,8 +255,11 @@ def draw_masks(
         return torch.from_numpy(kept / np.float32(1 - share)).to(device)
 
     outputs = torch.Size((num_streams, model.spec.hidden_size))
-    thinned = weight_dropout if model.spec.recurrence.products else 0.0
+    weight_share = weight_dropout if model.spec.recurrence.products else 0.0
     return [
-        Masks(draw(outputs, share), draw(layer.get_parameter("weight_hh_l0").shape, thinned) if thinned else None)
+        Masks(
+            draw(outputs, share),
+            draw(layer.get_parameter("weight_hh_l0").shape, weight_share) if weight_share else None,
+        )
         for layer, share in zip(model.all_layers, [*dropout] * model.spec.num_stacks, strict=True)
     ]

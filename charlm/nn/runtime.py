@@ -1,4 +1,4 @@
-"""Where this process trains: device, precision, threads. Knows torch and the machine, nothing of models."""
+"""Where this process trains: device, precision, threads. Knows torch and the machine, but no models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from charlm.errors import DeviceError
 from charlm.machine import usable_cores
 from charlm.nn.trials import MARGIN, Work, bf16_speed, block_kernel_speed, block_seconds
 
-# Below so many units torch's own LSTM is the faster one everywhere, so nothing is tried.
+# With fewer units torch's own LSTM is faster on every machine, so there is no trial.
 MIN_UNITS_OF_BLOCKS = 160
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
@@ -31,8 +31,8 @@ class Runtime:
         device: where tensors live.
         precision: `bf16` or `fp32`: how training blocks and Muon's directions are computed; weights are float32.
         threads: CPU threads.
-        lstm_by_blocks: whether an LSTM learns by our kernel and not by torch's own.
-        reasons: what the trials found, for a person.
+        lstm_by_blocks: whether an LSTM trains by our kernel and not by torch's own.
+        reasons: the results of the trials, as text.
     """
 
     device: torch.device
@@ -50,44 +50,44 @@ class Runtime:
         work: Work | None = None,
         before: Mapping[str, Any] | None = None,
     ) -> Runtime:
-        """Choose what this machine is fast with, where the settings say `auto`, by trying it.
+        """Choose device and arithmetic; for `auto`, by trials of what is fast on this machine.
 
         Args:
-            device: as the settings have it.
-            precision: likewise.
-            threads: likewise.
-            work: what the run will do; where it is None, arithmetic is tried for a large LSTM, and no kernel is tried.
-            before: the facts of a run that is resumed; what was chosen then is not tried again.
+            device: the setting.
+            precision: the setting.
+            threads: the setting.
+            work: what the run will do. If it is None, arithmetic is tried for a large LSTM, and no kernel is tried.
+            before: the facts of a run that is resumed. Its choices are kept without new trials.
 
         Raises:
-            DeviceError: the machine lacks what was asked for by name.
+            DeviceError: the machine lacks the device or precision that the settings name.
         """
         use_threads(threads)
         is_lstm = work is not None and work.cell == "lstm"
         work, before = work or Work(), before or {}
-        name, of_device = _choose_device(work, before) if device == "auto" else (device, "")
+        name, device_reason = _choose_device(work, before) if device == "auto" else (device, "")
         if name not in _available_devices():
             raise DeviceError(f"this machine has no device `{name}`", f"there is {', '.join(_available_devices())}")
         chosen = torch.device(name)
-        precision, of_precision = _choose_precision(precision, chosen, work, before)
-        # torch's own kernel for the LSTM is as fast as its products on some processors, and on others a third slower.
+        precision, precision_reason = _choose_precision(precision, chosen, work, before)
+        # torch's own kernel for the LSTM is as fast as its products on some processors and a third slower on others.
         by_blocks = name == "cpu" and precision == "fp32" and is_lstm and _choose_blocks(work, before)
-        reasons = tuple(reason for reason in (of_device, of_precision) if reason)
+        reasons = tuple(reason for reason in (device_reason, precision_reason) if reason)
         return cls(chosen, precision, torch.get_num_threads(), by_blocks, reasons)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return what products are computed in."""
+        """The dtype of matrix products."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that training blocks are computed in."""
+        """Return the context for training on a block."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
     def facts(self) -> dict[str, str | int]:
-        """Return what must stay the same for a run to resume bit for bit."""
+        """Return the facts that must stay the same for a run to resume bit for bit."""
         return {
             "device": self.device.type,
             "precision": self.precision,
@@ -98,7 +98,7 @@ class Runtime:
 
     @property
     def described(self) -> str:
-        """Where a run trains, and why there."""
+        """The device and arithmetic as text, with the reasons."""
         return f"{self} ({'; '.join(self.reasons)})" if self.reasons else str(self)
 
     def __str__(self) -> str:
@@ -107,8 +107,8 @@ class Runtime:
 
 
 def use_threads(threads: int | None = None) -> None:
-    """Let torch compute with so many threads; by default with as many as this process should."""
-    # By itself torch counts the cores that the process may run on, and ignores the limits of a container.
+    """Set the number of torch's threads; by default to the usable cores."""
+    # By default torch counts the cores that the process may run on, and ignores the limits of a container.
     torch.set_num_threads(threads or usable_cores())
 
 
@@ -126,7 +126,7 @@ def keep_freed_memory(keep: bool = True) -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        # Not by a higher threshold: glibc before 2.35 refuses one above 32 MB.
+        # A higher threshold would not do, because glibc before 2.35 refuses one above 32 MB.
         mallopt(M_MMAP_MAX, 0 if keep else 1 << 16)
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 64 << 20)
@@ -142,7 +142,7 @@ def _available_devices() -> list[str]:
 
 
 def _choose_device(work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the device that learns a block in the shortest time, and why where there are several."""
+    """Return the fastest device for training on a block, and the measured times if there are several devices."""
     devices = _available_devices()
     if before.get("device") in devices:
         return before["device"], ""
@@ -154,7 +154,7 @@ def _choose_device(work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the arithmetic that is asked for or, for `auto`, that is faster, and what a trial found."""
+    """Return the precision that the setting names, or the faster one for `auto`, and the result of a trial."""
     if asked == "fp32":
         return asked, ""
     works = bf16_works(device)
@@ -178,7 +178,7 @@ def _choose_blocks(work: Work, before: Mapping[str, Any]) -> bool:
 
 
 def bf16_works(device: torch.device) -> bool:
-    """Run a tiny layer forward and backward: some machines announce bf16 and then have no kernel for it."""
+    """Try bf16 on a tiny layer, forward and backward, because some machines announce bf16 but have no kernel for it."""
     try:
         square = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
         layer = torch.nn.LSTM(8, 16).to(device)

@@ -1,4 +1,4 @@
-"""What is fast on this machine, found out by trying. A trial takes milliseconds where training takes minutes."""
+"""Trials that measure what is fast on this machine. A trial takes milliseconds, training takes minutes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from charlm.cells import CELLS
-from charlm.nn.layers import LSTM, make
+from charlm.nn.layers import LSTM, make_layer
 
-# Sizes of a trial are bounded: what is faster for large matrices is so for larger ones.
+# The sizes of a trial are bounded, because what is faster for large matrices is also faster for larger ones.
 MAX_UNITS, MAX_STREAMS, MAX_STEPS = 512, 64, 32
-# A trial of arithmetic ends after so long, whatever it has seen: where bf16 is emulated one product takes this long.
+# A trial of arithmetic ends after this time in any case; if bf16 is emulated, one product takes this long.
 SECONDS = 0.02
-# By how much something must be faster to be chosen before the other. Trials of a busy machine differ by a tenth, and
-# the choice should not change from one run to the next.
+# An alternative is chosen if it is this many times as fast. On a busy machine trials differ by a tenth, and the choice
+# should not change from one run to the next.
 MARGIN = 1.15
 
 
 class Work(NamedTuple):
-    """What a run will do again and again: a block of a recurrent layer."""
+    """The work that a run repeats: one block of a recurrent layer."""
 
     cell: str = "lstm"
     num_inputs: int = 64
@@ -36,9 +36,9 @@ class Work(NamedTuple):
 
 
 def bf16_speed(work: Work, device: torch.device) -> float:
-    """Return how many times as fast a step's product is in bf16 as it is in float32."""
+    """Return how many times as fast a step's product is in bf16 as in float32."""
     size, columns = work.trial_sizes
-    # Our kernel multiplies, rounds and widens step by step; where all of a block is done at once a call costs nothing.
+    # Our kernel multiplies and converts at each step. Other kernels do a block at once, so a call costs almost nothing.
     is_by_step = device.type == "cpu" and work.cell != "lstm" and bool(CELLS[work.cell].products)
     if not is_by_step:
         columns = min(max(columns, MAX_UNITS**2 * MAX_STREAMS // size**2), MAX_STREAMS * MAX_STEPS)
@@ -58,7 +58,7 @@ def bf16_speed(work: Work, device: torch.device) -> float:
 
 
 def block_kernel_speed(work: Work) -> float:
-    """Return how many times as fast the kernel of `read_block` is as torch's own for an LSTM in float32 on the CPU."""
+    """Return how many times as fast the kernel of `read_block` is as torch's for an LSTM in float32 on the CPU."""
     size, streams = work.trial_sizes
     layer = LSTM(work.num_inputs, size)
     x_TBE = torch.zeros(MAX_STEPS, streams, work.num_inputs)
@@ -73,7 +73,7 @@ def block_kernel_speed(work: Work) -> float:
     kernels = learn(False), learn(True)
     for kernel in kernels:
         kernel()
-    # In turns, so that a moment in which the machine is busy counts against both.
+    # The kernels take turns, so that a busy moment of the machine slows down both.
     rounds = [[_timed(kernel) for kernel in kernels] for _ in range(3)]
     theirs, ours = (min(seconds) for seconds in zip(*rounds, strict=True))
     return float(theirs / ours)
@@ -82,7 +82,7 @@ def block_kernel_speed(work: Work) -> float:
 def block_seconds(work: Work, device: torch.device) -> float:
     """Return how long a device takes to learn a block of one layer, in float32."""
     size, streams = work.trial_sizes
-    layer = make(work.cell, work.num_inputs, size).to(device)
+    layer = make_layer(work.cell, work.num_inputs, size).to(device)
     x_TBE = torch.zeros(MAX_STEPS, streams, work.num_inputs, device=device)
     return least_seconds(lambda: _learn(layer, x_TBE, _start(work, x_TBE)))
 
@@ -94,20 +94,20 @@ def _start(work: Work, x_TBE: Tensor) -> Tensor | tuple[Tensor, ...]:
 
 def _learn(layer: nn.Module, x_TBE: Tensor, state: Tensor | tuple[Tensor, ...]) -> None:
     layer(x_TBE, state)[0].sum().backward()
-    # Whoever asks for a number waits until a device has finished.
+    # Reading a number waits until the device has finished.
     next(layer.parameters()).grad[0, 0].item()  # type: ignore[index]
 
 
 def least_seconds(work: Callable[[], None]) -> float:
-    """Return how long something takes, the shortest of two times or of as many as fit into `SECONDS`."""
+    """Return the shortest time of some work, out of two runs or of as many as fit into `SECONDS`."""
     work()
-    began, least = time.perf_counter(), _timed(work)
-    while time.perf_counter() - began < SECONDS:
+    start, least = time.perf_counter(), _timed(work)
+    while time.perf_counter() - start < SECONDS:
         least = min(least, _timed(work))
     return least
 
 
 def _timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start

@@ -376,7 +376,7 @@ class Trainer:
 
     def in_units(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return figures under names that say what they count: characters, bytes, or masked ones."""
-        return self.corpus.vocabulary.in_units(values, is_masked=self.learner.model.spec.sees_both_sides)
+        return self.corpus.vocabulary.in_units(values, sees_both_sides=self.learner.model.spec.sees_both_sides)
 
     def write_down(self, **parts: Any) -> None:
         """Write to the run folder; say when that starts to fail, and when it works again."""
@@ -407,7 +407,7 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
 def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
     """Return which settings were given a value that has no effect."""
     return [
-        f"train.{name} {getattr(train, name)} has no effect beside train.{other} {getattr(train, other)}"
+        f"train.{name} {getattr(train, name)} has no effect with train.{other} {getattr(train, other)}"
         for name, other, _ in train.idle_settings()
         if getattr(train, name) != TrainConfig.model_fields[name].default
     ]

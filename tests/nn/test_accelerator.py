@@ -1,4 +1,4 @@
-"""A graphics processor computes what the CPU does; with -m slow -s this file tries all of it on a machine."""
+"""A graphics processor computes the same as the CPU. Run this with -m slow -s on a machine that has one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from charlm.cells import CELLS
 from charlm.checkpoint import load_checkpoint
 from charlm.evaluation import bench
 from charlm.evaluation.evaluate import evaluate
-from charlm.nn import layers
+from charlm.nn.layers import make_layer
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
 from tests.helpers.commands import SHORT, answer, call
@@ -29,13 +29,13 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_layer_and_its_gradients_are_those_of_the_cpu(cell: str, device: str) -> None:
-    """In float32, to its precision."""
+def test_a_layer_on_a_device_equals_the_layer_on_the_cpu(cell: str, device: str) -> None:
+    """A layer's outputs and gradients on the device equal those on the CPU, to the precision of float32."""
     generator = torch.Generator().manual_seed(0)
-    here = layers.make(cell, 24, 32)
+    here = make_layer(cell, 24, 32)
     for parameter in here.parameters():
         torch.nn.init.uniform_(parameter, -0.3, 0.3, generator=generator)
-    there = layers.make(cell, 24, 32).to(device)
+    there = make_layer(cell, 24, 32).to(device)
     there.load_state_dict(here.state_dict())
     x_TBE = torch.randn(12, 4, 24, generator=generator)
     found = []
@@ -52,8 +52,8 @@ def test_a_layer_and_its_gradients_are_those_of_the_cpu(cell: str, device: str) 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
-def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> None:
-    """It is interrupted, resumed, ends, and has learned; without a GPU its model is evaluated and sampled."""
+def test_a_run_on_a_device_learns_and_resumes(cell: str, precision: str, device: str) -> None:
+    """A run is interrupted, resumed and finished, and has learned; its model also works on the CPU."""
     training = begin(
         model__cell=cell, train__device=device, train__precision=precision, train__steps=40, model__hidden_size=64
     )
@@ -71,15 +71,15 @@ def test_a_run_learns_and_goes_on(cell: str, precision: str, device: str) -> Non
     assert call("sample", "the c", "--model", str(training.run.path), "--length", "20").exit_code == 0
 
 
-def test_the_fastest_device_is_taken_and_said(text: str) -> None:
-    """With what a block takes on each."""
+def test_training_reports_the_times_of_the_devices(text: str) -> None:
+    """`charlm train` reports how long a block takes on each device."""
     result = call("train", "--corpus", text, *SHORT, "--out", "run", "--sample-length", "0")
     assert result.exit_code == 0
     assert "a block takes" in result.stderr
 
 
-def test_training_is_measured_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """The table of `charlm bench`, to be read."""
+def test_bench_measures_training_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    """`charlm bench` measures training on the device; the test prints its table."""
     found = answer("bench", "--only", "training", "--rounds", "3", "--json")
     with capsys.disabled():
         for row in found["rows"]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from charlm.cells import CELLS, Recurrent
-from charlm.nn import layers
+from charlm.nn.layers import LSTM, Variant, make_layer
 from tests.helpers.training import BF16_WORKS
 
 Block = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-# (T, B, E, H): one of everything, none a multiple of another, a long and narrow block, and inputs wider than units.
+# (T, B, E, H): all 1, no multiples of one another, a long and narrow block, and more inputs than units.
 SHAPES = [(1, 1, 1, 1), (5, 3, 7, 4), (33, 2, 3, 5), (4, 6, 9, 2)]
 TORCH_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "rnn": nn.RNN,
@@ -24,13 +24,13 @@ TORCH_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "gru": nn.GRU,
 }
 WITH_PRODUCTS = [name for name, cell in CELLS.items() if cell.products]
-VARIANTS = [name for name in CELLS if isinstance(layers.make(name, 1, 1), layers.Variant)]
+VARIANTS = [name for name in CELLS if isinstance(make_layer(name, 1, 1), Variant)]
 
 
 def random_layer(cell: str, num_inputs: int, num_units: int) -> nn.Module:
-    """Make a layer in float64, every weight, bias and peephole drawn from -0.8 to 0.8."""
-    layer = layers.make(cell, num_inputs, num_units).double()
-    if isinstance(layer, layers.LSTM):
+    """Make a layer in float64, with every weight, bias and peephole drawn from -0.8 to 0.8."""
+    layer = make_layer(cell, num_inputs, num_units).double()
+    if isinstance(layer, LSTM):
         layer.by_blocks = True
     generator = torch.Generator().manual_seed(num_inputs * 100 + num_units)
     for parameter in layer.parameters():
@@ -39,7 +39,7 @@ def random_layer(cell: str, num_inputs: int, num_units: int) -> nn.Module:
 
 
 def random_inputs(cell: str, T: int, B: int, E: int, H: int) -> tuple[Tensor, Tensor]:
-    """Draw the inputs of a block, and the state before it, its parts one behind the other."""
+    """Draw the inputs of a block, and the state before it with its parts stacked."""
     generator = torch.Generator().manual_seed(1)
     x_TBE = torch.randn(T, B, E, dtype=torch.float64, generator=generator)
     state_PBH = torch.randn(len(CELLS[cell].state), B, H, dtype=torch.float64, generator=generator)
@@ -47,7 +47,7 @@ def random_inputs(cell: str, T: int, B: int, E: int, H: int) -> tuple[Tensor, Te
 
 
 def read(layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
-    """Read a block, the state as torch's layers want it: a pair for the LSTMs, one tensor for the others."""
+    """Read a block, with the state as torch's layers take it: a pair for LSTMs, one tensor for others."""
     state = state_PBH if len(state_PBH) == 1 else tuple(part_BH[None] for part_BH in state_PBH)
     outputs_TBH, after = layer(x_TBE, state)
     assert isinstance(after, tuple) == isinstance(state, tuple)
@@ -55,7 +55,7 @@ def read(layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Te
 
 
 def follow(cell: str, layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the same with nothing but the equations, one step after another."""
+    """Read a block with only the equations, step by step."""
     weights = dict(layer.named_parameters())
     num_units = state_PBH.shape[-1]
     ends = [num_units * end for end in itertools.accumulate(CELLS[cell].products, initial=0)]
@@ -74,7 +74,7 @@ def follow(cell: str, layer: nn.Module, x_TBE: Tensor, state_PBH: Tensor) -> tup
 
 
 def loss_of(outputs_TBH: Tensor, state_PBH: Tensor) -> Tensor:
-    """Weigh every output and every final state differently, so that no gradient hides another."""
+    """Weight every output and every final state differently, so that no gradient hides another."""
     weights = torch.linspace(-1, 1, outputs_TBH.numel(), dtype=torch.float64).view(outputs_TBH.shape)
     state_weights = torch.linspace(2, -1, state_PBH.numel(), dtype=torch.float64).view(state_PBH.shape)
     return (outputs_TBH * weights).sum() + (state_PBH * state_weights).sum()
@@ -94,7 +94,7 @@ def assert_close(found: Iterable[Tensor], expected: Iterable[Tensor], tolerance:
 
 
 def skip_torch_without_bf16(cell: str) -> None:
-    """Leave out torch's own LSTM where it has no kernel for bf16; ours has one everywhere."""
+    """Skip torch's own LSTM if it has no kernel for bf16; our kernels work in bf16 everywhere."""
     if cell == "lstm" and not BF16_WORKS:
         pytest.skip("bf16 does not work on this processor")
 
@@ -106,18 +106,16 @@ def cell(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_layer_has_the_weights_its_cell_names(cell: str) -> None:
-    """Names, shapes and order: torch's own, and peepholes where there are some; what is not needed is not there."""
-    found = {name: tuple(weight.shape) for name, weight in layers.make(cell, 7, 4).named_parameters()}
+    """A layer has exactly the weights of its cell, in name, shape and order."""
+    found = {name: tuple(weight.shape) for name, weight in make_layer(cell, 7, 4).named_parameters()}
     assert list(found.items()) == list(CELLS[cell].weight_shapes(7, 4).items())
     assert ("peephole_l0" in found) == (cell == "lstm-peephole")
     assert ("weight_hh_l0" in found) == (cell not in ("mingru", "minlstm"))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_outputs_state_and_every_gradient_are_those_of_the_equations(
-    cell: str, shape: tuple[int, int, int, int]
-) -> None:
-    """Forward and backward, from a given state, on shapes of every kind."""
+def test_a_layer_equals_the_equations(cell: str, shape: tuple[int, int, int, int]) -> None:
+    """Outputs, state and every gradient equal those of the equations, for shapes of every kind."""
     T, B, E, H = shape
     layer, (x_TBE, state_PBH) = random_layer(cell, E, H), random_inputs(cell, *shape)
     found = results_of(partial(read, layer), x_TBE, state_PBH, layer.parameters())
@@ -128,8 +126,8 @@ def test_outputs_state_and_every_gradient_are_those_of_the_equations(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("cell", TORCH_LAYERS)
-def test_outputs_state_and_every_gradient_are_those_of_torch(cell: str, shape: tuple[int, int, int, int]) -> None:
-    """Where torch has such a layer, under the same names for the weights."""
+def test_a_layer_equals_the_layer_of_torch(cell: str, shape: tuple[int, int, int, int]) -> None:
+    """Outputs, state and every gradient equal those of torch's layer with the same weights."""
     _, _, E, H = shape
     layer, theirs = random_layer(cell, E, H), TORCH_LAYERS[cell](E, H).double()
     theirs.load_state_dict(layer.state_dict())
@@ -140,7 +138,7 @@ def test_outputs_state_and_every_gradient_are_those_of_torch(cell: str, shape: t
 
 
 def test_gradients_are_the_slopes_of_the_outputs(cell: str) -> None:
-    """Finite differences, an oracle that knows neither kernel nor equations."""
+    """Gradients equal finite differences, an oracle that knows neither kernel nor equations."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 2, 3), random_inputs(cell, 3, 2, 2, 3)
     names = [name for name, _ in layer.named_parameters()]
 
@@ -156,8 +154,8 @@ def test_gradients_are_the_slopes_of_the_outputs(cell: str) -> None:
     assert torch.autograd.gradcheck(run, (x_TBE, state_PBH, *layer.parameters()))
 
 
-def test_a_gradient_of_the_outputs_alone_or_of_the_state_alone_goes_back(cell: str) -> None:
-    """What is not used afterwards sends no gradient, and the other's is complete."""
+def test_outputs_and_state_have_gradients_of_their_own(cell: str) -> None:
+    """Gradients are complete if the loss uses only the outputs, and if it uses only the state."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 3, 4), random_inputs(cell, 5, 2, 3, 4)
     wanted = [x_TBE, state_PBH, *layer.parameters()]
     for part in (0, 1):
@@ -166,8 +164,8 @@ def test_a_gradient_of_the_outputs_alone_or_of_the_state_alone_goes_back(cell: s
         assert_close(found, expected, tolerance=1e-11)
 
 
-def test_two_blocks_in_turn_are_one(cell: str) -> None:
-    """With the state handed over, forward and backward: nothing a block needs is overwritten by the next."""
+def test_two_blocks_in_turn_equal_one_block(cell: str) -> None:
+    """Two blocks with the state handed over equal one block, forward and backward."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 3, 4), random_inputs(cell, 7, 2, 3, 4)
 
     def in_turn(x_TBE: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,8 +177,8 @@ def test_two_blocks_in_turn_are_one(cell: str) -> None:
     assert_close(found, results_of(partial(read, layer), x_TBE, state_PBH, layer.parameters()))
 
 
-def test_going_back_twice_gives_the_same_twice(cell: str) -> None:
-    """Going back uses up nothing of what was kept."""
+def test_two_backward_passes_give_the_same_gradients(cell: str) -> None:
+    """A backward pass overwrites no saved tensor, so a second one gives the same gradients."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 3, 4), random_inputs(cell, 5, 2, 3, 4)
     loss = loss_of(*read(layer, x_TBE, state_PBH))
     wanted = [x_TBE, state_PBH, *layer.parameters()]
@@ -189,8 +187,8 @@ def test_going_back_twice_gives_the_same_twice(cell: str) -> None:
         assert torch.equal(one, other)
 
 
-def test_what_is_given_is_left_as_it_was(cell: str) -> None:
-    """The kernels step in place, but on copies: inputs, state and weights keep every bit."""
+def test_a_layer_changes_neither_arguments_nor_results(cell: str) -> None:
+    """Inputs, state and weights keep every bit, and backward does not change the outputs."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 3, 4), random_inputs(cell, 5, 2, 3, 4)
     given = [x_TBE, state_PBH, *layer.parameters()]
     before = [tensor.detach().clone() for tensor in given]
@@ -202,7 +200,7 @@ def test_what_is_given_is_left_as_it_was(cell: str) -> None:
 
 
 def test_under_autocast_products_are_bf16_and_the_state_is_not(cell: str) -> None:
-    """Outputs and gradients are float32's to bf16's precision; the state keeps float32."""
+    """Under autocast, results equal float32's to bf16's precision, and the state stays float32."""
     skip_torch_without_bf16(cell)
     layer = random_layer(cell, 16, 32).float()
     with torch.no_grad():
@@ -232,8 +230,8 @@ def test_under_autocast_products_are_bf16_and_the_state_is_not(cell: str) -> Non
 
 @pytest.mark.parametrize("cell", WITH_PRODUCTS)
 @pytest.mark.parametrize("embedding_size", [0, 3])
-def test_ids_are_read_as_what_they_stand_for(cell: str, embedding_size: int) -> None:
-    """A row of the embedding, or a one-hot input: the same outputs, state and gradients, the embedding's among them."""
+def test_ids_are_read_like_the_inputs_they_stand_for(cell: str, embedding_size: int) -> None:
+    """Ids give the same outputs, state and gradients as rows of the embedding or one-hot inputs."""
     embedding_VE = torch.randn(6, embedding_size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     rows_VE = embedding_VE.requires_grad_() if embedding_size else torch.eye(6, dtype=torch.float64)
     layer, (_, state_PBH) = random_layer(cell, rows_VE.shape[1], 4), random_inputs(cell, 5, 2, 1, 4)
@@ -251,7 +249,7 @@ def test_ids_are_read_as_what_they_stand_for(cell: str, embedding_size: int) -> 
 @pytest.mark.parametrize(("E", "H"), [(7, 5), (40, 33), (31, 32)])
 @pytest.mark.parametrize("cell", WITH_PRODUCTS)
 def test_under_autocast_sizes_need_not_be_whole_tiles(cell: str, E: int, H: int) -> None:
-    """What is added to make them whole changes nothing."""
+    """Under autocast, the padding to whole tiles changes no result."""
     skip_torch_without_bf16(cell)
     layer = random_layer(cell, E, H).float()
     with torch.no_grad():
@@ -270,9 +268,9 @@ def test_under_autocast_sizes_need_not_be_whole_tiles(cell: str, E: int, H: int)
 
 
 @pytest.mark.parametrize(("cell", "bias"), [("mingru", [-7.0, 0.0]), ("minlstm", [20.0, -7.0, 0.0])])
-def test_under_autocast_a_share_close_to_one_is_not_rounded_to_it(cell: str, bias: list[float]) -> None:
-    """A state that fades by less than bf16 can tell in a step has still faded after many."""
-    layer = layers.make(cell, 1, 1)
+def test_autocast_does_not_round_shares_to_one(cell: str, bias: list[float]) -> None:
+    """A state that decays per step by less than bf16 can represent has still decayed after many steps."""
+    layer = make_layer(cell, 1, 1)
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
             parameter.copy_(torch.tensor(bias) if name == "bias_ih_l0" else torch.zeros_like(parameter))
@@ -286,7 +284,7 @@ def test_under_autocast_a_share_close_to_one_is_not_rounded_to_it(cell: str, bia
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_results_are_the_same(cell: str, mode: Callable[[], torch.no_grad]) -> None:
-    """Where torch has such a layer it may compute then, which changes no more than a last bit; and nothing is kept."""
+    """Without gradients the results are the same to the last bits, and nothing is saved for backward."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 3, 4), random_inputs(cell, 5, 2, 3, 4)
     expected = read(layer, x_TBE, state_PBH)
     assert all(tensor.requires_grad for tensor in expected)
@@ -297,8 +295,8 @@ def test_without_gradients_the_results_are_the_same(cell: str, mode: Callable[[]
 
 
 @pytest.mark.parametrize("cell", TORCH_LAYERS)
-def test_without_gradients_torch_itself_computes(cell: str) -> None:
-    """Where torch has such a layer, the results are torch's to the bit."""
+def test_without_gradients_torchs_own_layers_compute(cell: str) -> None:
+    """Without gradients the results equal those of torch's own layer bit for bit."""
     layer, theirs = random_layer(cell, 3, 4), TORCH_LAYERS[cell](3, 4).double()
     theirs.load_state_dict(layer.state_dict())
     x_TBE, state_PBH = random_inputs(cell, 5, 2, 3, 4)
@@ -308,10 +306,10 @@ def test_without_gradients_torch_itself_computes(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", [name for name in VARIANTS if name in WITH_PRODUCTS])
-def test_what_accelerators_compute_is_what_the_kernel_computes(cell: str) -> None:
-    """Outputs, state and every gradient; no accelerator is needed for either."""
+def test_the_loop_for_accelerators_equals_the_cpu_kernel(cell: str) -> None:
+    """The loop that accelerators run, here on the CPU, gives the kernel's results and gradients."""
     layer, (x_TBE, state_PBH) = random_layer(cell, 7, 4), random_inputs(cell, 5, 3, 7, 4)
-    assert isinstance(layer, layers.Variant)
+    assert isinstance(layer, Variant)
     expected = results_of(partial(read, layer), x_TBE, state_PBH, layer.parameters())
     assert_close(results_of(layer.read_by_steps, x_TBE, state_PBH, layer.parameters()), expected, tolerance=1e-11)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -320,7 +318,7 @@ def test_what_accelerators_compute_is_what_the_kernel_computes(cell: str) -> Non
     torch.testing.assert_close(after_PBH.double(), expected[1], rtol=0, atol=0.05)
 
 
-def test_the_cells_without_a_module_in_torch_are_those_meant() -> None:
-    """So that no list above is empty by accident."""
+def test_the_lists_of_cells_in_these_tests_are_complete() -> None:
+    """Every cell is either a layer of torch or a variant, so no test above is empty."""
     assert VARIANTS == ["lstm-peephole", "lstm-coupled", "gru-reset-before", "mingru", "minlstm"]
     assert set(TORCH_LAYERS) | set(VARIANTS) == set(CELLS)

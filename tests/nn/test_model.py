@@ -1,4 +1,4 @@
-"""The torch module: state in and out, fresh weights, dropout outside the kernels."""
+"""The torch model: the state as argument and result, new weights, dropout outside the kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from charlm.nn.model import CharModel, Masks, draw_masks
 from charlm.spec import ModelSpec
 
 WITH_PRODUCTS = [name for name, cell in CELLS.items() if cell.products]
-# What a model may be besides its cell: with and without an embedding, of each direction, with each start.
+# Models with and without an embedding, of each direction, with each initial state.
 KINDS: list[dict[str, Any]] = [
     {},
     {"embedding_size": 0},
@@ -23,7 +23,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 def fresh(cell: str, num_layers: int = 2, seed: int = 0, how: str = "auto", **kind: Any) -> CharModel:
-    """Make a small model with fresh weights."""
+    """Make a small model with new weights."""
     model = CharModel(ModelSpec(cell, 7, **{"embedding_size": 6, "hidden_size": 8, "num_layers": num_layers} | kind))
     model.initialise(torch.Generator().manual_seed(seed), how)
     return model
@@ -31,8 +31,8 @@ def fresh(cell: str, num_layers: int = 2, seed: int = 0, how: str = "auto", **ki
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_model_has_the_weights_a_model_file_is_checked_for(cell: str, kind: dict[str, Any]) -> None:
-    """Names and shapes; and another model takes them over as they are."""
+def test_a_model_has_the_weights_of_its_spec(cell: str, kind: dict[str, Any]) -> None:
+    """A model's weights have the names and shapes of its spec, and another model can load them."""
     settings = {"cell": cell, "embedding_size": 6, "hidden_size": 8, "num_layers": 2} | kind
     arrays = fresh(cell, **kind).arrays()
     expected = ModelSpec.of_settings(settings, 7).shapes
@@ -45,7 +45,7 @@ def test_a_model_has_the_weights_a_model_file_is_checked_for(cell: str, kind: di
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_one_block_equals_its_parts_read_in_turn(cell: str) -> None:
-    """Ten characters at once, or three and seven with the state handed over, give the same logits."""
+    """Ten characters at once give the same logits as three and then seven with the state handed over."""
     model = fresh(cell)
     tokens_TB = torch.randint(8, (10, 3), generator=torch.Generator().manual_seed(1))
     whole_TBV, _ = model(tokens_TB, model.start_state(3))
@@ -55,8 +55,8 @@ def test_one_block_equals_its_parts_read_in_turn(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_with_both_directions_too_where_the_right_side_is_known(cell: str) -> None:
-    """Each part is given all that stands after it, and the state of what stands before it."""
+def test_a_block_of_both_directions_equals_its_parts(cell: str) -> None:
+    """With both directions a block equals its parts, if each part gets all the text to its right."""
     model = fresh(cell, direction="both", initial_state="learned")
     tokens_TB, right_TB = torch.randint(8, (2, 10, 3), generator=torch.Generator().manual_seed(1))
     whole_TBV, _ = model(tokens_TB, model.start_state(3), (), right_TB)
@@ -69,8 +69,8 @@ def test_with_both_directions_too_where_the_right_side_is_known(cell: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_fresh_weights_are_of_even_size_and_remember(cell: str, kind: dict[str, Any]) -> None:
-    """Matrices fill the range up to 1 / sqrt(H); a forget gate starts open, and nothing else is set."""
+def test_new_weights_are_uniform_and_forget_gates_open(cell: str, kind: dict[str, Any]) -> None:
+    """New matrices fill the range up to 1 / sqrt(H), the forget bias is 1, and other biases are 0."""
     model = fresh(cell, **kind)
     assert len(model.all_layers) == (4 if kind.get("direction") == "both" else 2)
     for layer in model.all_layers:
@@ -91,7 +91,7 @@ def test_fresh_weights_are_of_even_size_and_remember(cell: str, kind: dict[str, 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_an_initialiser_draws_every_matrix_and_no_bias(cell: str) -> None:
-    """Embedding, layers of both stacks and output alike; orthogonal gates each for itself."""
+    """An initialiser draws embedding, layers and output, and each orthogonal gate separately."""
     tiny, orthogonal = (fresh(cell, how=how, direction="both") for how in ("uniform(1e-05)", "orthogonal"))
     for name, parameter in tiny.named_parameters():
         if "weight" in name:
@@ -108,8 +108,8 @@ def test_an_initialiser_draws_every_matrix_and_no_bias(cell: str) -> None:
                 torch.testing.assert_close(products, torch.eye(min(gate.shape)), rtol=0, atol=1e-5)
 
 
-def test_fresh_weights_depend_on_the_seed_alone() -> None:
-    """The same seed draws the same weights whatever torch's own generator is at."""
+def test_new_weights_depend_only_on_the_seed() -> None:
+    """The same seed draws the same weights, whatever the state of torch's own generator."""
     torch.manual_seed(1)
     first = fresh("lstm", seed=5).arrays()
     torch.manual_seed(2)
@@ -119,8 +119,8 @@ def test_fresh_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
-    """So that the mean stays; one for the outputs and one for the recurrent weights of each layer."""
+def test_a_mask_drops_a_share_and_scales_the_rest(cell: str) -> None:
+    """Each layer has a mask for outputs and one for recurrent weights, both with mean 1."""
     model = CharModel(ModelSpec(cell, 7, embedding_size=6, hidden_size=100, num_layers=2))
     masks = draw_masks(model, 30, dropout=[0.25, 0.25], weight_dropout=0.5, seed=(1, 2))
     assert len(masks) == 2
@@ -139,8 +139,8 @@ def test_a_mask_leaves_out_a_share_and_scales_the_rest(cell: str) -> None:
     assert draw_masks(model, 30, [0.0, 0.0], 0.0, seed=(1, 2)) == [(None, None)] * 2
 
 
-def test_each_layer_has_a_share_of_its_own_and_both_stacks_the_same_shares() -> None:
-    """A list of one for each layer of a stack; no two layers have the same mask."""
+def test_each_layer_has_its_own_share_of_dropout() -> None:
+    """A list gives each layer of a stack its share, the same in both stacks; masks differ between layers."""
     model = CharModel(ModelSpec("gru", 7, embedding_size=6, hidden_size=400, num_layers=3, direction="both"))
     masks = draw_masks(model, 20, dropout=[0.5, 0.0, 0.2], weight_dropout=0.0, seed=(1,))
     shares = [None if outputs_BH is None else (outputs_BH == 0).double().mean().item() for outputs_BH, _ in masks]
@@ -151,7 +151,7 @@ def test_each_layer_has_a_share_of_its_own_and_both_stacks_the_same_shares() -> 
 
 
 def test_masks_depend_on_the_seed_and_the_step() -> None:
-    """And on nothing else: a resumed run draws those of the run it resumes."""
+    """Masks depend only on seed and step, so a resumed run draws the masks of an unbroken one."""
     model = fresh("gru")
     drawn = [draw_masks(model, 3, [0.5, 0.5], 0.5, seed) for seed in ((1, 2), (1, 2), (1, 3), (2, 2))]
     outputs = [masks[0].outputs_BH for masks in drawn]
@@ -164,7 +164,7 @@ def test_masks_depend_on_the_seed_and_the_step() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_mask_multiplies_the_outputs_of_its_layer(cell: str) -> None:
-    """With the last layer's outputs all left out, only the output bias speaks; the state is the same as without."""
+    """If the last layer's outputs are dropped, the logits are the output bias and the state is the same."""
     model = fresh(cell)
     tokens_TB = torch.zeros(4, 2, dtype=torch.int64)
     nothing = [Masks(torch.ones(2, 8), None), Masks(torch.zeros(2, 8), None)]
@@ -176,7 +176,7 @@ def test_a_mask_multiplies_the_outputs_of_its_layer(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_masks_reach_the_stack_they_were_drawn_for(cell: str) -> None:
-    """First those of the layers from left to right: with their last outputs left out, the right side alone speaks."""
+    """The first masks are for the layers from left to right, the others for those from right to left."""
     model = fresh(cell, direction="both")
     tokens_TB, right_TB = torch.randint(8, (2, 4, 2), generator=torch.Generator().manual_seed(1))
     ones, zeros = Masks(torch.ones(2, 8), None), Masks(torch.zeros(2, 8), None)
@@ -191,8 +191,8 @@ def test_masks_reach_the_stack_they_were_drawn_for(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", WITH_PRODUCTS)
-def test_a_mask_multiplies_the_recurrent_weights_and_their_gradients(cell: str) -> None:
-    """The block is that of a model with those weights; what was left out learns nothing, and nothing is changed."""
+def test_a_mask_multiplies_recurrent_weights_and_gradients(cell: str) -> None:
+    """A masked block equals one with masked weights; dropped weights get no gradient, and no weight changes."""
     model, thinned = fresh(cell), fresh(cell)
     tokens_TB = torch.randint(7, (5, 2), generator=torch.Generator().manual_seed(0))
     masks = draw_masks(model, 2, [0.0, 0.0], 0.5, seed=(3,))
@@ -215,8 +215,8 @@ def test_a_mask_multiplies_the_recurrent_weights_and_their_gradients(cell: str) 
 
 @pytest.mark.parametrize("direction", ["forward", "both"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_learned_start_is_that_of_every_stream_and_learns(cell: str, direction: str) -> None:
-    """Each layer of each stack begins with its own part of it, and sends a gradient back to it."""
+def test_every_stream_starts_from_the_learned_state(cell: str, direction: str) -> None:
+    """Each layer starts with its own part of the learned state, and sends a gradient back to it."""
     model = fresh(cell, direction=direction, initial_state="learned")
     assert model.initial_state is not None
     num_parts, num_stacked = len(model.spec.recurrence.state), len(model.all_layers)
@@ -234,7 +234,7 @@ def test_a_learned_start_is_that_of_every_stream_and_learns(cell: str, direction
 
 
 def test_without_an_embedding_inputs_are_one_hot() -> None:
-    """The first layer's weights for its input have one column for each symbol and one for the start of a text."""
+    """The first layer has an input weight column for each symbol and one for the start of a text."""
     model = fresh("gru", embedding_size=0)
     weight = model.layers[0].get_parameter("weight_ih_l0")
     assert model.embedding is None
@@ -245,7 +245,7 @@ def test_without_an_embedding_inputs_are_one_hot() -> None:
 
 
 def test_the_start_of_a_text_is_an_input_but_never_an_output() -> None:
-    """There is one embedding more than symbols, and no logit for it: what stands for the start cannot be drawn."""
+    """There is an embedding but no logit for the start of a text, so it is never drawn."""
     model = fresh("gru")
     logits_TBV, _ = model(torch.tensor([[7]]), model.start_state(1))
     assert model.embedding is not None

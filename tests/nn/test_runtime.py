@@ -1,4 +1,4 @@
-"""Where a run trains: what a machine can do decides, and what is asked for by name is refused where it cannot."""
+"""Where a run trains: trials decide for `auto`, and what the machine lacks is refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from charlm.errors import DeviceError
-from charlm.nn import runtime as runtimes
-from charlm.nn.runtime import Runtime, keep_freed_memory, use_threads
+from charlm.nn.runtime import Runtime, bf16_works, keep_freed_memory, use_threads
 from charlm.nn.trials import MARGIN, Work
 
 
@@ -27,29 +26,29 @@ def threads_as_before() -> object:
     ("speed", "works", "precision"),
     [(3.0, True, "bf16"), (MARGIN, True, "bf16"), (1.0, True, "fp32"), (0.01, True, "fp32"), (3.0, False, "fp32")],
 )
-def test_the_arithmetic_that_measures_faster_is_chosen(
+def test_auto_chooses_the_faster_precision(
     monkeypatch: pytest.MonkeyPatch, speed: float, works: bool, precision: str
 ) -> None:
-    """By how fast products are, not by what the processor is called; what does not work is not tried."""
-    monkeypatch.setattr(runtimes, "bf16_speed", lambda work, device: speed)
-    monkeypatch.setattr(runtimes, "bf16_works", lambda device: works)
+    """`precision: auto` depends on the measured speed, and bf16 that does not work is never chosen."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_speed", lambda work, device: speed)
+    monkeypatch.setattr("charlm.nn.runtime.bf16_works", lambda device: works)
     chosen = Runtime.choose("cpu", "auto", 1, Work(num_units=8))
     assert (chosen.precision, chosen.dtype) == (precision, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
     assert str(chosen) == f"cpu x 1, {precision}"
     assert chosen.described.endswith(f"(bf16 runs at {speed:.2g} times the pace of fp32)") == works
 
 
-def test_fp32_by_name_is_fp32_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is tried, blocks and directions alike."""
-    monkeypatch.setattr(runtimes, "bf16_speed", lambda work, device: pytest.fail("it is tried"))
+def test_fp32_by_name_needs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`precision: fp32` tries nothing and computes everything in fp32."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_speed", lambda work, device: pytest.fail("it is tried"))
     chosen = Runtime.choose("cpu", "fp32", 1, Work(num_units=8))
     assert (chosen.precision, chosen.dtype, chosen.reasons) == ("fp32", torch.float32, ())
 
 
-def test_bf16_by_name_is_taken_and_told_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the ratio, and with what would be faster."""
-    monkeypatch.setattr(runtimes, "bf16_works", lambda device: True)
-    monkeypatch.setattr(runtimes, "bf16_speed", lambda work, device: 0.02)
+def test_slow_bf16_by_name_is_used_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`precision: bf16` is used even if it is slow; the reason gives the ratio and the faster setting."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_works", lambda device: True)
+    monkeypatch.setattr("charlm.nn.runtime.bf16_speed", lambda work, device: 0.02)
     chosen = Runtime.choose("cpu", "bf16", 1)
     assert chosen.precision == "bf16"
     (reason,) = chosen.reasons
@@ -59,11 +58,11 @@ def test_bf16_by_name_is_taken_and_told_to_be_slow(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kernel", ["torch", "blocks"])
-def test_a_run_that_goes_on_tries_nothing_again(monkeypatch: pytest.MonkeyPatch, precision: str, kernel: str) -> None:
-    """What was chosen when it was begun is part of its arithmetic."""
-    monkeypatch.setattr(runtimes, "bf16_works", lambda device: True)
+def test_a_resumed_run_makes_no_new_trials(monkeypatch: pytest.MonkeyPatch, precision: str, kernel: str) -> None:
+    """A resumed run keeps the precision and the kernel that it started with."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_works", lambda device: True)
     for name in ("bf16_speed", "block_kernel_speed", "block_seconds"):
-        monkeypatch.setattr(runtimes, name, lambda *_: pytest.fail("it is tried"))
+        monkeypatch.setattr(f"charlm.nn.runtime.{name}", lambda *_: pytest.fail("it is tried"))
     before = {"device": "cpu", "precision": precision, "lstm_kernel": kernel, "threads": 1}
     chosen = Runtime.choose("auto", "auto", 1, Work(), before)
     assert chosen.precision == precision
@@ -71,35 +70,35 @@ def test_a_run_that_goes_on_tries_nothing_again(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(("speed", "units", "by_blocks"), [(1.5, 256, True), (1.0, 256, False), (1.5, 64, False)])
-def test_an_lstm_learns_by_the_kernel_that_measures_faster(
+def test_an_lstm_trains_by_the_faster_kernel(
     monkeypatch: pytest.MonkeyPatch, speed: float, units: int, by_blocks: bool
 ) -> None:
-    """Torch's own in doubt, and for small ones."""
-    monkeypatch.setattr(runtimes, "block_kernel_speed", lambda work: speed)
+    """An LSTM trains by our kernel only if it is large and our kernel is clearly faster than torch's."""
+    monkeypatch.setattr("charlm.nn.runtime.block_kernel_speed", lambda work: speed)
     chosen = Runtime.choose("cpu", "fp32", 1, Work("lstm", num_units=units))
     assert chosen.lstm_by_blocks == by_blocks
     assert chosen.facts()["lstm_kernel"] == ("blocks" if by_blocks else "torch")
     assert not Runtime.choose("cpu", "fp32", 1, Work("gru", num_units=units)).lstm_by_blocks
 
 
-def test_bf16_that_does_not_work_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to ask for instead."""
-    monkeypatch.setattr(runtimes, "bf16_works", lambda device: False)
+def test_bf16_that_does_not_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`precision: bf16` is refused if bf16 does not work, and the hint names fp32."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_works", lambda device: False)
     with pytest.raises(DeviceError, match="bf16") as raised:
         Runtime.choose("cpu", "bf16", 1)
     assert "fp32" in raised.value.hint
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no primitive"), TypeError("no bf16")])
-def test_a_trial_that_fails_is_an_answer(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Some machines announce bf16 and then have no kernel for it."""
-    assert runtimes.bf16_works(torch.device("cpu")) in (True, False)
+def test_an_error_in_the_trial_means_no_bf16(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Some machines announce bf16 without a kernel for it, so an error in the trial means no bf16."""
+    assert bf16_works(torch.device("cpu")) in (True, False)
 
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(torch.nn, "LSTM", fail)
-    assert not runtimes.bf16_works(torch.device("cpu"))
+    assert not bf16_works(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -112,13 +111,13 @@ def test_a_trial_that_fails_is_an_answer(monkeypatch: pytest.MonkeyPatch, error:
         (False, False, {}, "cpu"),
     ],
 )
-def test_an_accelerator_is_taken_where_it_is_faster(
+def test_auto_chooses_the_faster_device(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, seconds: dict[str, float], device: str
 ) -> None:
-    """By the time that a block takes on each, which is told; where there is none, nothing is tried."""
+    """`device: auto` takes the fastest device and reports the times; one device alone needs no trial."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(runtimes, "block_seconds", lambda work, device: seconds[device.type])
+    monkeypatch.setattr("charlm.nn.runtime.block_seconds", lambda work, device: seconds[device.type])
     chosen = Runtime.choose("auto", "fp32", 1, Work(num_units=8))
     assert chosen.device.type == device
     assert bool(chosen.reasons) == (cuda or mps)
@@ -129,10 +128,10 @@ def test_an_accelerator_is_taken_where_it_is_faster(
 @pytest.mark.parametrize(
     ("environment", "asked", "threads"), [(None, None, 2), ("3", None, 3), ("3", 1, 1), ("many", None, 2)]
 )
-def test_threads_are_those_asked_for_or_those_of_the_machine(
+def test_the_setting_for_threads_wins_over_the_machine(
     monkeypatch: pytest.MonkeyPatch, environment: str | None, asked: int | None, threads: int
 ) -> None:
-    """A number in the settings wins over `OMP_NUM_THREADS`, and that over the number of cores."""
+    """`train.threads` wins over `OMP_NUM_THREADS`, which wins over the number of cores."""
     monkeypatch.setattr("charlm.machine._cores_to_run_on", lambda: 2)
     monkeypatch.setattr("charlm.machine._cores_of_groups", lambda root: 2.5)
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -141,16 +140,16 @@ def test_threads_are_those_asked_for_or_those_of_the_machine(
     assert Runtime.choose("cpu", "fp32", asked).threads == threads
 
 
-def test_torch_computes_with_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where nothing is trained."""
-    monkeypatch.setattr(runtimes, "usable_cores", lambda: 3)
+def test_torch_uses_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`use_threads` gives torch as many threads as this process may use cores."""
+    monkeypatch.setattr("charlm.nn.runtime.usable_cores", lambda: 3)
     use_threads()
     assert torch.get_num_threads() == 3
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")
 def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
-    """The second time nothing has to be handed out again page by page."""
+    """A second large tensor causes few page faults, because the memory of the first was kept."""
     # A process of its own, because among the leftovers of other tests a tensor may find no place that is large enough.
     program = """
 import resource, torch
@@ -167,14 +166,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def test_choosing_a_runtime_leaves_the_allocator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is a matter of the whole process, which may be another program's."""
+    """Choosing a runtime loads no C library, because the allocator belongs to the whole process."""
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("a C library is loaded"))
     assert Runtime.choose("cpu", "fp32", 1).threads == 1
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
 def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    """No library by that name, none of its functions, or none that can be named at all."""
+    """`keep_freed_memory` does nothing if there is no C library or it has no `mallopt`."""
 
     def fail(_: object) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""A linear recurrence over a block, by steps, by rounds, and written out."""
+"""A linear recurrence over a block, by steps and by rounds, against plain Python."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm.nn import scan as scans
 from charlm.nn.scan import by_rounds, by_steps, scan
 
-# One step, powers of two and their neighbours: a round too few or too many shows there.
+# One step, powers of two and their neighbours, where a missing or extra round would show.
 LENGTHS = [1, 2, 3, 4, 5, 7, 8, 9, 16, 33, 64, 100]
 
 
@@ -24,7 +23,7 @@ def drawn(T: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def written_out(a_TBH: Tensor, b_TBH: Tensor, h_BH: Tensor) -> Tensor:
-    """Compute it number by number."""
+    """Compute the recurrence number by number."""
     a, b, h = a_TBH.tolist(), b_TBH.tolist(), h_BH.tolist()
     steps = []
     for t in range(len(a)):
@@ -35,8 +34,8 @@ def written_out(a_TBH: Tensor, b_TBH: Tensor, h_BH: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("recur", [by_steps, by_rounds])
-def test_each_way_is_the_recurrence_from_zero(recur: Callable[[Tensor, Tensor], Tensor], T: int) -> None:
-    """Equal to plain Python, of whatever length; what the first step keeps of nothing does not matter."""
+def test_steps_and_rounds_equal_the_recurrence_from_zero(recur: Callable[[Tensor, Tensor], Tensor], T: int) -> None:
+    """Steps and rounds from a zero state equal plain Python for any length."""
     a_TBH, b_TBH, h_BH = drawn(T)
     given = a_TBH.clone(), b_TBH.clone()
     expected_TBH = written_out(a_TBH, b_TBH, torch.zeros_like(h_BH))
@@ -47,11 +46,11 @@ def test_each_way_is_the_recurrence_from_zero(recur: Callable[[Tensor, Tensor], 
 
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("recur", [by_steps, by_rounds])
-def test_a_scan_goes_on_from_a_state(
+def test_a_scan_continues_from_a_state(
     monkeypatch: pytest.MonkeyPatch, recur: Callable[[Tensor, Tensor], Tensor], T: int
 ) -> None:
-    """Forward it is the recurrence, backward the gradients of plain operations, whichever way is taken."""
-    monkeypatch.setattr(scans, "_recur", recur)
+    """From a given state both kinds of scan equal plain operations, forward and backward."""
+    monkeypatch.setattr("charlm.nn.scan._recur", recur)
     inputs = [tensor.requires_grad_() for tensor in drawn(T, seed=1)]
     a_TBH, b_TBH, h_BH = inputs
     found_TBH = scan(a_TBH, b_TBH, h_BH)
@@ -66,16 +65,16 @@ def test_a_scan_goes_on_from_a_state(
 
 @pytest.mark.parametrize("T", [1, 2, 5])
 @pytest.mark.parametrize("recur", [by_steps, by_rounds])
-def test_its_gradients_are_slopes(
+def test_the_gradients_of_a_scan_are_slopes(
     monkeypatch: pytest.MonkeyPatch, recur: Callable[[Tensor, Tensor], Tensor], T: int
 ) -> None:
-    """Finite differences in what is kept, what is added and the state before."""
-    monkeypatch.setattr(scans, "_recur", recur)
+    """The gradients of a, b and the state before equal finite differences."""
+    monkeypatch.setattr("charlm.nn.scan._recur", recur)
     assert torch.autograd.gradcheck(scan, tuple(tensor.requires_grad_() for tensor in drawn(T, seed=2)))
 
 
-def test_shares_that_vanish_or_stay_do_not_disturb_it() -> None:
-    """Where a is 0 everything before is forgotten, and where it is 1 everything is summed up."""
+def test_a_scan_is_exact_for_shares_of_zero_and_one() -> None:
+    """With a = 0 a scan forgets everything before, with a = 1 it sums everything, both exactly."""
     b_TBH = torch.arange(1.0, 9.0, dtype=torch.float64)[:, None, None]
     h_11 = torch.full((1, 1), 100.0, dtype=torch.float64)
     for recur in (by_steps, by_rounds):

@@ -1,4 +1,4 @@
-"""Trials tell what is fast on this machine, in milliseconds."""
+"""Trials measure what is fast on this machine, in milliseconds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that only works move."""
+    """Return a clock that only the work under test moves."""
     now = [0.0]
     monkeypatch.setattr("charlm.nn.trials.time.perf_counter", lambda: now[0])
     return now
 
 
 def test_the_shortest_time_counts_and_the_first_run_does_not(clock: list[float]) -> None:
-    """As many runs as fit into the time of a trial."""
+    """A trial returns the shortest of as many runs as fit into its time, without the first run."""
     durations = iter([9.0, 0.008, 0.005, 0.009, 1.0])
 
     def work() -> None:
@@ -34,8 +34,8 @@ def test_the_shortest_time_counts_and_the_first_run_does_not(clock: list[float])
     assert list(durations) == [1.0]
 
 
-def test_what_is_very_slow_is_run_twice_and_no_more(clock: list[float]) -> None:
-    """Emulated arithmetic takes a thousand times as long, and is found out by two products."""
+def test_very_slow_work_runs_only_twice(clock: list[float]) -> None:
+    """Emulated arithmetic may be a thousand times as slow, so a trial of it ends after two runs."""
     runs = []
 
     def work() -> None:
@@ -48,14 +48,14 @@ def test_what_is_very_slow_is_run_twice_and_no_more(clock: list[float]) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_can_be_tried(cell: str) -> None:
-    """Both arithmetics, and a block on the device."""
+    """For every cell a trial of both precisions and one of a block run on the CPU."""
     work = Work(cell, num_inputs=3, num_units=8, num_streams=2)
     assert bf16_speed(work, CPU) > 0
     assert block_seconds(work, CPU) > 0
 
 
-def test_both_kernels_of_the_lstm_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same blocks, in turns, by one and by the other."""
+def test_both_lstm_kernels_are_tried_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same blocks are computed by torch's kernel and by ours, in turns."""
     order, learn = [], trials._learn
 
     def record(layer: LSTM, *rest: Any) -> None:

@@ -86,7 +86,7 @@ def test_a_run_notes_a_setting_without_an_effect() -> None:
     Path("text.txt").write_text("to be or not to be" * 20, encoding="utf-8")
     flags = {"data.corpus": "text.txt", "model.hidden_size": 4, "train.steps": 1, "train.threads": 1, "seed": 1}
     training = training_of(load_config("adam.yaml", (), flags), RunFolder.create(Path("idle"), ""))
-    assert "train.matrix_learning_rate 0.5 has no effect beside train.optimizer adam" in training.notes
+    assert "train.matrix_learning_rate 0.5 has no effect with train.optimizer adam" in training.notes
     assert not any("step_factor" in note for note in training.notes)
 
 
