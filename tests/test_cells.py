@@ -51,7 +51,7 @@ def step(cell: str, x_BG: Any, *others: Any) -> tuple[State, Gates]:
 
 
 def unit(cell: str, x: Scalars, state: Scalars, biases: Scalars | None = None) -> tuple[Scalars, dict[str, float]]:
-    """Step one unit without recurrent weights: what the state adds to the gates are the biases alone."""
+    """Step one unit without recurrent weights, so that the state adds only the biases to the gates."""
     rows = sum(CELLS[cell].products)
     bias_R = np.array(biases) if biases else np.zeros(rows)
     peepholes_KH = np.zeros((len(CELLS[cell].peepholes), 1))
@@ -65,8 +65,8 @@ def logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-# One unit in scalars: from what the input adds to each gate, weight and bias from the state to each, the peepholes and
-# the state, to the new state and the gates.
+# One unit in scalars. Arguments: the input's term for each gate, the weight and bias from the state to each gate, the
+# peepholes and the state. Results: the new state and the gates.
 
 
 def rnn_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float) -> tuple[Scalars, Scalars]:
@@ -93,7 +93,7 @@ def lstm_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float, c: fl
 
 
 def peephole_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float, c: float) -> tuple[Scalars, Scalars]:
-    """Step one LSTM unit whose input and forget gate see the old cell, and whose output gate sees the new one."""
+    """Step one LSTM unit whose input and forget gates see the old cell, and whose output gate sees the new one."""
     i = logistic(x[0] + w[0] * h + b[0] + p[0] * c)
     f = logistic(x[1] + w[1] * h + b[1] + p[1] * c)
     g = math.tanh(x[2] + w[2] * h + b[2])
@@ -103,7 +103,7 @@ def peephole_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float, c
 
 
 def coupled_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float, c: float) -> tuple[Scalars, Scalars]:
-    """Step one LSTM unit that lets in what it forgets."""
+    """Step one LSTM unit whose input gate is 1 minus its forget gate."""
     f = logistic(x[0] + w[0] * h + b[0])
     g = math.tanh(x[1] + w[1] * h + b[1])
     o = logistic(x[2] + w[2] * h + b[2])
@@ -112,7 +112,7 @@ def coupled_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float, c:
 
 
 def gru_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float) -> tuple[Scalars, Scalars]:
-    """Step one GRU unit that resets what the product made."""
+    """Step one GRU unit with the reset after the product."""
     r = logistic(x[0] + w[0] * h + b[0])
     z = logistic(x[1] + w[1] * h + b[1])
     n = math.tanh(x[2] + r * (w[2] * h + b[2]))
@@ -120,7 +120,7 @@ def gru_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float) -> tup
 
 
 def reset_before_by_hand(x: Scalars, w: Scalars, b: Scalars, p: Scalars, h: float) -> tuple[Scalars, Scalars]:
-    """Step one GRU unit that resets what goes into the product."""
+    """Step one GRU unit with the reset before the product."""
     r = logistic(x[0] + w[0] * h + b[0])
     z = logistic(x[1] + w[1] * h + b[1])
     n = math.tanh(x[2] + w[2] * (r * h) + b[2])

@@ -73,7 +73,7 @@ def test_arrays_of_any_memory_layout_load_unchanged(own_folders: Path) -> None:
     assert back["layers.0.weight_ih_l0"].tolist() == [[0.0, 4.0], [1.0, 5.0]]
 
 
-# What resuming needs besides weights: two moments of one, a count of steps, and the state of three streams.
+# Arrays for resuming: two moments of one weight, a count of steps, and the state of three streams.
 STATE: Arrays = {
     "optimizer.output.bias.exp_avg": np.linspace(-1, 1, len(SYMBOLS), dtype=np.float32),
     "optimizer.output.bias.step": np.array(7.0, dtype=np.float32),

@@ -18,14 +18,14 @@ FINISHED_RECORDS = FILES / "old_run_finished.jsonl"
 
 
 def records_by_share(path: Path) -> list[dict[str, Any]]:
-    """Read the records that come in every run of the same settings, however fast the machine is."""
+    """Read the records that do not depend on the speed of the machine."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [record for record in records if "by" not in record]
 
 
 @pytest.fixture
 def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the run, which stopped after 18 of its 40 steps, and its text to a folder of the test."""
+    """Copy the run, which stopped after 18 of its 40 steps, and its text to a temporary folder."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(FILES / "bottles.txt", tmp_path)
     return Path(shutil.copytree(FILES / "old_run", tmp_path / "run"))

@@ -17,7 +17,7 @@ from charlm.config_file import describe_settings, load_config, to_yaml
 from charlm.errors import ConfigError
 from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
-# What there is
+# Settings and their defaults
 
 
 @pytest.mark.parametrize("group", [ModelConfig, VocabConfig, DataConfig, TrainConfig])
@@ -199,7 +199,7 @@ def test_two_configs_share_no_list() -> None:
     assert loaded("").data.corpus == ["fables"]
 
 
-# Where files are
+# Finding files
 
 
 def test_a_bundled_file_is_found_by_name_and_by_path() -> None:
@@ -265,7 +265,7 @@ def test_the_home_of_an_unknown_user_is_a_missing_file() -> None:
         load_config("~no-such-user/mine.yaml")
 
 
-# How long
+# Durations
 
 
 @pytest.mark.parametrize(

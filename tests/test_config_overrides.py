@@ -245,7 +245,7 @@ def test_a_wrong_setting_of_an_earlier_run_is_reported() -> None:
         override_config({"foo": 1}, [], {})
 
 
-# There and back
+# Writing and reading back
 
 ALPHABET = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("0123456789eE.-+: #'\"\n")
 SHARES = st.floats(0, 0.95)

@@ -13,7 +13,7 @@ from charlm.config_file import parse_yaml
 from charlm.errors import ConfigError
 from tests.helpers.settings_files import loaded, refusal
 
-# What a file may not say
+# Refused YAML
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_any_bytes_are_a_mapping_or_refused(data: bytes) -> None:
         assert isinstance(parse_yaml(data, "s.yaml").values, dict)
 
 
-# What plain words mean
+# Plain scalars
 
 
 @pytest.mark.parametrize(

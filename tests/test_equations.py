@@ -1,6 +1,6 @@
-"""Whole models computed a second time from the published equations, in float64, one character and one gate at a time.
+"""Whole models against the published equations, written again in float64, one character and one gate at a time.
 
-Nothing of the program computes here but what is compared: the module in torch, the stepper and its stacks in NumPy.
+The reference uses no code of charlm. It is compared with the torch model, and with the stepper and its stacks in NumPy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Make = Callable[..., ModelFile]
 State = tuple[Floats, ...]
 Step = tuple[State, list[Floats]]
-# Of a gate: what the hidden state adds to it, R h + b.
+# The hidden state's term for a gate, R h + b.
 Product = Callable[[int, Floats], Floats]
 
 SYMBOLS = "\n abcdefgh"
@@ -37,8 +37,8 @@ def logistic(x: Floats) -> Floats:
     return y
 
 
-# The cells: from what the input adds to each gate (x), what the state adds (R), the peepholes (p) and the state to the
-# new state and the gates in their order.
+# The cells. Arguments: the input's term for each gate (x), the state's term (R), the peepholes (p) and the state.
+# Results: the new state, and the gates in their order.
 
 
 def rnn(x: Floats, R: Product, p: Floats, h: Floats) -> Step:
@@ -106,7 +106,7 @@ def minlstm(x: Floats, R: Product, p: Floats, h: Floats) -> Step:
 
 
 class Equations(NamedTuple):
-    """A cell: its step, how many gates it has, how many parts its state."""
+    """A cell: its step, the number of its gates, and the number of parts of its state."""
 
     step: Callable[..., Step]
     num_gates: int
@@ -127,14 +127,14 @@ EQUATIONS = {
 
 
 class Reading(NamedTuple):
-    """What a stack of layers makes of a text: states and gates by step, layer, and part or gate."""
+    """The states and gates of a stack of layers over a text, by step, layer, and part or gate."""
 
     states: list[list[State]]
     gates: list[list[list[Floats]]]
 
     @property
     def outputs_TH(self) -> Floats:
-        """What the last layer puts out at each step."""
+        """The output of the last layer at each step."""
         return np.array([layers[-1][0] for layers in self.states])
 
 
@@ -171,23 +171,23 @@ def read(file: ModelFile, ids: list[int], stack: str = "layers") -> Reading:
 
 
 def logits_of(file: ModelFile, outputs: Floats) -> Floats:
-    """Return what outputs of the layers say about the next character."""
+    """Return the logits of the next character for outputs of the layers."""
     logits: Floats = outputs @ file.arrays["output.weight"].astype(np.float64).T + file.arrays["output.bias"]
     return logits
 
 
 def random_texts(num_texts: int, length: int) -> list[list[int]]:
-    """Draw texts, as ids."""
+    """Draw random texts as ids."""
     texts: list[list[int]] = np.random.default_rng(9).integers(START, size=(num_texts, length)).tolist()
     return texts
 
 
 def both_sides(module: CharModel, text: list[int], read_beyond: int = 0) -> Tensor:
-    """Ask a model of both directions for each character of a text but the last `read_beyond`; logits (T, V)."""
+    """Return the logits (T, V) of a model of both directions for each character but the last `read_beyond`."""
     tokens_TB = torch.tensor([START, *text[: len(text) - read_beyond - 1]])[:, None]
     logits_TBV, _ = module(tokens_TB, module.start_state(1), (), torch.tensor([*text[1:], START])[:, None])
-    of_text: Tensor = logits_TBV[:, 0]
-    return of_text
+    logits_TV: Tensor = logits_TBV[:, 0]
+    return logits_TV
 
 
 @pytest.fixture(params=CELLS)
@@ -214,7 +214,7 @@ def test_module_and_stepper_compute_the_published_equations(
     texts = random_texts(3, 30)
     readings = [read(file, [START, *text]) for text in texts]
     expected_TBV = np.stack([logits_of(file, reading.outputs_TH) for reading in readings], axis=1)
-    # What is compared moves by far more than the tolerance.
+    # The compared values change by far more than the tolerance.
     assert np.ptp(expected_TBV, axis=0).min() > 0.02
 
     module = module_of(file)
@@ -309,7 +309,7 @@ def test_a_prediction_sends_no_gradient_to_its_character(make_model: Make, cell:
     assert module.embedding is not None
     module.embedding.register_forward_hook(lambda _module, _inputs, output: embedded.append(output))
     logits_TV = both_sides(module, text)
-    # What is read from the left are the start and then the text, from the right the end and then the text backwards.
+    # The left stack reads the start and then the text; the right stack reads the end and then the text backwards.
     left_TBE, right_SBE = embedded
     weights_V = torch.linspace(-1, 2, START)
     for predicted in range(length):

@@ -19,7 +19,7 @@ from charlm.files import bundled_folder, cache_folder, replacing, sweep_temporar
 
 @pytest.fixture
 def restored_umask() -> Iterator[None]:
-    """The umask of the test process survives a test that changes it."""
+    """Restore the umask of the test process after the test."""
     before = os.umask(0o022)
     yield
     os.umask(before)

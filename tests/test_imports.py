@@ -16,7 +16,7 @@ import charlm
 FOLDER = Path(charlm.__file__).parent
 FILES = sorted(path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
 TESTS = Path(__file__).parent
-# From which rooms each room imports, besides itself. The root is what lies directly in the package.
+# The other rooms that each room may import from. The root is the modules directly in the package.
 BELOW = {
     "root": set(),
     "data": {"root"},
@@ -26,7 +26,7 @@ BELOW = {
     "training": {"root", "data", "inference", "nn", "evaluation"},
     "cli": {"root", "data", "inference", "nn", "evaluation", "training"},
 }
-# They open the doors: one for programs, one for the terminal.
+# These two modules load the rooms: one for programs, one for the terminal.
 DOORS = {"__init__.py": {"inference", "training"}, "__main__.py": {"cli"}}
 MAY_IMPORT_TORCH = {"evaluation/evaluate.py", "evaluation/dynamic.py", "evaluation/bench.py"}
 LIGHT = ["cli.app", "cli.repl", "inference", "data"]
@@ -140,7 +140,7 @@ def test_files_are_opened_with_an_encoding(file: Path) -> None:
             assert "encoding" in keywords, ast.unparse(node)
         if called == "open":
             modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            # Besides files: folders and archive members, which have other arguments.
+            # Folders and archive members also have `open`, with other arguments.
             is_file = isinstance(node.func, ast.Name) or modes or not (node.args or keywords)
             is_ours = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in ("source", "os")
             assert not is_file or is_ours or "encoding" in keywords or any("b" in mode for mode in modes), ast.unparse(

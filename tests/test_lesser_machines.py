@@ -18,7 +18,7 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE
 SSE41 = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 CORE = ["tests/nn/test_layers.py", "-k", "equals_the or two_blocks or ids_are or slopes"]
 RESUMED = ["tests/training/test_resume.py", "-k", "bit_identical and (lstm-1 or gru-2) and 0.3-muon-fp32"]
-# Noise of a machine that does other things: what is looked for is a loss of many times.
+# The machine may be busy, and this test looks only for a loss of many times.
 SLACK = 0.5
 
 avx2 = pytest.mark.skipif(

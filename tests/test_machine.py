@@ -16,21 +16,21 @@ from charlm.__main__ import main
 from charlm.machine import limit_numpy, resident_bytes, usable_bytes, usable_cores
 
 GB = 10**9
-# What version 1 says where it has no limit, on systems with pages of 4 and of 64 KiB.
+# The value of version 1 without a limit, on systems with pages of 4 and of 64 KiB.
 NO_LIMITS = (2**63 - 4096, 2**63 - 65536)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A system's files, and what they allow.
+    """A system's files, and the limits that they set.
 
     Attributes:
         name: of the case.
         groups: `/proc/self/cgroup`.
-        mounts: of hierarchies, as (group at the top, folder, options); options of version 1 name its controllers.
-        files: the limits, by path.
-        cores: that may be used, of 8.
-        bytes: that may be used, of 8 GB.
+        mounts: the hierarchies, as (group at the top, folder, options); options of version 1 name its controllers.
+        files: the files of limits, by path.
+        cores: how many of 8 cores may be used.
+        bytes: how many of 8 GB may be used.
     """
 
     name: str
@@ -174,7 +174,7 @@ CASES = [
 
 
 def make(case: Case, root: Path) -> Path:
-    """Lay out the files of a case."""
+    """Write the files of a case."""
     lines = ["22 27 0:21 / /proc rw,relatime - proc proc rw", "a line of another kind"]
     for number, (top, folder, options) in enumerate(case.mounts):
         kind, optional = ("cgroup", "shared:9 ") if options else ("cgroup2", "")
@@ -189,12 +189,12 @@ def make(case: Case, root: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def a_large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of 8 cores and 8 GB, and nothing in the environment."""
+    """Pretend a machine with 8 cores, 8 GB and no limits in the environment."""
     sizes = {"SC_PHYS_PAGES": 2 * GB // 1000, "SC_PAGE_SIZE": 4000}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        # Set first, so that what a test makes of it is undone.
+        # Set first, so that the change of a test is undone.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 

@@ -10,7 +10,7 @@ import pytest
 
 import charlm
 
-# Everything that a process has of its own and that a library could change.
+# The state of a process that a library could change.
 SNAPSHOT = """
 import os, signal, sys, threading
 
@@ -22,7 +22,7 @@ def snapshot():
 
 
 def run_in_child(program: str) -> str:
-    """Run a program on its own and return all that it printed."""
+    """Run a program in a new process and return its output."""
     done = subprocess.run([sys.executable, "-c", SNAPSHOT + program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

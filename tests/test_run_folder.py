@@ -195,7 +195,7 @@ def test_a_leftover_lock_file_does_not_lock(own_folders: Path) -> None:
 
 
 def steps(run: RunFolder) -> list[int]:
-    """Read the steps of all records, each line being one."""
+    """Read the steps of all records, one in each line."""
     return [json.loads(line)["step"] for line in run.metrics.read_bytes().decode("ascii").split("\n")[:-1]]
 
 
@@ -262,7 +262,7 @@ def test_a_run_without_metrics_can_be_truncated(own_folders: Path) -> None:
 
 
 def make_run(name: str, age: int, *files: str) -> Path:
-    """Make a run folder whose files were written some seconds after a day long ago."""
+    """Make a run folder whose files were modified `age` seconds after a fixed time."""
     folder = Path("runs") / name
     folder.mkdir(parents=True)
     for file in files:
@@ -317,10 +317,10 @@ def test_a_path_may_begin_with_a_tilde(own_folders: Path, monkeypatch: pytest.Mo
     assert own_folders / "m" == find_model(Path("~/m"))
 
 
-# Dying
+# Killed processes
 
-# Saves models over and over, each filled with its number; tells of each stage of a save and, at the one that is
-# asked for, waits to be killed.
+# Saves models again and again, each filled with its number. Reports each save, and at the wanted stage waits to be
+# killed.
 SAVES = """
 import os, sys
 from pathlib import Path
@@ -337,7 +337,7 @@ def stage(name):
         print(name, flush=True)
         sys.stdin.read()
 
-def told(owner, name):
+def staged(owner, name):
     function = getattr(owner, name)
     def wrapper(*arguments):
         stage("before " + name)
@@ -346,8 +346,8 @@ def told(owner, name):
         return result
     setattr(owner, name, wrapper)
 
-told(os, "fsync")
-told(Path, "replace")
+staged(os, "fsync")
+staged(Path, "replace")
 for number in range(10**9):
     shapes = ModelSpec.of_settings(config["model"], 2).shapes
     arrays = {name: np.full(shape, number, dtype=np.float32) for name, shape in shapes.items()}
@@ -370,27 +370,27 @@ def test_a_process_killed_while_saving_leaves_a_complete_model(own_folders: Path
     for index, ((stage, patience), process) in enumerate(zip(moments, processes, strict=True)):
         with process:
             try:
-                told = -1
+                reported = -1
                 assert process.stdout is not None
                 for line in process.stdout:
                     if line.strip() == stage:
                         break
-                    told = int(line)
-                    if told >= 10 or (stage == "never" and told == patience):
+                    reported = int(line)
+                    if reported >= 10 or (stage == "never" and reported == patience):
                         break
-                assert told < 10, f"never came to {stage}"
+                assert reported < 10, f"never came to {stage}"
             finally:
-                for other in [process] if told < 10 else processes:
+                for other in [process] if reported < 10 else processes:
                     other.kill()
             rest = [int(line) for line in process.stdout]
         assert process.returncode == -signal.SIGKILL
-        told = max([told, *rest])
+        reported = max([reported, *rest])
         model = load_checkpoint(own_folders / str(index) / "last.safetensors")
         step = model.metrics["step"]
-        assert step in (told, told + 1)
+        assert step in (reported, reported + 1)
         assert all((array == step).all() for array in model.arrays.values())
         if stage != "never":
-            assert told + (stage == "after replace") == step
+            assert reported + (stage == "after replace") == step
         run = RunFolder.open(own_folders / str(index))
         with run.locked():
             pass

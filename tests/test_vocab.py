@@ -17,7 +17,7 @@ import charlm
 from charlm.errors import UnknownCharacterError, UsageError
 from charlm.vocab import Vocabulary, code_points_of, name_character
 
-# Every code point, lone surrogates too, with the troublesome ones drawn more often than chance would.
+# Every code point, also lone surrogates; the difficult ones are drawn more often than the others.
 CHARACTERS = st.one_of(
     st.sampled_from("\r\n\0\t a\x7f\u0301\u200d\ufeff\ud800\udbff\udc00\udfff\U0001f469\U0010ffff"),
     st.characters(exclude_categories=()),

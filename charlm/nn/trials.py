@@ -14,8 +14,10 @@ from charlm.nn.layers import LSTM, make_layer
 
 # The sizes of a trial are bounded, because what is faster for large matrices is also faster for larger ones.
 MAX_UNITS, MAX_STREAMS, MAX_STEPS = 512, 64, 32
-# A trial of arithmetic ends after this time in any case; if bf16 is emulated, one product takes this long.
-SECONDS = 0.02
+# A trial lasts so long for each thing that is tried. On a busy machine it lasts until the shortest time was reached
+# twice, or at most so long; if bf16 is emulated, one product takes longer.
+SECONDS, MAX_SECONDS = 0.02, 0.1
+STEADY = 1.1
 # An alternative is chosen if it is this many times as fast. On a busy machine trials differ by a tenth, and the choice
 # should not change from one run to the next.
 MARGIN = 1.15
@@ -54,7 +56,8 @@ def bf16_speed(work: Work, device: torch.device) -> float:
             product_HB = state_HB.copy_(product_HB).bfloat16()
         product_HB[0, 0].item()
 
-    return least_seconds(in_full) / least_seconds(in_half)
+    full, half = least_seconds(in_full, in_half)
+    return full / half
 
 
 def block_kernel_speed(work: Work) -> float:
@@ -70,13 +73,8 @@ def block_kernel_speed(work: Work) -> float:
 
         return learn_block
 
-    kernels = learn(False), learn(True)
-    for kernel in kernels:
-        kernel()
-    # The kernels take turns, so that a busy moment of the machine slows down both.
-    rounds = [[_timed(kernel) for kernel in kernels] for _ in range(3)]
-    theirs, ours = (min(seconds) for seconds in zip(*rounds, strict=True))
-    return float(theirs / ours)
+    theirs, ours = least_seconds(learn(False), learn(True), min_rounds=3)
+    return theirs / ours
 
 
 def block_seconds(work: Work, device: torch.device) -> float:
@@ -84,7 +82,8 @@ def block_seconds(work: Work, device: torch.device) -> float:
     size, streams = work.trial_sizes
     layer = make_layer(work.cell, work.num_inputs, size).to(device)
     x_TBE = torch.zeros(MAX_STEPS, streams, work.num_inputs, device=device)
-    return least_seconds(lambda: _learn(layer, x_TBE, _start(work, x_TBE)))
+    (seconds,) = least_seconds(lambda: _learn(layer, x_TBE, _start(work, x_TBE)))
+    return seconds
 
 
 def _start(work: Work, x_TBE: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -98,13 +97,29 @@ def _learn(layer: nn.Module, x_TBE: Tensor, state: Tensor | tuple[Tensor, ...]) 
     next(layer.parameters()).grad[0, 0].item()  # type: ignore[index]
 
 
-def least_seconds(work: Callable[[], None]) -> float:
-    """Return the shortest time of some work, out of two runs or of as many as fit into `SECONDS`."""
-    work()
-    start, least = time.perf_counter(), _timed(work)
-    while time.perf_counter() - start < SECONDS:
-        least = min(least, _timed(work))
-    return least
+def least_seconds(*works: Callable[[], None], min_rounds: int = 1) -> list[float]:
+    """Return the shortest time of each work. They take turns, so that a busy moment of the machine slows down all.
+
+    Args:
+        works: each runs once unmeasured, and then once a round, as long as `SECONDS` for each of them last, or on a
+            busy machine up to `MAX_SECONDS`.
+        min_rounds: how many rounds there are in any case.
+    """
+    for work in works:
+        work()
+    start, times = time.perf_counter(), [[_timed(work)] for work in works]
+    while True:
+        seconds = (time.perf_counter() - start) / len(works)
+        is_long_enough = seconds >= (SECONDS if all(map(_is_steady, times)) else MAX_SECONDS)
+        if is_long_enough and len(times[0]) >= min_rounds:
+            return [min(of_work) for of_work in times]
+        for of_work, work in zip(times, works, strict=True):
+            of_work.append(_timed(work))
+
+
+def _is_steady(times: list[float]) -> bool:
+    """Return whether the shortest time was reached twice, nearly."""
+    return len(times) > 1 and sorted(times)[1] < STEADY * min(times)
 
 
 def _timed(work: Callable[[], None]) -> float:

@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    """Return the name of each."""
+    """Return the name of each device."""
     return str(request.param)
 
 

@@ -222,7 +222,7 @@ def test_under_autocast_products_are_bf16_and_the_state_is_not(cell: str) -> Non
     if cell != "lstm":
         # torch's own LSTM is all bf16.
         assert (after_PBH.dtype, second_PBH.dtype) == (torch.float32, torch.float32)
-        # A rectified sum is 0 or the sum itself, as it came out of the product.
+        # A rectified sum is 0 or the result of the product itself, which is bf16.
         assert torch.equal(after_PBH, after_PBH.bfloat16().float()) == (cell == "rnn-relu")
         is_scanned = cell not in WITH_PRODUCTS
         assert outputs_TBH.dtype == (torch.float32 if is_scanned else torch.bfloat16)

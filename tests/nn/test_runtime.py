@@ -147,17 +147,17 @@ def test_torch_uses_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_num_threads() == 3
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory is what is kept")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc keeps freed memory")
 def test_the_memory_of_a_large_tensor_is_kept_for_the_next() -> None:
     """A second large tensor causes few page faults, because the memory of the first was kept."""
-    # A process of its own, because among the leftovers of other tests a tensor may find no place that is large enough.
+    # A new process, because the memory that other tests freed may have no gap that is large enough.
     program = """
 import resource, torch
 from charlm.nn.runtime import keep_freed_memory
 keep_freed_memory()
 torch.ones(128 << 18)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-# Smaller, because glibc asks for a little more than an aligned tensor needs, and would pass over one just as large.
+# Smaller than the first, because glibc asks for a little more than an aligned tensor needs.
 torch.ones(96 << 18)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,13 +26,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_the_shortest_time_counts_and_the_first_run_does_not(clock: list[float]) -> None:
     """A trial returns the shortest of as many runs as fit into its time, without the first run."""
-    durations = iter([9.0, 0.008, 0.005, 0.009, 1.0])
+    durations = iter([9.0, 0.008, 0.005, 0.0052, 0.009, 1.0])
 
     def work() -> None:
         clock[0] += next(durations)
 
-    assert least_seconds(work) == pytest.approx(0.005)
+    assert least_seconds(work) == [pytest.approx(0.005)]
     assert list(durations) == [1.0]
+
+
+def test_a_trial_lasts_longer_on_a_busy_machine(clock: list[float]) -> None:
+    """It lasts until the shortest time is reached twice, because a single short time may be what is left of noise."""
+    durations = iter([9.0, 0.02, 0.013, 0.009, 0.012, 0.005, 0.008, 0.005, 1.0])
+
+    def work() -> None:
+        clock[0] += next(durations)
+
+    assert least_seconds(work) == [pytest.approx(0.005)]
+    assert list(durations) == [1.0]
+
+
+def test_works_take_turns_so_that_noise_meets_all(clock: list[float]) -> None:
+    """Three times as slow for a while, the machine is as slow for both, and their ratio stays."""
+    factors = iter([9.0, 9.0, 3.0, 3.0, 1.0, 1.0, 3.0, 3.0, 1.0, 1.0])
+
+    def work_of(seconds: float) -> Callable[[], None]:
+        def work() -> None:
+            clock[0] += seconds * next(factors)
+
+        return work
+
+    assert least_seconds(work_of(0.004), work_of(0.002)) == [pytest.approx(0.004), pytest.approx(0.002)]
 
 
 def test_very_slow_work_runs_only_twice(clock: list[float]) -> None:
@@ -42,7 +67,7 @@ def test_very_slow_work_runs_only_twice(clock: list[float]) -> None:
         runs.append(clock[0])
         clock[0] += 0.2
 
-    assert least_seconds(work) == pytest.approx(0.2)
+    assert least_seconds(work) == [pytest.approx(0.2)]
     assert len(runs) == 2
 
 
@@ -64,4 +89,5 @@ def test_both_lstm_kernels_are_tried_in_turns(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(trials, "_learn", record)
     assert block_kernel_speed(Work(num_inputs=3, num_units=8, num_streams=2)) > 0
-    assert order == [False, True] * 4
+    assert len(order) >= 8
+    assert order == [False, True] * (len(order) // 2)
