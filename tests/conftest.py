@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Start two workers for folders of tests, and none for files, single tests and `-k`, which start sooner alone."""
-    is_selection = config.option.keyword or all(".py" in argument for argument in config.args)
+    is_selection = config.option.keyword or all(argument.partition("::")[0].endswith(".py") for argument in config.args)
     return 0 if is_selection else 2
 
 

@@ -77,7 +77,7 @@ def test_a_disk_full_for_a_while_costs_a_run_nothing(disk: Disk, names: list[str
     straight = begin("straight")
     interrupt(straight, 100)
     training = begin()
-    told: list[str] = []
+    notes: list[str] = []
 
     def fill(record: Record) -> None:
         disk.full = set(names) if 5 <= record.step < 12 else set()
@@ -87,15 +87,15 @@ def test_a_disk_full_for_a_while_costs_a_run_nothing(disk: Disk, names: list[str
     def listen(event: Event) -> None:
         fill_at_records(event)
         if isinstance(event, Note):
-            told.append(event.message)
+            notes.append(event.message)
 
     training.learn(listen)
     assert_same_run(straight, training)
     assert not training.logbook.trouble
-    assert len(told) == 2
-    assert "No space left" in told[0]
-    assert any(name in told[0] for name in names)
-    assert "again" in told[1]
+    assert len(notes) == 2
+    assert "No space left" in notes[0]
+    assert any(name in notes[0] for name in names)
+    assert "again" in notes[1]
 
 
 def test_a_full_disk_leaves_the_last_save_intact(disk: Disk) -> None:

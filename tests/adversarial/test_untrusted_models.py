@@ -194,7 +194,7 @@ def test_a_valid_file_works_before_and_after_rewriting(whole: bytes, learned: No
 
 per_example = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # every example writes the file anew
+)  # every example writes the file again
 
 
 @given(data=st.data())
