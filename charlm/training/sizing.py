@@ -134,8 +134,8 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     better = equal_size(config.model, best, num_symbols)
     return Sized(
         given,
-        f"{given} units should read the text {outlook(alike)[1]:.2g} times in this time; {better} would read it {readings}, "
-        "and are predicted to do better",
+        f"{given} units should read the text {outlook(alike)[1]:.2g} times in this time; "
+        f"{better} would read it {readings}, and are predicted to do better",
     )
 
 

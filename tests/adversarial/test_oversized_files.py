@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -52,17 +53,20 @@ BOMBS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_metadata_that_expands_in_memory_is_refused(model: bytes, bomb: str) -> None:
     """A hundred megabytes of brackets, which are gigabytes of objects, are refused soon and in little memory."""
-    data = BOMBS[bomb](model)
-    Path("m").write_bytes(data)
-    before = time.monotonic()
-    if bomb == "many settings":  # only a resumed run reads these
-        Path("run/last.safetensors").write_bytes(data)
-        assert_refused_in_own_process("train", "--resume", "run", seconds=30)
-    else:
-        assert_refused_in_own_process("sample", "-m", "m", seconds=30)
-    seconds = time.monotonic() - before
-    print(f"\n{bomb}: {len(data) / 1e6:.1f} MB, {seconds:.1f} s")
-    assert seconds < 5
+    # Only a resumed run reads the settings.
+    is_run = bomb == "many settings"
+    path = Path("run/last.safetensors" if is_run else "m")
+    command = ("train", "--resume", "run") if is_run else ("sample", "-m", "m")
+    sizes, seconds = [], []
+    # The first file is refused too, and shows how long the command takes on this machine.
+    for data in (model[:-1], BOMBS[bomb](model)):
+        path.write_bytes(data)
+        before = time.monotonic()
+        assert_refused_in_own_process(*command, seconds=60)
+        sizes.append(len(data))
+        seconds.append(time.monotonic() - before)
+    print(f"\n{bomb}: {sizes[1] / 1e6:.1f} MB, {seconds[1]:.1f} s; cut short {seconds[0]:.1f} s")
+    assert seconds[1] < 10 * seconds[0]
 
 
 def test_a_model_larger_than_memory_is_refused(model: bytes) -> None:
@@ -117,14 +121,16 @@ def test_a_fraction_of_a_hundred_million_digits_is_not_computed(model: bytes, fr
 
 
 def test_a_model_of_20_megabytes_loads_in_little_time(make_model: Callable[..., ModelFile]) -> None:
-    """Reading and checking a model file of 20 MB takes less than 0.2 seconds."""
+    """Checking a model file of 20 MB takes a few times as long as hashing its bytes."""
     make_model(hidden_size=1110).save(Path("m"))
-    seconds = []
+    seconds, hashing = [], []
     for _ in range(11):
         before = time.perf_counter()
+        hashlib.sha256(Path("m").read_bytes()).digest()
+        hashing.append(time.perf_counter() - before)
         load_checkpoint(Path("m"))
-        seconds.append(time.perf_counter() - before)
+        seconds.append(time.perf_counter() - before - hashing[-1])
     megabytes = Path("m").stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"\nload of {megabytes:.1f} MB: {1000 * statistics.median(seconds):.1f} ms; peak of this process {peak:,} kB")
-    assert statistics.median(seconds) < 0.2
+    assert statistics.median(seconds) < 10 * statistics.median(hashing)
