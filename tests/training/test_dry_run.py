@@ -185,12 +185,11 @@ def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
 MEASURED_RUN = """
 import sys
 from pathlib import Path
-from charlm.training import dry_run as estimate_run
-from charlm.training import lifecycle as runs
+from charlm.training import dry_run, lifecycle
 from charlm.cli.app import app
 
 needed = []
-runs.check_memory = lambda *arguments: needed.append(forecast.least_memory_bytes(*arguments))
+lifecycle.check_memory = lambda *arguments: needed.append(dry_run.least_memory_bytes(*arguments))
 app(sys.argv[1:], standalone_mode=False)
 peak = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(f"\\n{needed[0]} {int(peak[0]) * 1024}")

@@ -339,7 +339,7 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
 
     from charlm.evaluation.evaluate import evaluate_sample
 
-    for module in ("trainer", "scoring"):
+    for module in ("trainer", "final_evaluation"):
         monkeypatch.setattr(f"charlm.training.{module}.evaluate_sample", spy)
     training = begin(train__evaluation_characters=70)
     interrupt(training, 100)
