@@ -93,6 +93,9 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         path = self.path / LOCK_FILE
+        # It is opened for writing, so a link could make it empty another file.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise RunError(f"`{path}` is not a regular file", "remove it")
         lock = FileLock(path, timeout=0)
         try:
             # `filelock` may warn that it uses a weaker kind of lock, because the system has none.
@@ -153,8 +156,11 @@ def find_model(path: Path | None) -> Path:
             )
         return max(found, key=lambda file: file.stat().st_mtime_ns)
     path = expanded(path)
-    if not path.is_dir():
-        return path
+    try:
+        if not path.is_dir():
+            return path
+    except OSError as error:
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
     if best := best_in(path):
         return best
     raise ModelFileError(f"there is no model file in `{path}`", "a run folder holds `best.safetensors`")

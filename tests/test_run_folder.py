@@ -191,6 +191,20 @@ def test_a_leftover_lock_file_does_not_lock(own_folders: Path) -> None:
     assert list(own_folders.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_lock_that_is_no_regular_file_is_refused(own_folders: Path, kind: str) -> None:
+    """A link must not make a run empty another file."""
+    victim = own_folders / "victim"
+    victim.write_text("precious", encoding="utf-8")
+    if kind == "link":
+        (own_folders / ".lock").symlink_to(victim)
+    else:
+        (own_folders / ".lock").mkdir()
+    with pytest.raises(RunError, match="not a regular file"), RunFolder(own_folders).locked():
+        pass
+    assert victim.read_text(encoding="utf-8") == "precious"
+
+
 # Metrics
 
 
@@ -395,3 +409,9 @@ def test_a_process_killed_while_saving_leaves_a_complete_model(own_folders: Path
         with run.locked():
             pass
         assert [path.name for path in run.path.iterdir()] == ["last.safetensors"]
+
+
+def test_a_path_that_is_too_long_names_no_model() -> None:
+    """The error is one of charlm's instead of one of the system's."""
+    with pytest.raises(ModelFileError, match="^`x+"):
+        find_model(Path("x" * 5000))

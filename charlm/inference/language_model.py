@@ -48,7 +48,8 @@ class LanguageModel:
     (True, 55)
 
     Every method that takes a text also takes `unknown`, which says what to do about characters that the model does not
-    know: "error", "skip", or "replace=C" with a character C. Every error is a `charlm.errors.CharlmError`.
+    know: "error", "skip", or "replace=C" with a character C. Errors of texts, options and files are
+    `charlm.errors.CharlmError`; an argument of a wrong type is a TypeError or ValueError, as anywhere in Python.
 
     Args:
         file: the model file that was read.
@@ -235,7 +236,7 @@ class LanguageModel:
             logits_V: shape (V,), float32; and the state.
 
         Raises:
-            UsageError: the id is out of range, or the model reads from both sides.
+            UsageError: the id is out of range, the state is of another model, or the model reads from both sides.
             UnknownCharacterError: the character is unknown, under `unknown="error"`.
         """
         if text is None or isinstance(text, str):
@@ -244,6 +245,8 @@ class LanguageModel:
             ids_T = [operator.index(text)]
             if not 0 <= ids_T[0] < len(self.vocabulary):
                 raise UsageError(f"there is no symbol with the id {ids_T[0]}", f"there are {len(self.vocabulary)}")
+        if state is not None and _shapes_of(state) != _shapes_of(self._stepper.stack.start(1)):
+            raise UsageError("the state is not one of this model", "a step of the same model returns it")
         logits_BV, state = self._stepper.read(ids_T[::-1] if self.spec.is_backward else ids_T, state)
         return logits_BV[0], state
 
@@ -294,3 +297,7 @@ class LanguageModel:
             stop=[stop] if isinstance(stop, str) else stop or (),
             unknown=unknown,
         )
+
+
+def _shapes_of(state: StepperState) -> list[list[tuple[int, ...]]]:
+    return [[np.shape(part) for part in layer] for layer in state]

@@ -15,7 +15,7 @@ from charlm.config_file import load_config, validate_settings
 from charlm.errors import did_you_mean
 from charlm.inference.language_model import LanguageModel
 from charlm.run_folder import RunFolder
-from charlm.training.events import Listener, ignore
+from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
 
 # Settings by the name alone, with the group that each belongs to; no two groups have a setting of the same name.
@@ -96,7 +96,10 @@ def train(
     effective = _with_settings(load_config(config), asked, seed)
     threads = torch.get_num_threads()
     try:
-        with begin(effective, None if out is None else Path(out)) as trainer:
+        # Making a model draws numbers from torch's own generator, which belongs to the program.
+        with torch.random.fork_rng(devices=[]), begin(effective, None if out is None else Path(out)) as trainer:
+            for note in trainer.notes:
+                on_event(Note(note))
             trainer.learn(on_event)
             outcome = finish(trainer, on_event)
             if outcome.error:

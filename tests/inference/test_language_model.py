@@ -220,3 +220,14 @@ def test_a_model_refuses_what_it_cannot_do(file: ModelFile, name: str, ask: Call
     with pytest.raises(CharlmError) as raised:
         ask(charlm.load(name))
     assert isinstance(raised.value, UsageError)
+
+
+@pytest.mark.parametrize("hidden_size", [3, 50])
+def test_step_refuses_the_state_of_another_model(
+    model: LanguageModel, make_model: Callable[..., ModelFile], hidden_size: int
+) -> None:
+    """A state without layers is refused too."""
+    other = LanguageModel(make_model(hidden_size=hidden_size))
+    for state in (other.step()[1], ()):
+        with pytest.raises(UsageError, match="not one of this model"):
+            model.step("T", state)

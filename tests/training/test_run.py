@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import charlm
 import charlm.training.run as module
 from charlm.checkpoint import load_checkpoint
 from charlm.config import GROUPS
 from charlm.errors import ConfigError, CorpusError, RunError
-from charlm.training.events import BlockLearned, Event, Finished, Record, Scoring
+from charlm.training.events import BlockLearned, Event, Finished, Note, Record, Scoring
 from tests.helpers.commands import SHORT, TEXT, call
 
 SMALL: dict[str, Any] = {"hidden_size": 24, "embedding_size": 8, "batch_size": 4, "block_size": 16}
@@ -122,3 +123,21 @@ def test_a_run_shows_where_it_is(text: str) -> None:
     run = charlm.train(text, out="run", **BRIEF)
     assert repr(run) == "Run('run')"
     assert json.dumps(run.metrics)
+
+
+def test_a_program_is_sent_the_notes_of_a_run() -> None:
+    """What the command prints as notes are the first events."""
+    Path("short.txt").write_text("to be or not to be, that is it", encoding="utf-8")
+    events: list[Event] = []
+    charlm.train("short.txt", steps=1, hidden_size=4, threads=1, on_event=events.append)
+    assert isinstance(events[0], Note)
+    assert "characters to train on" in events[0].message
+
+
+def test_training_leaves_the_random_numbers_of_torch_alone(text: str) -> None:
+    """A program draws the same numbers whether it has trained or not."""
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    charlm.train(text, **BRIEF)
+    assert torch.equal(torch.rand(3), expected)
