@@ -55,7 +55,7 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """How much is measured.
+    """The amount of work that is measured.
 
     Attributes:
         sizes: of the models of the cells that torch has a module for.
@@ -82,7 +82,7 @@ WORKLOAD = Workload(
 
 
 class Optimizer(Protocol):
-    """What updates the weights of a model in training, as far as it is measured here."""
+    """The part of an optimiser that is measured here."""
 
     @property
     def num_turns(self) -> int:

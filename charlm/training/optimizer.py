@@ -16,10 +16,10 @@ from charlm.nn.model import CharModel, tensor_of
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 4
-# A recurrent matrix is updated one gate a block, in turn, and one of a single gate every third.
+# At each step one gate of a recurrent matrix is updated, in turn; a matrix of one gate is updated every third step.
 MIN_TURNS = 3
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg", "sum")
-# How fast the running mean of squares forgets, as char-rnn (Karpathy 2015) has it; torch's own is slower.
+# The decay of the running mean of squares, as in char-rnn (Karpathy 2015); torch's default is slower.
 RMSPROP_DECAY = 0.95
 
 
@@ -94,7 +94,7 @@ class GateMuon(torch.optim.Optimizer):
             parameter.view(shape)[gates].add_(orthogonalise(ahead_GOI, self._dtype), alpha=-group["lr"] * scale)
 
 
-# What each optimiser remembers for a weight.
+# The arrays that each optimiser keeps for a weight.
 SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     GateMuon: ("momentum",),
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -161,7 +161,7 @@ class Optimizer:
         return max(getattr(optimizer, "num_turns", 1) for optimizer in self._optimizers)
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -181,11 +181,11 @@ class Optimizer:
         }
 
     def is_described_by(self, arrays: Arrays) -> bool:
-        """Return whether arrays hold the state of an optimiser that has made a step; some optimisers never have any."""
+        """Return whether arrays hold the state of an optimiser that has taken a step; some optimisers have no state."""
         return not any(SLOTS[type(optimizer)] for optimizer in self._optimizers) or _has_state(arrays)
 
     def load_arrays(self, arrays: Arrays) -> None:
-        """Take over what `arrays` returned.
+        """Load the state that `arrays` returned.
 
         Raises:
             ValueError: it is not the state of these optimisers.

@@ -1,4 +1,4 @@
-"""Models that read a text from its end write, predict, score and learn the mirror image of what a forward model does."""
+"""Models that read a text from its end write, predict, score and learn the mirror image of a forward model."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_sample_of_length_zero_is_the_prompt(pair: tuple[str, str]) -> None:
 
 
 def test_stop_and_lines_of_the_command_apply_from_the_end(pair: tuple[str, str]) -> None:
-    """A backward model stops at the mirror image of the forward model's text, for a stop text and for a number of lines."""
+    """For a stop text and for a number of lines, the result is the mirror image of the forward model's."""
     options = ["--length", "500", "--seed", "1", "--num", "5", "--json"]
     forward, backward = (
         [row["text"] for row in answer("sample", "a", "--model", file, *options, "--stop", stop, "--lines", "4")]
@@ -156,7 +156,7 @@ def test_bytes_read_from_the_end_decode_to_their_text(text: str, cuts: list[int]
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=40))
 def test_invalid_bytes_from_the_end_become_marks(data: bytes) -> None:
-    """No error occurs, each byte gives at most one mark, no byte is held for ever, and valid text between them is decoded."""
+    """No error occurs, each byte gives at most one mark, no byte is held for ever, and valid text is decoded."""
     decoder = _BackwardByteDecoder()
     found = ""
     for count, byte in enumerate(reversed(data), start=1):

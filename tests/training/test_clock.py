@@ -22,7 +22,7 @@ from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
 from charlm.training.schedule import Clock
 from charlm.training.trainer import Trainer
 from tests.helpers.commands import SHORT, call
-from tests.helpers.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
+from tests.helpers.training import CAT_AND_DOG, Hours, assert_same_run, begin, interrupt, poison, records, resume
 
 MILLION: dict[str, Any] = {"train__steps": 10**6, "train__evaluations": 1}
 
@@ -86,7 +86,7 @@ def test_progress_lines_come_within_5_s_and_every_minute(
 
 @pytest.mark.parametrize("block_seconds", [1.0, 25.0])
 def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is killed at any moment loses at most a minute, and the saves are no more frequent than that requires."""
+    """A run that is killed at any moment loses at most a minute, and it is saved no more often than that requires."""
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
     saved: list[float] = [0.0]
@@ -127,7 +127,7 @@ def test_a_save_comes_before_a_validation_that_would_delay_it(now: Hours, monkey
 def test_a_long_validation_has_records_and_lines(
     now: Hours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A validation of 200 s has a record every 10 s and a line every minute, and leaves the records by share unchanged."""
+    """A validation of 200 s has a record every 10 s and a line every minute; the records by share do not change."""
     training = begin(now=now, train__steps=4, train__evaluations=2)
     score = evaluate_sample
 
@@ -157,7 +157,7 @@ def test_a_long_validation_has_records_and_lines(
 def test_a_run_is_the_same_whatever_the_clock_does(
     duration: dict[str, Any], now: Hours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run at full speed and one with hours between its blocks and two interruptions agree bit for bit, records too."""
+    """A run at full speed and one with hours between its blocks and two interruptions agree in every bit and record."""
     straight = begin("straight", **duration)
     interrupt(straight, 100)
     slow = begin("slow", now=now, **duration)
@@ -244,7 +244,7 @@ def test_a_timed_run_and_its_scoring_end_in_time(
     """Machines differ by a factor of 100; scoring the whole held-out part takes 45 s on the slowest."""
     Machine(now, monkeypatch, pace)
     sizes: dict[str, Any] = {"train__batch_size": 32, "train__block_size": 32}
-    training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=budget, **sizes)
+    training = begin(now=now, text=CAT_AND_DOG * 30, train__steps=None, train__time=budget, **sizes)
     interrupt(training, 10**9)
     scores = measure_best(training)
     # With short blocks nothing is late.
@@ -284,7 +284,7 @@ def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.Monk
     """The reserved time and the size of a validation are not planned again on a machine that is slower now."""
     with monkeypatch.context() as patch:
         Machine(now, patch, 3_000)
-        training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=10.0)
+        training = begin(now=now, text=CAT_AND_DOG * 30, train__steps=None, train__time=10.0)
         interrupt(training, 20)
     Machine(now, monkeypatch, 1_500)
     again = resume(training.run, now)

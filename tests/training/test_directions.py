@@ -220,7 +220,7 @@ def at_once(model: CharModel, ids: NDArray[np.uint8]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("length", [256, 257, 511, 512, 513, 1025, 4095, 4096, 4097, 6000])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
 def test_a_long_text_scores_as_if_read_whole_on_both_sides(length: int, initial_state: InitialState) -> None:
-    """The text is read in blocks and parallel streams; what is farther than 256 characters away has no visible effect."""
+    """The text is read in blocks and parallel streams; characters farther away than 256 have no visible effect."""
     model, ids = made("both", "lstm", initial_state=initial_state), ids_of(length)
     found = evaluate(model, ids)
     assert found.characters == length

@@ -172,7 +172,7 @@ def test_what_makes_a_run_larger_needs_more_memory(
 
 @pytest.mark.parametrize("name", forecasts.MOMENTS)
 def test_the_estimate_counts_the_state_of_the_optimiser(name: str) -> None:
-    """Each has a number of values per weight, besides a step count; Muon has more for the weights it leaves to AdamW."""
+    """Each has some values per weight, besides a step count; Muon has more for the weights it leaves to AdamW."""
     training = begin(train__optimizer=name)
     training.learner.learn_block(0, 1.0, training.state.regularisation)
     moments = sum(tensor.numel() for tensor in training.learner.optimizer.tensors() if tensor.dim())
