@@ -189,8 +189,8 @@ def _in_turns(
 
     Args:
         rounds: how often each is measured.
-        works: what is measured.
-        prepare: for each work, what is called before each of its runs, outside the measured time.
+        works: the functions to measure.
+        prepare: for each work, a function that is called before each of its runs, outside the measured time.
     """
     for work in works:
         work()

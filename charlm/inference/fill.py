@@ -84,13 +84,13 @@ class Filler:
         guesses: list[int | None] = [None] * (len(parts) - 1)
         for _ in range(MAX_ROUNDS):
             before = list(guesses)
-            # From the right with the guesses so far; then from the left, where each new guess is read at once.
+            # Read from the right with the guesses so far, then from the left, with each new guess at once.
             right = self._seen_from_the_right(known, before)
             logits = self._guess(known, guesses, right)
             if guesses == before:
                 break
         else:
-            # They do not settle: each blank is ranked given the guesses that are shown for the others.
+            # The guesses do not settle: rank each blank given the guesses that are shown for the others.
             right = self._seen_from_the_right(known, guesses)
             logits = self._guess(known, guesses, right, are_final=True)
         chosen = [guess for guess in guesses if guess is not None]

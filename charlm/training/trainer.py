@@ -249,7 +249,7 @@ class Trainer:
         return self.learner.parts.validation[: self.config.train.evaluation_characters]
 
     def _validate(self) -> float | None:
-        """Return bits per character on the held-out part; infinite if the model overflows, None if the part is empty."""
+        """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
         part = self._validated_part
         if not len(part):
             return None
