@@ -295,11 +295,11 @@ def test_samples_during_training_change_nothing(direction: str, capsys: pytest.C
     loud = begin("loud", model__direction=direction, train__sample_every=6)
     capsys.readouterr()
     shown(loud)
-    told = capsys.readouterr()
-    steps = [line for line in told.err.splitlines() if line.startswith("--- step")]
+    reported = capsys.readouterr()
+    steps = [line for line in reported.err.splitlines() if line.startswith("--- step")]
     assert [step.partition(",")[0] for step in steps] == [f"--- step {step}" for step in (6, 12, 18)]
     assert all(step.endswith(" bits/char") and ", smoothed " in step for step in steps)
-    assert told.out == ""
+    assert reported.out == ""
     assert metrics(quiet) == metrics(loud)
     for name, array in quiet.snapshot().arrays.items():
         np.testing.assert_array_equal(array, loud.snapshot().arrays[name])
@@ -316,10 +316,10 @@ class Terminal(io.StringIO):
 def test_a_sample_during_training_sends_no_terminal_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Escape characters of the text are shown as visible marks, as in every sample on a terminal."""
     monkeypatch.setenv("TERM", "xterm")
-    told = Terminal()
-    monkeypatch.setattr("sys.stderr", told)
+    reported = Terminal()
+    monkeypatch.setattr("sys.stderr", reported)
     training = begin(text="\x1b]0;owned\x07\x9b" * 100, train__sample_every=2, train__steps=3)
     display = TrainingDisplay(training)
     display.show(BlockLearned(step=2, share=0.5, bits_per_character=1.0))
-    assert "--- step 2" in told.getvalue()
-    assert not {"\x1b", "\x07", "\x9b"} & set(told.getvalue())
+    assert "--- step 2" in reported.getvalue()
+    assert not {"\x1b", "\x07", "\x9b"} & set(reported.getvalue())

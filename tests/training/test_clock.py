@@ -362,7 +362,7 @@ def test_the_verdict_reports_that_a_sample_was_scored(
     assert f"on all {len(training.learner.parts.validation)} held out\n" in capsys.readouterr().err
     monkeypatch.setattr("charlm.training.final_evaluation.MAX_CHARACTERS_SCORED", 120)
     report_outcome(training, 0, 0.7, as_json=False)
-    told = capsys.readouterr().err
-    assert f"of the {len(training.learner.parts.validation)} held out" in told
-    assert "standard error" in told
-    assert "charlm eval" in told
+    reported = capsys.readouterr().err
+    assert f"of the {len(training.learner.parts.validation)} held out" in reported
+    assert "standard error" in reported
+    assert "charlm eval" in reported

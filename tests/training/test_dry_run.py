@@ -39,14 +39,14 @@ def test_a_dry_run_prints_a_settings_file_and_writes_nothing(text: str) -> None:
 
 def test_a_dry_run_counts_what_a_run_then_has(text: str) -> None:
     """Parameters and blocks equal those of the run, and the model file is as large as its parameters require."""
-    told = answer("train", "-c", text, *SHORT, "--seed", "4", "--dry-run", "--json")
+    reported = answer("train", "-c", text, *SHORT, "--seed", "4", "--dry-run", "--json")
     run = answer("train", "-c", text, *SHORT, "--seed", "4", "--json")
-    assert told["steps"] == run["step"] == 6
-    assert told["epochs"] == pytest.approx(run["epoch"])
-    assert told["model_bytes"] == 4 * told["parameters"]
-    assert Path(run["model"]).stat().st_size == pytest.approx(told["model_bytes"], abs=8000)
-    assert told["settings"]["model"]["hidden_size"] == 24
-    assert "cpu" in told["runtime"]
+    assert reported["steps"] == run["step"] == 6
+    assert reported["epochs"] == pytest.approx(run["epoch"])
+    assert reported["model_bytes"] == 4 * reported["parameters"]
+    assert Path(run["model"]).stat().st_size == pytest.approx(reported["model_bytes"], abs=8000)
+    assert reported["settings"]["model"]["hidden_size"] == 24
+    assert "cpu" in reported["runtime"]
 
 
 def test_precedence_shows_in_a_dry_run(text: str) -> None:
@@ -54,9 +54,9 @@ def test_precedence_shows_in_a_dry_run(text: str) -> None:
     Path("mine.yaml").write_text("seed: 1\nmodel: {cell: gru, hidden_size: 9}\ntrain: {steps: 3}\n", encoding="utf-8")
     common = ["train", "mine.yaml", "-c", text, "--set", "train.batch_size=4", "--dry-run", "--json"]
     assert answer(*common)["settings"]["seed"] == 1
-    told = answer(*common, "--set", "seed=2", "--seed", "3", "--set", "model.hidden_size=11")["settings"]
-    assert (told["seed"], told["model"]["hidden_size"], told["model"]["cell"]) == (3, 11, "gru")
-    assert told["model"]["embedding_size"] == 64
+    reported = answer(*common, "--set", "seed=2", "--seed", "3", "--set", "model.hidden_size=11")["settings"]
+    assert (reported["seed"], reported["model"]["hidden_size"], reported["model"]["cell"]) == (3, 11, "gru")
+    assert reported["model"]["embedding_size"] == 64
 
 
 def test_a_dry_run_of_a_timed_run_reports_its_time() -> None:

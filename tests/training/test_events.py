@@ -37,8 +37,8 @@ def test_a_block_is_reported_after_it_is_on_disk() -> None:
 def test_records_are_the_lines_of_the_metrics_file() -> None:
     """Every event of a record has a line in the file, in the same order."""
     training = begin()
-    told = [event.to_json() for event in events_of(training) if isinstance(event, Record)]
-    assert told == records(training)
+    reported = [event.to_json() for event in events_of(training) if isinstance(event, Record)]
+    assert reported == records(training)
 
 
 def test_a_listener_can_stop_a_run_after_its_block() -> None:

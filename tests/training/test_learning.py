@@ -376,11 +376,11 @@ def test_a_score_is_in_the_unit_it_is_reported_in() -> None:
     call("train", "-c", "fables-zh", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "0")
     file = load_checkpoint(Path("run/best.safetensors"))
     held_out = load_own_text(file).ids
-    told = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
-    assert told
+    reported = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
+    assert reported
     units = {"byte": len(held_out), "character": len(held_out.tobytes().decode(errors="ignore"))}
     bits = evaluate(module_of(file), held_out).bits_per_character * len(held_out)
-    assert float(told[1]) * units[told[2]] == pytest.approx(bits, rel=1e-3)
+    assert float(reported[1]) * units[reported[2]] == pytest.approx(bits, rel=1e-3)
 
 
 def uniform(make_model: Callable[..., ModelFile], num_symbols: int, cell: str) -> tuple[CharModel, Ids]:

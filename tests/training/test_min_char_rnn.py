@@ -168,7 +168,7 @@ def text() -> list[int]:
     return [symbols.index(character) for character in whole]
 
 
-def begun(seed: int, **changes: Any) -> Trainer:
+def started(seed: int, **changes: Any) -> Trainer:
     """Set up charlm's run."""
     flags = FLAGS | {"seed": seed} | {key.replace("__", "."): value for key, value in changes.items()}
     return training_of(load_config("lstm", (), flags), RunFolder.create(Path(f"run{seed}"), ""))
@@ -227,19 +227,19 @@ def test_a_run_of_charlm_is_a_run_of_min_char_rnn(text: list[int]) -> None:
     num_symbols = len(set(text))
     text = [sorted(set(text)).index(i) for i in text]
     clipped = {"train__learning_rate": 0.01, "train__clip_value": 1 / BLOCK, "model__initialiser": "normal(0.1)"}
-    training = begun(1, **clipped)
+    training = started(1, **clipped)
     weights, num_steps, found = weights_of(training.learner.model), 200, []
     for step in range(num_steps):
         before = training.state.nats
         training.state.count(training.learner.learn_block(step, 1.0, training.state.regularisation))
         found.append(training.state.nats - before)
-    told = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}
-    smoothed, losses = trained(text, weights, num_steps, **told)  # type: ignore[arg-type]
+    differences = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}
+    smoothed, losses = trained(text, weights, num_steps, **differences)  # type: ignore[arg-type]
     np.testing.assert_allclose(found, losses, atol=1e-5)
     assert training.state.smoothed_nats == pytest.approx(smoothed, abs=1e-6)
     # Each difference counts: without it the two runs diverge.
     for change in ({"start_id": None}, {"bias_rate": None}, {"clip": 5}):
-        _, others = trained(text, weights, num_steps, **told | change)
+        _, others = trained(text, weights, num_steps, **differences | change)
         assert np.abs(np.array(others) - losses).max() > 1e-3, change
 
 
@@ -256,7 +256,7 @@ def test_charlm_learns_as_fast_as_min_char_rnn(text: list[int]) -> None:
     for seed in range(8):
         weights = fresh(num_symbols, num_symbols, UNITS, np.random.default_rng(seed))
         programs.append(trained(text, weights, NUM_STEPS)[0])
-        training = begun(seed)
+        training = started(seed)
         assert (training.learner.num_streams, training.learner.block_size) == (1, BLOCK)
         *_, record = records_of(training)
         assert training.state.step == NUM_STEPS

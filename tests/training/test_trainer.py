@@ -147,8 +147,8 @@ def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pyte
     """After several in a row the run returns to its last good state, at half the rate, reports it, and finishes."""
     training = begin(train__steps=12)
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
-    told = [event for event in events_of(training) if isinstance(event, RolledBack)]
-    assert told == [RolledBack(from_step=12, to_step=9, rate=0.5)]
+    reported = [event for event in events_of(training) if isinstance(event, RolledBack)]
+    assert reported == [RolledBack(from_step=12, to_step=9, rate=0.5)]
     assert (training.state.recovery.rollbacks, training.state.finished) == (1, "done")
     steps = [record["step"] for record in metrics(training)]
     assert steps == sorted(set(steps))
