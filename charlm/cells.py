@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A NumPy array or a torch tensor: both know +, *, slicing and broadcasting.
+# A NumPy array or a torch tensor: both have +, *, slicing and broadcasting.
 Array = Any
 State = tuple[Array, ...]
 Gates = dict[str, Array]

@@ -82,7 +82,7 @@ def limit_spinning() -> None:
     """Let torch's threads sleep after a short wait. This counts only before torch is loaded.
 
     The threads wait for each other a thousand times in a training step. By default GNU OpenMP spins for long, and
-    where another program wants a core, a step of 0.08 s becomes one of several seconds. Sleeping after so few spins
+    if another program uses a core, a step of 0.08 s becomes one of several seconds. Sleeping after so few spins
     costs next to nothing on a quiet machine.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

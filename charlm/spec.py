@@ -1,4 +1,4 @@
-"""What a model is: its cell, its sizes and the direction it reads in. Shapes and counts follow from these."""
+"""The description of a model: its cell, its sizes and its reading direction. Shapes and counts follow from these."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_SIZE = 1 << 20
 class ModelSpec:
     """A model without its weights: Embedding -> recurrent layers -> Linear.
 
-    There is one input more than there are symbols: the last, id V, stands for the start of a text; if the text is read
-    from the right, for its end. A model that sees both sides has two stacks of layers, which meet only at the output.
+    There is one input more than there are symbols: the last, id V, stands for the start of a text, or for its end if
+    the text is read from the right. A model that sees both sides has two stacks of layers, which meet at the output.
 
     Attributes:
         cell: the name in `CELLS` of the layers' cell.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from charlm.checkpoint import ModelFile
-from tests.helpers.commands import TEXT
+from tests.helpers.commands import HARE_AND_FOX
 from tests.helpers.model_files import random_model
 
 # Two test processes with two threads each on two cores slow each other many times over.
@@ -48,5 +48,5 @@ def model() -> str:
 @pytest.fixture
 def text() -> str:
     """A small text."""
-    Path("hare.txt").write_text(TEXT, encoding="utf-8")
+    Path("hare.txt").write_text(HARE_AND_FOX, encoding="utf-8")
     return "hare.txt"

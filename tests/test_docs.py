@@ -1,4 +1,4 @@
-"""The documentation is true: its commands run, its links lead somewhere, its lists say what there is."""
+"""The documentation is true: its commands run, its links have targets, and its lists are complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_LINES = 150
 MAX_ROW = 110
-# What makes a shown command quick without changing what it shows.
+# Options that make a shown command quick without changing what it shows.
 SMALL = [
     "--set", "model.hidden_size=16", "--set", "train.steps=4", "--set", "train.evaluation_characters=200",
     "--set", "train.batch_size=4", "--sample-length", "20",
@@ -42,7 +42,7 @@ def prose(page: Path) -> str:
 
 
 def section(page: Path, title: str) -> str:
-    """Return what stands below a heading, up to the next one of its level."""
+    """Return the text below a heading, up to the next heading of its level."""
     level = title.split()[0]
     return read(page).partition(f"\n{title}\n")[2].partition(f"\n{level} ")[0]
 
@@ -75,7 +75,7 @@ def run(command: str) -> None:
 
 @pytest.fixture
 def folder_of_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a novel, another text and a run in it, as a reader has it who opens a page in the middle."""
+    """A folder with a novel, another text and a run, for a reader who opens a page in the middle."""
     monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     novel = "It was a dark and stormy night. Chapter one, said the hen, and two. " * 30 + "\n"
     Path("my-novel.txt").write_text(novel, encoding="utf-8")
@@ -86,20 +86,20 @@ def folder_of_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("folder_of_a_reader")
 @pytest.mark.parametrize("page", [page for page in DOCUMENTS if shown_commands(page)], ids=lambda page: page.stem)
 def test_every_shown_command_works(page: Path) -> None:
-    """From top to bottom of the page, in one folder, each exits with 0."""
+    """The commands of a page run from top to bottom in one folder, and each exits with 0."""
     for command in shown_commands(page):
         run(command)
 
 
 def test_every_command_is_shown() -> None:
-    """No command is left for the reader to find."""
+    """Every command is on at least one page."""
     shown = {command.split()[1] for page in DOCUMENTS for command in shown_commands(page)}
     assert shown == set(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @by_name
 def test_every_example_of_a_command_can_be_parsed(page: Path) -> None:
-    """Examples that are not run, because they train for long or download, still have options that exist."""
+    """Examples that train for long or download are not run, but their options exist."""
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for block in blocks(page, "sh"):
         for line in re.findall(r"^charlm .*$", block, flags=re.MULTILINE):
@@ -110,7 +110,7 @@ def test_every_example_of_a_command_can_be_parsed(page: Path) -> None:
 @pytest.mark.usefixtures("folder_of_a_reader")
 @pytest.mark.parametrize("page", [page for page in DOCUMENTS if "```python" in read(page)], ids=lambda page: page.stem)
 def test_every_python_example_runs(page: Path) -> None:
-    """The blocks of a page run one after another in the folder of a reader."""
+    """The Python blocks of a page run one after another in the folder of a reader."""
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
         exec(block, names)
@@ -118,19 +118,19 @@ def test_every_python_example_runs(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_generated_pages_are_up_to_date(page: Path) -> None:
-    """Commands and settings on the pages are those of the program."""
+    """The generated commands and settings on the pages are those of the program."""
     assert read(page) == renewed(read(page)), f"docs/{page.name} is stale: run `{COMMAND}`"
 
 
-def test_every_generated_part_stands_on_a_page() -> None:
-    """No part is generated for nobody."""
+def test_every_generated_part_is_on_a_page() -> None:
+    """Every part that can be generated is on a page."""
     text = "".join(map(read, PAGES))
     assert all(f"<!-- generated: {name} -->" in text and f"<!-- end: {name} -->" in text for name in PARTS)
 
 
 @by_name
-def test_every_link_leads_somewhere(page: Path) -> None:
-    """Each names a file of the project, and a heading in it; addresses on the web are not looked up."""
+def test_every_link_has_a_target(page: Path) -> None:
+    """Each link names a file of the project, and a heading in it; web addresses are not tested."""
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
         if target.startswith("https://"):
             continue
@@ -142,7 +142,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @by_name
 def test_every_page_can_be_reached_from_the_readme(page: Path) -> None:
-    """Directly, or through pages that the README links to."""
+    """Every page is linked from the README, directly or through other pages."""
     reached, waiting = set(), [README]
     while waiting:
         current = waiting.pop()
@@ -154,18 +154,18 @@ def test_every_page_can_be_reached_from_the_readme(page: Path) -> None:
 
 @by_name
 def test_no_table_needs_scrolling(page: Path) -> None:
-    """No row is longer than a page on GitHub is wide, the targets of links not counted."""
+    """No row is wider than a page on GitHub, not counting the targets of links."""
     rows = [re.sub(r"\]\([^)]*\)|[\[`]", "", row) for row in prose(page).splitlines() if row.startswith("|")]
     assert [row for row in rows if len(row) > MAX_ROW] == []
 
 
 def test_the_readme_is_short() -> None:
-    """A newcomer reads it to the end."""
+    """The README is short enough to be read to the end."""
     assert len(read(README).splitlines()) <= MAX_README_LINES
 
 
-def test_figures_of_the_readme_stand_in_docs() -> None:
-    """Each number among the highlights is one of the figures that come with their machine."""
+def test_figures_of_the_readme_are_in_docs() -> None:
+    """Each number among the highlights is also in docs/, where it has its machine."""
     documented = "".join(read(ROOT / "docs" / name) for name in ("performance.md", "reliability.md", "directions.md"))
     figures = re.findall(r"\d+(?:[.,]\d+)+|\b\d{3,}\b", section(README, "## Why charlm"))
     assert figures
@@ -173,7 +173,7 @@ def test_figures_of_the_readme_stand_in_docs() -> None:
 
 
 def test_the_listed_modules_are_those_of_the_package() -> None:
-    """The page on the architecture has each file once, in the table of its room."""
+    """The page on the architecture lists each file once, in the table of its room."""
     package, page = Path(charlm.__file__).parent, ROOT / "docs" / "architecture.md"
     for room in ("", *sorted(path.parent.name for path in package.glob("*/__init__.py"))):
         tables = section(page, f"### charlm/{room}").partition("\n## ")[0]
@@ -183,35 +183,35 @@ def test_the_listed_modules_are_those_of_the_package() -> None:
 
 
 def test_the_listed_corpora_are_those_of_the_catalogue() -> None:
-    """Each by its name."""
+    """The page on texts lists each corpus by its name."""
     catalogue = yaml.safe_load(read(bundled_folder("corpora") / "catalog.yaml"))
     rows = [row for row in section(ROOT / "docs" / "texts.md", "## Texts known by name").splitlines() if "| `" in row]
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(catalogue)
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "cells.md"], ids=["README", "cells"])
-def test_the_listed_cells_are_those_there_are(page: Path) -> None:
-    """Each in a row of its own, in the order of the equations."""
+def test_the_listed_cells_are_complete(page: Path) -> None:
+    """Each cell has its own row, in the order of the equations."""
     listed = re.findall(r"^\| `([\w-]+)` \|", read(page), flags=re.MULTILINE)
     assert [name for name in listed if name in CELLS] == list(CELLS)
 
 
 def test_the_listed_settings_files_are_those_shipped() -> None:
-    """Each by its name, in a table of its own."""
+    """Each shipped file is listed by its name in a table."""
     listed = re.findall(r"^\| \[`([\w-]+\.yaml)`\]", read(ROOT / "docs" / "settings.md"), flags=re.MULTILINE)
     assert set(listed) == {path.name for path in bundled_folder("configs").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_the_two_set_up_commands_are_marked(name: str) -> None:
-    """Each is one line that makes its own environment."""
+    """Each set-up command is one line that makes its own environment."""
     block = re.search(rf"<!-- {name} command -->\n```sh\n(.*)\n```", read(README))
     assert block is not None
     assert block[1].startswith("python3 -m venv .venv && .venv/bin/pip install ")
 
 
 def test_every_option_of_every_command_has_a_help_text() -> None:
-    """Arguments too."""
+    """Arguments have a help text too."""
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"

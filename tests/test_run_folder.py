@@ -413,5 +413,5 @@ def test_a_process_killed_while_saving_leaves_a_complete_model(own_folders: Path
 
 def test_a_path_that_is_too_long_names_no_model() -> None:
     """The error is one of charlm's instead of one of the system's."""
-    with pytest.raises(ModelFileError, match="^`x+"):
+    with pytest.raises(ModelFileError, match=r"^`x+"):
         find_model(Path("x" * 5000))

@@ -1,4 +1,4 @@
-"""The command line: its commands by name. Each imports what it needs when it runs, so that `--help` is instant."""
+"""The command line: its commands by name. A command imports what it needs when it runs, so that `--help` is instant."""
 
 from __future__ import annotations
 

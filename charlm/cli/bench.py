@@ -27,7 +27,7 @@ def bench(
 ) -> None:
     """Measure how fast charlm is on this machine.
 
-    Torch, as one would write it without charlm, is measured in turns with it.
+    Charlm and plain torch take turns, so that both meet the same machine.
 
     charlm bench
 

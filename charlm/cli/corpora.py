@@ -38,7 +38,7 @@ def corpora(
 
 
 def describe_corpus(entry: Entry) -> dict[str, Any]:
-    """Return what is known of a corpus: measured if it is here, otherwise as the catalogue states it."""
+    """Return the facts about a corpus: measured if it is here, otherwise from the catalogue."""
     from charlm.data.corpus import load_corpus
 
     row: dict[str, Any] = {

@@ -69,16 +69,16 @@ def evaluate_model(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
-        vocabulary: of the model, which says what is counted.
+        vocabulary: that of the model; it gives the unit of the figures.
         sees_both_sides: whether the model predicts a character from both sides.
         text: the name of the text.
-        window: after how many characters the model started anew; None if the state was carried through.
-        scores: of the model.
-        dynamic: of a copy that learned from the text; None if this was not asked for.
-        baselines: what predicts the same text without a model.
+        window: the number of characters after which the model started anew; None if the state was carried through.
+        scores: those of the model.
+        dynamic: those of a copy that learned from the text; None without dynamic evaluation.
+        baselines: scores of the same text without a model.
     """
 
     vocabulary: Vocabulary
@@ -104,7 +104,7 @@ class Evaluation:
 def load_text(
     file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
 ) -> TextToScore:
-    """Read the text that was asked for: another corpus, or a part of the model's own."""
+    """Read the text to score: another corpus, or a part of the model's own."""
     from charlm.evaluation.scored_text import load_other_text, load_own_text
 
     if not corpus:
@@ -118,7 +118,7 @@ def load_text(
 def measure(
     file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool, with_baselines: bool
 ) -> Evaluation:
-    """Score a text with a model, and with what it is compared with."""
+    """Score a text with a model and with the baselines."""
     from charlm.evaluation.baselines import baselines
     from charlm.evaluation.dynamic import evaluate_dynamically
     from charlm.evaluation.evaluate import evaluate
@@ -142,7 +142,7 @@ def measure(
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Print what was measured, for people."""
+    """Print the results for people."""
     scores, unit = found.scores, found.vocabulary.unit
     context = "state carried through"
     if found.window is not None:

@@ -65,7 +65,7 @@ def explain(
 def read_by_model(
     model: Path | None, cell: str | None, text: str | None, unknown: str
 ) -> tuple[ModelSpec, dict[str, Any] | None]:
-    """Return what a model is, and, if there is a text, the last step of the model in it."""
+    """Return a description of a model, and, if there is a text, the model's last step in it."""
     from charlm.inference.explain import take_step
 
     file = model_file(model)

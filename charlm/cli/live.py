@@ -22,12 +22,12 @@ from charlm.training.events import BlockLearned, Event, Note, Record, RolledBack
 from charlm.training.schedule import Clock, Every
 from charlm.training.trainer import BITS, Trainer
 
-# A line of what the model writes so far, below each validation on a terminal.
+# The length of the sample below each validation on a terminal.
 GLIMPSE_LENGTH = 100
 GLIMPSE_TEMPERATURE = 0.7
-# The sample that `train.sample_every` asks for.
+# The length of the sample that `train.sample_every` asks for.
 SAMPLE_LENGTH = 200
-# Where there is no bar, the longest time between two lines, and to the first.
+# Without a bar, the longest time between two lines, and to the first line.
 LINE_SECONDS = 60.0
 FIRST_LINE_SECONDS = 5.0
 SCORING = "scoring the best model on what was held out"
@@ -78,7 +78,7 @@ class _Display:
 
 
 class ScoringDisplay(_Display):
-    """Shows how much of a text is scored, where that takes long."""
+    """Shows how much of a text is scored, if that takes long."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(SCORING, clock or Clock())
@@ -91,7 +91,7 @@ class ScoringDisplay(_Display):
 
 
 class TrainingDisplay(_Display):
-    """Shows records as they come; between them a bar moves, where there is a terminal."""
+    """Shows records as they come; on a terminal a bar moves between them."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__("", trainer.clock, trainer.share)
@@ -125,7 +125,7 @@ class TrainingDisplay(_Display):
                 self.say(event.message)
 
     def _show_block(self, block: BlockLearned) -> None:
-        """Show the record that came with a block, move the bar, and show a sample where the settings ask for one."""
+        """Show the record that came with a block, move the bar, and show a sample if the settings ask for one."""
         if self._record:
             self._show_record(self._record)
             self._record = None
@@ -137,7 +137,7 @@ class TrainingDisplay(_Display):
             self.say(f"--- step {block.step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
 
     def _show_record(self, record: Record) -> None:
-        """Show a record; those with a validation stay on the screen, and without a bar others now and then."""
+        """Show a record. One with a validation stays on the screen; without a bar, some of the others are shown too."""
         bits = record.train_bits_per_character
         train = "train -" if bits is None else f"train {bits:.3f}"
         pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
@@ -163,7 +163,7 @@ class TrainingDisplay(_Display):
                 self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)
 
     def _glimpse(self) -> str:
-        """Return a line of what the model writes by now."""
+        """Return a line of the model's current text."""
         text = self._sample(GLIMPSE_LENGTH)
         return "".join(character if character.isprintable() else " " for character in text)
 

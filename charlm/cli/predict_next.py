@@ -28,7 +28,7 @@ def predict_next(
 ) -> None:
     """Show which character may come next.
 
-    Without TEXT, it shows this at every keystroke. A backward model shows which character may come before.
+    Without TEXT, it lists the candidates at every keystroke. A backward model shows which character may come before.
 
     charlm predict-next "To be or not to b"
 

@@ -1,4 +1,4 @@
-"""The command that trains: it begins a run or resumes one, follows it to its end and shows what it writes."""
+"""The command that trains: it starts or resumes a run, follows it to its end and shows a sample."""
 
 from __future__ import annotations
 

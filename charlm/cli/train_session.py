@@ -1,4 +1,4 @@
-"""A training run in a terminal: announced, shown, interrupted, concluded."""
+"""A training run in a terminal: its announcement, its display, its interruption and its end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from charlm.training.interrupt import Interrupt
 from charlm.training.lifecycle import Outcome, finish, write_all
 from charlm.training.trainer import Trainer
 
-# Of what a model that fills blanks is shown at the end of its training.
+# The passage whose blanks a model fills at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
 
 
 def announce(trainer: Trainer) -> None:
-    """Say what will be trained, on what, and where."""
+    """Report the model, the text and the folder."""
     corpus, model = trainer.corpus, trainer.config.model
     say(f"run {one_line(str(trainer.run.path))}, seed {trainer.config.seed}, {trainer.runtime.described}")
     say(
@@ -40,7 +40,7 @@ def announce(trainer: Trainer) -> None:
 
 
 def learn(trainer: Trainer) -> None:
-    """Train to the end, or to the first Ctrl-C or SIGTERM, after which the process exits as those ask for."""
+    """Train to the end, or to the first Ctrl-C or SIGTERM; the process then exits with the code of that signal."""
     with TrainingDisplay(trainer) as display:
 
         def stop() -> None:
@@ -54,7 +54,7 @@ def learn(trainer: Trainer) -> None:
 
 
 def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_json: bool) -> None:
-    """Measure the best model, show what it writes, and say where it is.
+    """Measure the best model, show a sample of it, and report its path.
 
     Raises:
         RunError: something of the run could not be written to the end.
@@ -82,7 +82,7 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
 
 
 def verdict(trainer: Trainer) -> str:
-    """Return what the validations say about training on."""
+    """Return what the validations say about more training."""
     since, num_held_out = trainer.state.best.evaluations_without_gain, len(trainer.learner.parts.validation)
     if not trainer.can_tell_best:
         return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
@@ -94,7 +94,7 @@ def verdict(trainer: Trainer) -> str:
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
-    """End the process as a signal asked for, and say where the run is."""
+    """End the process with the exit code of a signal, and report where the run is."""
     step, path = trainer.state.step, trainer.run.path
     if error:
         report_error(str(error), error.hint, exit_code)
@@ -106,7 +106,7 @@ def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
 
 
 def _finish(trainer: Trainer) -> Outcome:
-    """Score the best model. A signal ends the scoring and the process; the run is saved already."""
+    """Score the best model. A signal ends the scoring and the process; the run is already saved."""
     with ScoringDisplay() as display:
 
         def stop() -> None:
@@ -121,7 +121,7 @@ def _finish(trainer: Trainer) -> Outcome:
 
 
 def _as_measured(trainer: Trainer, scores: Scores) -> str:
-    """Return what the scores of the best model are, and of what."""
+    """Return the scores of the best model, and how much text they were measured on."""
     unit, num_held_out = trainer.corpus.vocabulary.unit, len(trainer.learner.parts.validation)
     accuracy, per = "", unit
     if trainer.learner.model.spec.sees_both_sides:
@@ -148,7 +148,7 @@ def _show_sample(
 
 
 def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
-    """Hide some characters of a passage that was held out, or of the text's beginning where nothing was."""
+    """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out."""
     parts = trainer.learner.parts
     ids = parts.validation if len(parts.validation) else parts.train
     passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")

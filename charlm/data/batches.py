@@ -18,11 +18,11 @@ class Batch(NamedTuple):
     """What one training step reads.
 
     Attributes:
-        tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol where a stream begins.
+        tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol if a stream begins.
         targets_TB: the characters to predict.
         begins_B: whether a stream begins with this block and has no state yet, shape (B,), bool.
-        right_SB: for a model that reads from both sides, the characters after each target, and after these as many
-            as the block's own random number says; the start symbol at the end of them and of the text.
+        right_SB: for a model that reads from both sides, the characters after each target, and further ones, as many as
+            the block's own random number says; the start symbol at the end of them and of the text.
     """
 
     tokens_TB: NDArray[np.int64]
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 def fit_batch(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
     """Fit batch and block to a short text: fewer streams first, then shorter blocks; one character is enough.
 
-    Where every block is read from a fresh state, one block a stream is enough.
+    If every block is read from a fresh state, one block per stream is enough.
 
     Returns:
         (B, T), such that B streams of whole blocks of T fill the text, or all of it but a small remainder.

@@ -1,4 +1,4 @@
-"""Encoded texts on disk, kept under what they were made of. An entry is checked before it is used."""
+"""Encoded texts on disk, each under a key of everything it depends on. An entry is checked before it is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Description:
         symbols: the code points of its vocabulary, by id. As numbers, because JSON would join two lone surrogates
             that stand side by side into one character.
         characters: how many ids there are.
-        skipped: how many characters were left out because the vocabulary lacks them.
+        skipped: how many characters were dropped because the vocabulary lacks them.
         unfiltered: how many characters there were before the filter.
         marked: the numbers of the sources that began with a byte order mark.
     """
@@ -45,11 +45,11 @@ Encode = Callable[[Callable[[Ids], None]], Description]
 def encode_cached(key: str, encode: Encode) -> tuple[Path, Description]:
     """Return the file of ids that belongs to a key, and its description; encode the text if it is not there.
 
-    Where the user's cache cannot be written, the ids go to a folder that lasts as long as the process.
+    If the user's cache cannot be written, the ids go to a folder that lasts as long as the process.
 
     Args:
         key: stands for everything that the ids depend on.
-        encode: encodes the text. It is called again where the disk of the cache is full.
+        encode: encodes the text. It is called again if the disk of the cache is full.
 
     Raises:
         CorpusError: the ids cannot be written anywhere.
@@ -78,7 +78,7 @@ def _writable_cache() -> Path:
         sweep_temporary(folder, DAY_SECONDS)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    # A read-only home folder must not stop anyone.
+    # A read-only home folder must not be an error.
     return temporary_folder()
 
 

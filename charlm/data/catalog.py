@@ -20,7 +20,7 @@ from charlm.data.downloads import MAX_BYTES, DownloadProgress, download_file
 from charlm.errors import CorpusError, DownloadError
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
-# Left out of `python-stdlib`: installed packages, and tests, whose sources are odd on purpose.
+# Excluded from `python-stdlib`: installed packages, and tests, whose sources are odd on purpose.
 NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 

@@ -95,10 +95,10 @@ def load_corpus(
         names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
         encoding: how the bytes spell characters; decoding is strict.
         kind: which vocabulary to build, if none is given.
-        filter: what is done to the text first, see `vocab.TextFilter`.
+        filter: a change to the text before it is encoded, see `vocab.TextFilter`.
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
-        progress: called while a download goes on.
+        progress: called during a download.
         max_bytes: how many bytes each name may have, in files, not pipes; for names that come from an untrusted file.
 
     Raises:
@@ -227,7 +227,7 @@ def _own_vocabulary(reading: _Reading) -> Vocabulary:
     for source in reading.sources:
         for text in map(text_filter, _DecodedSource(source.name, read_chunks(source), reading.encoding)):
             if text.isascii():
-                # To take away what is known already is many times faster than to mark every character.
+                # It is many times faster to remove the known characters first than to mark every character.
                 seen_ascii += bytes(set(text.encode("ascii").translate(None, seen_ascii)))
             else:
                 seen[code_points_of(text)] = True

@@ -1,4 +1,4 @@
-"""Download a file, resume where a connection broke, and use it only if its hash is right. Knows no corpora."""
+"""Download a file, resume after a broken connection, and use it only if its hash is right. Knows no corpora."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def find_sources(
         name: a corpus of the catalogue, a file, a folder, a pattern, or `-` for standard input.
         encoding: of the text. In a folder, files that are binary in this encoding are left out.
         notes: a list to which this adds what a person should know.
-        progress: called while a download goes on.
+        progress: called during a download.
         max_bytes: refuse more bytes than this, and everything that is not a file, without reading it.
 
     Raises:

@@ -55,7 +55,7 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """How much is measured.
+    """The amount of work that is measured.
 
     Attributes:
         sizes: of the models of the cells that torch has a module for.
@@ -82,7 +82,7 @@ WORKLOAD = Workload(
 
 
 class Optimizer(Protocol):
-    """What updates the weights of a model in training, as far as it is measured here."""
+    """The part of an optimiser that is measured here."""
 
     @property
     def num_turns(self) -> int:
@@ -189,8 +189,8 @@ def _in_turns(
 
     Args:
         rounds: how often each is measured.
-        works: what is measured.
-        prepare: for each work, what is called before each of its runs, outside the measured time.
+        works: the functions to measure.
+        prepare: for each work, a function that is called before each of its runs, outside the measured time.
     """
     for work in works:
         work()

@@ -16,7 +16,7 @@ SEGMENT_SIZE = 32
 RATE = 3e-4
 # How far each step draws the weights back to the original ones.
 RETURN_SHARE = 2e-3
-# Of the running mean of squared gradients, as in RMSprop.
+# The decay of the running mean of squared gradients, as in RMSprop.
 DECAY = 0.999
 EPSILON = 1e-5
 

@@ -26,10 +26,10 @@ MIN_CHARACTERS_PER_STREAM = 2048
 WARM_UP = 256
 BLOCK_SIZE = 256
 MAX_LOGITS = 1 << 24
-# The characters of each segment of a sample. A small sample has shorter segments, but this many of them.
+# The length of each segment of a sample. A small sample has shorter segments, but this many of them.
 SEGMENT_LENGTH = 2048
 MIN_SEGMENTS = 16
-# Characters of each stream that are read to find out how fast a model reads.
+# How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
 Tick = Callable[[float], None]

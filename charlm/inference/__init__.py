@@ -1,1 +1,1 @@
-"""One character at a time: a trained model stepped with NumPy, without torch."""
+"""A trained model in NumPy, without torch: one character at a time."""

@@ -23,7 +23,7 @@ NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF
 
 @dataclass(frozen=True)
 class Description:
-    """What a cell is.
+    """The description of a cell.
 
     Attributes:
         cell: its name.
@@ -93,7 +93,7 @@ def describe_cell(spec: ModelSpec) -> Description:
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and return the last step; of a model of both sides, that of the layers from the left.
+    """Let a model read a text, and return its last step; if it reads both sides, that of the layers from the left.
 
     Raises:
         UsageError: the text is empty.

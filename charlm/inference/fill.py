@@ -28,7 +28,7 @@ class Filling:
     Attributes:
         text: the text with a character in each blank: the most probable given all others, if the guesses settled.
         places: where the blanks are in the text as the model reads it, in symbols from 0.
-        blanks: what may stand in each blank, given what the text has in all others.
+        blanks: the candidates for each blank, given the characters of the text in all others.
     """
 
     text: str
@@ -42,7 +42,7 @@ class Filling:
 
 
 class Filler:
-    """A model that reads from both sides and predicts what stands between.
+    """A model that reads from both sides and predicts the character between them.
 
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
@@ -79,18 +79,18 @@ class Filler:
         position = 0
         for part in parts:
             known.append(self.vocabulary.encode(part, unknown, position))
-            # Where a character is unknown under `error`, each one before it has become one id.
+            # Each unknown character before it has become one id, unless `unknown` is `error`.
             position += len(known[-1]) + 1
         guesses: list[int | None] = [None] * (len(parts) - 1)
         for _ in range(MAX_ROUNDS):
             before = list(guesses)
-            # From the right with the guesses so far; then from the left, where each new guess is read at once.
+            # Read from the right with the guesses so far, then from the left, with each new guess at once.
             right = self._seen_from_the_right(known, before)
             logits = self._guess(known, guesses, right)
             if guesses == before:
                 break
         else:
-            # They do not settle: each blank is ranked given the guesses that are shown for the others.
+            # The guesses do not settle: rank each blank given the guesses that are shown for the others.
             right = self._seen_from_the_right(known, guesses)
             logits = self._guess(known, guesses, right, are_final=True)
         chosen = [guess for guess in guesses if guess is not None]
@@ -130,7 +130,7 @@ class Filler:
         return logits
 
     def logits(self, left_BH: Floats, right_BH: Floats) -> Floats:
-        """Return the logits of what stands between, from the outputs of both stacks; shape (B, V)."""
+        """Return the logits of the character between, from the outputs of both stacks; shape (B, V)."""
         return self._output(np.concatenate([left_BH, right_BH], axis=1))
 
     @property

@@ -1,4 +1,4 @@
-"""What may come next after a text that is being edited: only what changed is read again."""
+"""Predictions after a text that is being edited: only the changed part is read again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class IncrementalReader:
         self._text = ""
         self._ids_T: Ids = stepper.vocabulary.encode("")
         _, start = stepper.start()
-        # Key: how many characters were read. A line may be of any length: of old states only one in 256 is kept.
+        # Key: the number of characters read. A line may have any length, so only one in 256 of the old states is kept.
         self._states: dict[int, StepperState] = {0: start}
         # An empty line is predicted like the start of a new line, though no newline was read.
         self._empty = read_prompt(stepper, "")

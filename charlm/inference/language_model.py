@@ -1,4 +1,4 @@
-"""The door for programs: a trained model that writes, predicts, scores and fills blanks, without torch."""
+"""The interface for programs: a trained model that writes, predicts, scores and fills blanks, without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from charlm.vocab import Vocabulary
 
 
 class GenerateOptions(TypedDict, total=False):
-    """What `LanguageModel.generate` and `stream` take besides the prompt; they say what each option means."""
+    """The options of `LanguageModel.generate` and `stream` besides the prompt; these methods explain each of them."""
 
     length: int
     temperature: float
@@ -194,9 +194,9 @@ class LanguageModel:
     def score(self, text: str, *, unknown: str = "error") -> NDArray[np.float64]:
         """Return how many bits each character of a text costs the model: its surprise.
 
-        A character is scored given all before it; by a backward model given all after it, and by a model of both sides
-        given all others. There is one number for each id in `vocabulary.encode(text, unknown)`: for each byte, if the
-        vocabulary is one of bytes.
+        A forward model scores a character given all before it, a backward model given all after it, and a model of both
+        sides given all others. There is one number for each id in `vocabulary.encode(text, unknown)`: for each byte, if
+        the vocabulary is one of bytes.
 
         >>> bits = model.score("To be")
         >>> bits.shape

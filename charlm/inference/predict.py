@@ -77,6 +77,6 @@ def rank(vocabulary: Vocabulary, logits_V: Floats, top: int) -> Prediction:
         candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in order_V[:top]],
         remaining_probability=float(p_V[order_V[top:]].sum()),
         num_others=max(0, len(vocabulary) - top),
-        # 0.0 instead of -0.0 where the model is certain.
+        # 0.0 instead of -0.0 if the model is certain.
         entropy_bits=max(0.0, float(-(p_V * np.log2(np.maximum(p_V, 1e-300))).sum())),
     )

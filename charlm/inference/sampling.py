@@ -112,8 +112,8 @@ def refuse_overflow(logits: Floats) -> None:
 def draw(p_BV: NDArray[np.float64], random_B: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return for each row the first character whose cumulative probability exceeds a number drawn from [0, 1)."""
     cumulative_BV = p_BV.cumsum(axis=-1)
-    # The numbers are scaled by the sum, which rounding may leave short of 1, and stay below it even where the product
-    # is rounded up: some character always exceeds them.
+    # The numbers are scaled by the sum, which rounding may make less than 1, and stay below it even if the product is
+    # rounded up: some character always exceeds them.
     total_B1 = cumulative_BV[:, -1:]
     threshold_B1 = np.minimum(random_B[:, None] * total_B1, np.nextafter(total_B1, 0))
     drawn_B: NDArray[np.intp] = (cumulative_BV > threshold_B1).argmax(axis=-1)

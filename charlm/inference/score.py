@@ -1,4 +1,4 @@
-"""How surprising each character of a text is to a model, in bits."""
+"""The surprise of each character of a text for a model, in bits."""
 
 from __future__ import annotations
 

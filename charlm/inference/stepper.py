@@ -74,7 +74,7 @@ class Stack:
             state = self.step(np.array([index]), state)
         return state
 
-    # The weights of an untrusted file may be so large that a state overflows. Whoever uses the logits refuses them.
+    # The weights of an untrusted file may be so large that a state overflows. Users of the logits refuse them.
     @np.errstate(over="ignore", invalid="ignore")
     def look(self, ids_B: NDArray[Any], state: StepperState) -> tuple[StepperState, list[Gates]]:
         """Read one character in each stream, and also return the gates of each layer by name."""

@@ -14,8 +14,8 @@ from charlm.nn.layers import LSTM, make_layer
 
 # The sizes of a trial are bounded, because what is faster for large matrices is also faster for larger ones.
 MAX_UNITS, MAX_STREAMS, MAX_STEPS = 512, 64, 32
-# A trial lasts so long for each thing that is tried. On a busy machine it lasts until the shortest time was reached
-# twice, or at most so long; if bf16 is emulated, one product takes longer.
+# A trial measures each alternative for this long. On a busy machine it continues until the shortest time was reached
+# twice, or at most this long; if bf16 is emulated, one product takes longer.
 SECONDS, MAX_SECONDS = 0.02, 0.1
 STEADY = 1.1
 # An alternative is chosen if it is this many times as fast. On a busy machine trials differ by a tenth, and the choice
@@ -101,8 +101,8 @@ def least_seconds(*works: Callable[[], None], min_rounds: int = 1) -> list[float
     """Return the shortest time of each work. They take turns, so that a busy moment of the machine slows down all.
 
     Args:
-        works: each runs once unmeasured, and then once a round, as long as `SECONDS` for each of them last, or on a
-            busy machine up to `MAX_SECONDS`.
+        works: each runs once unmeasured, and then once a round, until all have taken `SECONDS` each, or on a busy
+            machine up to `MAX_SECONDS`.
         min_rounds: how many rounds there are in any case.
     """
     for work in works:

@@ -1,4 +1,4 @@
-"""The best validation so far, and how long there has been no better one."""
+"""The best validation so far, and the number of validations since then."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from charlm.training.state_types import STRICT, Count, Number
 
 @dataclass
 class Best:
-    """What validation has said so far; a part of the saved state.
+    """The results of validation so far; a part of the saved state.
 
     Attributes:
-        best_bits: the best validation, in bits per character; None where there is none yet.
+        best_bits: the best validation, in bits per character; None if there is none yet.
         evaluations_without_gain: how many validations came after it.
     """
 
@@ -26,7 +26,7 @@ class Best:
         """Count a validation, and return whether the model that was validated is now the best.
 
         Args:
-            bits: its result in bits per character; infinite where the model overflowed, None where nothing is held out.
+            bits: its result in bits per character; infinite if the model overflowed, None if nothing is held out.
             is_kept_anyway: whether the model becomes the best whatever the result.
         """
         best = math.inf if self.best_bits is None else self.best_bits
@@ -38,5 +38,5 @@ class Best:
         return False
 
     def forget(self) -> None:
-        """Take the next model that is validated for the best."""
+        """Let the next validated model become the best."""
         self.best_bits, self.evaluations_without_gain = None, 0

@@ -1,8 +1,8 @@
-"""What follows a block: skip it, roll back, validate, record, save, end. These decisions are made here.
+"""The decision about what follows a block: skip it, roll back, validate, record, save, or end the run.
 
-They are made from plain facts, so that they can be tested one by one, and so that several processes that learn together
-could decide alike. Two are not made here: the loop ends when it is asked to stop, and the trainer never saves a state
-with numbers that are not finite.
+A decision depends on plain facts, so that it can be tested alone, and so that several processes that train together
+could decide alike. Two decisions are made elsewhere: the loop ends when it is asked to stop, and the trainer never
+saves a state with numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import NamedTuple
 from charlm.training.schedule import due
 
 RECORDS_PER_EVALUATION = 10
-# Nats per character. A model that guesses worse than this has left all bounds.
+# Nats per character. A model with a larger loss has diverged.
 MAX_LOSS = 1e6
 
 
 class Facts(NamedTuple):
-    """What a process knows when a block is over.
+    """The facts that a process knows at the end of a block.
 
     Attributes:
         share_before: how much of the run was done before the block.
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What follows a block.
+    """The decision about what follows a block.
 
     Attributes:
         is_over: whether it was the last one.
@@ -69,9 +69,9 @@ def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Dec
     """Decide what follows a block.
 
     Args:
-        facts: what is known.
-        evaluations: how many validations a run has.
-        is_finite: returns whether the state holds finite numbers only; asked where a validation would follow.
+        facts: the known facts.
+        evaluations: the number of validations in a run.
+        is_finite: returns whether all numbers of the state are finite; called only if a validation would follow.
     """
     is_over = facts.share >= 1 or not facts.fits_another_block
     is_validation_due = due(facts.share_before, facts.share, evaluations) and facts.can_afford_evaluation
@@ -88,10 +88,10 @@ def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Dec
 
 
 def reason_to_finish(decision: Decision, share: float, evaluations_without_gain: int, patience: int | None) -> str:
-    """Return why the run is over after a validation; empty where it is not.
+    """Return why the run is over after a validation; empty if it is not.
 
     Args:
-        decision: what was decided after the block.
+        decision: the decision after the block.
         share: how much of the run is done now. The validation took time too, and may have used up that of a timed run.
         evaluations_without_gain: how many validations came after the best one.
         patience: how many of these end the run; None for any number.

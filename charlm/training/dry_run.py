@@ -1,4 +1,4 @@
-"""What a run will need: memory, computed before anything of that size is made, and time, measured on a few blocks."""
+"""What a run will need: its memory, computed before anything is allocated, and its time, measured on a few blocks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from charlm.training.learner import Learner
 from charlm.training.regularisation import Regularisation
 
 BYTES_PER_NUMBER = 4
-# How many numbers each optimiser remembers for a weight; under Muon some weights are AdamW's.
+# The numbers that each optimiser keeps for a weight; under Muon some weights are AdamW's.
 MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
-# What torch loads when it makes the first optimiser of a process.
+# The memory of what torch loads with the first optimiser of a process.
 LOADED_LATER_BYTES = 75_000_000
 # Bytes for each number of a block, measured on runs of every cell. They are more than the 4 or 2 bytes of the number,
 # because some numbers are always in full precision, and because the kept memory of freed tensors has gaps.
@@ -37,10 +37,10 @@ class Estimate:
     """What a run will take if it has the machine to itself.
 
     Attributes:
-        parameters: how many numbers the model learns.
+        parameters: the number of trainable parameters.
         model_bytes: size of the model file to share.
         memory_bytes: the largest resident memory of the trial.
-        characters_per_second: how many it learned from.
+        characters_per_second: the pace of training.
         steps: blocks until the end.
         epochs: how often the training part will have been read.
         seconds: until the end, validations included.
@@ -63,7 +63,7 @@ def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
     """Refuse a run that needs more memory than this machine, or the container around it, has.
 
     Raises:
-        TrainingError: it would need more than all of the memory.
+        TrainingError: it needs more than all of the memory.
     """
     needed, there = least_memory_bytes(config, text, runtime), usable_bytes()
     if needed > there:
@@ -87,17 +87,17 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 
 
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
-    """Return the bytes that a block keeps on the way forward and makes on the way back."""
+    """Return the bytes that a block keeps in the forward pass and allocates in the backward pass."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
     learned = split_ids(text.ids, config.data.validation_fraction, config.data.test_fraction).train
     num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
     cell = spec.recurrence
-    # How many blocks each stack of layers reads; the right context is up to half a block longer.
+    # The number of blocks that each stack of layers reads; the right context is up to half a block longer.
     blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
     # The minimal cells are computed in full precision, and keep the inputs and outputs of each function.
     of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
     per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
-    # Each layer also keeps its outputs before and after dropout; the way back makes as much for one layer at a time.
+    # Each layer also keeps its outputs before and after dropout; backward allocates as much for one layer at a time.
     of_layers = (sum(blocks) * spec.num_layers + max(blocks)) * (of_unit + 2) * spec.hidden_size
     # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.
     of_ends = 3 * sum(blocks) * spec.num_inputs + 4 * spec.num_symbols
@@ -105,7 +105,7 @@ def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
 
 
 def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
-    """Try a few blocks of a run, and compute from them what all of it will take. Nothing is written to disk.
+    """Try a few blocks of a run, and estimate the whole run from them. Nothing is written to disk.
 
     Args:
         config: the settings, with a size and a seed.
@@ -140,7 +140,7 @@ def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
 
 
 def _seconds_per_block(config: Config, learner: Learner) -> float:
-    """Return what a block takes, tried at a learning rate of 0."""
+    """Return the seconds that a block takes, tried at a learning rate of 0."""
     regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
     seconds_of_blocks: list[float] = []
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What happens in a training run, as typed events in the order in which it happens.
+"""The events of a training run, typed, in the order in which they happen.
 
 `Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a notebook are
 listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
@@ -13,12 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BlockLearned:
-    """A block was learned, and everything that had to follow it is done.
+    """A block was learned, and its validation, record and save, if any, are done.
 
     Attributes:
         step: blocks learned so far.
         share: how much of the run is done, from 0 to 1.
-        bits_per_character: the loss of this block; None where the block was skipped, because its numbers were not
+        bits_per_character: the loss of this block; None if the block was skipped, because its numbers were not
             finite.
     """
 
@@ -29,10 +29,10 @@ class BlockLearned:
 
 @dataclass(frozen=True)
 class Record:
-    """A report, as it stands in one line of `metrics.jsonl`.
+    """A report, which is also one line of `metrics.jsonl`.
 
-    Records by share of the run come in every run of the same settings; their losses are those since the last record of
-    that kind. Records by the clock come between them where much time passes, say `"by": "clock"`, and have the losses
+    Runs of the same settings have the same records by share of the run; their losses are those since the last record of
+    that kind. Records by the clock come between them if much time passes, have `"by": "clock"`, and give the losses
     since the line before.
     """
 
@@ -78,7 +78,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Saved:
-    """The whole state was handed to the run folder.
+    """The whole state was saved to the run folder.
 
     Attributes:
         step: blocks learned so far.
@@ -119,7 +119,7 @@ class Finished:
 
     Attributes:
         step: blocks learned so far.
-        reason: `done`, or why the run ended early; empty where it was asked to stop and can be resumed.
+        reason: `done`, or why the run ended early; empty if it was asked to stop and can be resumed.
     """
 
     step: int
@@ -131,4 +131,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore an event."""

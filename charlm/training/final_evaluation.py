@@ -7,7 +7,7 @@ from charlm.training.events import Listener, Scoring, ignore
 from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer
 
-# Runs of steps and epochs are the same on every machine: at their end no more than this is read of what is held out.
+# Runs of steps and epochs are the same on every machine: their final evaluation reads at most this much held-out text.
 MAX_CHARACTERS_SCORED = 500_000
 
 
@@ -18,14 +18,14 @@ class _Stopped(Exception):
 def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None:
     """Score the best model and write the result into its file.
 
-    All of the validation part is scored where it is short enough, and in a timed run where there is time for it.
+    The whole validation part is scored if it is short enough, and in a timed run if there is time for it.
 
     Args:
         trainer: of a run that has ended. Afterwards it holds the best model.
         listener: called with how much is done.
 
     Returns:
-        the scores; None where nothing is held out, or where the trainer was asked to stop meanwhile.
+        the scores; None if nothing is held out, or if the trainer was asked to stop meanwhile.
     """
     best, part = trainer.logbook.best, trainer.learner.parts.validation
     if not len(part):
@@ -47,14 +47,14 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
         "validation_standard_error_bits": scores.standard_error_bits,
     }
     metrics = best.metrics | trainer.in_units(measured)
-    # A standard error from an earlier scoring must not stay where all is scored now.
+    # A standard error from an earlier scoring must not stay if the whole part is scored now.
     metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
     trainer.write_down(best=trainer.model_file(best.weights, metrics))
     return scores
 
 
 def _characters_to_score(trainer: Trainer) -> int:
-    """Return how many characters are read of the validation part."""
+    """Return how many characters of the validation part are read."""
     budget = trainer.config.train.time
     if budget is None:
         return MAX_CHARACTERS_SCORED

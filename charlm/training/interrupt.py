@@ -27,7 +27,7 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
-                # Ignored (`nohup`, a job in the background) stays ignored; None is a handler that Python did not set.
+                # An ignored signal (`nohup`, a background job) stays so; None is a handler that Python did not set.
                 if number and signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._remember)
         return self
@@ -40,14 +40,14 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """What a process exits with that ended because of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit code of a process that ended because of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal if self.signal else 0
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            # Not os._exit: on the way out the terminal is put in order and half-written files are removed.
+            # Not os._exit, so that the terminal is restored and half-written files are removed on exit.
             raise SystemExit(128 + number)
         self.signal = signal.Signals(number)
-        # The terminal may be gone, or in the middle of a write: then nothing is said.
+        # The terminal may be gone, or in the middle of a write: then nothing is printed.
         with suppress(OSError, RuntimeError):
             self._announce()

@@ -1,4 +1,4 @@
-"""What learns, a block at a time: model, optimiser, batches and the state that is carried from block to block."""
+"""Training on one block at a time: model, optimiser, batches and the state that is carried from block to block."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from charlm.training.regularisation import Regularisation
 
 
 class Learner:
-    """Learns blocks of a text. It knows no clock, no run folder, and not how long the run is.
+    """Trains on the blocks of a text. It knows no clock, no run folder, and not how long the run is.
 
     Attributes:
-        parts: the text, as what is learned and what is held out.
-        num_streams: streams read side by side (B), which a short text makes fewer.
-        block_size: characters per stream in a block (T), likewise.
+        parts: the text, divided into the training part and the held-out parts.
+        num_streams: the streams read side by side (B); fewer in a short text.
+        block_size: the characters per stream in a block (T); fewer in a short text.
         model: the model.
-        optimizer: what updates its weights.
-        batches: what each step reads.
+        optimizer: updates the model's weights.
+        batches: the blocks to read.
         carried: the state after the last block, (L, B, H) for each part of the cell's state.
     """
 
@@ -49,7 +49,7 @@ class Learner:
 
     @property
     def characters_per_block(self) -> int:
-        """How many characters a block teaches."""
+        """The number of characters that are learned in a block."""
         return self.num_streams * self.block_size
 
     @property
@@ -60,15 +60,15 @@ class Learner:
         return all(bool((tensor.abs() <= MAX_NUMBER).all()) for tensor in tensors)
 
     def learn_block(self, step: int, rate: float, regularisation: Regularisation) -> float | None:
-        """Go forward and back through one block, and update the weights unless a number is not finite.
+        """Compute the loss and gradients of a block, and update the weights unless a number is not finite.
 
         Args:
-            step: the number of the block; with the seed it decides everything that is random.
+            step: the number of the block; together with the seed it determines all random numbers.
             rate: share of the full learning rate.
-            regularisation: how strongly to regularise.
+            regularisation: the strength of regularisation.
 
         Returns:
-            the loss in nats per character; None where the block was skipped.
+            the loss in nats per character; None if the block was skipped.
         """
         nats, after = self._go_back(step, regularisation)
         is_learned = is_usable(nats, self.optimizer.clip())
@@ -103,7 +103,7 @@ class Learner:
         return self.model.arrays() | self.optimizer.arrays() | carried
 
     def load_arrays(self, weights: Arrays, arrays: Arrays, *, is_same_text: bool) -> None:
-        """Take over what `arrays` returned; with another text the streams start with an empty state.
+        """Load the arrays that `arrays` returned; with another text the streams start with an empty state.
 
         Raises:
             KeyError, ValueError, RuntimeError: these are no arrays of such a run.

@@ -32,13 +32,13 @@ OnDownload = Callable[[int, int | None], None]
 
 
 class DryRun(NamedTuple):
-    """What a run would be.
+    """The description of a run that has not started.
 
     Attributes:
-        config: its settings, with a size.
+        config: the settings, with a size.
         runtime: where it would train.
-        reason: why it has that size.
-        expected: what it would take.
+        reason: why the model has that size.
+        expected: the estimate of its time and memory.
     """
 
     config: Config
@@ -51,8 +51,8 @@ class Outcome(NamedTuple):
     """How a run ended.
 
     Attributes:
-        scores: of the best model; None where nothing is held out or the scoring was stopped.
-        error: what could not be written, and where it is instead; None where everything is on disk.
+        scores: those of the best model; None if nothing is held out or the scoring was stopped.
+        error: which files could not be written, and where they are instead; None if everything is on disk.
     """
 
     scores: Scores | None
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 def dry_run(config: Config, on_download: OnDownload | None = None) -> DryRun:
-    """Find out what a run will take. Nothing is written, and there is no run folder.
+    """Estimate what a run will take. Nothing is written, and there is no run folder.
 
     Args:
         config: the settings.
@@ -104,18 +104,18 @@ def resume(
     is_new_text: bool,
     on_download: OnDownload | None = None,
 ) -> Iterator[Trainer]:
-    """Resume a run where it was left, and hold its folder until the context ends.
+    """Resume a run from its last save, and hold its folder until the context ends.
 
     Args:
         path: the run folder.
         overrides: settings of `train` to change, as `key=value`.
-        flags: values by dotted key, which win over these.
+        flags: values by dotted key, which win over the overrides.
         is_new_text: whether the text may be another one.
         on_download: called while the text is downloaded.
 
     Raises:
         RunError: the run cannot be resumed.
-        UsageError: what is asked for does not fit the run.
+        UsageError: an option does not fit the run.
     """
     run = RunFolder.open(path)
     with run.locked() as is_held:
@@ -135,28 +135,28 @@ def resume(
         _reopen(trainer, started, path)
         _check_best(trainer)
         trainer.logbook.rewind(trainer.state.step)
-        # `config.yaml` is for people. What counts is in `last.safetensors`, so a full disk does not end the run here.
+        # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run here.
         with suppress(OSError):
             write_atomic(run.config, to_yaml(config).encode())
         yield trainer
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
-    """Score the best model of a run that has ended, and write all that is not on disk yet.
+    """Score the best model of a run that has ended, and write everything that is not on disk yet.
 
     Args:
         trainer: of the run.
-        listener: called with how much is scored.
+        listener: called with the share that is scored.
     """
     scores = measure_best(trainer, listener)
     return Outcome(scores, write_all(trainer))
 
 
 def write_all(trainer: Trainer) -> RunError | None:
-    """Write all that is not on disk yet, to another place if the run folder cannot be written.
+    """Write everything that is not on disk yet, to another place if the run folder cannot be written.
 
     Returns:
-        the error that says what could not be written, and where it is instead; None where everything is on disk.
+        the error that names the files and where they are instead; None if everything is on disk.
     """
     logbook = trainer.logbook
     if logbook.write():
@@ -185,7 +185,7 @@ def _resumed_config(started: Config, last: ModelFile, overrides: list[str], flag
 def _resumed_text(
     path: Path, config: Config, started: Config, last: ModelFile, is_new_text: bool, on_download: OnDownload | None
 ) -> Corpus:
-    # Names that nobody has given now come from the model file, which is untrusted: no more is read than it says.
+    # Names that were not given now come from the model file, which is untrusted: its size limits what is read.
     is_given = is_new_text or config.data.corpus != started.data.corpus
     max_bytes = None if is_given else last.corpus_bytes
     try:
@@ -198,7 +198,7 @@ def _resumed_text(
 
 
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
-    """Let a finished run learn on that has become longer, and refuse a duration that has passed already."""
+    """Let a finished run that has become longer continue, and refuse a duration that has passed already."""
     now, before = trainer.config.train, started.train
     if now != before:
         trainer.reopen()
@@ -214,7 +214,7 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
 
 
 def _check_best(trainer: Trainer) -> None:
-    """Make sure that the best model is one of this run; a run that learns on makes another where it is not."""
+    """Check that the best model is one of this run; a run that continues makes another if it is not."""
     path, state = trainer.run.best, trainer.state
     if state.best.best_bits is None and not state.finished and not path.exists():
         return
@@ -252,7 +252,7 @@ def _notes_on_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _name_of(corpus: str) -> str:
-    """Return what to call a run on this corpus, as a folder can be called."""
+    """Return the name of a run on this corpus, as a safe folder name."""
     if corpus == "-":
         return "stdin"
     path = expanded(corpus).resolve()

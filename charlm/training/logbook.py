@@ -1,4 +1,4 @@
-"""Writes a run into its folder while it trains. It knows files, and nothing of training."""
+"""The log of a run: writes the run into its folder during training. It knows files, and nothing of training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from charlm.run_folder import RunFolder
 
 
 class Logbook:
-    """Writes down a run while it trains; what cannot be written now waits in memory for the next time.
+    """Writes the files of a run; files that cannot be written now wait in memory for the next time.
 
     Attributes:
         run: the folder.
-        trouble: what could not be written, and why; empty while everything is on disk.
+        trouble: which files could not be written, and why; empty while everything is on disk.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -32,7 +32,7 @@ class Logbook:
 
     @property
     def best(self) -> ModelFile:
-        """The best model, whether it is on disk yet or not."""
+        """The best model, whether or not it is on disk yet."""
         return self._best or load_checkpoint(self.run.best)
 
     @property
@@ -43,20 +43,20 @@ class Logbook:
     def put(
         self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
     ) -> bool:
-        """Add something to be written down, and write all that waits; return whether everything is on disk now."""
+        """Add something to write, and write everything that waits; return whether everything is on disk now."""
         self._best, self._last = best or self._best, last or self._last
         if record is not None:
             self._records.append(record)
         return self.write()
 
     def rewind(self, step: int) -> None:
-        """Drop the records after a step, because they will come again."""
+        """Drop the records after a step, because training will write them again."""
         self._records = [record for record in self._records if record["step"] <= step]
         self._truncate_to = step
         self.write()
 
     def write(self) -> bool:
-        """Try to write all that waits, each part by itself; return whether everything is on disk now."""
+        """Try to write everything that waits, each part separately; return whether everything is on disk now."""
         parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
         troubles: dict[str, list[str]] = {}
         for write, path in (*parts, (self._write_last, self.run.last)):
@@ -70,12 +70,12 @@ class Logbook:
         return not troubles
 
     def move_to_safety(self) -> Path | None:
-        """Write all of the run into a temporary folder instead; return it, or None where that fails too."""
+        """Write the whole run into a temporary folder instead; return it, or None if that fails too."""
         home = self.run
         with suppress(OSError):
             self.run = RunFolder(Path(tempfile.mkdtemp(prefix="charlm-run-")))
             for file in (home.config, home.metrics, home.best, home.last):
-                # What is newer waits in memory, and replaces the copy below.
+                # Newer parts wait in memory, and replace the copy below.
                 with suppress(OSError):
                     shutil.copy(file, self.run.path)
             if self.write():

@@ -16,10 +16,10 @@ from charlm.nn.model import CharModel, tensor_of
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 4
-# A recurrent matrix is updated one gate a block, in turn, and one of a single gate every third.
+# At each step one gate of a recurrent matrix is updated, in turn; a matrix of one gate is updated every third step.
 MIN_TURNS = 3
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg", "sum")
-# How fast the running mean of squares forgets, as char-rnn (Karpathy 2015) has it; torch's own is slower.
+# The decay of the running mean of squares, as in char-rnn (Karpathy 2015); torch's default is slower.
 RMSPROP_DECAY = 0.95
 
 
@@ -55,10 +55,10 @@ class GateMuon(torch.optim.Optimizer):
     """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised by itself.
 
     Momentum 0.9 in Nesterov's form, decoupled weight decay, step size scaled by sqrt(max(1, O / I)). In a group with
-    `in_turns` only one gate moves at each step, and as many times as far as there are turns: less work for the same
-    distance. On tiny Shakespeare, 200 blocks of 1x256, seeds 1 and 2, it ends at 1.6298 and 1.6279 nats for the lstm,
-    where all gates at each step, with five iterations, end at 1.6263 and 1.6258; for the gru at 1.6290 and 1.6238
-    (1.6280 and 1.6201).
+    `in_turns` only one gate moves at each step, and its step is longer by the number of turns: less work for the
+    same distance. On tiny Shakespeare, 200 blocks of 1x256, seeds 1 and 2, the lstm ends at 1.6298 and 1.6279 nats.
+    With all gates at each step, and five iterations, it ends at 1.6263 and 1.6258. The gru ends at 1.6290 and 1.6238
+    (with all gates 1.6280 and 1.6201).
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class GateMuon(torch.optim.Optimizer):
             parameter.view(shape)[gates].add_(orthogonalise(ahead_GOI, self._dtype), alpha=-group["lr"] * scale)
 
 
-# What each optimiser remembers for a weight.
+# The arrays that each optimiser keeps for a weight.
 SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     GateMuon: ("momentum",),
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -161,7 +161,7 @@ class Optimizer:
         return max(getattr(optimizer, "num_turns", 1) for optimizer in self._optimizers)
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -181,11 +181,11 @@ class Optimizer:
         }
 
     def is_described_by(self, arrays: Arrays) -> bool:
-        """Return whether arrays hold the state of an optimiser that has made a step; some optimisers never have any."""
+        """Return whether arrays hold the state of an optimiser that has taken a step; some optimisers have no state."""
         return not any(SLOTS[type(optimizer)] for optimizer in self._optimizers) or _has_state(arrays)
 
     def load_arrays(self, arrays: Arrays) -> None:
-        """Take over what `arrays` returned.
+        """Load the state that `arrays` returned.
 
         Raises:
             ValueError: it is not the state of these optimisers.

@@ -1,4 +1,4 @@
-"""What a run does about numbers that are not finite: it skips blocks, and at last it rolls back."""
+"""The reaction to numbers that are not finite: skipped blocks, and rollbacks in the end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_SKIPPED_IN_A_ROW = 5
 
 @dataclass
 class Recovery:
-    """What went wrong so far; a part of the saved state.
+    """The failures so far; a part of the saved state.
 
     Attributes:
-        skipped: blocks that were left out because their loss or gradient was not finite.
-        skipped_in_a_row: how many of the last blocks were left out.
+        skipped: blocks that were skipped because their loss or gradient was not finite.
+        skipped_in_a_row: how many of the last blocks were skipped.
         rollbacks: how often the run went back to its last good state, each time with half the learning rate.
     """
 
@@ -31,7 +31,7 @@ class Recovery:
 
     @property
     def rate(self) -> float:
-        """Share of the learning rate that is left."""
+        """The remaining share of the learning rate."""
         return 0.5**self.rollbacks
 
     @property
@@ -45,7 +45,7 @@ class Recovery:
         return self.rollbacks >= MAX_ROLLBACKS
 
     def skip(self) -> None:
-        """Count a block that was left out."""
+        """Count a block that was skipped."""
         self.skipped += 1
         self.skipped_in_a_row += 1
 
@@ -57,6 +57,6 @@ class Recovery:
         """Count a rollback to the state that this belongs to.
 
         Args:
-            before: as it was before the rollback; what was skipped stays counted.
+            before: the counts before the rollback; skipped blocks stay counted.
         """
         self.rollbacks, self.skipped = before.rollbacks + 1, before.skipped

@@ -12,19 +12,19 @@ from charlm.config import Config
 from charlm.data.batches import Batches
 from charlm.training.state_types import STRICT
 
-# A timed run must see how fast the machine is before it can tell how many epochs, and so how much dropout, it gets.
+# A timed run must measure the pace of the machine before it knows how many epochs, and so how much dropout, it gets.
 SHARE_TO_PROJECT_FROM = 0.06
-# The functions below are fitted for a net with so many units in a layer.
+# The functions below are fitted for a net with this many units in a layer.
 UNITS_OF_READINGS = 512
 DropoutShare = Annotated[float, Field(ge=0, le=0.95)]
 
 
 @dataclass(frozen=True)
 class Regularisation:
-    """How strongly a run is regularised; a part of the saved state.
+    """The strength of a run's regularisation; a part of the saved state.
 
-    Attributes:
-        dropout: share of outputs that are left out.
+    dropout: share of outputs that are dropped.
+        weight_dropout: share of recurrent weights that are dropped.
         weight_dropout: share of recurrent weights that are left out.
         weight_decay: of the recurrent layers' matrices.
         settled: whether these three are final; until a timed run knows its pace they are those of a short run.
@@ -39,10 +39,10 @@ class Regularisation:
 
     @classmethod
     def planned(cls, config: Config, num_epochs: float, *, settled: bool) -> Regularisation:
-        """Return what the settings ask for, and where they say `auto` what fits so many epochs."""
+        """Return the values of the settings, and for `auto` the values that fit so many epochs."""
         auto = strengths(num_epochs, config.model.num_units)
         dropout, weight_dropout, decay = config.model.dropout, config.model.weight_dropout, config.train.weight_decay
-        # Where each layer has its own dropout, the settings hold it.
+        # If each layer has its own dropout, the settings hold it.
         for_all = 0.0 if isinstance(dropout, list) else dropout
         # Adam and the other classic optimisers have no weight decay unless it is asked for.
         auto_decay = auto.weight_decay if config.train.optimizer in ("muon", "adamw") else 0.0
@@ -55,13 +55,13 @@ class Regularisation:
 
 
 class Projection:
-    """Tells how many blocks a timed run will learn, once it has seen how fast the machine is."""
+    """Predicts how many blocks a timed run will learn, once the pace of the machine is known."""
 
     def __init__(self) -> None:
         self._marked: tuple[int, float] | None = None
 
     def steps(self, share: float, step: int, seconds: float, planned_seconds: float) -> float | None:
-        """Return how many; None while it is too early to tell.
+        """Return the predicted number; None while it is too early to tell.
 
         Args:
             share: how much of the run is done.
@@ -79,7 +79,7 @@ class Projection:
 
 
 class Regulariser:
-    """Plans the regularisation of a run, and settles it as soon as it is known how often the run reads its text."""
+    """Plans the regularisation of a run, and settles it when the number of epochs is known."""
 
     def __init__(self, config: Config, batches: Batches) -> None:
         self._config, self._batches = config, batches
@@ -103,7 +103,7 @@ class Regulariser:
 
 
 class Strengths(NamedTuple):
-    """How strongly to regularise."""
+    """The strength of regularisation."""
 
     dropout: float
     weight_dropout: float
@@ -111,7 +111,7 @@ class Strengths(NamedTuple):
 
 
 def strengths(num_epochs: float, num_units: int) -> Strengths:
-    """Return how strongly to regularise a net with so many units in a layer that reads its text so many times.
+    """Return the strength for a net with this many units in a layer that reads its text this many times.
 
     A net of half the size overfits after twice as many readings. On 166,000 characters of fables, in nats: 128
     units, 15 readings, 1.208 without dropout, 1.229 with 0.3; 37 readings, 1.182 with 0.15, 1.173 with 0.3; 256 units,
@@ -122,15 +122,15 @@ def strengths(num_epochs: float, num_units: int) -> Strengths:
 
 
 def dropout_for(num_epochs: float) -> float:
-    """Return the dropout for a text that is read so often: none up to 4 times, 0.6 from 16 times on."""
+    """Return the dropout for a text that is read this often: none up to 4 times, 0.6 from 16 times on."""
     return round(min(0.6, 0.3 * math.log2(max(1.0, num_epochs / 4))), 2)
 
 
 def weight_dropout_for(num_epochs: float) -> float:
-    """Return the share of recurrent weights to leave out: none for a text read up to 10 times, 0.4 from 20 times on."""
+    """Return the share of recurrent weights to drop: none for a text read up to 10 times, 0.4 from 20 times on."""
     return round(min(0.4, 0.4 * math.log2(max(1.0, num_epochs / 10))), 2)
 
 
 def weight_decay_for(num_epochs: float) -> float:
-    """Return the decay for a text that is read so often: 0.05 up to 5 times, in proportion up to 0.1 for 10."""
+    """Return the decay for a text that is read this often: 0.05 up to 5 times, in proportion up to 0.1 for 10."""
     return round(0.01 * min(max(num_epochs, 5.0), 10.0), 4)

@@ -18,7 +18,7 @@ from charlm.run_folder import RunFolder
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
 
-# Settings by the name alone, with the group that each belongs to; no two groups have a setting of the same name.
+# The group of each setting, by the setting's name alone; no two groups have a setting of the same name.
 GROUP_OF = {name: group for group, settings in GROUPS.items() for name in settings.model_fields}
 
 
@@ -42,12 +42,12 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What is known of the best model: its step, its validation in bits per character, and others."""
+        """The facts about the best model: its step, its validation in bits per character, and others."""
         return load_checkpoint(self.best).metrics
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """All records of the run, as they stand in `metrics.jsonl`."""
+        """All records of the run: the lines of `metrics.jsonl`."""
         lines = RunFolder(self.path).metrics.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
@@ -110,7 +110,7 @@ def train(
 
 
 def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -> Config:
-    """Return settings with others in their place, which are given by their own names."""
+    """Return the settings with replacements, which are given by their own names."""
     values = config.model_dump()
     unknown = [_unknown(name) for name in settings if name not in GROUP_OF]
     if settings.keys() & set(DURATIONS):

@@ -1,4 +1,4 @@
-"""When something happens in a run: the clock, shares of the run, the learning rate, the pace. Knows no model."""
+"""The timing of events in a run: the clock, shares of the run, the learning rate, the pace. Knows no model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Clock:
         self._began, self._before = now(), 0.0
 
     def resume_from(self, seconds: float) -> None:
-        """Add what the run had taken before this was made."""
+        """Add the time that the run had taken before this clock was made."""
         self._before = seconds
 
     @property
@@ -31,44 +31,44 @@ class Clock:
 
 
 class Every:
-    """Tells when something is due that must happen at least every so many seconds.
+    """Tells when a repeated event is due that must happen at least every so many seconds.
 
-    It is asked now and then. Something is due when the next question would come too late, if that is as far away as
-    the last one.
+    It is queried at intervals. The event is due if the next query would come too late, assuming that the next interval
+    is as long as the last one.
     """
 
     def __init__(self, every_seconds: float, seconds: float, first_seconds: float | None = None) -> None:
-        """Begin.
+        """Start counting.
 
         Args:
-            every_seconds: the longest time between two.
-            seconds: what the clock shows now.
-            first_seconds: the longest time to the first; as to the others where None.
+            every_seconds: the longest time between two events.
+            seconds: the current time of the clock.
+            first_seconds: the longest time to the first event; None for the same as between two.
         """
         self._every = every_seconds
         self._asked_at = seconds
         self._limit = seconds + (every_seconds if first_seconds is None else first_seconds)
 
     def is_due(self, seconds: float, ahead: float = 0.0) -> bool:
-        """Return whether it is due.
+        """Return whether the event is due.
 
         Args:
-            seconds: what the clock shows now.
-            ahead: seconds by which the time to the next question may be longer than that since the last one.
+            seconds: the current time of the clock.
+            ahead: seconds by which the time to the next query may be longer than that since the last one.
         """
         gap, self._asked_at = seconds - self._asked_at, seconds
         return seconds + gap + ahead > self._limit
 
     def done(self, seconds: float) -> None:
-        """Count from now on, because it has happened."""
+        """Count from now on, because the event has happened."""
         self._limit = seconds + self._every
 
 
 class Pace:
-    """Characters per second of learning, from one measurement to the next.
+    """Characters per second of training, from one measurement to the next.
 
     Attributes:
-        last: what was measured last.
+        last: the last result.
     """
 
     def __init__(self, clock: Clock, characters: int) -> None:
@@ -84,17 +84,17 @@ class Pace:
         return self.last
 
     def resume(self) -> None:
-        """Leave out the time since the last measurement, because nothing was learned in it."""
+        """Exclude the time since the last measurement, because nothing was learned in it."""
         self._seconds = self._clock.seconds
 
 
 def share_of(
     settings: TrainConfig, step: int, seconds: float, batches_per_epoch: int, reserved_seconds: float = 0.0
 ) -> float:
-    """Return how much of a run is done, from 0 to 1, by what its settings say of how long it is.
+    """Return how much of a run is done, from 0 to 1, given the duration in its settings.
 
     Args:
-        settings: they say it in steps, epochs or seconds.
+        settings: they give the duration in steps, epochs or seconds.
         step: blocks learned so far.
         seconds: spent so far.
         batches_per_epoch: of the training part.
@@ -123,9 +123,9 @@ def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_c
 
     Args:
         share: how much of the run is done.
-        warmup_fraction: of the run in which it rises.
-        decay_fraction: of the run, at its end, in which it falls; 0 for none.
-        is_cosine: falls as half a cosine does, not in a line.
+        warmup_fraction: share of the run in which the rate rises.
+        decay_fraction: share of the run, at its end, in which the rate falls; 0 for none.
+        is_cosine: the rate falls like half a cosine, not linearly.
     """
     rise = (share + 1e-3) / warmup_fraction if warmup_fraction else 1.0
     left = min(max((1 - share) / decay_fraction, 0.0), 1.0) if decay_fraction else 1.0
@@ -134,11 +134,11 @@ def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_c
 
 
 def step_share(num_epochs: float, factor: float, after_epochs: int) -> float:
-    """Return the share of the full rate where it is multiplied by a factor at the end of each epoch from one on."""
+    """Return the share of the full rate if it is multiplied by a factor after each epoch from one on."""
     return float(factor ** max(0, math.floor(num_epochs) - after_epochs + 1))
 
 
 def due(share_before: float, share: float, times: int) -> bool:
-    """Return whether something that happens so many times in a run happens between two shares of it."""
-    # A share such as 29/100 times 100 may come out a hair below 29.
+    """Return whether an event that happens so many times in a run happens between two shares of the run."""
+    # A share such as 29/100 times 100 may be slightly below 29.
     return int(share * times + 1e-9) > int(share_before * times + 1e-9)

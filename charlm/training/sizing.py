@@ -1,7 +1,7 @@
-"""How large a net should be to predict best when its time is over, on this machine and for this text.
+"""The size of the net that predicts best when its time is over, on this machine and for this text.
 
 A small net reads a text often in the same time; a large net needs few readings and overfits. The time of a block is
-measured. What a block improves is predicted by a rule that is fitted on runs.
+measured. The improvement per block is predicted by a rule that is fitted on runs.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ FIT = Fit(4.1, 0.40, 7.3, 0.53, 0.024)
 
 
 def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
-    """Find out what this machine is fast with for such a run, or take what a resumed run was started with."""
+    """Measure which arithmetic is fast on this machine for such a run, or keep that of a resumed run."""
     work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
     return Runtime.choose(train.device, train.precision, train.threads, work, before)
 
 
 def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
-    """Choose the size of a run and where it trains; return the settings, the runtime, and why it has that size."""
+    """Choose the size of a run and its device; return the settings, the runtime, and the reason for the size."""
     model, train, data = config.model, config.train, config.data
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
     num_characters = len(split_ids(text.ids, data.validation_fraction, data.test_fraction).train)
@@ -85,11 +85,11 @@ def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
 
 
 class Sized(NamedTuple):
-    """A size and why it is that.
+    """A size and the reason for it.
 
     Attributes:
         size: units in each recurrent layer.
-        reason: for a person; empty where nothing is to be said.
+        reason: for a person; empty if there is nothing to report.
     """
 
     size: int
@@ -97,7 +97,7 @@ class Sized(NamedTuple):
 
 
 def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime: Callable[[], Runtime]) -> Sized:
-    """Choose the size where the settings leave it open; otherwise return what is wrong with the given one.
+    """Choose the size if the settings leave it open; otherwise return what is wrong with the given one.
 
     Args:
         config: the settings.
@@ -125,9 +125,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     if given == "auto":
         size = equal_size(config.model, best, num_symbols)
         like = "" if size == best else f", with the weights of {best} of an {REFERENCE_CELL}"
-        return Sized(
-            size, f"{size} units should read the text {readings} in this time, the size predicted to be best{like}"
-        )
+        return Sized(size, f"{size} units are predicted to be best{like}: they should read the text {readings}")
     alike = reference_size(config.model, given, num_symbols)
     if outlook(alike)[0] - outlook(best)[0] <= FAR:
         return Sized(given, "")
@@ -135,7 +133,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     return Sized(
         given,
         f"{given} units should read the text {outlook(alike)[1]:.2g} times in this time; "
-        f"{better} would read it {readings}, and are predicted to do better",
+        f"{better} would read it {readings}, and are predicted to be better",
     )
 
 
@@ -154,7 +152,7 @@ def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT
 
 
 def seconds_of_block(size: int, measured: Mapping[int, float]) -> float:
-    """Return what a block of some size takes: by a power law between measured sizes, by the square beyond them."""
+    """Return the time of a block of some size: by a power law between measured sizes, by the square beyond them."""
     sizes = sorted(measured)
     if size >= sizes[-1]:
         return float(measured[sizes[-1]] * (size / sizes[-1]) ** EXPONENT_BEYOND)
@@ -169,10 +167,10 @@ def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int
     """Return the seconds that a block takes, for as many of `MEASURED_SIZES` as there is time for, at least the first.
 
     Args:
-        make: returns for a size what learns a block of it.
-        limit: seconds that all of this should not exceed.
+        make: returns for a size a function that trains on one block.
+        limit: the most seconds that all measurements should take.
     """
-    # Do first what a process does once, such as loading the optimisers.
+    # Do first what happens once per process, such as loading the optimisers.
     make(MEASURED_SIZES[0])()
     seconds: dict[int, float] = {}
     began = time.perf_counter()
@@ -199,7 +197,7 @@ def equal_size(model: ModelConfig, reference: int, num_symbols: int) -> int:
 
 
 def reference_size(model: ModelConfig, size: int, num_symbols: int) -> int:
-    """Return the size at which one of the reference cell has about as many weights as a model."""
+    """Return the size at which a model of the reference cell has about as many weights as the given model."""
     target = _num_weights(model, model.cell, size, num_symbols)
     return (
         size

@@ -1,4 +1,4 @@
-"""How far a run is: all of its saved state besides arrays. Plain values only."""
+"""The saved progress of a run, without the arrays. Plain values only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from charlm.training.recovery import Recovery
 from charlm.training.regularisation import Regularisation
 from charlm.training.state_types import STRICT, Count, Number
 
-# How much of the smoothed loss is kept at each block. It starts as the loss of uniform guessing, as in min-char-rnn.
+# The share of the smoothed loss that each block keeps. It starts as the loss of uniform guessing, as in min-char-rnn.
 SMOOTHING = 0.999
 
 
 @dataclass
 class TrainState:
-    """How far a run is: with this and the arrays a run resumes exactly.
+    """The progress of a run: with this and the arrays a run resumes exactly.
 
-    In a model file all values stand side by side under their own names, those of the three parts among them.
+    A model file stores all values under flat names, including those of the three parts.
 
     Attributes:
         step: blocks learned.
@@ -30,12 +30,12 @@ class TrainState:
         nats: sum of the losses since the last record by share of the run, over `num_losses` blocks.
         num_losses: blocks learned since that record.
         smoothed_nats: running mean of the losses, slow and from the start of the run.
-        reserved_seconds: of a timed run, kept for what comes after its last block; 0 before that is known.
-        evaluation_characters: how many characters a validation of a timed run may read; 0 for what the settings say.
-        finished: why the run is over; empty while it is not.
+        reserved_seconds: in a timed run, the time kept for the work after its last block; 0 before that is known.
+        evaluation_characters: how many characters a validation of a timed run may read; 0 for the setting's number.
+        finished: why the run is over; empty until it is.
         best: the best validation and how long ago it was.
-        regularisation: how strongly the run is regularised.
-        recovery: what went wrong so far.
+        regularisation: the strength of regularisation.
+        recovery: the failures so far.
     """
 
     __pydantic_config__ = STRICT
@@ -70,7 +70,7 @@ class TrainState:
         )
 
     def count(self, nats: float | None) -> None:
-        """Count a block by its loss; None where it was skipped."""
+        """Count a block by its loss; None if it was skipped."""
         self.step += 1
         if nats is None:
             self.recovery.skip()
@@ -81,7 +81,7 @@ class TrainState:
         self.smoothed_nats += (1 - SMOOTHING) * (nats - self.smoothed_nats)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all values by name, those of the parts among them."""
+        """Return all values by flat names, including those of the parts."""
         values = asdict(self)
         for part in PARTS:
             values |= values.pop(part)
@@ -101,7 +101,7 @@ class TrainState:
             names = [field.name for field in fields(part) if field.name in nested]
             nested[name] = {name: nested.pop(name) for name in names}
         try:
-            # Through JSON, because only from there a strict reading takes groups of values for parts.
+            # Values pass through JSON, because strict validation accepts a group of values as a part only from JSON.
             return TypeAdapter(cls).validate_json(json.dumps(nested))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -117,11 +117,11 @@ PARTS: dict[str, type[Best | Regularisation | Recovery]] = {
 
 @dataclass
 class Losses:
-    """Losses of blocks, to be averaged.
+    """A sum of losses of blocks, to be averaged.
 
     Attributes:
         nats: their sum.
-        count: how many they are.
+        count: the number of blocks.
     """
 
     nats: float = 0.0
@@ -134,5 +134,5 @@ class Losses:
 
     @property
     def mean(self) -> float | None:
-        """Their mean; None where there are none."""
+        """Their mean; None if there are none."""
         return self.nats / self.count if self.count else None

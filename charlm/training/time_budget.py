@@ -1,4 +1,4 @@
-"""What the clock says during a run: when a record or a save is due, and what a timed run still has time for."""
+"""What depends on the clock during a run: when a record or a save is due, and what a timed run still has time for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ RECORD_SECONDS = 10.0
 FIRST_RECORD_SECONDS = 5.0
 # The share of its time that a timed run may have spent on evaluations when it starts another one.
 MAX_EVALUATION_SHARE = 0.03
-# The share of its time that a timed run reserves at most for the scoring at its end, and for everything at its end.
+# The share of its time that a timed run reserves at most for the final scoring, and for all work at its end.
 MAX_SCORING_SHARE = 0.1
 MAX_RESERVED_SHARE = 0.5
-# What a timed run may take beyond its time: a block that has started, or a scoring that is slower than it was at first.
+# The time by which a timed run may exceed its budget: for a started block, or for a scoring slower than measured.
 GRACE_SHARE = 0.05
 # The end of a run takes as long as this many first saves: `last` is larger by the optimiser's moments, and `best` is
 # saved twice.
@@ -23,15 +23,15 @@ SAVES_AT_END = 6
 
 
 class TimeBudget:
-    """Measures what blocks, saves and evaluations take, and knows when something is due.
+    """Measures the time of blocks, saves and evaluations, and knows when a record or a save is due.
 
     Attributes:
         pace: characters per second of learning.
-        save_seconds: what the first save took; 0 where the run is resumed.
+        save_seconds: the time of the first save; 0 if the run is resumed.
     """
 
     def __init__(self, clock: Clock, budget: float | None) -> None:
-        """Measure nothing yet.
+        """Start without measurements.
 
         Args:
             clock: of the run.

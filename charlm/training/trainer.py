@@ -1,4 +1,4 @@
-"""The training loop: learn a block, decide what follows, do it. It prints nothing and says everything in events."""
+"""The training loop: learn a block, decide what follows, do it. It prints nothing and reports everything in events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MIN_VALIDATION_CHARACTERS = 64
 
 
 class Trainer:
-    """A run: it learns, reports, validates and saves until it is over or asked to stop.
+    """A run: it trains, reports, validates and saves until it is over or asked to stop.
 
     Attributes:
         config: the effective settings, seed included.
@@ -54,9 +54,9 @@ class Trainer:
         clock: how long the run has taken, model and first block included, but not the reading of the text.
         logbook: writes the run into its folder.
         learner: model, optimiser and batches.
-        state: how far the run is.
+        state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
-        notes: what a person should know before it starts.
+        notes: facts that a person should know before the run starts.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Trainer:
         self._listener(Finished(self.state.step, self.state.finished))
 
     def stop(self) -> None:
-        """Ask for an end after the block that is being learned; a signal handler or another thread may call this."""
+        """Ask for an end after the current block; a signal handler or another thread may call this."""
         self.is_asked_to_stop = True
 
     def _start(self) -> None:
-        """Save what there is, and plan the time."""
+        """Save the current state, and plan the time."""
         if self.run.last.exists():
             self._last_good = self.snapshot()
         else:
@@ -156,7 +156,7 @@ class Trainer:
         self._time_budget.restart(self._characters_learned)
 
     def _plan_time(self) -> None:
-        """Plan when a timed run learns its last block, so that what follows ends in time; once in the life of a run."""
+        """Plan when a timed run learns its last block, so that the rest ends in time; once in the life of a run."""
         budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
         if budget is None or state.reserved_seconds:
             return
@@ -203,7 +203,7 @@ class Trainer:
     # Records and validations
 
     def _report(self, decision: Decision) -> None:
-        """Write a record by share of the run, after a validation where one is due."""
+        """Write a record by share of the run, after a validation if one is due."""
         state, pace = self.state, self._time_budget.pace
         pace.measure(self._characters_learned)
         validation = None
@@ -220,7 +220,7 @@ class Trainer:
             self._keep_if_best(validation)
 
     def _report_by_clock(self) -> None:
-        """Write a record of what was learned since the last one; the next record by share does not depend on it."""
+        """Write a record of the losses since the last one; the next record by share does not depend on it."""
         self._write_record(self._record(self._since_record, self.clock.seconds, by="clock"))
 
     def _record(self, losses: Losses, seconds: float, validation: float | None = None, by: str | None = None) -> Record:
@@ -249,7 +249,7 @@ class Trainer:
         return self.learner.parts.validation[: self.config.train.evaluation_characters]
 
     def _validate(self) -> float | None:
-        """Return bits per character on what is held out; infinite where the model overflows, None without a part."""
+        """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
         part = self._validated_part
         if not len(part):
             return None
@@ -275,7 +275,7 @@ class Trainer:
     # Saving, rolling back, resuming
 
     def snapshot(self) -> ModelFile:
-        """Return all that an exact resume needs."""
+        """Return the state that an exact resume needs."""
         return self.model_file(self.learner.arrays(), self.state.to_json())
 
     def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
@@ -285,7 +285,7 @@ class Trainer:
         return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
 
     def save(self) -> None:
-        """Write the whole state to `last.safetensors`; roll back where it holds numbers that are not finite."""
+        """Write the whole state to `last.safetensors`; roll back if it holds numbers that are not finite."""
         if not self.learner.is_finite:
             self._roll_back()
             return
@@ -324,8 +324,8 @@ class Trainer:
 
         Args:
             snapshot: what `snapshot` returned.
-            is_new_text: whether the text may be another one; then its streams start with an empty state, and nothing
-                that was measured on the old text counts.
+            is_new_text: whether the text may be another one; then its streams start with an empty state, and what was
+                measured on the old text does not count.
 
         Raises:
             RunError: it is the state of another text, or no state of such a run.
@@ -340,7 +340,7 @@ class Trainer:
                 f"the text has changed since `{self.run.path}` was started",
                 "resume with the same text, or `--new-text` to continue with this one",
             )
-        # In old runs there was no smoothed loss, which starts now, and no plan of the time.
+        # Old runs have no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
             state = TrainState.from_json(later | snapshot.metrics)
@@ -361,7 +361,7 @@ class Trainer:
             state.best.forget()
 
     def reopen(self) -> None:
-        """Let a finished run whose settings have changed learn on, if by these it is not over."""
+        """Let a finished run whose settings have changed continue, if it is not over by these settings."""
         self.state.regularisation = replace(self.state.regularisation, settled=False)
         if self.share < 1:
             self.state.finished = ""
@@ -369,11 +369,11 @@ class Trainer:
     # Writing
 
     def in_units(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return figures under names that say what they count: characters, bytes, or masked ones."""
+        """Return figures under names with their units: characters, bytes, or masked ones."""
         return self.corpus.vocabulary.in_units(values, sees_both_sides=self.learner.model.spec.sees_both_sides)
 
     def write_down(self, **parts: Any) -> None:
-        """Write to the run folder; say when that starts to fail, and when it works again."""
+        """Write to the run folder; report when that starts to fail, and when it works again."""
         before = self.logbook.trouble
         is_written = self.logbook.put(**parts)
         if is_written and before:
@@ -383,7 +383,7 @@ class Trainer:
 
 
 def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
-    """Return what a person should know of a text that is short."""
+    """Return notes on a text that is short."""
     notes, parts = [], learner.parts
     if (learner.num_streams, learner.block_size) != (config.train.batch_size, config.train.block_size):
         notes.append(
@@ -399,7 +399,7 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
 
 
 def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
-    """Return which settings were given a value that has no effect."""
+    """Return notes on settings that were given a value that has no effect."""
     return [
         f"train.{name} {getattr(train, name)} has no effect with train.{other} {getattr(train, other)}"
         for name, other, _ in train.idle_settings()

@@ -16,7 +16,7 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.run_folder import RunFolder
-from tests.helpers.training import TEXT
+from tests.helpers.training import CAT_AND_DOG
 
 pytestmark = [
     pytest.mark.slow,
@@ -112,7 +112,7 @@ class Runner:
 @pytest.fixture
 def runner() -> Any:
     """A runner beside the text that its runs learn."""
-    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    Path("text.txt").write_text(CAT_AND_DOG, encoding="utf-8")
     runner = Runner()
     yield runner
     runner.close()

@@ -58,7 +58,7 @@ assert training.state.finished == "done" and training.state.step == 2500
 tell()
 """
 
-# So many texts of so many characters; warm after a twentieth.
+# A number of texts, each of a given length; warm after a twentieth.
 SAMPLES = """
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling

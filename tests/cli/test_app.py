@@ -16,7 +16,7 @@ import pytest
 
 from charlm import __version__
 from charlm.checkpoint import ModelFile, load_checkpoint
-from tests.helpers.commands import SHORT, SMALL, TEXT, answer, call, spawn
+from tests.helpers.commands import HARE_AND_FOX, SHORT, SMALL, answer, call, spawn
 
 
 def test_a_trained_model_works_with_every_command(text: str) -> None:
@@ -29,13 +29,13 @@ def test_a_trained_model_works_with_every_command(text: str) -> None:
         "config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors",
     }  # fmt: skip
     scores = answer("eval", "-m", "run", "--json")
-    assert scores["characters"] == len(TEXT) - int(0.9 * len(TEXT))
+    assert scores["characters"] == len(HARE_AND_FOX) - int(0.9 * len(HARE_AND_FOX))
     best = load_checkpoint(Path("run/best.safetensors")).metrics["validation_bits_per_character"]
     assert scores["bits_per_character"] == pytest.approx(best, abs=1e-6)
     assert [row["name"] for row in scores["baselines"]][:2] == ["uniform", "unigram"]
     assert answer("eval", "-m", "run", "--no-baselines", "--json")["baselines"] == []
     training = answer("eval", "-m", "run", "--part", "train", "--json")
-    assert (training["characters"], training["baselines"]) == (int(0.9 * len(TEXT)), [])
+    assert (training["characters"], training["baselines"]) == (int(0.9 * len(HARE_AND_FOX)), [])
     listing = call("eval", "-m", "run").stdout
     assert "Kneser-Ney" in listing
     assert f"{scores['bits_per_character']:.4f} bits per character" in listing
@@ -174,7 +174,7 @@ def test_predict_next_answers_each_line_of_a_pipe(model: str) -> None:
 
 @pytest.mark.parametrize("option", [["--top-p", "0"], ["--stop", ""], ["--top-k", "0"]])
 def test_sample_refuses_an_option_before_it_loads_a_model(option: list[str]) -> None:
-    """There is no model in this folder; the option is what is refused."""
+    """The refusal names the option, although this folder has no model."""
     result = call("sample", "-", *option)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "run" not in result.stderr
@@ -352,20 +352,20 @@ def test_a_model_of_bytes_reads_any_file_and_prompt(text: str) -> None:
     result = call("train", "-c", "any.bin", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "9")
     assert result.exit_code == 0, result.stderr
     assert len(answer("sample", "\U0001f600", "-m", "run", "--length", "5", "--json")) == 1
-    assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(TEXT)
+    assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(HARE_AND_FOX)
 
 
 def test_a_model_trains_on_standard_input(text: str) -> None:
     """A model that was trained on `-` can be scored on the same text by name."""
-    result = call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=TEXT)
+    result = call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=HARE_AND_FOX)
     assert result.exit_code == 0, result.stderr
-    assert answer("eval", "-m", "run", "--corpus", text, "--json")["characters"] == len(TEXT)
+    assert answer("eval", "-m", "run", "--corpus", text, "--json")["characters"] == len(HARE_AND_FOX)
 
 
 def test_eval_refuses_a_text_that_has_changed(text: str) -> None:
     """`eval` refuses a changed text, since its validation part may have been trained on."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    Path(text).write_text(TEXT + "!", encoding="utf-8")
+    Path(text).write_text(HARE_AND_FOX + "!", encoding="utf-8")
     result = call("eval", "-m", "run")
     assert result.exit_code == 2
     assert "--corpus" in result.stderr

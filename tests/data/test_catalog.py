@@ -137,7 +137,7 @@ def test_a_member_larger_than_announced_is_refused(archive: Path, target: Path) 
 def test_a_zip_bomb_is_not_read_beyond_its_announced_size(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 64 MiB of zeros in an archive of 64 KiB at most 2 MiB are read."""
+    """At most 2 MiB are read of 64 MiB of zeros in an archive of 64 KiB."""
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
         bundle.writestr("text", bytes(64 << 20))

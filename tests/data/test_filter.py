@@ -248,7 +248,7 @@ def test_a_prompt_is_filtered() -> None:
 
 
 def test_commands_filter_prompts_and_texts() -> None:
-    """`predict-next`, `sample` and `eval` take a text as it was before it was filtered."""
+    """`predict-next`, `sample` and `eval` take unfiltered text."""
     with_filter().save(Path("m.safetensors"))
     assert Stepper(load_checkpoint(Path("m.safetensors"))).vocabulary.filter == "letters"
     shouted = answer("predict-next", "A -- B,", "-m", "m.safetensors", "--json")

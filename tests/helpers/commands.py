@@ -1,4 +1,4 @@
-"""Commands that the tests run in this process or in one of their own, and their refusals."""
+"""Helpers that run commands, in this process or in one of their own, and check refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from charlm.cli.app import app
 
-TEXT = '"I am cold," said the hare.\n"Then run," said the fox.\n' * 30
+HARE_AND_FOX = '"I am cold," said the hare.\n"Then run," said the fox.\n' * 30
 SMALL = [
     "--set", "model.hidden_size=24", "--set", "model.embedding_size=8", "--set", "train.batch_size=4",
     "--set", "train.block_size=16", "--set", "train.threads=1", "--set", "train.precision=fp32",
@@ -24,7 +24,7 @@ SMALL = [
 SHORT = [*SMALL, "--set", "train.steps=6", "--set", "train.evaluations=2"]
 ONE_STEP = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sample-length", "3"]
 MAX_MEMORY = 3 << 30
-# What a hostile file may make a command write before it is stopped: a device has no end, a disk has.
+# The most bytes that a hostile file may make a command write before it is stopped: a device has no end, a disk has.
 MAX_WRITTEN = 256 << 20
 
 

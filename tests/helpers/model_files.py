@@ -1,4 +1,4 @@
-"""Small model files for the tests, and what to ask of them."""
+"""Small model files for the tests, and checks on them."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def assert_same(expected: ModelFile, actual: ModelFile) -> None:
 
 
 def bits(array: np.ndarray[Any, Any]) -> tuple[str, tuple[int, ...], bytes]:
-    """Return all there is to an array."""
+    """Return dtype, shape and bytes of an array."""
     return str(array.dtype), array.shape, array.tobytes()

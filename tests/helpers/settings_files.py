@@ -1,4 +1,4 @@
-"""Settings that the tests write into a file and load, or see refused."""
+"""Helpers that write settings to a file and load them, or check that they are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from charlm.config_file import load_config
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder
 
-# What numbers may be written as, first those that make nothing large.
+# Strings for numbers in settings; the first ones make nothing large.
 SMALL_NUMBERS = ["0", "1", "2", "-1", "1.5", "", "nan", "inf", "1e999", "-inf", "\u0663", "1_0", "0x1", " 1", "\udcff"]
 NUMBERS = [*SMALL_NUMBERS, "5e-324", "9" * 30, "-" + "9" * 30, "9" * 5000]
 SHIPPED = sorted(bundled_folder("configs").glob("*.yaml"))
@@ -34,5 +34,5 @@ def refusal(text: str | bytes, *overrides: str, **flags: Any) -> str:
 
 
 def durations(found: Config) -> tuple[int | None, float | None, float | None]:
-    """Return the three settings of how long a run takes: steps, epochs and seconds."""
+    """Return the three settings of a run's duration: steps, epochs and seconds."""
     return found.train.steps, found.train.epochs, found.train.time

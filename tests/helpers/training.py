@@ -1,4 +1,4 @@
-"""Small runs for the tests: begun, interrupted, resumed, compared."""
+"""Small runs for the tests: started, interrupted, resumed, compared."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from charlm.training.trainer import Trainer
 
 BF16_WORKS = bf16_works(torch.device("cpu"))
 needs_bf16 = pytest.mark.skipif(not BF16_WORKS, reason="bf16 does not work on this processor")
-TEXT = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
+CAT_AND_DOG = "the cat sat on the mat and the dog sat on the log, said the frog. " * 40
 
 
 class Hours:
-    """A clock that goes on only when told, so that hours go by in no time."""
+    """A clock that advances only when a test advances it, so that hours pass in no time."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
 
     def __call__(self) -> float:
-        """Return what it shows."""
+        """Return the current time."""
         return self.seconds
 
     def spend(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-        """Let every call of these methods of a run take so many seconds: `learn_block=3.0`."""
+        """Let every call of these methods of a run take this many seconds: `learn_block=3.0`."""
         for name, duration in seconds.items():
             owner = Learner if hasattr(Learner, name) else Trainer
             monkeypatch.setattr(owner, name, self._slow(getattr(owner, name), duration))
@@ -53,7 +53,9 @@ class Hours:
         return slow
 
 
-def begin(name: str = "run", text: str = TEXT, now: Callable[[], float] | None = None, **changes: Any) -> Trainer:
+def begin(
+    name: str = "run", text: str = CAT_AND_DOG, now: Callable[[], float] | None = None, **changes: Any
+) -> Trainer:
     """Set up a small run."""
     Path("text.txt").write_text(text, encoding="utf-8")
     flags = {
@@ -94,7 +96,7 @@ def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: An
 
 
 def interrupt(training: Trainer, steps: int, listener: Listener = ignore) -> None:
-    """Learn so many blocks and stop."""
+    """Train for this many blocks and stop."""
     left = steps
     if not left:
         training.stop()
@@ -111,19 +113,19 @@ def interrupt(training: Trainer, steps: int, listener: Listener = ignore) -> Non
 
 
 def events_of(training: Trainer) -> list[Event]:
-    """Learn to the end and return all that happened."""
+    """Train to the end and return all events."""
     events: list[Event] = []
     training.learn(events.append)
     return events
 
 
 def records_of(training: Trainer) -> list[Record]:
-    """Learn to the end and return the records."""
+    """Train to the end and return the records."""
     return [event for event in events_of(training) if isinstance(event, Record)]
 
 
 def at_records(act: Callable[[Record], object]) -> Listener:
-    """Return a listener that does something after the block that a record came with, when it is saved."""
+    """Return a listener that calls a function after the block of each record, once it is saved."""
     record: Record | None = None
 
     def listen(event: Event) -> None:
@@ -138,7 +140,7 @@ def at_records(act: Callable[[Record], object]) -> Listener:
 
 
 def records(training: Trainer, by: str | None = None) -> list[dict[str, Any]]:
-    """Read the lines of `metrics.jsonl` that came by share of the run, or `by="clock"`."""
+    """Read the lines of `metrics.jsonl` that were written by share of the run, or `by="clock"`."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
     return [line for line in lines if line.get("by") == by]
 
@@ -152,18 +154,18 @@ def poison(training: Trainer, monkeypatch: pytest.MonkeyPatch, calls: set[int]) 
         return (logits_TBV * math.nan, state) if next(count) in calls else (logits_TBV, state)
 
     monkeypatch.setattr(training.learner.model, "forward", poisoned)
-    # Evaluation would use up calls of its own.
+    # Evaluation would use up calls.
     monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
 
 
 def metrics(training: Trainer) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl` without what depends on the clock: records that come by it, figures that are of it."""
+    """Read `metrics.jsonl` without what depends on the clock: records by the clock, and figures of time."""
     lines = records(training)
     return [{k: v for k, v in line.items() if k not in ("seconds", "characters_per_second")} for line in lines]
 
 
 def assert_same_run(one: Trainer, other: Trainer) -> None:
-    """Compare everything two runs have written, bit for bit."""
+    """Compare everything that two runs have written, bit for bit."""
     for file in ("best", "last"):
         mine, yours = (load_checkpoint(getattr(training.run, file)) for training in (one, other))
         assert mine.arrays.keys() == yours.arrays.keys()

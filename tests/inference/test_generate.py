@@ -57,7 +57,7 @@ def test_temperature_zero_is_greedy_whatever_the_seed(make_model: Callable[..., 
 
 
 def test_top_k_is_exact_under_ties() -> None:
-    """Of five equally probable characters `top_k=2` keeps two."""
+    """`top_k=2` keeps two of five equally probable characters."""
     assert Sampling(top_k=2).probabilities(np.zeros(5, dtype=np.float32)).tolist() == [0.5, 0.5, 0, 0, 0]
 
 

@@ -36,7 +36,7 @@ def test_the_shortest_time_counts_and_the_first_run_does_not(clock: list[float])
 
 
 def test_a_trial_lasts_longer_on_a_busy_machine(clock: list[float]) -> None:
-    """It lasts until the shortest time is reached twice, because a single short time may be what is left of noise."""
+    """A trial lasts until the shortest time is reached twice, because a single short time may be noise."""
     durations = iter([9.0, 0.02, 0.013, 0.009, 0.012, 0.005, 0.008, 0.005, 1.0])
 
     def work() -> None:
@@ -47,7 +47,7 @@ def test_a_trial_lasts_longer_on_a_busy_machine(clock: list[float]) -> None:
 
 
 def test_works_take_turns_so_that_noise_meets_all(clock: list[float]) -> None:
-    """Three times as slow for a while, the machine is as slow for both, and their ratio stays."""
+    """If the machine is three times as slow for a while, it is so for both works, and their ratio does not change."""
     factors = iter([9.0, 9.0, 3.0, 3.0, 1.0, 1.0, 3.0, 3.0, 1.0, 1.0])
 
     def work_of(seconds: float) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Models that read a text from its end: what they write, rank, score and learn, as if all were mirrored."""
+"""Models that read a text from its end write, predict, score and learn the mirror image of a forward model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def of_bytes(model: ModelFile) -> ModelFile:
 def written(
     model: ModelFile, prompt: str, seeds: list[int], sampling: Sampling | None = None, **options: Any
 ) -> list[str]:
-    """Let a model write."""
+    """Return what a model writes after a prompt."""
     stepper = Stepper(model)
     options = {"length": 60} | options
     return generate(stepper, prompt, sampling=sampling or Sampling(), seeds=seeds, **options).texts()
@@ -59,20 +59,20 @@ def written(
 
 @pytest.fixture
 def pair(make_model: Make) -> tuple[str, str]:
-    """A model file that reads from the left, and one of the same weights that reads from the right."""
+    """Write two model files of the same weights: one reads from the left, one from the right."""
     model = make_model("gru", 2)
     model.save(Path("forward.safetensors"))
     mirrored(model).save(Path("backward.safetensors"))
     return "forward.safetensors", "backward.safetensors"
 
 
-# What it writes
+# Writing
 
 
 @pytest.mark.parametrize("prompt", ["", "a", "bad head\n", "\n\n"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mingru"])
-def test_it_writes_the_mirror_image(make_model: Make, cell: str, prompt: str) -> None:
-    """The same weights, read from the left, write the reversed text after the reversed prompt with the same seed."""
+def test_a_backward_model_writes_the_mirror_image(make_model: Make, cell: str, prompt: str) -> None:
+    """With the same weights and seed, a forward model writes the reversed text after the reversed prompt."""
     model = make_model(cell, 2)
     for sampling in (Sampling(), Sampling(0.0), Sampling(1.3, top_k=4, top_p=0.9, min_p=0.05)):
         texts = written(mirrored(model), prompt, [1, 2, 3], sampling)
@@ -80,8 +80,8 @@ def test_it_writes_the_mirror_image(make_model: Make, cell: str, prompt: str) ->
         assert all(text.endswith(prompt) and len(text) == len(prompt) + 60 for text in texts)
 
 
-def test_a_stop_text_is_where_it_begins(make_model: Make) -> None:
-    """It stands as it is read, is kept, and stands nowhere else."""
+def test_a_backward_text_begins_with_its_stop_text(make_model: Make) -> None:
+    """The stop text is given in reading order, ends the text, is kept, and occurs only at its beginning."""
     for seed, text in enumerate(written(mirrored(make_model()), "a", list(range(20)), stop=["ab", "gc"], length=400)):
         grown = text[:-1]
         assert grown.startswith(("ab", "gc")), seed
@@ -89,15 +89,15 @@ def test_a_stop_text_is_where_it_begins(make_model: Make) -> None:
         assert "gc" not in grown[1:]
 
 
-def test_lines_are_counted_from_the_end(make_model: Make) -> None:
-    """After so many newlines it is done, the last of them first in the text."""
+def test_a_backward_model_counts_lines_from_the_end(make_model: Make) -> None:
+    """The model stops after the given number of newlines, and the last newline comes first in the text."""
     for text in written(mirrored(make_model()), "a", list(range(10)), lines=3, length=2000):
         assert text.startswith("\n")
         assert text.count("\n") == 3
 
 
 def test_the_command_prints_texts_that_end_with_the_prompt(pair: tuple[str, str]) -> None:
-    """One or several, as text or as JSON, with the prompt or without."""
+    """One text and several, as text and as JSON, with the prompt and without, all end where they should."""
     forward, backward = pair
     options = ["--length", "30", "--seed", "4"]
     alone = call("sample", "bad", "--model", backward, *options).stdout
@@ -114,14 +114,14 @@ def test_the_command_prints_texts_that_end_with_the_prompt(pair: tuple[str, str]
     assert [line for line in result.stderr.splitlines() if "seed" in line] == [f"--- seed {seed}" for seed in (4, 5, 6)]
 
 
-def test_nothing_new_is_the_prompt(pair: tuple[str, str]) -> None:
-    """Of no length."""
+def test_a_sample_of_length_zero_is_the_prompt(pair: tuple[str, str]) -> None:
+    """With a length of 0 the command prints the prompt alone."""
     assert call("sample", "bad", "--model", pair[1], "--length", "0", "--seed", "1").stdout == "bad"
     assert answer("sample", "-", "--model", pair[1], "-n", "0", "--json", stdin="bad\n")[0]["text"] == "bad\n"
 
 
-def test_stop_and_lines_of_the_command(pair: tuple[str, str]) -> None:
-    """The mirror image of the stop text ends the mirror image."""
+def test_stop_and_lines_of_the_command_apply_from_the_end(pair: tuple[str, str]) -> None:
+    """For a stop text and for a number of lines, the result is the mirror image of the forward model's."""
     options = ["--length", "500", "--seed", "1", "--num", "5", "--json"]
     forward, backward = (
         [row["text"] for row in answer("sample", "a", "--model", file, *options, "--stop", stop, "--lines", "4")]
@@ -130,8 +130,8 @@ def test_stop_and_lines_of_the_command(pair: tuple[str, str]) -> None:
     assert backward == [text[::-1] for text in forward]
 
 
-def test_characters_it_lacks_are_told_with_their_place(pair: tuple[str, str]) -> None:
-    """Counted from the beginning of the prompt, as it is written."""
+def test_unknown_characters_are_reported_with_their_position(pair: tuple[str, str]) -> None:
+    """The position counts from the beginning of the prompt as it is written."""
     result = call("sample", "abZ", "--model", pair[1])
     assert result.exit_code == 1
     assert "position 2" in result.stderr
@@ -143,8 +143,8 @@ def test_characters_it_lacks_are_told_with_their_place(pair: tuple[str, str]) ->
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(), cuts=st.lists(st.integers(0, 40), max_size=5))
-def test_bytes_from_the_end_are_the_text_they_spell(text: str, cuts: list[int]) -> None:
-    """However they are dealt out: the pieces, put before one another, are what Python's decoder makes of all."""
+def test_bytes_read_from_the_end_decode_to_their_text(text: str, cuts: list[int]) -> None:
+    """However the bytes are split, the decoded pieces joined from the right equal what Python's decoder returns."""
     data = text.encode()[::-1]
     decoder, found = _BackwardByteDecoder(), ""
     ends = sorted({min(cut, len(data)) for cut in cuts})
@@ -155,8 +155,8 @@ def test_bytes_from_the_end_are_the_text_they_spell(text: str, cuts: list[int]) 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.binary(max_size=40))
-def test_bytes_that_are_no_text_become_marks(data: bytes) -> None:
-    """No error, one mark a byte at most, nothing waits for ever, and what is text among them is found."""
+def test_invalid_bytes_from_the_end_become_marks(data: bytes) -> None:
+    """No error occurs, each byte gives at most one mark, no byte is held for ever, and valid text is decoded."""
     decoder = _BackwardByteDecoder()
     found = ""
     for count, byte in enumerate(reversed(data), start=1):
@@ -168,8 +168,8 @@ def test_bytes_that_are_no_text_become_marks(data: bytes) -> None:
     assert [c for c in found if c.isascii()] == [chr(byte) for byte in data if byte < 0x80]
 
 
-def test_a_model_of_bytes_writes_before_any_prompt(make_model: Make) -> None:
-    """With characters of several bytes: random ones become marks, and the prompt stays whole."""
+def test_a_byte_model_writes_before_any_prompt(make_model: Make) -> None:
+    """The text has characters of several bytes: random bytes become marks, and the prompt stays whole."""
     model = mirrored(of_bytes(make_model(symbols=BYTES)))
     model.save(Path("bytes.safetensors"))
     for prompt in ("狐狸", "\U0001f98a", "é", ""):
@@ -179,8 +179,8 @@ def test_a_model_of_bytes_writes_before_any_prompt(make_model: Make) -> None:
         assert all(row["text"].encode() for row in rows)
 
 
-def test_a_model_of_bytes_learns_characters_of_several() -> None:
-    """Chinese and emoji, learned by heart from their end, are whole again when they are written."""
+def test_a_backward_byte_model_learns_multibyte_characters() -> None:
+    """Chinese characters and emoji are whole in the text of a model that has overfit to them."""
     snapshot = learned(MIXED * 40, "bytes")
     end = MIXED[-8:]
     (text,) = written(snapshot, end, [0], Sampling(0.0), length=len((MIXED * 2).encode()) - len(end.encode()))
@@ -188,11 +188,11 @@ def test_a_model_of_bytes_learns_characters_of_several() -> None:
     assert text == MIXED * 2
 
 
-# What may stand before
+# Predicting
 
 
-def test_predictions_are_those_of_the_mirror_image(pair: tuple[str, str]) -> None:
-    """One-shot and for each line of standard input."""
+def test_backward_predictions_are_those_of_the_mirror_image(pair: tuple[str, str]) -> None:
+    """This holds for a single text and for each line of standard input."""
     forward, backward = pair
     texts = ["bad", "head", "", "a\tZ"]
     options = ["--json", "--unknown", "skip", "--top", "4"]
@@ -206,13 +206,13 @@ def test_predictions_are_those_of_the_mirror_image(pair: tuple[str, str]) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.text("abcdefgh \nZé", max_size=12), max_size=8))
-def test_a_line_that_is_edited_is_read_as_if_new(texts: list[str], make_model: Make) -> None:
-    """Whatever was typed before, the ranking is that of the text as it now is."""
+def test_an_edited_line_is_ranked_like_a_new_one(texts: list[str], make_model: Make) -> None:
+    """The ranking depends only on the text as it is now, whatever was typed before."""
     stepper = Stepper(mirrored(make_model("gru")))
     reader = IncrementalReader(stepper)
     for text in texts:
         reader.read(text)
-        # A line of nothing but unknown characters is not an empty line: it begins no new one.
+        # A line of unknown characters alone is not an empty line, so it starts no new text.
         if text:
             assert reader.predict(5) == predict(stepper, text, 5, "skip")
         assert set(reader.unknown_characters) == set(text) & {"Z", "é"}
@@ -220,8 +220,8 @@ def test_a_line_that_is_edited_is_read_as_if_new(texts: list[str], make_model: M
         assert toolbar_text(reader)
 
 
-def test_a_line_of_bytes_is_read_from_its_end(make_model: Make) -> None:
-    """The bytes of each character too."""
+def test_a_byte_model_reads_a_line_from_its_end(make_model: Make) -> None:
+    """The bytes of each character are read from the end too."""
     stepper = Stepper(mirrored(of_bytes(make_model(symbols=BYTES))))
     reader = IncrementalReader(stepper)
     for text in ("é", "é狐", "\U0001f98aé狐", "\U0001f98a"):
@@ -229,12 +229,12 @@ def test_a_line_of_bytes_is_read_from_its_end(make_model: Make) -> None:
         assert reader.predict(5) == predict(stepper, text, 5)
 
 
-# What it learns
+# Learning
 
 
 @pytest.mark.parametrize("window", [None, 7, 1000])
-def test_a_text_is_scored_from_its_end(make_model: Make, window: int | None) -> None:
-    """As the same weights score the reversed text from its beginning."""
+def test_a_backward_model_scores_a_text_from_its_end(make_model: Make, window: int | None) -> None:
+    """The same weights score the reversed text from its beginning alike."""
     model = make_model("lstm", 2)
     ids = model.vocabulary.encode("had a bad cab\nfade ha gag hedge\nbeach" * 3)
     nets = []
@@ -270,15 +270,15 @@ def learned(text: str, kind: Literal["characters", "bytes"]) -> ModelFile:
     return training.snapshot()
 
 
-def test_it_recites_its_text_from_the_end() -> None:
-    """From the last words on, what it writes before them is what stood there."""
+def test_an_overfit_backward_model_recites_its_text() -> None:
+    """After the last words, an overfit model writes the words that came before them."""
     text = "the cat sat on the mat and the dog sat on the log, said the frog. "
     snapshot = learned(text * 30, "characters")
     (recited,) = written(snapshot, "said the frog. ", [0], Sampling(0.0), length=2 * len(text) - 15)
     assert recited == text * 2
 
 
-# What is shown meanwhile
+# Samples during training
 
 
 def shown(training: Trainer) -> None:
@@ -288,38 +288,38 @@ def shown(training: Trainer) -> None:
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_samples_on_the_way_change_nothing(direction: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Shown after each so many blocks; the run is the same run."""
+def test_samples_during_training_change_nothing(direction: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that shows samples has the same bits as a run that shows none."""
     quiet = begin("quiet", model__direction=direction)
     interrupt(quiet, 1000)
     loud = begin("loud", model__direction=direction, train__sample_every=6)
     capsys.readouterr()
     shown(loud)
-    told = capsys.readouterr()
-    steps = [line for line in told.err.splitlines() if line.startswith("--- step")]
+    reported = capsys.readouterr()
+    steps = [line for line in reported.err.splitlines() if line.startswith("--- step")]
     assert [step.partition(",")[0] for step in steps] == [f"--- step {step}" for step in (6, 12, 18)]
     assert all(step.endswith(" bits/char") and ", smoothed " in step for step in steps)
-    assert told.out == ""
+    assert reported.out == ""
     assert metrics(quiet) == metrics(loud)
     for name, array in quiet.snapshot().arrays.items():
         np.testing.assert_array_equal(array, loud.snapshot().arrays[name])
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
 
-def test_a_sample_on_the_way_does_not_talk_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a text holds of escapes is shown as such, as in every sample on a terminal."""
+def test_a_sample_during_training_sends_no_terminal_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Escape characters of the text are shown as visible marks, as in every sample on a terminal."""
     monkeypatch.setenv("TERM", "xterm")
-    told = Terminal()
-    monkeypatch.setattr("sys.stderr", told)
+    reported = Terminal()
+    monkeypatch.setattr("sys.stderr", reported)
     training = begin(text="\x1b]0;owned\x07\x9b" * 100, train__sample_every=2, train__steps=3)
     display = TrainingDisplay(training)
     display.show(BlockLearned(step=2, share=0.5, bits_per_character=1.0))
-    assert "--- step 2" in told.getvalue()
-    assert not {"\x1b", "\x07", "\x9b"} & set(told.getvalue())
+    assert "--- step 2" in reported.getvalue()
+    assert not {"\x1b", "\x07", "\x9b"} & set(reported.getvalue())

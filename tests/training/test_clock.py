@@ -1,4 +1,4 @@
-"""Time: what is done by it, what must not depend on it, and that a timed run is over when it was promised."""
+"""What a run does by the clock, what must not depend on the clock, and that a timed run ends on time."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from charlm.training.recovery import MAX_SKIPPED_IN_A_ROW
 from charlm.training.schedule import Clock
 from charlm.training.trainer import Trainer
 from tests.helpers.commands import SHORT, call
-from tests.helpers.training import TEXT, Hours, assert_same_run, begin, interrupt, poison, records, resume
+from tests.helpers.training import CAT_AND_DOG, Hours, assert_same_run, begin, interrupt, poison, records, resume
 
 MILLION: dict[str, Any] = {"train__steps": 10**6, "train__evaluations": 1}
 
 
 @pytest.fixture
 def now() -> Hours:
-    """A clock that goes on only when told."""
+    """A clock that advances only when a test advances it."""
     return Hours()
 
 
 def seconds_of(training: Trainer) -> list[float]:
-    """Return when each line of `metrics.jsonl` was written, the beginning first."""
+    """Return the time of each line of `metrics.jsonl`, in seconds since the start of the run."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
     return [0.0, *(line["seconds"] for line in lines)]
 
 
-# What is done as time goes by
+# What a run does by the clock
 
 
 @pytest.mark.parametrize("block_seconds", [0.25, 3.0, 9.0])
 def test_a_million_slow_blocks_have_a_record_every_10_s(
     block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However slow the blocks are, and the first within 5 s if a block is over by then."""
+    """The records come every 10 s however slow the blocks are, and the first within 5 s if a block is over by then."""
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
     interrupt(training, int(300 / block_seconds))
@@ -61,10 +61,10 @@ def test_a_million_slow_blocks_have_a_record_every_10_s(
 
 
 @pytest.mark.parametrize("block_seconds", [0.5, 4.0])
-def test_lines_come_within_5_s_and_every_minute(
+def test_progress_lines_come_within_5_s_and_every_minute(
     block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Off a terminal; each with what was learned and how fast."""
+    """Without a terminal, each line shows the loss and the speed."""
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
     said: list[float] = [0.0]
@@ -86,7 +86,7 @@ def test_lines_come_within_5_s_and_every_minute(
 
 @pytest.mark.parametrize("block_seconds", [1.0, 25.0])
 def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever kills it at any moment loses no more, and no more is saved than that takes."""
+    """A run that is killed at any moment loses at most a minute, and it is saved no more often than that requires."""
     training = begin(now=now, **MILLION)
     now.spend(monkeypatch, learn_block=block_seconds)
     saved: list[float] = [0.0]
@@ -104,9 +104,9 @@ def test_a_long_run_is_saved_once_a_minute(block_seconds: float, now: Hours, mon
 
 
 def test_a_save_comes_before_a_validation_that_would_delay_it(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With blocks of 1 s and a validation of 40 s after each 30 of them, a save is never more than a minute away.
+    """With blocks of 1 s and a validation of 40 s after every 30 of them, a save is never more than a minute away.
 
-    From the second validation on: how long the first one takes is not known before it.
+    This holds from the second validation on: the length of the first one is not known before it.
     """
     training = begin(now=now, train__steps=120, train__evaluations=4)
     now.spend(monkeypatch, learn_block=1.0, _validate=40.0)
@@ -127,7 +127,7 @@ def test_a_save_comes_before_a_validation_that_would_delay_it(now: Hours, monkey
 def test_a_long_validation_has_records_and_lines(
     now: Hours, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that takes 200 s: a record every 10 s, a line once a minute, and the figures by share are what they were."""
+    """A validation of 200 s has a record every 10 s and a line every minute; the records by share do not change."""
     training = begin(now=now, train__steps=4, train__evaluations=2)
     score = evaluate_sample
 
@@ -157,7 +157,7 @@ def test_a_long_validation_has_records_and_lines(
 def test_a_run_is_the_same_whatever_the_clock_does(
     duration: dict[str, Any], now: Hours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One at full speed, and one with hours between blocks that is interrupted twice: bit for bit, records too."""
+    """A run at full speed and one with hours between its blocks and two interruptions agree in every bit and record."""
     straight = begin("straight", **duration)
     interrupt(straight, 100)
     slow = begin("slow", now=now, **duration)
@@ -174,8 +174,8 @@ def test_a_run_is_the_same_whatever_the_clock_does(
     assert_same_run(straight, last)
 
 
-def test_records_by_the_clock_come_beside_the_others(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of few reports has more of them when it is slow, and each says of what kind it is."""
+def test_records_by_the_clock_are_additional(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow run of few reports has additional records, and each record states its kind."""
     training = begin(now=now, train__steps=20, train__evaluations=1)
     monkeypatch.setattr("charlm.training.decisions.RECORDS_PER_EVALUATION", 2)
     now.spend(monkeypatch, learn_block=8.0)
@@ -184,8 +184,8 @@ def test_records_by_the_clock_come_beside_the_others(now: Hours, monkeypatch: py
     assert [record["step"] for record in records(training, by="clock")] == [*range(1, 10), *range(11, 20)]
 
 
-def test_a_rollback_goes_where_it_goes_without_the_clock(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves by the clock, after every block, are not what it returns to."""
+def test_a_rollback_does_not_depend_on_the_clock(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback does not return to the states that are saved by the clock after every block."""
     runs = [begin("quick", train__steps=12), begin("slow", now=now, train__steps=12)]
     for training in runs:
         if training is runs[1]:
@@ -197,7 +197,7 @@ def test_a_rollback_goes_where_it_goes_without_the_clock(now: Hours, monkeypatch
 
 
 def test_a_run_of_steps_scores_a_sample_of_fixed_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a text that is too long for all of it: the same one each time, with its standard error, in the model file."""
+    """A text too long to be scored whole gives the same sample each time; the model file has its standard error."""
     training = begin()
     interrupt(training, 100)
     with monkeypatch.context() as patch:
@@ -241,13 +241,13 @@ class Machine:
 def test_a_timed_run_and_its_scoring_end_in_time(
     pace: float, budget: float, is_whole: bool, now: Hours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On machines that differ by a factor of 100; to score all that is held out takes the slowest 45 s."""
+    """Machines differ by a factor of 100; scoring the whole held-out part takes 45 s on the slowest."""
     Machine(now, monkeypatch, pace)
     sizes: dict[str, Any] = {"train__batch_size": 32, "train__block_size": 32}
-    training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=budget, **sizes)
+    training = begin(now=now, text=CAT_AND_DOG * 30, train__steps=None, train__time=budget, **sizes)
     interrupt(training, 10**9)
     scores = measure_best(training)
-    # Where blocks are short nothing comes late.
+    # With short blocks nothing is late.
     assert 0.5 * budget <= training.clock.seconds <= (1.02 if is_whole else 1.15) * budget
     assert len(records(training)) >= 1
     assert scores is not None
@@ -255,8 +255,8 @@ def test_a_timed_run_and_its_scoring_end_in_time(
     assert (scores.standard_error_bits is None) == is_whole
 
 
-def test_a_tiny_time_is_enough_for_a_block_and_a_validation(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where the set-up takes all of it."""
+def test_a_tiny_time_suffices_for_a_block_and_a_validation(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This holds even if the set-up takes all the time."""
     training = begin(now=now, train__steps=None, train__time=1.0)
     before = training.learner.model.arrays()["output.weight"]
     now.seconds += 2
@@ -268,8 +268,8 @@ def test_a_tiny_time_is_enough_for_a_block_and_a_validation(now: Hours, monkeypa
     assert (training.learner.model.arrays()["output.weight"] != before).any()
 
 
-def test_the_clock_of_a_run_begins_before_its_model(now: Hours) -> None:
-    """When the text is read, and goes on where it was when the run is taken up again."""
+def test_the_clock_of_a_run_starts_before_its_model_is_built(now: Hours) -> None:
+    """The clock starts when the text is read, and a resumed run continues its count."""
     training = begin(now=now, train__steps=None, train__time=100.0)
     now.seconds += 7
     assert training.clock.seconds == 7
@@ -281,10 +281,10 @@ def test_the_clock_of_a_run_begins_before_its_model(now: Hours) -> None:
 
 
 def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has reserved and how much it validates are not planned anew on a machine that is slower now."""
+    """The reserved time and the size of a validation are not planned again on a machine that is slower now."""
     with monkeypatch.context() as patch:
         Machine(now, patch, 3_000)
-        training = begin(now=now, text=TEXT * 30, train__steps=None, train__time=10.0)
+        training = begin(now=now, text=CAT_AND_DOG * 30, train__steps=None, train__time=10.0)
         interrupt(training, 20)
     Machine(now, monkeypatch, 1_500)
     again = resume(training.run, now)
@@ -294,14 +294,14 @@ def test_a_resumed_timed_run_keeps_its_plan(now: Hours, monkeypatch: pytest.Monk
         assert getattr(again.state, name) == getattr(training.state, name) > 0
 
 
-# The scoring at the end
+# The scoring at the end of a run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_during_the_scoring_ends_in_words(
+def test_a_signal_during_the_scoring_ends_with_a_message(
     text: str, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the code of the signal, after saying that the run is complete and where; and it is."""
+    """The command reports that the run is complete and where it is, and exits with the code of the signal."""
 
     def interrupted(model: Any, ids: Any, num_read: int, tick: Callable[[float], None]) -> Any:
         tick(0.25)
@@ -322,7 +322,7 @@ def test_a_signal_during_the_scoring_ends_in_words(
 
 
 def test_a_signal_in_the_last_block_ends_the_command_too(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is over and saved, and nothing is scored any more."""
+    """The run is complete and saved, and nothing is scored after the signal."""
 
     def validate(self: Trainer) -> float:
         if self.share >= 1:
@@ -336,8 +336,8 @@ def test_a_signal_in_the_last_block_ends_the_command_too(text: str, monkeypatch:
     assert "the run is complete" in result.stderr
 
 
-def test_a_long_scoring_says_how_far_it_is(now: Hours, capsys: pytest.CaptureFixture[str]) -> None:
-    """Off a terminal a line within 5 s and then once a minute; a short one says nothing."""
+def test_a_long_scoring_reports_its_progress(now: Hours, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal a line comes within 5 s and then every minute; a short scoring prints nothing."""
     with ScoringDisplay(Clock(now)) as display:
         for part in range(1000):
             now.seconds += 0.2
@@ -352,17 +352,17 @@ def test_a_long_scoring_says_how_far_it_is(now: Hours, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""
 
 
-def test_the_verdict_says_that_a_sample_was_scored(
+def test_the_verdict_reports_that_a_sample_was_scored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of how many characters, with its standard error, and how to score all."""
+    """The verdict reports how many characters were scored, the standard error, and how to score all of them."""
     training = begin()
     interrupt(training, 100)
     report_outcome(training, 0, 0.7, as_json=False)
     assert f"on all {len(training.learner.parts.validation)} held out\n" in capsys.readouterr().err
     monkeypatch.setattr("charlm.training.final_evaluation.MAX_CHARACTERS_SCORED", 120)
     report_outcome(training, 0, 0.7, as_json=False)
-    told = capsys.readouterr().err
-    assert f"of the {len(training.learner.parts.validation)} held out" in told
-    assert "standard error" in told
-    assert "charlm eval" in told
+    reported = capsys.readouterr().err
+    assert f"of the {len(training.learner.parts.validation)} held out" in reported
+    assert "standard error" in reported
+    assert "charlm eval" in reported

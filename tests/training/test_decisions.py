@@ -1,4 +1,4 @@
-"""What follows a block, decided from facts alone."""
+"""The decision about what follows a block depends on the given facts alone."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ NOTHING = Decision(False, False, False, False, False, False)
 
 
 def decided(facts: Facts, is_finite: bool = True) -> Decision:
-    """Decide in a run with ten validations."""
+    """Return the decision in a run with ten validations."""
     return decide(facts, 10, lambda: is_finite)
 
 
 def test_nothing_follows_most_blocks() -> None:
-    """And then nobody looks whether the numbers are finite, which takes time."""
+    """The numbers are then not checked for being finite, because the check takes time."""
     assert decide(QUIET, 10, lambda: pytest.fail("looked")) == NOTHING
 
 
 @pytest.mark.parametrize("change", [{"share": 1.0}, {"fits_another_block": False}])
-def test_the_last_block_is_validated_whatever_it_costs(change: dict[str, Any]) -> None:
-    """Whether the run is over by its share or has no time for another block."""
+def test_the_last_block_is_always_validated(change: dict[str, Any]) -> None:
+    """The run may be over by its share or have no time for another block."""
     over = decided(QUIET._replace(can_afford_evaluation=False, **change))
     assert (over.is_over, over.validate, over.record, over.roll_back) == (True, True, True, False)
 
 
 def test_a_validation_that_is_due_needs_time() -> None:
-    """Without time for it the record alone follows."""
+    """Without enough time for a validation, only the record is written."""
     due = QUIET._replace(share_before=0.19, share=0.21)
     assert (decided(due).validate, decided(due).record) == (True, True)
     without = decided(due._replace(can_afford_evaluation=False))
     assert (without.validate, without.record) == (False, True)
 
 
-def test_numbers_that_are_not_finite_are_rolled_back() -> None:
-    """So are too many skipped blocks, at any block."""
+def test_non_finite_numbers_are_rolled_back() -> None:
+    """Too many skipped blocks cause a rollback too, after any block."""
     assert decided(QUIET._replace(share_before=0.19, share=0.21), is_finite=False).roll_back
     assert decided(QUIET._replace(is_lost=True)).roll_back
 
 
-def test_the_clock_adds_only_what_does_not_come_anyway() -> None:
-    """A record by share and the save after a validation make those by the clock superfluous."""
+def test_the_clock_adds_no_record_or_save_that_comes_anyway() -> None:
+    """A record by share and the save after a validation replace those by the clock."""
     late = QUIET._replace(is_record_due=True, is_save_due=True)
     assert decided(late) == NOTHING._replace(record_by_clock=True, save_by_clock=True)
     both = decided(late._replace(share_before=0.19, share=0.21))
@@ -63,7 +63,7 @@ def test_the_clock_adds_only_what_does_not_come_anyway() -> None:
     ],
 )
 def test_a_block_is_usable_if_its_numbers_are(nats: float, norm: float, usable: bool) -> None:
-    """The loss and the norm of the gradient, which holds all its numbers."""
+    """Both the loss and the gradient norm, which covers all gradients, must be finite."""
     assert is_usable(nats, norm) == usable
 
 
@@ -77,8 +77,8 @@ def test_a_block_is_usable_if_its_numbers_are(nats: float, norm: float, usable: 
         (False, 1.0, 2, 2, "done"),
     ],
 )
-def test_a_run_finishes_when_it_is_over_or_does_not_gain(
+def test_a_run_finishes_at_its_end_or_when_patience_is_used_up(
     is_over: bool, share: float, without_gain: int, patience: int | None, reason: str
 ) -> None:
-    """A run whose time or steps are used up is done; patience ends it only before that."""
+    """A run whose time or steps are used up is complete; patience can end it only earlier."""
     assert reason_to_finish(NOTHING._replace(is_over=is_over), share, without_gain, patience) == reason

@@ -1,4 +1,4 @@
-"""Models that read from the right or from both sides: what they are given, and what they are measured by."""
+"""Models that read from the right or from both sides: their inputs, and their scores."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ NUM_SYMBOLS = 10
 
 
 def streams_of(length: int, num_streams: int, block_size: int, direction: Direction, **options: Any) -> Batches:
-    """Read a text whose every character is its own position."""
+    """Return the batches of a text in which every character is its own position."""
     ids = np.arange(length, dtype=np.uint16)
     options = {"seed": 0, "reset_probability": 0.0} | options
     return Batches(ids, ModelSpec("lstm", START, 0, 1, 1, direction), num_streams, block_size, **options)
 
 
 def assert_same_block(one: Batch, other: Batch) -> None:
-    """Compare two blocks, number by number."""
+    """Compare two blocks number by number."""
     for mine, yours in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, yours)
 
 
-# What is read when
+# The order of reading
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 20), st.integers(1, 60), st.integers(0, 3))
 def test_backward_streams_read_the_text_from_its_end(length: int, batch: int, block: int, seed: int) -> None:
-    """They are the forward streams of the reversed text."""
+    """The backward streams equal the forward streams of the reversed text."""
     sizes = fit_batch(length, batch, block)
     backward = streams_of(length, *sizes, "backward", seed=seed, reset_probability=0.2)
     ids = np.arange(length, dtype=np.uint16)[::-1].copy()
@@ -65,7 +65,7 @@ def test_backward_streams_read_the_text_from_its_end(length: int, batch: int, bl
 def test_streams_of_both_directions_hold_what_is_on_the_right(
     length: int, batch: int, block: int, reset: float
 ) -> None:
-    """After each target the characters of the text in its order, up to half a block more, then the start symbol."""
+    """After each target come the next characters in text order, up to half a block more, then the start symbol."""
     num_streams, block_size = fit_batch(length, batch, block, reset)
     both = streams_of(length, num_streams, block_size, "both", reset_probability=reset)
     forward = streams_of(length, num_streams, block_size, "forward", reset_probability=reset)
@@ -79,12 +79,12 @@ def test_streams_of_both_directions_hold_what_is_on_the_right(
             first = int(found.targets_TB[0, stream])
             after = [place if place < length else START for place in range(first + 1, first + len(found.right_SB))]
             assert found.right_SB[:, stream].tolist() == [*after, START]
-        # What is on the left is as ever.
+        # The left side is the same as in a forward model.
         assert_same_block(Batch(*found[:3]), Batch(*forward.batch(step)[:3]))
 
 
-def test_how_far_they_see_differs_from_block_to_block() -> None:
-    """Any number from none to half a block, each about as often."""
+def test_the_right_context_varies_from_block_to_block() -> None:
+    """The number is any from none to half a block, each about as often."""
     streams = streams_of(9000, 3, 20, "both")
     lengths = [len(block.right_SB) - 20 for step in range(600) if (block := streams.batch(step)).right_SB is not None]
     counts = np.bincount(lengths, minlength=11)
@@ -94,7 +94,7 @@ def test_how_far_they_see_differs_from_block_to_block() -> None:
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
 def test_a_block_depends_on_seed_and_step_alone(direction: Direction) -> None:
-    """Whatever was asked for before; and another seed gives others."""
+    """Earlier requests do not matter, and another seed gives other blocks."""
 
     def make(seed: int) -> Batches:
         return streams_of(1000, 3, 20, direction, seed=seed, reset_probability=0.3)
@@ -111,18 +111,18 @@ def test_a_block_depends_on_seed_and_step_alone(direction: Direction) -> None:
     assert shapes(one) != shapes(strange)
 
 
-# What a model is measured by
+# The scores
 
 
 def made(
     direction: Direction, cell: str = "lstm", num_layers: int = 2, initial_state: InitialState = "learned"
 ) -> CharModel:
-    """Make a small model, every weight drawn, the initial state and biases too."""
+    """Make a small model with random weights, random initial state and random biases."""
     model = CharModel(ModelSpec(cell, NUM_SYMBOLS, 5, 12, num_layers, direction, initial_state))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Short of chaos, and sharp in what it says.
+            # The recurrence stays short of chaos, and the predictions are sharp.
             parameter.normal_(0, 0.9 * parameter.shape[-1] ** -0.5 if "layers" in name else 1.0, generator=generator)
     return model.eval()
 
@@ -141,7 +141,7 @@ def as_backward(model: CharModel) -> CharModel:
 
 @pytest.mark.parametrize("length", [1, 2, 300, 5000])
 def test_a_backward_model_scores_as_a_forward_one_reversed(length: int) -> None:
-    """In one stream or several, in windows, and by dynamic evaluation."""
+    """This holds in one stream or several, in windows, and in dynamic evaluation."""
     forward, ids = made("forward"), ids_of(length)
     backward, turned = as_backward(forward), ids_of(length)[::-1].copy()
     assert evaluate(backward, ids) == evaluate(forward, turned)
@@ -153,7 +153,7 @@ def test_a_backward_model_scores_as_a_forward_one_reversed(length: int) -> None:
 
 
 def outputs(model: CharModel, tokens: list[int], is_right: bool) -> torch.Tensor:
-    """Read one character at a time through one stack of layers; return what the last layer puts out at the end."""
+    """Read one character at a time through one stack of layers; return the output of the last layer at the end."""
     layers = model.backward_layers if is_right else model.layers
     begin = len(model.layers) if is_right else 0
     states: list[State] = []
@@ -176,7 +176,7 @@ def outputs(model: CharModel, tokens: list[int], is_right: bool) -> torch.Tensor
 
 @torch.no_grad()
 def plainly(model: CharModel, ids: NDArray[np.uint8], places: range, context: int) -> NDArray[np.float64]:
-    """Return -ln p of each place, from up to `context` characters on either side, read anew for each."""
+    """Return -ln p at each position, reading up to `context` characters on either side anew for each."""
     text, nats = [int(index) for index in ids], []
     for place in places:
         before, after = text[max(place - context, 0) : place], text[place + 1 : place + 1 + context]
@@ -192,14 +192,14 @@ def plainly(model: CharModel, ids: NDArray[np.uint8], places: range, context: in
 def test_a_two_sided_model_scores_a_character_by_all_others(
     cell: str, length: int, initial_state: InitialState
 ) -> None:
-    """As one finds that reads for each all that is left and all that is right of it, one character at a time."""
+    """The oracle reads all characters to the left and all to the right anew for each position, one at a time."""
     model, ids = made("both", cell, initial_state=initial_state), ids_of(length)
     expected = plainly(model, ids, range(length), length)
     assert evaluate(model, ids).nats_per_character == pytest.approx(expected.mean(), abs=1e-5)
 
 
-def test_so_it_does_with_a_text_of_nearly_one_warm_up() -> None:
-    """The longest text of which it reads everything on either side of every character."""
+def test_a_two_sided_score_is_exact_for_a_text_of_one_warm_up() -> None:
+    """The length is the largest at which every character is predicted from the whole text on either side."""
     model, ids = made("both", "gru", num_layers=1), ids_of(255)
     expected = plainly(model, ids, range(0, 255, 5), 255)
     np.testing.assert_allclose(at_once(model, ids)[::5], expected, atol=1e-4)
@@ -208,7 +208,7 @@ def test_so_it_does_with_a_text_of_nearly_one_warm_up() -> None:
 
 @torch.no_grad()
 def at_once(model: CharModel, ids: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return -ln p of each place, with all of the text on either side, in one block."""
+    """Return -ln p at each position, with the whole text on either side, in one block."""
     targets_T = torch.from_numpy(ids.astype(np.int64))
     edge_1 = torch.tensor([NUM_SYMBOLS])
     tokens_TB, right_SB = torch.cat([edge_1, targets_T[:-1]])[:, None], torch.cat([targets_T[1:], edge_1])[:, None]
@@ -220,7 +220,7 @@ def at_once(model: CharModel, ids: NDArray[np.uint8]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("length", [256, 257, 511, 512, 513, 1025, 4095, 4096, 4097, 6000])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
 def test_a_long_text_scores_as_if_read_whole_on_both_sides(length: int, initial_state: InitialState) -> None:
-    """In blocks and in several streams side by side; what is farther than 256 characters away does not show."""
+    """The text is read in blocks and parallel streams; characters farther away than 256 have no visible effect."""
     model, ids = made("both", "lstm", initial_state=initial_state), ids_of(length)
     found = evaluate(model, ids)
     assert found.characters == length
@@ -229,7 +229,7 @@ def test_a_long_text_scores_as_if_read_whole_on_both_sides(length: int, initial_
 
 @pytest.mark.parametrize("num_streams", [1, 2, 3, 5])
 def test_the_end_of_a_text_does_not_depend_on_other_streams(monkeypatch: pytest.MonkeyPatch, num_streams: int) -> None:
-    """After the text there is one start symbol, however many streams are read side by side and however long."""
+    """One start symbol follows the text, whatever the number and length of the parallel streams."""
     model, ids = made("both", "gru"), ids_of(1500)
     monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 1500 // num_streams)
     assert evaluate(model, ids).nats_per_character == pytest.approx(at_once(model, ids).mean(), abs=1e-5)
@@ -240,8 +240,8 @@ def test_the_end_of_a_text_does_not_depend_on_other_streams(monkeypatch: pytest.
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
 @pytest.mark.parametrize("initial_state", ["zero", "learned"])
-def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str, initial_state: InitialState) -> None:
-    """As if it had never been stopped, bit for bit."""
+def test_a_run_of_another_direction_resumes_exactly(direction: str, initial_state: InitialState) -> None:
+    """The resumed run equals an uninterrupted one bit for bit."""
     options: dict[str, Any] = {"model__direction": direction, "model__initial_state": initial_state}
     whole, halves = begin("whole", **options), begin("halves", **options)
     whole.learn()
@@ -253,7 +253,7 @@ def test_an_interrupted_run_of_another_direction_goes_on_exactly(direction: str,
 
 @pytest.mark.parametrize("direction", ["backward", "both"])
 def test_a_run_of_another_direction_learns(direction: str) -> None:
-    """Within sixty blocks it is far below guessing."""
+    """After sixty blocks the loss is far below that of guessing."""
     training = begin("run", model__direction=direction, train__steps=60)
     *_, record = records_of(training)
     assert record.validation_bits_per_character is not None
@@ -261,7 +261,7 @@ def test_a_run_of_another_direction_learns(direction: str) -> None:
 
 
 def test_dynamic_evaluation_of_a_two_sided_model_is_refused() -> None:
-    """It would have learned what it is to predict; one line says so."""
+    """Such a model would have learned what it is to predict; the refusal is one line that says so."""
     assert load_config("lstm").model.direction == "forward"
     Path("a.txt").write_text("the cat sat on the mat. " * 60, encoding="utf-8")
     trained = call(
@@ -271,8 +271,8 @@ def test_dynamic_evaluation_of_a_two_sided_model_is_refused() -> None:
     assert_refused(call("eval", "-m", "run", "--dynamic", "--no-baselines"))
 
 
-def test_a_run_of_both_directions_ends_well() -> None:
-    """It cannot write a text, but its training was no failure."""
+def test_a_run_of_both_directions_succeeds() -> None:
+    """A two-sided model cannot write a text, but its training succeeds."""
     Path("a.txt").write_text("the cat sat on the mat. " * 60, encoding="utf-8")
     result = call("train", "-c", "a.txt", *SHORT, "--set", "model.direction=both", "--sample-length", "0")
     assert result.exit_code == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What a run will take is told without a run: settings, parameters, memory, time."""
+"""A dry run reports the settings, parameters, memory and time of a run without starting it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.helpers.training import begin, interrupt
 
 
 def test_a_dry_run_prints_a_settings_file_and_writes_nothing(text: str) -> None:
-    """What is printed can be trained with, and trains the same."""
+    """The printed settings can be trained with, and train the same model."""
     result = call("train", "-c", text, *SHORT, "--seed", "4", "--dry-run")
     assert result.exit_code == 0
     assert not Path("runs").exists()
@@ -38,15 +38,15 @@ def test_a_dry_run_prints_a_settings_file_and_writes_nothing(text: str) -> None:
 
 
 def test_a_dry_run_counts_what_a_run_then_has(text: str) -> None:
-    """Parameters and blocks are those of the run, the model file is as large as its numbers."""
-    told = answer("train", "-c", text, *SHORT, "--seed", "4", "--dry-run", "--json")
+    """Parameters and blocks equal those of the run, and the model file is as large as its parameters require."""
+    reported = answer("train", "-c", text, *SHORT, "--seed", "4", "--dry-run", "--json")
     run = answer("train", "-c", text, *SHORT, "--seed", "4", "--json")
-    assert told["steps"] == run["step"] == 6
-    assert told["epochs"] == pytest.approx(run["epoch"])
-    assert told["model_bytes"] == 4 * told["parameters"]
-    assert Path(run["model"]).stat().st_size == pytest.approx(told["model_bytes"], abs=8000)
-    assert told["settings"]["model"]["hidden_size"] == 24
-    assert "cpu" in told["runtime"]
+    assert reported["steps"] == run["step"] == 6
+    assert reported["epochs"] == pytest.approx(run["epoch"])
+    assert reported["model_bytes"] == 4 * reported["parameters"]
+    assert Path(run["model"]).stat().st_size == pytest.approx(reported["model_bytes"], abs=8000)
+    assert reported["settings"]["model"]["hidden_size"] == 24
+    assert "cpu" in reported["runtime"]
 
 
 def test_precedence_shows_in_a_dry_run(text: str) -> None:
@@ -54,13 +54,13 @@ def test_precedence_shows_in_a_dry_run(text: str) -> None:
     Path("mine.yaml").write_text("seed: 1\nmodel: {cell: gru, hidden_size: 9}\ntrain: {steps: 3}\n", encoding="utf-8")
     common = ["train", "mine.yaml", "-c", text, "--set", "train.batch_size=4", "--dry-run", "--json"]
     assert answer(*common)["settings"]["seed"] == 1
-    told = answer(*common, "--set", "seed=2", "--seed", "3", "--set", "model.hidden_size=11")["settings"]
-    assert (told["seed"], told["model"]["hidden_size"], told["model"]["cell"]) == (3, 11, "gru")
-    assert told["model"]["embedding_size"] == 64
+    reported = answer(*common, "--set", "seed=2", "--seed", "3", "--set", "model.hidden_size=11")["settings"]
+    assert (reported["seed"], reported["model"]["hidden_size"], reported["model"]["cell"]) == (3, 11, "gru")
+    assert reported["model"]["embedding_size"] == 64
 
 
-def test_a_timed_run_takes_its_time() -> None:
-    """How many blocks that makes follows from the trial."""
+def test_a_dry_run_of_a_timed_run_reports_its_time() -> None:
+    """The number of blocks follows from the trial."""
     training = begin(train__steps=None, train__time=30.0)
     expected = estimate_run(training.config, training.corpus, training.runtime)
     assert expected.seconds == 30
@@ -69,7 +69,7 @@ def test_a_timed_run_takes_its_time() -> None:
 
 
 def test_a_trial_of_blocks_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights stay what they were, because the rate is zero."""
+    """The weights do not change, because the rate is zero."""
     training, learners = begin(train__weight_decay=0.1), []
     arrays = Learner.arrays
 
@@ -86,7 +86,7 @@ def test_a_trial_of_blocks_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_dry_run_has_no_run_folder(text: str) -> None:
-    """The current folder holds after it what it held before, even where that is an old run."""
+    """The current folder has the same content before and after, even if it is an old run."""
     interrupt(begin("old"), 3)
     before = {path: path.read_bytes() for path in Path("old").iterdir()}
     with contextlib.chdir("old"):
@@ -95,7 +95,7 @@ def test_a_dry_run_has_no_run_folder(text: str) -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_is_tried(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it needs and what there is, and no folder is made for it."""
+    """The error gives the memory needed and the memory there is, and no folder is made."""
     monkeypatch.setattr(forecasts, "usable_bytes", lambda: 1e6)
     for extra in ([], ["--dry-run"]):
         result = call("train", "-c", text, *SHORT, "--set", "model.hidden_size=512", "--out", "large", *extra)
@@ -105,20 +105,20 @@ def test_a_run_that_cannot_fit_is_refused_before_it_is_tried(text: str, monkeypa
 
 
 def test_the_largest_settings_are_refused_on_any_machine(text: str) -> None:
-    """A terabyte is more than there is."""
+    """A terabyte is more than any machine has."""
     huge = ["--set", "model.hidden_size=16384", "--set", "model.num_layers=16"]
     result = call("train", "-c", text, *huge, "--dry-run")
     assert (result.exit_code, "Traceback" in result.stderr) == (1, False)
 
 
 def in_a_small_container(monkeypatch: pytest.MonkeyPatch, gigabytes: float = 1.0) -> None:
-    """Let a process that has loaded torch and nothing else have so much memory."""
+    """Limit the memory to that of a small container for a process that has loaded torch and nothing else."""
     monkeypatch.setattr(forecasts, "usable_bytes", lambda: gigabytes * 1e9)
     monkeypatch.setattr(forecasts, "resident_bytes", lambda: 265_000_000)
 
 
 def needed(precision: str = "fp32", device: str = "cpu", **changes: Any) -> float:
-    """Return the bytes that a run on fables is said to need."""
+    """Return the estimate of the bytes that a run on fables needs."""
     flags: dict[str, Any] = {"data.corpus": "fables", "train.steps": 3}
     config = load_config(
         "lstm",
@@ -133,13 +133,13 @@ def needed(precision: str = "fp32", device: str = "cpu", **changes: Any) -> floa
 def test_a_gigabyte_holds_the_runs_that_fit_into_it(
     monkeypatch: pytest.MonkeyPatch, hidden_size: int, fits: bool, precision: str
 ) -> None:
-    """Measured, these runs take at most 0.59, 0.88 and 1.55 GB, torch itself included."""
+    """Measured, these runs take at most 0.59, 0.88 and 1.55 GB, including torch itself."""
     in_a_small_container(monkeypatch)
     assert (needed(precision, model__hidden_size=hidden_size) <= 1e9) == fits
 
 
-def test_what_is_resident_already_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that holds another gigabyte needs one more."""
+def test_memory_that_the_process_already_holds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that already holds another gigabyte needs one more."""
     in_a_small_container(monkeypatch)
     before = needed()
     monkeypatch.setattr(forecasts, "resident_bytes", lambda: 1_265_000_000)
@@ -165,14 +165,14 @@ def test_what_is_resident_already_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_makes_a_run_larger_needs_more_memory(
     monkeypatch: pytest.MonkeyPatch, smaller: dict[str, Any], larger: dict[str, Any]
 ) -> None:
-    """Sizes, full precision, a second direction, and what an optimiser remembers."""
+    """Larger sizes, full precision, a second direction and the state of an optimiser all add to the memory."""
     in_a_small_container(monkeypatch)
     assert needed(**smaller) < needed(**larger)
 
 
 @pytest.mark.parametrize("name", forecasts.MOMENTS)
-def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
-    """So many numbers for each weight, besides a count of steps; Muon some more for the weights it leaves to AdamW."""
+def test_the_estimate_counts_the_state_of_the_optimiser(name: str) -> None:
+    """Each has some values per weight, besides a step count; Muon has more for the weights it leaves to AdamW."""
     training = begin(train__optimizer=name)
     training.learner.learn_block(0, 1.0, training.state.regularisation)
     moments = sum(tensor.numel() for tensor in training.learner.optimizer.tensors() if tensor.dim())
@@ -181,7 +181,7 @@ def test_it_is_known_what_an_optimiser_remembers(name: str) -> None:
     assert forecasts.MOMENTS[name] * num_parameters <= moments <= most * num_parameters
 
 
-# In a process of its own: memory that other tests have left would be taken first.
+# The run has its own process: otherwise it would first use memory that other tests have freed.
 MEASURED_RUN = """
 import sys
 from pathlib import Path
@@ -200,8 +200,8 @@ print(f"\\n{needed[0]} {int(peak[0]) * 1024}")
 @pytest.mark.parametrize(
     "cell", [cell if cell == "rnn" else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS]
 )
-def test_a_run_needs_as_much_memory_as_it_is_said_to(cell: str) -> None:
-    """Hardly less, so that what fits is allowed, and not much more, so that few are allowed that do not fit."""
+def test_a_run_needs_as_much_memory_as_estimated(cell: str) -> None:
+    """The estimate is close: it rarely refuses a run that fits and rarely allows one that does not."""
     changes = ["model.cell=" + cell, "train.steps=3", "train.evaluations=1", "train.precision=fp32", "train.threads=1"]
     changes += ["data.validation_fraction=0.01"]
     options = [part for change in changes for part in ("--set", change)]
@@ -212,7 +212,7 @@ def test_a_run_needs_as_much_memory_as_it_is_said_to(cell: str) -> None:
 
 
 def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should the system refuse what the machine has."""
+    """This covers a system that refuses memory which the machine has."""
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory")
@@ -222,22 +222,22 @@ def test_torch_out_of_memory_is_an_error_of_one_line(text: str, monkeypatch: pyt
     assert (result.exit_code, result.stderr.count("error: there is not enough memory")) == (1, 1)
 
 
-def test_a_dry_run_is_not_of_a_run_that_has_begun(text: str) -> None:
-    """Its settings are in its folder."""
+def test_a_dry_run_of_a_started_run_is_refused(text: str) -> None:
+    """The settings of a started run are in its folder."""
     interrupt(begin(), 3)
     result = call("train", "--resume", "run", "--dry-run")
     assert (result.exit_code, "config.yaml" in result.stderr) == (2, True)
 
 
-def test_the_figures_are_json(text: str) -> None:
-    """One line, for programs."""
+def test_the_figures_of_a_dry_run_are_json(text: str) -> None:
+    """The output is one line, for programs."""
     result = call("train", "-c", text, *SHORT, "--dry-run", "--json")
     assert len(result.stdout.splitlines()) == 1
     assert json.loads(result.stdout)["memory_bytes"] > 10**7
 
 
 def test_too_little_memory_is_a_training_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a program that uses charlm can tell it from others."""
+    """A program that uses charlm can distinguish the error from others."""
     training = begin()
     in_a_small_container(monkeypatch, gigabytes=0.3)
     with pytest.raises(TrainingError, match=r"at least 0\.3\d GB of memory, .* has 0\.30"):

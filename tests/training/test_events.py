@@ -1,4 +1,4 @@
-"""What a listener hears of a run, and in which order."""
+"""The events that a listener receives from a run, and their order."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.helpers.training import assert_same_run, begin, events_of, interrupt,
 
 
 def test_events_come_in_the_order_in_which_things_happen() -> None:
-    """Of a run of two blocks: the first state, and for each block its validation, record and save."""
+    """A run of two blocks reports its first state, then the validation, record and save of each block."""
     kinds = [type(event) for event in events_of(begin(train__steps=2, train__evaluations=2))]
     block = [Validating, Record, Saved, BlockLearned]
     once = [kind for kind, following in pairwise([*kinds, None]) if kind is not following]
     assert once == [Saved, *block, *block, Finished]
 
 
-def test_a_block_is_told_of_when_it_is_on_disk() -> None:
-    """A listener that hears of a validated block finds it in the run folder, with its record."""
+def test_a_block_is_reported_after_it_is_on_disk() -> None:
+    """A listener that receives a validated block finds it and its record in the run folder."""
     training, found = begin(train__steps=4, train__evaluations=4), []
 
     def look(event: Event) -> None:
@@ -35,14 +35,14 @@ def test_a_block_is_told_of_when_it_is_on_disk() -> None:
 
 
 def test_records_are_the_lines_of_the_metrics_file() -> None:
-    """All of them, in their order."""
+    """Every event of a record has a line in the file, in the same order."""
     training = begin()
-    told = [event.to_json() for event in events_of(training) if isinstance(event, Record)]
-    assert told == records(training)
+    reported = [event.to_json() for event in events_of(training) if isinstance(event, Record)]
+    assert reported == records(training)
 
 
 def test_a_listener_can_stop_a_run_after_its_block() -> None:
-    """It is saved where it stands, and the last event says that it is not over."""
+    """The run is saved after the block, and the last event reports that it is not complete."""
     training = begin()
     events: list[Event] = []
     interrupt(training, 7, events.append)
@@ -52,7 +52,7 @@ def test_a_listener_can_stop_a_run_after_its_block() -> None:
 
 
 def test_a_stopped_scoring_changes_no_file() -> None:
-    """It returns no scores."""
+    """The scoring returns no scores."""
     training = begin()
     training.learn()
     before = training.run.best.read_bytes()
@@ -66,7 +66,7 @@ def test_a_stopped_scoring_changes_no_file() -> None:
 
 
 def test_listening_changes_no_bit_of_a_run() -> None:
-    """A run that nobody listens to is the same run."""
+    """A run without a listener has the same bits."""
     heard, unheard = begin("heard"), begin("unheard")
     events_of(heard)
     unheard.learn()
@@ -75,6 +75,6 @@ def test_listening_changes_no_bit_of_a_run() -> None:
 
 @pytest.mark.parametrize("module", ["trainer", "lifecycle", "run"])
 def test_training_does_not_know_the_terminal(module: str) -> None:
-    """Neither Typer nor Rich nor the displays are loaded by it."""
+    """Training loads neither Typer nor Rich nor the terminal display."""
     code = f"import sys, charlm.training.{module}; sys.exit(bool({{'typer', 'rich', 'charlm.cli'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

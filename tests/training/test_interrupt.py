@@ -1,4 +1,4 @@
-"""The first signal is remembered, the second ends the process."""
+"""The first signal is recorded, the second ends the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Waits for ever inside an Interrupt and says what happens; `tidied` shows that the interpreter unwound.
+# Waits for ever inside an Interrupt and prints each step; `tidied` shows that the interpreter unwound.
 WAITS = """
 import signal, sys
 from charlm.training.interrupt import Interrupt
@@ -31,7 +31,7 @@ finally:
     print("tidied", flush=True)
 """
 
-# Ends well after the first signal, with the code that belongs to it.
+# Finishes its work after the first signal and exits with the code of that signal.
 ENDS_WELL = """
 import signal, sys
 from charlm.training.interrupt import Interrupt
@@ -45,7 +45,7 @@ sys.exit(interrupt.exit_code)
 
 @pytest.fixture(autouse=True)
 def ordinary_handlers() -> Iterator[None]:
-    """Signals are handled as in a program started from a terminal, whatever started the tests."""
+    """Set the signal handlers of a program started from a terminal, whatever started the tests."""
     before = {number: signal.getsignal(number) for number in HANDLED}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -56,7 +56,7 @@ def ordinary_handlers() -> Iterator[None]:
 
 
 def handlers() -> list[Any]:
-    """Return what is done about each signal now."""
+    """Return the current handler of each signal."""
     return [signal.getsignal(number) for number in HANDLED]
 
 
@@ -65,8 +65,8 @@ def handlers() -> list[Any]:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=lambda value: str(value),
 )
-def test_the_first_signal_is_remembered_and_announced_once(number: signal.Signals, code: int) -> None:
-    """A signal interrupts nothing: it is there to be asked for, with the exit code that belongs to it."""
+def test_the_first_signal_is_recorded_and_announced_once(number: signal.Signals, code: int) -> None:
+    """A signal interrupts nothing: the loop can query it, and its exit code belongs to it."""
     announced: list[bool] = []
     reached = False
     with Interrupt(lambda: announced.append(True)) as interrupt:
@@ -90,14 +90,14 @@ def test_the_signal_is_known_when_it_is_announced() -> None:
 
 
 def test_without_a_signal_nothing_is_announced() -> None:
-    """A loop that ends by itself exits with 0."""
+    """A loop without a signal has the exit code 0."""
     with Interrupt(lambda: pytest.fail("announced")) as interrupt:
         pass
     assert (interrupt.signal, interrupt.exit_code) == (None, 0)
 
 
 def test_the_previous_handlers_come_back() -> None:
-    """After the block signals do what they did before it, be that Python's own or somebody's handler."""
+    """After the block the handlers are those from before it, whether Python's own or custom."""
 
     def mine(number: int, frame: object) -> None:
         raise AssertionError(number)
@@ -128,7 +128,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_an_announcement_that_cannot_be_written_stops_nothing() -> None:
-    """When the terminal is gone the loop still ends well: what cannot be said is not said."""
+    """When the terminal is gone, the announcement is dropped and the loop still finishes."""
 
     def say() -> None:
         raise OSError(5, "Input/output error")
@@ -138,7 +138,7 @@ def test_an_announcement_that_cannot_be_written_stops_nothing() -> None:
     assert interrupt.signal == signal.SIGHUP
 
 
-def test_it_is_harmless_outside_the_main_thread() -> None:
+def test_an_interrupt_is_harmless_outside_the_main_thread() -> None:
     """In another thread, where Python allows no handlers, it changes nothing and raises nothing."""
     before = handlers()
     seen: list[object] = []
@@ -157,7 +157,7 @@ def test_it_is_harmless_outside_the_main_thread() -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_process_that_ended_well_exits_as_the_signal_asks(name: str, code: int) -> None:
-    """The work after the signal is done, and the exit code is 128 and the signal's number."""
+    """The work after the signal is done, and the exit code is 128 plus the signal's number."""
     done = subprocess.run([sys.executable, "-c", ENDS_WELL, name], capture_output=True, text=True, timeout=60)
     assert (code, "announced\nsaved\n", "") == (done.returncode, done.stdout, done.stderr)
 

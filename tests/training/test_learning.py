@@ -1,4 +1,4 @@
-"""Learning is real: known entropies are reached and not undercut, and what is held out or measured teaches nothing."""
+"""Models reach known entropies and do not undercut them, and held-out text and measurements teach them nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from charlm.training.trainer import MIN_VALIDATION_CHARACTERS, Trainer
 from charlm.vocab import Ids
 from tests.helpers.commands import SHORT, SMALL, call
 from tests.helpers.evaluation import module_of
-from tests.helpers.training import TEXT, begin, interrupt, metrics
+from tests.helpers.training import CAT_AND_DOG, begin, interrupt, metrics
 
 Floats = NDArray[np.float64]
 
 SYMBOLS = "abcde"
 NUM_CHARACTERS = 80_000
 HELD_OUT = 0.25
-# How far above the source a trained model may come, and of how many standard errors it is no news to be below.
+# The largest excess of a trained model over its source, and the standard errors by which it may be below by chance.
 MAX_EXCESS = 0.03
 STANDARD_ERRORS = 4
 
@@ -60,7 +60,7 @@ class Source:
         return nats
 
     def entropy_rate(self, order: int = 2) -> float:
-        """Return the mean of -ln p in the long run, knowing `order` characters before each."""
+        """Return the long-run mean of -ln p, given the `order` characters before each character."""
         size = len(SYMBOLS)
         step = np.zeros((size * size, size * size))
         for a, b, c in np.ndindex(size, size, size):
@@ -73,10 +73,10 @@ class Source:
 
 
 def layers_for(cell: str) -> int:
-    """Return how many layers a cell needs to learn these texts.
+    """Return the number of layers that a cell needs to learn these texts.
 
-    Where the gates do not see the state, the state of one layer is a sum of what each character adds on its own, and
-    logits linear in it cannot tell which characters came together; a second layer can.
+    If the gates do not see the state, the state of one layer is a sum of separate contributions of the characters, and
+    logits linear in it cannot express which characters came together; a second layer can.
     """
     return 1 if CELLS[cell].products else 2
 
@@ -110,17 +110,17 @@ def nats_of_each(model: CharModel, ids: Ids) -> Floats:
 
 
 def standard_error(values: Floats) -> float:
-    """Return how uncertain the mean of so many values is."""
+    """Return the standard error of the mean of these values."""
     return float(values.std() / math.sqrt(len(values)))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
-    """On held-out text each cell costs at most 3 % more than the source itself, and never less beyond chance.
+    """On held-out text each cell costs at most 3 % more than the source itself, and is never lower beyond chance.
 
-    The bound: given all before it, a character costs any model at least as much in the mean as it costs the source
+    The bound: given all characters before it, a character costs any model on average at least as much as the source
     that draws it. So the mean difference over the held-out characters, each paired with itself, is at least -4
-    of its standard errors. One character of context alone would cost 50 % more: the state is used.
+    of its standard errors. One character of context alone would cost 50 % more, so the state must be used.
     """
     source = Source(seed=1)
     training, ids = learned(source, cell)
@@ -147,7 +147,7 @@ def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
-    """The finished model needs under 0.05 nats for each of 200 random characters, evaluated as any text is."""
+    """The finished model needs under 0.05 nats for each of 200 random characters, by the ordinary evaluation."""
     training = begin(
         text="".join(np.random.default_rng(8).choice(list("abcdefgh \n"), size=200)),
         model__cell=cell,
@@ -169,7 +169,7 @@ def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
 
 
 def arrays_after(name: str, **changes: Any) -> dict[str, NDArray[Any]]:
-    """Train to the end and return all that the last model's file holds: weights, optimiser, carried state."""
+    """Train to the end and return all arrays of the last model's file: weights, optimiser, carried state."""
     training = begin(name, **changes)
     interrupt(training, 1000)
     assert training.state.finished == "done"
@@ -188,18 +188,20 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
-    """What is held out may be anything: weights, optimiser and carried state end bit for bit the same.
+def test_another_held_out_text_gives_the_same_last_model(cell: str) -> None:
+    """The held-out text may be anything: weights, optimiser and carried state are the same bit for bit.
 
-    The characters and their number stay, for the vocabulary is that of the whole text. The first validation or test
-    character is not even an input.
+    The characters and their number stay the same, because the vocabulary is that of the whole text. Not even the
+    first validation or test character is an input.
     """
     changes: dict[str, Any] = {"model__cell": cell, "data__validation_fraction": 0.1, "data__test_fraction": 0.1}
     changes |= {"train__steps": 170, "train__reset_probability": 0.1, "model__dropout": 0.3}
-    train_end = int(len(TEXT) * 0.8)
-    other_text = TEXT[:train_end] + "".join(random.Random(1).choices(sorted(set(TEXT)), k=len(TEXT) - train_end))
+    train_end = int(len(CAT_AND_DOG) * 0.8)
+    other_text = CAT_AND_DOG[:train_end] + "".join(
+        random.Random(1).choices(sorted(set(CAT_AND_DOG)), k=len(CAT_AND_DOG) - train_end)
+    )
     runs = []
-    for name, text in (("one", TEXT), ("other", other_text)):
+    for name, text in (("one", CAT_AND_DOG), ("other", other_text)):
         runs.append(begin(name, text, **changes))
         interrupt(runs[-1], 1000)
     one, other = runs
@@ -218,13 +220,13 @@ def test_another_held_out_text_leaves_the_same_last_model(cell: str) -> None:
     [(900, 0.1, 0.0, 4, 10), (900, 0.1, 0.2, 3, 7), (901, 0.5, 0.0, 64, 64), (777, 0.01, 0.01, 5, 9),
      (50, 0.5, 0.4, 4, 4)],
 )  # fmt: skip
-def test_no_position_that_is_held_out_reaches_a_gradient(
+def test_no_held_out_position_reaches_a_gradient(
     monkeypatch: pytest.MonkeyPatch, num_characters: int, validation: float, test: float, batch: int, block: int
 ) -> None:
-    """Where every character is its own position, all that the model reads or is taught lies before the held-out part.
+    """In a text whose every character is its own position, all inputs and targets lie before the held-out part.
 
-    Seen where it counts: at the model's input whenever gradients are kept, and at the targets of the loss; over
-    several epochs, each with blocks at other offsets.
+    The test checks the model's input whenever gradients are kept, and the targets of the loss, over several epochs
+    whose blocks have different offsets.
     """
     training = begin(
         text="".join(map(chr, range(0x4E00, 0x4E00 + num_characters))),
@@ -266,8 +268,8 @@ def test_no_position_that_is_held_out_reaches_a_gradient(
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_validation_changes_no_bit_of_what_is_learned(optimizer: str) -> None:
-    """One evaluation or eight, of 5 characters or of all: the same weights, optimiser and carried state."""
+def test_validation_changes_no_trained_bit(optimizer: str) -> None:
+    """One evaluation or eight, of 5 characters or of all, give the same weights, optimiser and carried state."""
     changes: dict[str, Any] = {
         "train__optimizer": optimizer,
         "train__steps": 48,
@@ -294,10 +296,8 @@ EVALUATIONS: dict[str, Callable[[CharModel, Ids], Scores]] = {
 @pytest.mark.parametrize("name", EVALUATIONS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("mode", [True, False])
-def test_evaluation_leaves_everything_as_it_was(
-    make_model: Callable[..., ModelFile], name: str, cell: str, mode: bool
-) -> None:
-    """Weights, waiting gradients, what learns, the mode, and all random numbers, torch's, NumPy's and Python's."""
+def test_evaluation_changes_no_state(make_model: Callable[..., ModelFile], name: str, cell: str, mode: bool) -> None:
+    """Weights, pending gradients, `requires_grad`, the mode, and torch's, NumPy's and Python's random states stay."""
     module = module_of(make_model(cell, 2)).train(mode)
     module.layers[0].train(not mode)
     parameters = list(module.parameters())
@@ -324,7 +324,7 @@ def test_evaluation_leaves_everything_as_it_was(
 def test_a_uniform_model_scores_exactly_log2_of_the_vocabulary(
     make_model: Callable[..., ModelFile], num_symbols: int, cell: str, window: int | None
 ) -> None:
-    """With output weights of zero, whatever the rest computes, to the last bit of a float32."""
+    """The output weights are zero, so the score is exact to the last bit of a float32, whatever the rest computes."""
     module, ids = uniform(make_model, num_symbols, cell)
     scores = evaluate(module, ids, window)
     assert scores.characters == len(ids)
@@ -333,15 +333,15 @@ def test_a_uniform_model_scores_exactly_log2_of_the_vocabulary(
 
 
 def test_a_uniform_model_is_right_no_more_often_than_chance(make_model: Callable[..., ModelFile]) -> None:
-    """Where all characters are equally likely, one of them is the likeliest and five the likeliest five, not all."""
+    """If all characters are equally probable, top-1 and top-5 accuracy are those of one and five guesses, not 100 %."""
     module, _ = uniform(make_model, 10, "lstm")
     scores = evaluate(module, np.tile(np.arange(10, dtype=np.uint8), 50))
     assert (scores.top1_accuracy, scores.top5_accuracy) == (0.1, 0.5)
 
 
 def test_too_little_held_out_gives_no_verdict() -> None:
-    """The last model is kept whatever they were, so that it was the best is not known, and here it was not."""
-    odd = TEXT[:400] + "qxzj vkw " * 5
+    """The best model is unknown then: the last model is kept, and in this run an earlier one scored better."""
+    odd = CAT_AND_DOG[:400] + "qxzj vkw " * 5
     training = begin(text=odd, train__steps=200, train__evaluations=40, model__hidden_size=64)
     interrupt(training, 1000)
     assert 0 < len(training.learner.parts.validation) < MIN_VALIDATION_CHARACTERS
@@ -350,11 +350,11 @@ def test_too_little_held_out_gives_no_verdict() -> None:
     assert "was the best" not in verdict(training)
 
 
-def test_the_best_stays_the_best_after_a_resume() -> None:
-    """Where the run now measures more of the held-out part, a lucky figure of less of it does not stand for ever."""
+def test_the_best_model_is_measured_again_after_a_resume() -> None:
+    """If the resumed run measures more of the held-out part, a lucky score on less of it does not stand for ever."""
     easy = "-" * 100
-    text = "".join(TEXT[start : start + 400] + easy for start in range(0, 2400, 400))
-    Path("text.txt").write_text(text + easy[:70] + TEXT[:230], encoding="utf-8")
+    text = "".join(CAT_AND_DOG[start : start + 400] + easy for start in range(0, 2400, 400))
+    Path("text.txt").write_text(text + easy[:70] + CAT_AND_DOG[:230], encoding="utf-8")
     for options, glance, steps in (
         (["-c", "text.txt", *SMALL, "--seed", "1", "--out", "run"], 64, 60),
         (["--resume", "run"], 20_000, 240),
@@ -371,20 +371,20 @@ def test_the_best_stays_the_best_after_a_resume() -> None:
     assert best <= last
 
 
-def test_a_figure_is_in_the_unit_it_is_told_in() -> None:
+def test_a_score_is_in_the_unit_it_is_reported_in() -> None:
     """In a vocabulary of bytes a Chinese character is three symbols: bits per symbol are not bits per character."""
     call("train", "-c", "fables-zh", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "0")
     file = load_checkpoint(Path("run/best.safetensors"))
     held_out = load_own_text(file).ids
-    told = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
-    assert told
+    reported = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
+    assert reported
     units = {"byte": len(held_out), "character": len(held_out.tobytes().decode(errors="ignore"))}
     bits = evaluate(module_of(file), held_out).bits_per_character * len(held_out)
-    assert float(told[1]) * units[told[2]] == pytest.approx(bits, rel=1e-3)
+    assert float(reported[1]) * units[reported[2]] == pytest.approx(bits, rel=1e-3)
 
 
 def uniform(make_model: Callable[..., ModelFile], num_symbols: int, cell: str) -> tuple[CharModel, Ids]:
-    """Return a model that finds all characters equally likely, and a text."""
+    """Return a model that finds all characters equally probable, and a text."""
     module = module_of(make_model(cell, 1, "".join(map(chr, range(0x4E00, 0x4E00 + num_symbols)))))
     with torch.no_grad():
         module.output.weight.zero_()

@@ -1,4 +1,4 @@
-"""A run as a command: who holds it, what may change, what it is called."""
+"""The train command's runs: who holds a folder, what a resume may change, what a run is called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import RunError
 from charlm.run_folder import RunFolder
-from tests.helpers.commands import SHORT, TEXT, call
+from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 
 
 def test_a_live_run_is_not_touched_by_another_process(text: str) -> None:
@@ -24,8 +24,8 @@ def test_a_live_run_is_not_touched_by_another_process(text: str) -> None:
     assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
-def test_a_run_holds_its_folder_from_beginning_to_end(text: str) -> None:
-    """While it is set up, learns and concludes, nobody else can hold it."""
+def test_a_run_holds_its_folder_from_start_to_end(text: str) -> None:
+    """No other process can hold the folder while the run is set up, trains and finishes."""
     from charlm.config_file import load_config
     from charlm.training import lifecycle as runs
 
@@ -35,16 +35,16 @@ def test_a_run_holds_its_folder_from_beginning_to_end(text: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["train.batch_size=2", "train.block_size=8", "train.optimizer=adamw"])
-def test_what_the_state_of_a_run_depends_on_cannot_be_changed(text: str, change: str) -> None:
-    """Streams and moments would mean something else."""
+def test_settings_that_the_saved_state_needs_cannot_be_changed(text: str, change: str) -> None:
+    """With other settings, the saved streams and moments would mean something else."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     result = call("train", "--resume", "run", "--set", change)
     assert result.exit_code == 2
     assert "optimizer" in result.stderr
 
 
-def test_a_resume_to_before_where_the_run_is_is_refused(text: str) -> None:
-    """With where it is, and what a duration means; a run that patience ended stays ended."""
+def test_a_resume_to_an_earlier_step_is_refused(text: str) -> None:
+    """The error names the current step and explains what a duration means; a run that patience ended stays ended."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     last = load_checkpoint(Path("run/last.safetensors"))
     unfinished = replace(last, metrics=last.metrics | {"finished": ""})
@@ -59,16 +59,16 @@ def test_a_resume_to_before_where_the_run_is_is_refused(text: str) -> None:
     assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] == 5
 
 
-def test_a_text_that_came_through_a_pipe_is_not_waited_for(text: str) -> None:
-    """`eval` says to give it again instead of reading a terminal."""
-    call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=TEXT)
+def test_a_text_from_a_pipe_is_not_waited_for(text: str) -> None:
+    """`eval` asks for the text again instead of reading from a terminal."""
+    call("train", "-c", "-", *SHORT, "--out", "run", "--sample-length", "0", stdin=HARE_AND_FOX)
     result = call("eval", "-m", "run")
     assert result.exit_code == 2
     assert "--corpus" in result.stderr
 
 
 def test_a_run_in_a_folder_of_texts_is_not_part_of_the_text(text: str) -> None:
-    """`-c .` means the same before and after a run was written below it."""
+    """`-c .` means the same text before and after a run is written below the folder."""
     assert call("train", "-c", ".", *SHORT, "--sample-length", "0").exit_code == 0
     assert call("eval").exit_code == 0
     assert [path.name for path in Path("runs").iterdir()] == ["work-lstm-1"]
@@ -78,15 +78,15 @@ def test_a_run_in_a_folder_of_texts_is_not_part_of_the_text(text: str) -> None:
     ("corpus", "name"),
     [("-", "stdin"), ("fables", "fables"), ("a/b.c.txt", "b.c.txt"), ("src/*.py", "py"), ("**", "text"), ("/", "text")],
 )
-def test_a_run_is_named_as_a_folder_can_be(corpus: str, name: str) -> None:
-    """After its text, without what a shell would take for something else."""
+def test_the_name_of_a_run_is_a_safe_folder_name(corpus: str, name: str) -> None:
+    """The name comes from the text, without characters that a shell would interpret."""
     from charlm.training.lifecycle import _name_of
 
     assert _name_of(corpus) == name
 
 
-def test_a_part_that_is_empty_says_which_setting_holds_it_out(text: str) -> None:
-    """Not just that there is nothing to evaluate."""
+def test_an_empty_part_is_reported_with_its_setting(text: str) -> None:
+    """The error is not just that there is nothing to evaluate."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     result = call("eval", "-m", "run", "--part", "test")
     assert result.exit_code == 1
@@ -94,8 +94,8 @@ def test_a_part_that_is_empty_says_which_setting_holds_it_out(text: str) -> None
 
 
 @pytest.mark.parametrize("fact", ["device", "precision", "threads", "torch"])
-def test_a_run_that_goes_on_elsewhere_warns(text: str, fact: str) -> None:
-    """With what was and what is; where nothing has changed there is nothing to say."""
+def test_a_run_resumed_elsewhere_warns(text: str, fact: str) -> None:
+    """The note gives the old and the new value; without a change there is no note."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     last = load_checkpoint(Path("run/last.safetensors"))
     assert "note: started with" not in call("train", "--resume", "run", "--sample-length", "0").stderr
@@ -105,24 +105,24 @@ def test_a_run_that_goes_on_elsewhere_warns(text: str, fact: str) -> None:
     assert f"note: started with {fact} another, now {last.runtime[fact]}" in result.stderr
 
 
-def test_a_run_on_a_text_that_has_changed_goes_on_only_when_told(text: str) -> None:
-    """What is refused says how, and characters that the model does not know are refused all the same."""
+def test_a_run_resumes_on_a_changed_text_only_on_request(text: str) -> None:
+    """The refusal names the option that allows it; unknown characters are refused even with that option."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
-    Path(text).write_text(TEXT[::-1], encoding="utf-8")
+    Path(text).write_text(HARE_AND_FOX[::-1], encoding="utf-8")
     longer = ["train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0"]
     refused = call(*longer)
     assert (refused.exit_code, "--new-text" in refused.stderr) == (1, True)
     assert call(*longer, "--new-text").exit_code == 0
     assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] == 9
     assert call("eval", "-m", "run").exit_code == 0
-    Path(text).write_text(TEXT + "\u00e9", encoding="utf-8")
+    Path(text).write_text(HARE_AND_FOX + "\u00e9", encoding="utf-8")
     unknown = call(*longer, "--set", "train.steps=12", "--new-text")
     assert (unknown.exit_code, "\u00e9" in unknown.stderr) == (1, True)
     assert call("train", "-c", text, "--new-text").exit_code == 2
 
 
-def test_a_best_model_that_is_gone_is_made_again(text: str) -> None:
-    """The next validation counts as the best; a finished run says what is missing."""
+def test_a_missing_best_model_is_made_again(text: str) -> None:
+    """The next validation counts as the best; a finished run reports which file is missing."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     best = Path("run/best.safetensors")
     best.unlink()

@@ -1,7 +1,7 @@
-"""The minimal character RNN that many have begun with, written once more in NumPy, against a run of charlm like it.
+"""The minimal character RNN that many have started with, written once more in NumPy, compared with a run of charlm.
 
-One layer of 100 tanh units over one-hot characters, one stream, 25 characters between two updates, gradients clipped
-by value, Adagrad: the settings below say all that to charlm. Letters: `V` symbols, `I` inputs, `H` units, `T` steps.
+It has one layer of 100 tanh units over one-hot characters, one stream, 25 characters between updates, gradients
+clipped by value, and Adagrad: the settings below configure charlm so. `V` symbols, `I` inputs, `H` units, `T` steps.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fresh(num_inputs: int, num_symbols: int, num_units: int, random: np.random.G
 def loss_and_gradients(
     weights: Weights, inputs: list[int], targets: list[int], h: Floats
 ) -> tuple[float, Weights, Floats]:
-    """Read a block: the sum of -ln p over it, its gradients, and the state after it."""
+    """Read a block: return the sum of -ln p over it, the gradients, and the state after it."""
     Wxh, Whh, Why, bh, by = (weights[name] for name in ("Wxh", "Whh", "Why", "bh", "by"))
     states, probabilities, loss = [h], [], 0.0
     for i, target in zip(inputs, targets, strict=True):
@@ -107,17 +107,17 @@ def trained(
     clip: float = 5,
     epsilon: float = 1e-8,
 ) -> tuple[float, list[float]]:
-    """Train as the program does; return its smoothed loss and the loss of each block, in nats per character.
+    """Train like the original program; return the smoothed loss and the loss of each block, in nats per character.
 
     Args:
         text: ids.
-        weights: to begin with.
-        num_steps: blocks to learn.
-        start_id: if given, each pass begins with this input, and its first target is the first character.
-        rate: Adagrad's.
-        bias_rate: the same for the bias of the units, where it is another.
-        clip: the largest size of each number of a gradient.
-        epsilon: what is added to Adagrad's squares.
+        weights: the initial ones.
+        num_steps: the number of blocks.
+        start_id: if given, each pass starts with this input, and its first target is the first character.
+        rate: the learning rate of Adagrad.
+        bias_rate: the learning rate of the units' bias, if it differs.
+        clip: the largest absolute value of each number of a gradient.
+        epsilon: the number added to Adagrad's squares.
     """
     weights = {name: weight.copy() for name, weight in weights.items()}
     squares = {name: np.zeros_like(weight) for name, weight in weights.items()}
@@ -140,8 +140,8 @@ def trained(
     return smoothed / BLOCK, losses
 
 
-def test_its_own_gradients_are_the_slopes_of_its_loss() -> None:
-    """On a tiny case every weight is moved both ways by a little."""
+def test_min_char_rnn_gradients_match_finite_differences() -> None:
+    """On a tiny case, every weight is moved a little in both directions."""
     random = np.random.default_rng(1)
     weights = {name: random.normal(0, 0.5, weight.shape) for name, weight in fresh(4, 3, 5, random).items()}
     inputs, targets, h = [3, 0, 2, 2, 1, 0], [0, 2, 2, 1, 0, 1], random.normal(0, 0.5, 5)
@@ -156,26 +156,26 @@ def test_its_own_gradients_are_the_slopes_of_its_loss() -> None:
             assert gradients[name][index] == pytest.approx((losses[0] - losses[1]) / 2e-5, abs=1e-8), name
 
 
-# And charlm
+# Charlm
 
 
 @pytest.fixture
 def text() -> list[int]:
-    """The beginning of the fables, in a file and as ids: whole blocks, so that charlm reads the same in each pass."""
+    """Write the start of the fables to a file and return its ids: whole blocks, so that every pass is the same."""
     whole = (bundled_folder("corpora") / "fables.txt").read_text(encoding="utf-8")[:NUM_CHARACTERS]
     Path("text.txt").write_text(whole, encoding="utf-8")
     symbols = sorted(set(whole))
     return [symbols.index(character) for character in whole]
 
 
-def begun(seed: int, **changes: Any) -> Trainer:
+def started(seed: int, **changes: Any) -> Trainer:
     """Set up charlm's run."""
     flags = FLAGS | {"seed": seed} | {key.replace("__", "."): value for key, value in changes.items()}
     return training_of(load_config("lstm", (), flags), RunFolder.create(Path(f"run{seed}"), ""))
 
 
 def weights_of(model: CharModel) -> Weights:
-    """Take over charlm's weights; of its two biases of the units only the sum counts."""
+    """Return charlm's weights; of its two biases of the units, only the sum counts."""
     arrays = {name: array.astype(np.float64) for name, array in model.arrays().items()}
     layer = {name: arrays[f"layers.0.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
     biases = {"bh": layer["bias_ih"] + layer["bias_hh"], "by": arrays["output.bias"]}
@@ -183,7 +183,7 @@ def weights_of(model: CharModel) -> Weights:
 
 
 def test_a_block_has_the_loss_and_gradients_of_min_char_rnn(text: list[int]) -> None:
-    """With the same weights, to 1e-5: the first block of a text and one in its middle, with a state."""
+    """They agree to 1e-5 with the same weights, in the first block of a text and in one in its middle, with a state."""
     num_symbols = max(text) + 1
     model = CharModel(load_config("lstm", (), FLAGS).model.spec(num_symbols))
     model.initialise(torch.Generator().manual_seed(0), "normal(0.1)")
@@ -193,7 +193,7 @@ def test_a_block_has_the_loss_and_gradients_of_min_char_rnn(text: list[int]) -> 
     weights, h = weights_of(model), np.zeros(UNITS)
     state = model.start_state(1)
     for position in (0, BLOCK):
-        # Charlm's first input is a start symbol, of which the original knows nothing.
+        # Charlm's first input is a start symbol, which the original does not have.
         inputs, targets = [num_symbols, *text][position : position + BLOCK], text[position : position + BLOCK]
         loss, gradients, h = loss_and_gradients(weights, inputs, targets, h)
         logits_TBV, state = model(torch.tensor(inputs)[:, None], state)
@@ -210,53 +210,53 @@ def test_a_block_has_the_loss_and_gradients_of_min_char_rnn(text: list[int]) -> 
             gradient = found[theirs]
             assert gradient is not None
             np.testing.assert_allclose(gradient.numpy(), gradients[name] / BLOCK, atol=1e-5, err_msg=name)
-        # Both biases have the gradient of their sum.
+        # Each bias has the gradient of their sum.
         both = [found[f"layers.0.bias_{kind}_l0"] for kind in ("ih", "hh")]
         torch.testing.assert_close(*both, atol=1e-7, rtol=1e-5)
 
 
 def test_a_run_of_charlm_is_a_run_of_min_char_rnn(text: list[int]) -> None:
-    """Block by block to 1e-5, over two passes and a half, gradients clipped, with the three differences told to it.
+    """They agree to 1e-5 in every block, over two and a half passes, if the program has charlm's three differences.
 
-    They are the start symbol; the step of the bias, twice as large as charlm has two of them and Adagrad's steps do not
-    depend on the size of a gradient; and an epsilon that torch adds elsewhere. The rate is a tenth of the usual one:
-    at 0.1 the first updates are chaotic, and rounding alone leads elsewhere within five blocks.
+    These are the start symbol; the step of the bias, twice as large because charlm has two of them and Adagrad's
+    steps do not depend on the size of a gradient; and an epsilon that torch adds elsewhere. The rate is 0.01: at the
+    usual 0.1 the first updates are chaotic, and rounding alone makes two runs diverge within five blocks.
     """
     text = text[:2000]
     Path("text.txt").write_text(Path("text.txt").read_text(encoding="utf-8")[:2000], encoding="utf-8")
     num_symbols = len(set(text))
     text = [sorted(set(text)).index(i) for i in text]
     clipped = {"train__learning_rate": 0.01, "train__clip_value": 1 / BLOCK, "model__initialiser": "normal(0.1)"}
-    training = begun(1, **clipped)
+    training = started(1, **clipped)
     weights, num_steps, found = weights_of(training.learner.model), 200, []
     for step in range(num_steps):
         before = training.state.nats
         training.state.count(training.learner.learn_block(step, 1.0, training.state.regularisation))
         found.append(training.state.nats - before)
-    told = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}
-    smoothed, losses = trained(text, weights, num_steps, **told)  # type: ignore[arg-type]
+    differences = {"start_id": num_symbols, "rate": 0.01, "bias_rate": 0.02, "clip": 1, "epsilon": 1e-20}
+    smoothed, losses = trained(text, weights, num_steps, **differences)  # type: ignore[arg-type]
     np.testing.assert_allclose(found, losses, atol=1e-5)
     assert training.state.smoothed_nats == pytest.approx(smoothed, abs=1e-6)
-    # Each of these counts: without it the two part.
+    # Each difference counts: without it the two runs diverge.
     for change in ({"start_id": None}, {"bias_rate": None}, {"clip": 5}):
-        _, others = trained(text, weights, num_steps, **told | change)
+        _, others = trained(text, weights, num_steps, **differences | change)
         assert np.abs(np.array(others) - losses).max() > 1e-3, change
 
 
 @pytest.mark.slow
 def test_charlm_learns_as_fast_as_min_char_rnn(text: list[int]) -> None:
-    """After 2,000 blocks of 25 characters the smoothed losses of eight runs each are the same but for noise.
+    """After 2,000 blocks of 25 characters the smoothed losses of eight runs each are equal within noise.
 
     Noise: from seed to seed the smoothed loss has a standard deviation of 0.05 to 0.09 nats per character on either
-    side, for the first updates are chaotic. The tolerance is three standard errors of the difference of the two means,
-    about 0.1. What differs: charlm has two bias vectors for the units, which together step twice as far, begins a pass
-    with a start symbol, and has another epsilon.
+    side, because the first updates are chaotic. The tolerance is three standard errors of the difference of the two
+    means, about 0.1. Charlm differs in having two bias vectors for the units, which together step twice as far, a start
+    symbol at the start of each pass, and another epsilon.
     """
     num_symbols, programs, charlms = len(set(text)), [], []
     for seed in range(8):
         weights = fresh(num_symbols, num_symbols, UNITS, np.random.default_rng(seed))
         programs.append(trained(text, weights, NUM_STEPS)[0])
-        training = begun(seed)
+        training = started(seed)
         assert (training.learner.num_streams, training.learner.block_size) == (1, BLOCK)
         *_, record = records_of(training)
         assert training.state.step == NUM_STEPS

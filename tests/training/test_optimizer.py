@@ -1,4 +1,4 @@
-"""Muon, AdamW and the classics: directions, groups, and a state that can be written down."""
+"""Muon, AdamW and the classic optimisers: directions, groups, and a state that can be saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charlm.training.optimizer import GateMuon, Optimizer, orthogonalise
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (3, 64, 16), (2, 16, 48)])
 def test_orthogonalising_keeps_directions_and_evens_sizes(shape: tuple[int, int, int]) -> None:
-    """Against a singular value decomposition: same singular vectors, values near 1 but for the smallest of all."""
+    """By a singular value decomposition: the singular vectors stay, the values are near 1, except the smallest."""
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     matrices[0] *= 1000
     found = orthogonalise(matrices)
@@ -30,7 +30,7 @@ def test_orthogonalising_keeps_directions_and_evens_sizes(shape: tuple[int, int,
         assert values.max() < 1.4
 
 
-def test_a_step_of_muon_has_the_same_size_whatever_the_gradient() -> None:
+def test_a_step_of_muon_does_not_depend_on_the_gradients_size() -> None:
     """Multiplying the gradient by 1024 changes nothing, unlike in gradient descent."""
     steps = []
     for scale in (1.0, 1024.0):
@@ -42,7 +42,7 @@ def test_a_step_of_muon_has_the_same_size_whatever_the_gradient() -> None:
 
 
 def test_muon_decays_weights_apart_from_the_gradient() -> None:
-    """With a gradient of nothing a weight shrinks by rate times decay."""
+    """With a zero gradient a weight shrinks by rate times decay."""
     weight = torch.nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.zeros(4, 4)
     GateMuon([{"params": [weight], "weight_decay": 0.1}], num_gates=1, lr=0.5).step()
@@ -51,7 +51,7 @@ def test_muon_decays_weights_apart_from_the_gradient() -> None:
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 48)])
 def test_muon_of_one_gate_is_that_of_torch(shape: tuple[int, int]) -> None:
-    """Three steps along random gradients, with decay: torch's update is as near as its own rounding and slack are."""
+    """After three steps along random gradients, with decay, torch's update agrees within its own rounding and slack."""
     generator = torch.Generator().manual_seed(0)
     start, *gradients = (torch.randn(shape, generator=generator) for _ in range(4))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
@@ -70,8 +70,8 @@ def test_muon_of_one_gate_is_that_of_torch(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("num_gates", [1, 3, 4])
-def test_gates_in_turns_go_the_same_way_by_fewer_steps(num_gates: int) -> None:
-    """Under one gradient throughout, the weights are where they would be without turns, once all have had theirs."""
+def test_muon_on_gates_in_turns_takes_the_same_path(num_gates: int) -> None:
+    """Under a constant gradient, the weights are the same as without turns once every gate has had its turn."""
     start = torch.randn(num_gates * 6, 6, generator=torch.Generator().manual_seed(0))
     weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
     optimizers = [
@@ -87,15 +87,15 @@ def test_gates_in_turns_go_the_same_way_by_fewer_steps(num_gates: int) -> None:
     torch.testing.assert_close(weights[0].detach(), weights[1].detach())
 
 
-def test_bf16_is_precise_enough_to_step_in() -> None:
-    """The direction is that of float32 to a percent."""
+def test_a_muon_step_in_bf16_is_precise_enough() -> None:
+    """The direction equals that of float32 within a percent."""
     matrices = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
     full, half = (orthogonalise(matrices, dtype).flatten() for dtype in (torch.float32, torch.bfloat16))
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.99
 
 
 def test_muon_takes_the_recurrent_matrices_and_adamw_all_else() -> None:
-    """Embedding, biases and output are AdamW's."""
+    """AdamW has the embedding, biases and output."""
     optimizer, _ = stepped("muon")
     slots = {name.rpartition(".")[2] for name in optimizer.arrays()}
     momenta = {name for name in optimizer.arrays() if name.endswith(".momentum")}
@@ -106,8 +106,8 @@ def test_muon_takes_the_recurrent_matrices_and_adamw_all_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"])
-def test_a_state_that_was_written_down_goes_on_exactly(name: str) -> None:
-    """Three steps in one go, and two steps, a new optimiser with the old one's arrays, and one more, are bit-equal."""
+def test_an_optimiser_with_a_saved_state_continues_exactly(name: str) -> None:
+    """Three steps in a row equal two steps, a new optimiser with the old one's arrays, and one more, bit for bit."""
     _, straight = stepped(name, 3)
     optimizer, model = stepped(name, 2)
     arrays = optimizer.arrays()
@@ -132,7 +132,7 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
 
 
 def test_clipping_by_value_bounds_each_number() -> None:
-    """Without a bound for the norm the small ones stay as they are."""
+    """Without a bound for the norm, small values do not change."""
     model = CharModel(ModelSpec("rnn", 3, 2, 2, 1))
     optimizer = Optimizer(model, TrainConfig(clip_norm=None, clip_value=5.0, steps=1))
     for index, parameter in enumerate(model.parameters()):
@@ -146,12 +146,12 @@ def test_clipping_by_value_bounds_each_number() -> None:
     assert before == pytest.approx(np.linalg.norm(sizes))
 
 
-# One step of each for one weight: from gradient and memory, as its source writes it, to what is subtracted and kept.
+# For each optimiser, one step of one weight: from gradient and memory to what is subtracted, as its source defines it.
 EQUATIONS: dict[str, Callable[[float, dict[str, float], int], float]] = {}
 
 
 def equation(name: str) -> Callable[[Any], Any]:
-    """Enter a function into the table."""
+    """Add a function to the table."""
     return lambda function: EQUATIONS.setdefault(name, function)
 
 
@@ -179,13 +179,13 @@ def adagrad(gradient: float, memory: dict[str, float], step: int) -> float:
 
 @equation("sgd")
 def sgd(gradient: float, memory: dict[str, float], step: int) -> float:
-    """Down the gradient."""
+    """Gradient descent."""
     return gradient
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_a_classic_steps_as_its_source_says(name: str) -> None:
-    """Every weight, of matrices and of all else, over five steps at changing rates."""
+    """Every weight, of matrices and of all others, agrees over five steps at changing rates."""
     model = CharModel(ModelSpec("lstm", 3, 2, 2, 1))
     model.initialise(torch.Generator().manual_seed(0))
     optimizer = Optimizer(model, TrainConfig.model_validate({"optimizer": name, "learning_rate": 0.1, "steps": 5}))
@@ -214,7 +214,7 @@ def stepped(name: str, steps: int = 1) -> tuple[Optimizer, CharModel]:
 
 
 def learn(model: CharModel, optimizer: Optimizer, step: int) -> None:
-    """Take one step on random characters that depend on the step."""
+    """Take one step on random characters that depend on the step number."""
     tokens_TB = torch.randint(5, (4, 3), generator=torch.Generator().manual_seed(step))
     logits_TBV, _ = model(tokens_TB, model.start_state(3))
     torch.nn.functional.cross_entropy(logits_TBV.flatten(0, 1), tokens_TB.flatten()).backward()
@@ -225,7 +225,7 @@ def learn(model: CharModel, optimizer: Optimizer, step: int) -> None:
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
-    """Without gradients to follow, a step at full rate shrinks them by rate times decay, and nothing else."""
+    """With zero gradients, a step at full rate shrinks them by rate times decay, and changes nothing else."""
     model = CharModel(ModelSpec("lstm", 5, embedding_size=4, hidden_size=6, num_layers=1))
     model.initialise(torch.Generator().manual_seed(0))
     settings = TrainConfig.model_validate({"optimizer": name, "steps": 3})
@@ -240,8 +240,8 @@ def test_only_the_recurrent_layers_matrices_decay(name: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["mingru", "minlstm"])
-def test_a_net_without_matrices_to_orthogonalise_is_learned_too(cell: str) -> None:
-    """One layer that sees one-hot inputs alone: its weights are an embedding, and none are left for Muon."""
+def test_muon_trains_a_net_without_matrices_to_orthogonalise(cell: str) -> None:
+    """One layer that sees only one-hot inputs has an embedding alone, and no weights are left for Muon."""
     model = CharModel(ModelSpec(cell, 5, embedding_size=0, hidden_size=6, num_layers=1))
     model.initialise(torch.Generator().manual_seed(0))
     before = model.arrays()

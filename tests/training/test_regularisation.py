@@ -1,4 +1,4 @@
-"""How strongly a run is regularised, by how often it reads its text."""
+"""The strength of regularisation depends on how often a run reads its text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from charlm.training.regularisation import dropout_for, strengths, weight_decay_
 
 
 def test_dropout_grows_with_the_epochs() -> None:
-    """A text read a few times needs none; one read over and over needs much, but never all."""
+    """A text read a few times needs no dropout; one read very often needs much, but never all."""
     values = [dropout_for(epochs) for epochs in (0.1, 1, 2.5, 10, 100, 1e6)]
     assert values == sorted(values)
     assert values[:3] == [0.0, 0.0, 0.0]
@@ -17,8 +17,8 @@ def test_dropout_grows_with_the_epochs() -> None:
     assert decays == [0.05, 0.05, 0.08, 0.1, 0.1]
 
 
-def test_a_smaller_net_may_read_more_often() -> None:
-    """A net of half the units is regularised as much after twice as many readings; a larger one not sooner."""
+def test_a_smaller_net_needs_dropout_after_more_readings() -> None:
+    """A net of half the units is regularised as much after twice as many readings; a larger one no earlier."""
     for epochs in (3, 8, 16, 50):
         assert strengths(2 * epochs, 256) == strengths(epochs, 512) == strengths(epochs, 2048)
     assert strengths(15, 128).dropout == 0

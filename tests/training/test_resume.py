@@ -15,7 +15,7 @@ from charlm.training.trainer import Trainer
 from tests.helpers.commands import call
 from tests.helpers.training import (
     BF16_WORKS,
-    TEXT,
+    CAT_AND_DOG,
     assert_same_run,
     begin,
     events_of,
@@ -29,7 +29,7 @@ from tests.helpers.training import (
 
 
 def assert_resumed_exactly(**changes: Any) -> Trainer:
-    """Compare a run with one that was interrupted after 7 and after 13 blocks; return the latter."""
+    """Compare a run with one that was interrupted after 7 and after 13 blocks; return the second."""
     straight = begin("straight", **changes)
     interrupt(straight, 100)
     broken = begin("broken", **changes)
@@ -49,9 +49,9 @@ def assert_resumed_exactly(**changes: Any) -> Trainer:
 def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
-    """Interrupted twice, in the middle of an epoch and between records: weights, optimiser, state, records."""
+    """Interruptions in the middle of an epoch and between records change no weight, optimiser, state or record."""
     changes: dict[str, Any] = {
-        "text": TEXT[:500],
+        "text": CAT_AND_DOG[:500],
         "model__cell": cell,
         "model__num_layers": num_layers,
         "model__dropout": dropout,
@@ -69,9 +69,9 @@ def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: str) -> None:
-    """With one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
+    """The runs have one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
     changes: dict[str, Any] = {
-        "text": TEXT[:500],
+        "text": CAT_AND_DOG[:500],
         "model__cell": cell,
         "model__direction": direction,
         "model__num_layers": 2,
@@ -87,7 +87,7 @@ def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: 
 
 
 def test_a_run_from_before_directions_resumes() -> None:
-    """What its files do not say is what every run was then, and its vocabulary a word of its own."""
+    """Facts missing from its files have the only values of that time, and its vocabulary is a plain string."""
     training = begin("old", model__embedding_size=8)
     interrupt(training, 7)
     for path in (training.run.last, training.run.best):
@@ -107,13 +107,13 @@ def test_a_run_from_before_directions_resumes() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_a_run_with_a_classic_optimiser_resumes_exactly(optimizer: str, precision: str) -> None:
-    """Also where the optimiser remembers nothing."""
+    """This includes an optimiser without memory."""
     assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
 
 
 @pytest.mark.parametrize("at", [3, 8, 13, 17])
-def test_patience_is_resumed(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluations without gain count on, so a run ends where it would have ended."""
+def test_patience_continues_after_a_resume(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations without improvement are counted across the resume, so a run ends where it would have ended."""
     bits = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.4, 10: 2.3, 12: 1.9}
     monkeypatch.setattr(Trainer, "_validate", lambda self: bits.get(self.state.step, 9.0))
     changes: dict[str, Any] = {"train__patience": 4, "train__evaluations": 10}
@@ -127,8 +127,8 @@ def test_patience_is_resumed(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same_run(straight, last)
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
-    """Nothing is learned, nothing is lost."""
+def test_a_finished_run_that_is_resumed_does_not_change() -> None:
+    """Nothing is trained, and nothing is lost."""
     training = begin()
     interrupt(training, 100)
     before = training.run.metrics.read_text(), training.run.best.read_bytes()
@@ -138,7 +138,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is() -> None:
 
 
 def test_a_finished_run_can_be_made_longer() -> None:
-    """With more steps it continues from where it ended."""
+    """With more steps, the run continues from its end."""
     training = begin()
     interrupt(training, 100)
     longer = resume(training.run, train__steps=30)
@@ -149,16 +149,16 @@ def test_a_finished_run_can_be_made_longer() -> None:
 
 
 def test_another_text_is_refused() -> None:
-    """A run resumes with the text it was started on, by its fingerprint."""
+    """A run resumes only on the text it was started on, checked by its fingerprint."""
     training = begin()
     interrupt(training, 5)
-    Path("text.txt").write_text(TEXT + "more", encoding="utf-8")
+    Path("text.txt").write_text(CAT_AND_DOG + "more", encoding="utf-8")
     with pytest.raises(RunError, match="changed"):
         resume(training.run)
 
 
-def test_a_best_that_is_resumed_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a resume a worse model does not take the place of the better one before."""
+def test_a_resumed_run_keeps_its_best_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a resume, a worse model does not replace the better one from before."""
     monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
     training = begin()
     interrupt(training, 6)
@@ -177,8 +177,8 @@ def test_a_run_can_be_resumed_from_its_first_moment() -> None:
     assert_same_run(training, training)
 
 
-def test_a_run_past_its_new_end_ends() -> None:
-    """Resumed with fewer steps than it has, it does not learn for ever."""
+def test_a_resumed_run_past_its_new_end_ends() -> None:
+    """A run resumed with fewer steps than it has taken ends at once."""
     training = begin()
     interrupt(training, 9)
     shorter = resume(training.run, train__steps=5)
@@ -187,13 +187,13 @@ def test_a_run_past_its_new_end_ends() -> None:
     assert shorter.state.finished == "done"
 
 
-def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
-    """From where it stood: the rate is what a run of so many steps has there, and dropout is planned anew."""
+def test_a_lengthened_run_has_the_schedule_of_its_new_length() -> None:
+    """From its current step on, the rate is that of a run of the new length, and dropout is planned anew."""
     changes: dict[str, Any] = {
         "train__evaluations": 20,
         "model__dropout": "auto",
         "model__hidden_size": 256,
-        "text": TEXT[:300],
+        "text": CAT_AND_DOG[:300],
     }
     training = begin(train__steps=20, **changes)
     interrupt(training, 100)
@@ -206,12 +206,12 @@ def test_a_longer_run_has_the_schedule_of_one_that_long() -> None:
     assert planned[0] < planned[1] == planned[2]
 
 
-def test_another_text_is_taken_when_told() -> None:
-    """It begins with an empty state, and what was measured on the old text does not count."""
+def test_another_text_is_accepted_on_request() -> None:
+    """The new text starts with an empty state, and measurements on the old text do not count."""
     training = begin()
     interrupt(training, 10)
     best = training.run.best.read_bytes()
-    Path("text.txt").write_text(TEXT[::-1][:900], encoding="utf-8")
+    Path("text.txt").write_text(CAT_AND_DOG[::-1][:900], encoding="utf-8")
     last = load_checkpoint(training.run.last)
     other = training_of(training.config, training.run)
     other.restore(last, is_new_text=True)
@@ -224,8 +224,8 @@ def test_another_text_is_taken_when_told() -> None:
     assert load_checkpoint(training.run.last).corpus["characters"] == 900
 
 
-def test_the_same_text_is_not_another_one() -> None:
-    """Being allowed to take another text changes nothing where it is the same."""
+def test_accepting_another_text_does_not_affect_the_same_text() -> None:
+    """The option that allows another text changes nothing if the text is the same."""
     straight, broken = begin("straight"), begin("broken")
     interrupt(straight, 100)
     interrupt(broken, 9)

@@ -18,7 +18,7 @@ from charlm.checkpoint import load_checkpoint
 from charlm.config import GROUPS
 from charlm.errors import ConfigError, CorpusError, RunError
 from charlm.training.events import BlockLearned, Event, Finished, Note, Record, Scoring
-from tests.helpers.commands import SHORT, TEXT, call
+from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 
 SMALL: dict[str, Any] = {"hidden_size": 24, "embedding_size": 8, "batch_size": 4, "block_size": 16}
 SMALL |= {"threads": 1, "precision": "fp32"}
@@ -26,14 +26,14 @@ BRIEF: dict[str, Any] = SMALL | {"steps": 6, "evaluations": 2}
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    """As it is written there."""
+    """The docstring's example runs unchanged."""
     (example,) = doctest.DocTestFinder().find(charlm.train, "train", module=module, globs={"charlm": charlm})
     results = doctest.DocTestRunner().run(example)
     assert (results.failed, results.attempted) == (0, 4)
 
 
 def test_a_program_trains_the_same_model_as_the_command(text: str) -> None:
-    """Bit for bit, with the same settings and seed; and its run is where it says."""
+    """The bits are the same with the same settings and seed, and the run is in the folder that it reports."""
     call("train", "-c", text, *SHORT, "--seed", "3", "--out", "by-command", "--sample-length", "0")
     run = charlm.train(text, out="by-program", seed=3, **BRIEF)
     assert run.path == Path("by-program")
@@ -44,8 +44,8 @@ def test_a_program_trains_the_same_model_as_the_command(text: str) -> None:
     assert one.metrics.keys() == run.metrics.keys() >= {"validation_bits_per_character", "step"}
 
 
-def test_events_tell_a_program_how_far_the_run_is(text: str) -> None:
-    """A progress bar has what it needs, and the records are the lines of `metrics.jsonl`."""
+def test_events_report_the_progress_of_a_run(text: str) -> None:
+    """The events suffice for a progress bar, and the records are the lines of `metrics.jsonl`."""
     events: list[Event] = []
     run = charlm.train(text, seed=3, on_event=events.append, **BRIEF)
     blocks = [event for event in events if isinstance(event, BlockLearned)]
@@ -57,7 +57,7 @@ def test_events_tell_a_program_how_far_the_run_is(text: str) -> None:
 
 
 def test_a_text_is_a_name_a_path_or_a_list(text: str) -> None:
-    """Each in the form that a program has it in."""
+    """A text may be a string or a path, or a list of them."""
     corpora: list[Any] = [text, Path(text), [text], [Path(text)]]
     for index, corpus in enumerate(corpora):
         assert charlm.train(corpus, out=f"run-{index}", **BRIEF).records[-1]["step"] == 6
@@ -65,8 +65,8 @@ def test_a_text_is_a_name_a_path_or_a_list(text: str) -> None:
         charlm.train("no-such-text", **BRIEF)
 
 
-def test_a_duration_takes_the_place_of_the_default(text: str) -> None:
-    """Of the settings file too, and each may be given as on the command line."""
+def test_a_given_duration_replaces_the_default(text: str) -> None:
+    """The duration also replaces that of the settings file, and may be given in the forms of the command line."""
     run = charlm.train(text, config="gru", time="0.2s", **SMALL)
     config = load_checkpoint(run.best).config
     assert (config["model"]["cell"], config["train"]["time"], config["train"]["steps"]) == ("gru", 0.2, None)
@@ -84,7 +84,7 @@ def test_a_duration_takes_the_place_of_the_default(text: str) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name(text: str, settings: dict[str, Any], said: str) -> None:
-    """Before a folder is made; all mistakes at once."""
+    """The refusal comes before a folder is made, and reports all mistakes at once."""
     with pytest.raises(ConfigError) as raised:
         charlm.train(text, **settings)
     assert said in f"{raised.value} {raised.value.hint}"
@@ -92,13 +92,13 @@ def test_a_wrong_setting_is_refused_by_its_name(text: str, settings: dict[str, A
 
 
 def test_every_setting_has_a_name_of_its_own() -> None:
-    """So that it can be given without its group."""
+    """A unique name lets a setting be given without its group."""
     names = Counter(name for group in GROUPS.values() for name in group.model_fields)
     assert set(names.values()) == {1}
 
 
 def test_an_error_in_a_listener_leaves_a_run_to_resume(text: str) -> None:
-    """The error reaches the program, the folder is free again, and its last save continues."""
+    """The error reaches the program, the folder is released, and the run resumes from its last save."""
 
     def fail(event: Event) -> None:
         if isinstance(event, BlockLearned) and event.step == 4:
@@ -110,16 +110,16 @@ def test_an_error_in_a_listener_leaves_a_run_to_resume(text: str) -> None:
     assert call("train", "--resume", "run", "--sample-length", "0").exit_code == 0
 
 
-def test_a_run_in_a_folder_that_is_taken_is_refused(text: str) -> None:
+def test_a_run_in_a_used_folder_is_refused(text: str) -> None:
     """No run is overwritten."""
     Path("run").mkdir()
-    Path("run/mine").write_text(TEXT, encoding="utf-8")
+    Path("run/mine").write_text(HARE_AND_FOX, encoding="utf-8")
     with pytest.raises(RunError, match="not empty"):
         charlm.train(text, out="run", **BRIEF)
 
 
-def test_a_run_shows_where_it_is(text: str) -> None:
-    """In a notebook."""
+def test_a_run_shows_its_path_in_a_notebook(text: str) -> None:
+    """A notebook shows the path of the run."""
     run = charlm.train(text, out="run", **BRIEF)
     assert repr(run) == "Run('run')"
     assert json.dumps(run.metrics)

@@ -1,4 +1,4 @@
-"""The saved state: written with flat names, read back strictly."""
+"""The saved state is written with flat names and read strictly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from charlm.training.regularisation import Regularisation
 from charlm.training.state import TrainState
 
-# The names in every `last.safetensors` there is; a run from before a renaming would not resume.
+# The names in every existing `last.safetensors`; a run from before a renaming would not resume.
 NAMES = {
     *("step", "seconds", "best_bits", "evaluations_without_gain", "nats", "num_losses", "smoothed_nats"),
     *("skipped", "skipped_in_a_row", "rollbacks", "dropout", "weight_dropout", "weight_decay", "settled"),
@@ -20,7 +20,7 @@ NAMES = {
 
 
 def state() -> TrainState:
-    """A state in which every value differs from that at the start."""
+    """Return a state in which every value differs from its initial value."""
     state = TrainState.at_start(4.0, Regularisation(0.5, 0.25, 0.1, settled=True))
     for nats in (3.0, None, 2.5, None):
         state.count(nats)
@@ -32,21 +32,21 @@ def state() -> TrainState:
 
 
 def test_the_names_in_a_model_file_stay_the_same() -> None:
-    """All values stand side by side, whatever parts the state has."""
+    """The file stores all values under flat names, whatever parts the state has."""
     values = state().to_json()
     assert values.keys() == NAMES
     assert all(isinstance(value, int | float | str | None) for value in values.values())
 
 
-def test_a_state_is_read_back_as_it_was_written() -> None:
-    """Through JSON, as in a model file."""
+def test_a_state_survives_writing_and_reading() -> None:
+    """The state passes through JSON, as in a model file."""
     assert TrainState.from_json(json.loads(json.dumps(state().to_json()))) == state()
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 @pytest.mark.parametrize("value", ["x", [], {}, -1, math.nan, math.inf, 10**13, 10**400])
-def test_a_value_that_no_run_has_is_refused(name: str, value: Any) -> None:
-    """With its name; words are allowed for the reason alone."""
+def test_an_impossible_value_in_a_state_is_refused(name: str, value: Any) -> None:
+    """The error names the value; a string is allowed for the reason alone."""
     if name == "finished" and isinstance(value, str):
         return
     with pytest.raises(ValueError, match=f"`{name}`|valid JSON"):
@@ -55,27 +55,27 @@ def test_a_value_that_no_run_has_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_state_that_lacks_a_value_is_refused(name: str) -> None:
-    """Nothing is made up."""
+    """No missing value is made up."""
     with pytest.raises(ValueError, match=f"`{name}`"):
         TrainState.from_json({key: value for key, value in state().to_json().items() if key != name})
 
 
 @pytest.mark.parametrize("name", ["stranger", "best", "recovery"])
 def test_a_state_with_an_unknown_value_is_refused(name: str) -> None:
-    """Also under the name of a part."""
+    """This includes a name that is a part of the state."""
     with pytest.raises(ValueError, match=f"`{name}`"):
         TrainState.from_json(state().to_json() | {name: {}})
 
 
-def test_a_whole_number_is_a_number() -> None:
-    """JSON does not tell 2 from 2.0, and 2.0 is no count."""
+def test_a_whole_number_is_accepted_as_a_number() -> None:
+    """JSON does not distinguish 2 from 2.0, and 2.0 is not a count."""
     assert TrainState.from_json(state().to_json() | {"seconds": 2}).seconds == 2
     with pytest.raises(ValueError, match="step"):
         TrainState.from_json(state().to_json() | {"step": 2.5})
 
 
 def test_losses_are_summed_and_smoothed() -> None:
-    """A skipped block counts as a step and changes no loss."""
+    """A skipped block counts as a step and does not change the loss."""
     counted = state()
     assert (counted.step, counted.num_losses, counted.nats) == (4, 2, 5.5)
     assert (counted.recovery.skipped, counted.recovery.skipped_in_a_row) == (2, 1)

@@ -1,4 +1,4 @@
-"""The loop: exact resume, evaluation that disturbs nothing, numbers that stay finite."""
+"""The training loop: exact resume, evaluation without side effects, finite numbers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.helpers.training import (
 )
 
 
-def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
-    """Two runs side by side differ only where their seeds do."""
+def test_runs_are_the_same_if_and_only_if_their_seeds_are() -> None:
+    """Two runs side by side differ only if their seeds do."""
     runs = [begin(name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     for training in runs:
         interrupt(training, 100)
@@ -49,8 +49,8 @@ def test_the_same_seed_trains_the_same_model_and_another_another() -> None:
     )
 
 
-def test_evaluations_do_not_change_what_is_learned() -> None:
-    """A run that validates often and one that does once learn the same weights from the same losses."""
+def test_evaluations_do_not_change_training() -> None:
+    """A run that validates often and one that validates once have the same weights and losses."""
     often, seldom = begin("often", train__evaluations=20), begin("seldom", train__evaluations=1)
     interrupt(often, 100)
     interrupt(seldom, 100)
@@ -59,7 +59,7 @@ def test_evaluations_do_not_change_what_is_learned() -> None:
 
 
 def test_validation_text_is_never_trained_on() -> None:
-    """Every target of every block lies in the training part, whose characters the validation part does not share."""
+    """Every target of every block lies in the training part, which shares no character with the validation part."""
     text = "abc" * 150 + "xyz" * 17
     training = begin(text=text, data__validation_fraction=0.1)
     seen = set()
@@ -71,8 +71,8 @@ def test_validation_text_is_never_trained_on() -> None:
     assert "xyz" in vocabulary.decode(training.learner.parts.validation)
 
 
-def test_thirty_characters_train() -> None:
-    """A text far too short for the block and the batch shrinks them and says so."""
+def test_a_text_of_thirty_characters_trains() -> None:
+    """A text far too short for the block and the batch shrinks them, and the run reports it."""
     training = begin(text="to be or not to be, that is it", train__batch_size=64, train__block_size=64)
     interrupt(training, 100)
     assert training.state.finished == "done"
@@ -81,7 +81,7 @@ def test_thirty_characters_train() -> None:
 
 
 def test_a_run_notes_a_setting_without_an_effect() -> None:
-    """Only one that is not at its default was meant to have an effect."""
+    """The note covers only a setting that is not at its default."""
     Path("adam.yaml").write_text("train: {optimizer: adam, matrix_learning_rate: 0.5}\n", encoding="utf-8")
     Path("text.txt").write_text("to be or not to be" * 20, encoding="utf-8")
     flags = {"data.corpus": "text.txt", "model.hidden_size": 4, "train.steps": 1, "train.threads": 1, "seed": 1}
@@ -91,8 +91,8 @@ def test_a_run_notes_a_setting_without_an_effect() -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "aa", "ab", "\n"])
-def test_a_character_or_two_train(text: str) -> None:
-    """Nothing divides by zero where there is nothing, or a single character, to validate."""
+def test_a_text_of_one_or_two_characters_trains(text: str) -> None:
+    """Nothing divides by zero if the validation part is empty or a single character."""
     training = begin(text=text, train__steps=3)
     interrupt(training, 100)
     scores = measure_best(training)
@@ -101,7 +101,7 @@ def test_a_character_or_two_train(text: str) -> None:
 
 
 def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of validations 3, 2, NaN, 4 the second is kept, and patience ends the run."""
+    """After the validations 3, 2, NaN and 4, the second model is kept, and patience ends the run."""
     training = begin(train__patience=2, train__evaluations=10)
     answers = iter([3.0, 2.0, math.nan, 4.0, 1.0])
     monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))
@@ -112,8 +112,8 @@ def test_the_best_model_is_kept_not_the_latest(monkeypatch: pytest.MonkeyPatch) 
     assert verdict(training) == "no validation has been better since step 4: it has started to overfit"
 
 
-def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its best validation; where nothing is held out there is nothing to say."""
+def test_the_verdict_reports_a_run_that_was_still_improving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last validation was the best; without held-out text there is no verdict."""
     training = begin(train__evaluations=2)
     answers = iter([3.0, 2.0])
     with monkeypatch.context() as patch:
@@ -125,8 +125,8 @@ def test_a_run_that_was_still_improving_is_said_to_have_been(monkeypatch: pytest
     assert "nothing was held out" in verdict(untold)
 
 
-def test_one_validation_without_gain_says_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a run was made longer, whose rate then rises again."""
+def test_one_validation_without_gain_is_no_overfitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This can happen after a run is made longer, because its rate then rises again."""
     training = begin(train__evaluations=3)
     answers = iter([3.0, 2.0, 2.1])
     monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))
@@ -135,7 +135,7 @@ def test_one_validation_without_gain_says_little(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One bad gradient changes no weight and no state; the run goes on."""
+    """One bad gradient changes no weight and no state, and the run continues."""
     training = begin(train__steps=8)
     poison(training, monkeypatch, {3})
     interrupt(training, 100)
@@ -144,19 +144,19 @@ def test_a_block_whose_loss_is_not_finite_is_skipped_and_counted(monkeypatch: py
 
 
 def test_losses_that_stay_infinite_roll_back_with_a_lower_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After several in a row the run returns to its last good state, at half the rate, says so, and finishes."""
+    """After several in a row the run returns to its last good state, at half the rate, reports it, and finishes."""
     training = begin(train__steps=12)
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
-    told = [event for event in events_of(training) if isinstance(event, RolledBack)]
-    assert told == [RolledBack(from_step=12, to_step=9, rate=0.5)]
+    reported = [event for event in events_of(training) if isinstance(event, RolledBack)]
+    assert reported == [RolledBack(from_step=12, to_step=9, rate=0.5)]
     assert (training.state.recovery.rollbacks, training.state.finished) == (1, "done")
     steps = [record["step"] for record in metrics(training)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
 
 
-def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to do, and what is on disk is finite."""
+def test_a_loss_that_never_becomes_finite_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error advises what to do, and the files on disk are finite."""
     training = begin()
     interrupt(training, 5)
     poison(training, monkeypatch, set(range(10_000)))
@@ -166,7 +166,7 @@ def test_a_loss_that_never_becomes_finite_ends_in_words(monkeypatch: pytest.Monk
 
 
 def test_records_carry_what_a_plot_needs() -> None:
-    """Each line of metrics.jsonl has the same keys; validation stands where it was measured."""
+    """Each line of metrics.jsonl has the same keys; validation figures are in the lines where it was measured."""
     training = begin()
     interrupt(training, 100)
     lines = records(training)
@@ -177,7 +177,7 @@ def test_records_carry_what_a_plot_needs() -> None:
 
 
 def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
-    """The model file alone, moved elsewhere, after text and run are gone, still writes."""
+    """The model file alone still writes text after it is moved and its text and run are deleted."""
     from charlm.inference.generate import generate
     from charlm.inference.sampling import Sampling
     from charlm.inference.stepper import Stepper
@@ -192,7 +192,7 @@ def test_a_model_outlives_its_text_and_its_folder(tmp_path: Path) -> None:
 
 
 def test_the_best_model_is_scored_on_all_that_is_held_out() -> None:
-    """The figure that is written into its file is that of the whole part, not of the glance taken while training."""
+    """The score in the model file is that of the whole part, not that of the sample used during training."""
     from charlm.evaluation.evaluate import evaluate
 
     training = begin(train__evaluation_characters=5)
@@ -206,19 +206,19 @@ def test_the_best_model_is_scored_on_all_that_is_held_out() -> None:
     assert evaluate(training.learner.model, training.learner.parts.validation) == scores
 
 
-def test_automatic_regularisation_is_settled_once() -> None:
-    """For a run of so many epochs it is known from the start; a resume keeps it."""
+def test_automatic_regularisation_is_chosen_once() -> None:
+    """It is known from the start for a run of a given number of epochs, and a resume keeps it."""
     training = begin(model__dropout="auto", model__weight_dropout="auto", train__steps=None, train__epochs=300)
     interrupt(training, 5)
     assert training.state.regularisation == Regularisation(*strengths(300, num_units=16), settled=True)
     assert training.state.regularisation.dropout > 0
-    # The helper lets a run settle anew, as with other settings.
+    # The helper lets a run choose anew, as with other settings.
     resumed = resume(training.run).state.regularisation
     assert replace(resumed, settled=True) == training.state.regularisation
 
 
 def test_given_regularisation_holds_from_the_first_block() -> None:
-    """Also in a timed run, which does not know yet how often it will read its text."""
+    """This includes a timed run, which does not know yet how often it will read its text."""
     training = begin(
         model__dropout=0.4, model__weight_dropout=0.2, train__weight_decay=0.3, train__steps=None, train__time=100.0
     )
@@ -227,7 +227,7 @@ def test_given_regularisation_holds_from_the_first_block() -> None:
 
 
 def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends when the time is up but for what is reserved, with the rate at nothing."""
+    """The run ends when only the reserved time is left, with a rate of zero."""
     now = Hours()
     training = begin(now=now, train__steps=None, train__time=100.0)
     now.spend(monkeypatch, learn_block=0.5)
@@ -238,7 +238,7 @@ def test_a_timed_run_takes_about_as_long_as_it_was_given(monkeypatch: pytest.Mon
 
 
 def test_training_changes_every_weight() -> None:
-    """No parameter is left out of the optimiser or the graph."""
+    """No parameter is missing from the optimiser or the graph."""
     training = begin(model__num_layers=2)
     before = training.learner.model.arrays()
     interrupt(training, 5)
@@ -246,7 +246,7 @@ def test_training_changes_every_weight() -> None:
     assert unchanged == []
 
 
-def test_the_first_loss_is_that_of_knowing_nothing() -> None:
+def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
     """Fresh weights predict all characters about equally."""
     training = begin()
     tokens_TB = torch.from_numpy(training.learner.batches.batch(0).tokens_TB)
@@ -256,8 +256,8 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     )
 
 
-def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was carried so far, the model gets zeros for it, and for the other streams what was carried."""
+def test_a_stream_that_starts_has_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model gets zeros for a starting stream and the carried state for the others."""
     training = begin(train__reset_probability=0.5, train__steps=12)
     forward, seen = training.learner.model.forward, []
 
@@ -281,7 +281,7 @@ def test_a_stream_that_begins_has_no_state(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the time has come, after any block, `last.safetensors` has it."""
+    """`last.safetensors` has the state after any block at which a save is due."""
     monkeypatch.setattr("charlm.training.time_budget.SAVE_SECONDS", -1.0)
     training = begin(train__evaluations=1)
     steps = []
@@ -294,8 +294,8 @@ def test_a_long_run_is_saved_between_evaluations(monkeypatch: pytest.MonkeyPatch
     assert steps == [(step, step) for step in range(1, 7)]
 
 
-def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the hint of the error promises is there."""
+def test_a_run_whose_loss_is_never_finite_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is saved, as the hint of the error promises."""
     training = begin()
     poison(training, monkeypatch, set(range(10_000)))
     with pytest.raises(TrainingError, match="finite"):
@@ -303,8 +303,8 @@ def test_a_loss_that_is_never_finite_leaves_a_run_to_go_on_with(monkeypatch: pyt
     assert all(np.isfinite(array).all() for array in load_checkpoint(training.run.last).arrays.values())
 
 
-def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The records after it show half the rate there would have been; what was skipped stays counted."""
+def test_a_rollback_halves_the_rate_and_keeps_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records after the rollback show half the scheduled rate, and skipped blocks stay counted."""
     training = begin(train__steps=12, train__warmup_fraction=0.0, train__decay_fraction=0.0)
     poison(training, monkeypatch, set(range(7, 7 + MAX_SKIPPED_IN_A_ROW)))
     interrupt(training, 100)
@@ -313,7 +313,7 @@ def test_rolling_back_halves_the_rate_and_counts_on(monkeypatch: pytest.MonkeyPa
 
 
 def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither `best` nor `last` takes them, however the validation came out."""
+    """Neither `best` nor `last` takes them, whatever the validation score."""
     training = begin(text="ab" * 30)
     answers = iter(range(100))
 
@@ -328,7 +328,7 @@ def test_weights_that_are_not_finite_are_never_the_best(monkeypatch: pytest.Monk
         assert all(np.isfinite(array).all() for array in load_checkpoint(file).arrays.values())
 
 
-def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_during_training_reads_the_set_amount(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole part is read once, at the end."""
     lengths = []
 
@@ -348,7 +348,7 @@ def test_validation_while_training_reads_as_much_as_it_was_told(monkeypatch: pyt
 
 
 def test_a_slow_first_block_does_not_change_the_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first block that takes as long as ten others does not hide how many epochs there will be."""
+    """A first block that takes as long as ten others does not change the expected number of epochs."""
     now = Hours()
     training = begin(now=now, model__dropout="auto", train__steps=None, train__time=100.0, model__hidden_size=512)
     monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
@@ -367,7 +367,7 @@ def test_a_slow_first_block_does_not_change_the_dropout(monkeypatch: pytest.Monk
 
 
 def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock where each evaluation takes 2 of 100 seconds, three of ten take place; a run of steps has all."""
+    """On a clock where each evaluation takes 2 of 100 seconds, three of ten happen; a run of steps has all ten."""
     now = Hours()
     monkeypatch.setattr(Trainer, "_validate", lambda self: 1.0)
     now.spend(monkeypatch, learn_block=0.5, _validate=2.0)
@@ -378,16 +378,16 @@ def test_a_timed_run_does_not_spend_its_time_on_evaluations(monkeypatch: pytest.
         assert sum("validation_bits_per_character" in record for record in metrics(training)) == expected
 
 
-def test_a_state_that_could_not_be_read_again_is_not_saved() -> None:
-    """Model files hold no number above a bound; what is above it is no good state, finite or not."""
+def test_an_unreadable_state_is_not_saved() -> None:
+    """Model files hold no number above a bound; a larger number is no good state, even if it is finite."""
     training = begin(model__cell="rnn-relu")
     assert training.learner.is_finite
     training.learner.carried = tuple(torch.full_like(part, 2e9) for part in training.learner.carried)
     assert not training.learner.is_finite
 
 
-def test_a_validation_that_overflows_is_no_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run goes on, its records say nothing of it, and there is a best model to end with."""
+def test_a_validation_that_overflows_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run continues, its records have no score for it, and there is a best model at the end."""
 
     def overflow(*_: Any) -> Any:
         raise ModelFileError(*OVERFLOW)
