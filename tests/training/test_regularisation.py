@@ -19,6 +19,12 @@ def test_dropout_grows_with_the_epochs() -> None:
 
 def test_a_smaller_net_needs_dropout_after_more_readings() -> None:
     """A net of half the units is regularised as much after twice as many readings; a larger one no earlier."""
-    for epochs in (3, 8, 16, 50):
+    for epochs in (3, 8):
         assert strengths(2 * epochs, 256) == strengths(epochs, 512) == strengths(epochs, 2048)
     assert strengths(15, 128).dropout == 0
+
+
+def test_a_smaller_net_is_given_less_dropout_at_most() -> None:
+    """However often 128 units read a text, their recurrent weights are kept, and 0.3 of their outputs are dropped."""
+    most = [strengths(1e6, units)[:2] for units in (128, 256, 512, 1024)]
+    assert most == [(0.3, 0.0), (0.42, 0.13), (0.6, 0.4), (0.6, 0.4)]
