@@ -11,7 +11,7 @@ def test_dropout_grows_with_the_epochs() -> None:
     assert values == sorted(values)
     assert values[:3] == [0.0, 0.0, 0.0]
     assert 0.2 < values[3] <= values[5] < 0.9
-    assert [weight_dropout_for(epochs) for epochs in (0, 10, 20, 1e6)] == [0.0, 0.0, 0.4, 0.4]
+    assert [weight_dropout_for(epochs) for epochs in (0, 6, 12, 24, 96, 1e6)] == [0.0, 0.0, 0.1, 0.2, 0.4, 0.4]
     assert 0 < weight_dropout_for(14) < 0.4
     decays = [weight_decay_for(epochs) for epochs in (0, 3, 8, 20, 1e6)]
     assert decays == [0.05, 0.05, 0.08, 0.1, 0.1]
