@@ -104,6 +104,7 @@ class RunFolder:
         except Timeout as error:
             raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
         except (OSError, NotImplementedError):
+            # `filelock` raises the second on a system without locks.
             yield False
             return
         try:

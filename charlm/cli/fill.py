@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import (
-    Json,
-    Model,
-    Unknown,
-    as_given,
-    as_read,
-    model_file,
-)
+from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
 from charlm.cli.render import ESCAPED, print_json
 
 if TYPE_CHECKING:

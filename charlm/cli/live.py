@@ -169,11 +169,8 @@ class TrainingDisplay(_Display):
 
     def _sample(self, length: int) -> str:
         try:
-            return _written(Stepper(self._trainer.model_file()), length)
+            stepper, sampling = Stepper(self._trainer.model_file()), Sampling(GLIMPSE_TEMPERATURE)
+            return generate(stepper, "", length=length, sampling=sampling, seeds=[0]).texts()[0]
         except ModelFileError:
             # A state without bounds may overflow; the run may yet learn to avoid it.
             return "(it cannot write yet: its numbers overflow)"
-
-
-def _written(stepper: Stepper, length: int) -> str:
-    return generate(stepper, "", length=length, sampling=Sampling(GLIMPSE_TEMPERATURE), seeds=[0]).texts()[0]

@@ -8,14 +8,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import (
-    Json,
-    Model,
-    Unknown,
-    as_given,
-    as_read,
-    model_file,
-)
+from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
 from charlm.cli.render import print_json
 
 

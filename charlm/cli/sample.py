@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.options import (
-    SAMPLE_TEMPERATURE,
-    Json,
-    Model,
-    Seed,
-    Unknown,
-    as_given,
-    as_read,
-    model_file,
-)
+from charlm.cli.options import SAMPLE_TEMPERATURE, Json, Model, Seed, Unknown, as_given, as_read, model_file
 from charlm.cli.render import print_json, say, write_texts
 
 

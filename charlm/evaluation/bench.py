@@ -301,7 +301,7 @@ def _works_of_charlm(
     def learn() -> None:
         with runtime.autocast():
             logits_TBV, _ = model(tokens_TB, model.start_state(STREAMS))
-        _go_back(logits_TBV, tokens_TB)
+        _compute_gradients(logits_TBV, tokens_TB)
 
     def update() -> None:
         # In some turns a matrix is not updated, so that only all of them together are representative.
@@ -318,7 +318,7 @@ def _works_of_torch(model: _StockModel, tokens_TB: Tensor) -> tuple[Callable[[],
     adamw = torch.optim.AdamW(model.parameters())
 
     def learn() -> None:
-        _go_back(model(tokens_TB)[0], tokens_TB)
+        _compute_gradients(model(tokens_TB)[0], tokens_TB)
 
     def update() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -341,7 +341,7 @@ def _arithmetic(cell: str, runtime: Runtime) -> str:
     return f"{runtime.precision}, {'our' if runtime.lstm_by_blocks else 'torch'} kernel"
 
 
-def _go_back(logits_TBV: Tensor, targets_TB: Tensor) -> None:
+def _compute_gradients(logits_TBV: Tensor, targets_TB: Tensor) -> None:
     loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
     loss.backward()  # type: ignore[no-untyped-call]
     loss.item()

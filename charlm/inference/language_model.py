@@ -245,7 +245,7 @@ class LanguageModel:
             ids_T = [operator.index(text)]
             if not 0 <= ids_T[0] < len(self.vocabulary):
                 raise UsageError(f"there is no symbol with the id {ids_T[0]}", f"there are {len(self.vocabulary)}")
-        if state is not None and _shapes_of(state) != _shapes_of(self._stepper.stack.start(1)):
+        if state is not None and _shapes_of(state) != self._state_shapes:
             raise UsageError("the state is not one of this model", "a step of the same model returns it")
         logits_BV, state = self._stepper.read(ids_T[::-1] if self.spec.is_backward else ids_T, state)
         return logits_BV[0], state
@@ -272,6 +272,10 @@ class LanguageModel:
     @cached_property
     def _stepper(self) -> Stepper:
         return Stepper(self._file)
+
+    @cached_property
+    def _state_shapes(self) -> list[list[tuple[int, ...]]]:
+        return _shapes_of(self._stepper.stack.start(1))
 
     @cached_property
     def _filler(self) -> Filler:

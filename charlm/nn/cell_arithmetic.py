@@ -9,6 +9,7 @@ Letters: `B` streams, `H` units, `G` rows of gates.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class Step(NamedTuple):
     after: Sequence[Tensor]
 
 
-class CellArithmetic:
+class CellArithmetic(ABC):
     """The arithmetic of one cell.
 
     Attributes:
@@ -67,14 +68,11 @@ class CellArithmetic:
     def __init__(self, peepholes_3H: Tensor | None = None) -> None:
         self._peepholes_3H1 = None if peepholes_3H is None else peepholes_3H[:, :, None] / self.cell_scale
 
-    def inner(self, step: Step) -> Tensor:
-        """Activate all gates but the last, and return the factor of the last gate's recurrent weights."""
-        raise NotImplementedError
-
+    @abstractmethod
     def forward(self, step: Step) -> None:
         """Turn pre-activations into activations, and the state before the step into the state after it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, step: Step, d_after: Sequence[Tensor], d_h_HB: Tensor, d_gates: Gates) -> None:
         """Compute the gradients of `forward`.
 
@@ -85,6 +83,11 @@ class CellArithmetic:
             d_h_HB: gradient of h before the step; the part that does not pass through a product is added to it.
             d_gates: overwritten with the gradient of the pre-activations.
         """
+
+    # The two below are called only for cells with `has_inner`.
+
+    def inner(self, step: Step) -> Tensor:
+        """Activate all gates but the last, and return the factor of the last gate's recurrent weights."""
         raise NotImplementedError
 
     def inner_backward(self, step: Step, d_inner_HB: Tensor, d_h_HB: Tensor, d_gates: Gates) -> None:

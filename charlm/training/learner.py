@@ -70,7 +70,7 @@ class Learner:
         Returns:
             the loss in nats per character; None if the block was skipped.
         """
-        nats, after = self._go_back(step, regularisation)
+        nats, after = self._compute_gradients(step, regularisation)
         is_learned = is_usable(nats, self.optimizer.clip())
         if is_learned:
             self.optimizer.step(rate, regularisation.weight_decay, step)
@@ -78,7 +78,7 @@ class Learner:
         self.optimizer.clear()
         return nats if is_learned else None
 
-    def _go_back(self, step: int, regularisation: Regularisation) -> tuple[float, State]:
+    def _compute_gradients(self, step: int, regularisation: Regularisation) -> tuple[float, State]:
         """Compute the gradients of a block; return its loss in nats and the state after it."""
         block, device = self.batches.batch(step), self._runtime.device
         tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
