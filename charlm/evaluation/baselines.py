@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from charlm.inference.kneser_ney import count, longest_order, smooth, trie
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
@@ -70,7 +70,7 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
 
 
 def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[float]:
-    """Score a text with interpolated modified Kneser-Ney models counted on another.
+    """Score a text with modified Kneser-Ney models counted on another.
 
     Args:
         train: ids to count, shape (N,).
@@ -79,106 +79,12 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
         max_order: the longest n-gram.
 
     Returns:
-        nats per character for every order from 1 to `max_order`.
-
-    Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3.
+        nats per character for every order from 1 to `max_order`, or to the longest that can be counted.
     """
-    tables = _count(train, num_symbols, max_order)
+    levels = count(train, num_symbols, min(max_order, longest_order(num_symbols)))
     nats = []
-    for order in range(1, max_order + 1):
-        # The longest n-grams are counted by occurrence, shorter ones by how many different symbols precede them.
-        p_M = np.full(len(text), 1 / num_symbols)
-        contexts_M = np.zeros(len(text), dtype=np.int64)
-        for length in range(1, order + 1):
-            table = tables[length - 1]
-            counts = table.occurrences if length == order else table.predecessors
-            found_M = table.find(contexts_M, text)
-            p_M = _interpolate(table, counts, contexts_M, found_M, p_M)
-            # The next longer context of a character is the n-gram that ends right before it.
-            contexts_M = np.concatenate([[-1], found_M[:-1]])
+    for order in range(1, len(levels) + 1):
+        shorter = levels[:order]
+        p_M = trie(shorter, smooth(shorter, num_symbols), num_symbols).score(text)
         nats.append(float(-np.log(p_M).mean()))
     return nats
-
-
-@dataclass(frozen=True)
-class _Table:
-    """All n-grams of one length. An n-gram is a context, the number of an n-gram that is one shorter, and a symbol.
-
-    Attributes:
-        keys: context * V + symbol, sorted; the index of a key is the number of its n-gram.
-        contexts: the context of each n-gram.
-        num_symbols: V.
-        num_contexts: how many n-grams are one shorter.
-        occurrences: how often each n-gram occurs in the text.
-        predecessors: how many different symbols precede each n-gram.
-    """
-
-    keys: NDArray[np.int64]
-    contexts: NDArray[np.int64]
-    num_symbols: int
-    num_contexts: int
-    occurrences: NDArray[np.int64]
-    predecessors: NDArray[np.int64]
-
-    def find(self, contexts_M: NDArray[np.int64], symbols_M: Ids) -> NDArray[np.int64]:
-        """Return the number of each n-gram, or -1 if it or its context was never seen."""
-        if not len(self.keys):
-            return np.full(len(symbols_M), -1)
-        keys_M = contexts_M * self.num_symbols + symbols_M.astype(np.int64)
-        places_M = np.minimum(np.searchsorted(self.keys, keys_M), len(self.keys) - 1)
-        return np.where((contexts_M >= 0) & (self.keys[places_M] == keys_M), places_M, -1)
-
-
-def _count(train: Ids, num_symbols: int, max_order: int) -> list[_Table]:
-    symbols = train.astype(np.int64)
-    tables: list[_Table] = []
-    # For each character: the number of the n-gram before it, and of the n-gram, one shorter, that ends with it.
-    contexts_N, shorter_N = np.zeros(len(train), dtype=np.int64), None
-    num_contexts = 1
-    for length in range(1, max_order + 1):
-        inside = symbols[length - 1 :]
-        keys, first, numbers_N, occurrences = np.unique(
-            contexts_N * num_symbols + inside, return_index=True, return_inverse=True, return_counts=True
-        )
-        if shorter_N is not None:
-            # Each different n-gram counts as one predecessor of the n-gram without its first symbol.
-            suffixes = shorter_N[1:][first]
-            tables[-1].predecessors[:] = np.bincount(suffixes, minlength=len(tables[-1].keys))
-        tables.append(
-            _Table(keys, keys // num_symbols, num_symbols, num_contexts, occurrences, np.zeros_like(occurrences))
-        )
-        num_contexts = len(keys)
-        contexts_N, shorter_N = numbers_N[:-1], numbers_N
-    return tables
-
-
-def _interpolate(
-    table: _Table,
-    counts: NDArray[np.int64],
-    contexts_M: NDArray[np.int64],
-    found_M: NDArray[np.int64],
-    lower_M: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    if not len(counts):
-        return lower_M
-    discounts = _discounts(counts)
-    kinds = np.minimum(counts, 3)
-    discounted = counts - discounts[kinds]
-    totals = np.bincount(table.contexts, weights=counts, minlength=table.num_contexts)
-    spared = np.bincount(table.contexts, weights=discounts[kinds], minlength=table.num_contexts)
-    known_M = (contexts_M >= 0) & (totals[contexts_M] > 0)
-    totals_M = np.where(known_M, totals[contexts_M], 1.0)
-    share_M = np.zeros(len(found_M))
-    share_M[found_M >= 0] = discounted[found_M[found_M >= 0]]
-    share_M /= totals_M
-    return np.where(known_M, share_M + spared[contexts_M] / totals_M * lower_M, lower_M)
-
-
-def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the discounts of counts of 0, 1, 2, and 3 or more, estimated from how often each count occurs."""
-    ones, twos, threes, fours = (max(1, int((counts == k).sum())) for k in (1, 2, 3, 4))
-    y = ones / (ones + 2 * twos)
-    estimates = np.array([0, 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 3 - 4 * y * fours / threes])
-    # In a text of a few characters the estimates can exceed their bounds.
-    clipped: NDArray[np.float64] = np.clip(estimates, [0, 0.1, 0.1, 0.1], [0, 0.9, 1.9, 2.9])
-    return clipped

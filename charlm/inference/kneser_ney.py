@@ -1,0 +1,203 @@
+"""Counts the n-grams of a text, smooths them (modified Kneser-Ney) and prunes them.
+
+Sources: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3;
+Stolcke 1998, "Entropy-based pruning of backoff language models".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.inference.ngrams import Ngrams
+from charlm.vocab import Ids
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+# The bits of a number that holds the symbols of a whole n-gram.
+NUM_BITS = 63
+
+
+@dataclass(frozen=True)
+class Level:
+    """All n-grams of one length n that occur in a text, in order.
+
+    Attributes:
+        contexts_N: for each, which n-gram of length n - 1 it extends.
+        suffixes_N: for each, which n-gram of length n - 1 is left without its first symbol; zeros for n = 1.
+        symbols_N: its last symbol.
+        occurrences_N: how often it occurs in the text.
+        predecessors_N: how many different symbols precede it.
+        num_contexts: how many n-grams are one shorter.
+    """
+
+    contexts_N: Ints
+    suffixes_N: Ints
+    symbols_N: Ints
+    occurrences_N: Ints
+    predecessors_N: Ints
+    num_contexts: int
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """The probabilities of all n-grams of one length.
+
+    Attributes:
+        p_N: p(last symbol | the symbols before it).
+        lower_N: the same without the first of these symbols.
+        backoff_C: for each context, the share of its probability that goes to the shorter context.
+    """
+
+    p_N: Doubles
+    lower_N: Doubles
+    backoff_C: Doubles
+
+
+def longest_order(num_symbols: int) -> int:
+    """Return the length of the longest n-grams that can be counted."""
+    return NUM_BITS // num_symbols.bit_length()
+
+
+def count(ids: Ids, num_symbols: int, order: int) -> list[Level]:
+    """Count all n-grams of a text.
+
+    Every position becomes a number whose digits are the symbols that start there. In the sorted numbers the n-grams of
+    each length stand in order, equal ones side by side.
+
+    Args:
+        ids: the text, shape (N,).
+        num_symbols: V.
+        order: the longest n-grams, at most `longest_order(V)`.
+
+    Returns:
+        the n-grams of the lengths 1 to `order`.
+    """
+    digit_bits = num_symbols.bit_length()
+    # Digit 0 stands for nothing, after the end of the text.
+    digits = np.concatenate([ids.astype(np.int64) + 1, np.zeros(order, np.int64)])
+    numbers = np.zeros(len(ids), np.int64)
+    for place in range(order):
+        numbers = numbers << digit_bits | digits[place : place + len(ids)]
+    numbers.sort()
+    levels: list[Level] = []
+    before = np.zeros(1, np.int64)
+    for length in range(1, order + 1):
+        prefixes = numbers >> digit_bits * (order - length)
+        first = np.flatnonzero(np.concatenate([[True], prefixes[1:] != prefixes[:-1]]))
+        occurrences_N, keys_N = np.diff(first, append=len(prefixes)), prefixes[first]
+        last_N = keys_N & ((1 << digit_bits) - 1)
+        is_whole = last_N > 0
+        keys_N, last_N, occurrences_N = keys_N[is_whole], last_N[is_whole], occurrences_N[is_whole]
+        contexts_N = np.searchsorted(before, keys_N >> digit_bits)
+        suffixes_N = np.searchsorted(before, keys_N & ((1 << digit_bits * (length - 1)) - 1))
+        if levels:
+            # Each different n-gram is one predecessor of the n-gram without its first symbol.
+            levels[-1].predecessors_N[:] = np.bincount(suffixes_N, minlength=len(before))
+        none = np.zeros_like(occurrences_N)
+        levels.append(Level(contexts_N, suffixes_N, last_N - 1, occurrences_N, none, len(before)))
+        before = keys_N
+    return levels
+
+
+def smooth(levels: list[Level], num_symbols: int) -> list[Smoothed]:
+    """Give every n-gram its interpolated modified Kneser-Ney probability.
+
+    With the count a of an n-gram "c s", the sum of all counts after c, and the discount D of a count,
+
+        p(s | c) = (a(c s) - D(a(c s))) / sum(c) + backoff(c) p(s | c')
+        backoff(c) = sum over all s of D(a(c s)) / sum(c)
+
+    where c' is c without its first symbol, and 1/V stands below the empty context. The longest n-grams are counted by
+    occurrence, the shorter ones by how many different symbols precede them.
+    """
+    smoothed: list[Smoothed] = []
+    for length, level in enumerate(levels, start=1):
+        counts = level.occurrences_N if length == len(levels) else level.predecessors_N
+        discounts_N = _discounts(counts)[np.minimum(counts, 3)]
+        totals_C = _sums(level, counts)
+        lower_N = smoothed[-1].p_N[level.suffixes_N] if smoothed else np.full(len(counts), 1 / num_symbols)
+        backoff_C = np.where(totals_C > 0, _sums(level, discounts_N) / np.maximum(totals_C, 1), 1.0)
+        shares_N = (counts - discounts_N) / np.maximum(totals_C, 1)[level.contexts_N]
+        smoothed.append(Smoothed(shares_N + backoff_C[level.contexts_N] * lower_N, lower_N, backoff_C))
+    return smoothed
+
+
+def trie(levels: list[Level], smoothed: list[Smoothed], num_symbols: int, threshold: float = -1.0) -> Ngrams:
+    """Join the levels to one trie without the n-grams that matter least.
+
+    Args:
+        levels: as `count` returned them.
+        smoothed: as `smooth` returned them.
+        num_symbols: V.
+        threshold: the nats that an n-gram must save on the text that was counted; negative keeps every n-gram.
+    """
+    kept = _kept(levels, smoothed, threshold)
+    symbols, probabilities, backoffs, children = [], [], [], []
+    was_kept = np.ones(1, bool)
+    for level, values, is_kept in zip(levels, smoothed, kept, strict=True):
+        p_N, lower_N = values.p_N * is_kept, values.lower_N * is_kept
+        numbers_C = np.bincount(level.contexts_N, is_kept, level.num_contexts).astype(np.int64)
+        is_whole_C = numbers_C == np.bincount(level.contexts_N, minlength=level.num_contexts)
+        rest_C, lower_rest_C = 1 - _sums(level, p_N), 1 - _sums(level, lower_N)
+        backoff_C = np.where(is_whole_C, values.backoff_C, rest_C / np.maximum(lower_rest_C, 1e-9))
+        backoffs.append(np.maximum(backoff_C, 1e-9)[was_kept])
+        children.append(numbers_C[was_kept])
+        symbols.append(level.symbols_N[is_kept])
+        probabilities.append(values.p_N[is_kept])
+        was_kept = is_kept
+    return Ngrams(
+        np.concatenate(symbols),
+        np.concatenate(probabilities),
+        np.concatenate(backoffs),
+        np.concatenate(children),
+        num_symbols,
+    )
+
+
+def _kept(levels: list[Level], smoothed: list[Smoothed], threshold: float) -> list[NDArray[np.bool_]]:
+    """Decide which n-grams stay: those that save enough, and the contexts of those that stay."""
+    kept: list[NDArray[np.bool_]] = []
+    needed = np.zeros(len(levels[-1].symbols_N), bool)
+    for level, values in zip(reversed(levels), reversed(smoothed), strict=True):
+        kept.append((_savings(level, values) > threshold) | needed)
+        needed = np.zeros(level.num_contexts, bool)
+        # A walk through the trie reaches a context only over the n-grams that it ends with.
+        needed[level.contexts_N[kept[-1]]] = True
+        needed[level.suffixes_N[kept[-1]]] = True
+    kept[-1][:] = True  # single symbols
+    return kept[::-1]
+
+
+def _savings(level: Level, values: Smoothed) -> Doubles:
+    """Return how many nats the text costs more without each n-gram alone: Stolcke's equation 4 times the text's length.
+
+    Without an n-gram its probability is that of the shorter context times the backoff, and the backoff changes.
+    """
+    context = level.contexts_N
+    p_N, lower_N = values.p_N, values.lower_N
+    rest_N = np.maximum(1 - _sums(level, p_N), 1e-12)[context]
+    lower_rest_N = np.maximum(1 - _sums(level, lower_N), 1e-12)[context]
+    log_backoff_N = np.log(rest_N / lower_rest_N)
+    log_backoff_without_N = np.log((rest_N + p_N) / (lower_rest_N + lower_N))
+    change_N = p_N * (np.log(lower_N) + log_backoff_without_N - np.log(p_N))
+    change_N += (log_backoff_without_N - log_backoff_N) * rest_N
+    savings_N: Doubles = -_sums(level, level.occurrences_N)[context] * change_N
+    return savings_N
+
+
+def _sums(level: Level, values_N: NDArray[np.generic]) -> Doubles:
+    """Add up values of n-grams with the same context."""
+    return np.bincount(level.contexts_N, values_N, level.num_contexts).astype(np.float64)
+
+
+def _discounts(counts: Ints) -> Doubles:
+    """Return the discounts of counts of 0, 1, 2, and 3 or more, estimated from how often each count occurs."""
+    ones, twos, threes, fours = (max(1, int((counts == k).sum())) for k in (1, 2, 3, 4))
+    y = ones / (ones + 2 * twos)
+    estimates = np.array([0, 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 3 - 4 * y * fours / threes])
+    # In a text of a few characters the estimates can exceed their bounds.
+    clipped: Doubles = np.clip(estimates, [0, 0.1, 0.1, 0.1], [0, 0.9, 1.9, 2.9])
+    return clipped

@@ -1,0 +1,171 @@
+"""An n-gram model as a trie in flat arrays: the distribution of the next character after any context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import ModelFileError
+from charlm.inference.sampling import Floats
+from charlm.vocab import Ids
+
+MAX_ORDER = 9
+# Keeps the logarithm finite. Half-precision files hold no smaller number either.
+MIN_PROBABILITY = 2.0**-24
+
+# For each stream the nodes of the contexts of 0, 1, 2, ... characters that end the text so far, (B, K); -1 for unseen.
+Contexts = NDArray[np.int64]
+
+
+class Ngrams:
+    """The n-grams that were seen, with their probabilities, and a backoff for what was not seen.
+
+    A node of the trie is an n-gram; node 0 is the empty one. The nodes stand level by level, and the children of a
+    node side by side in the order of their symbols. With a context `c`, and the context `c'` without its first symbol,
+
+        p(s | c) = p of the child of c with symbol s     if c has such a child
+                   backoff(c) p(s | c')                  otherwise, with 1/V below the empty context
+
+    Args:
+        symbols_N: the last symbol of each n-gram except the empty one.
+        p_N: its probability after the symbols before it.
+        backoff_M: of each n-gram that may have children, the empty one first.
+        children_M: how many children each of these has.
+        num_symbols: V.
+
+    Attributes:
+        order: the length of the longest n-grams, K.
+
+    Raises:
+        ValueError: the arrays are not those of a trie.
+    """
+
+    def __init__(
+        self,
+        symbols_N: NDArray[Any],
+        p_N: NDArray[Any],
+        backoff_M: NDArray[Any],
+        children_M: NDArray[Any],
+        num_symbols: int,
+    ) -> None:
+        self._symbols_N, self._p_N, self._backoff_M = symbols_N.astype(np.int64), p_N, backoff_M
+        self._children_M = children_M.astype(np.int64)
+        self._num_symbols = num_symbols
+        if symbols_N.shape != p_N.shape or backoff_M.shape != children_M.shape:
+            raise ValueError("arrays of n-grams differ in length")
+        # Node n + 1 is n-gram n. Keys leave room for the start symbol V, which follows no context.
+        ends_M = 1 + self._children_M.cumsum()
+        self._first_M = ends_M - self._children_M
+        self.order = self._check(ends_M)
+        parents_N = np.repeat(np.arange(len(children_M)), self._children_M)
+        self._keys_N = parents_N * (num_symbols + 1) + self._symbols_N
+        if not (np.diff(self._keys_N) > 0).all():
+            raise ValueError("n-grams are out of order")
+
+    def _check(self, ends_M: NDArray[np.int64]) -> int:
+        """Check that the arrays describe a trie, and return its height."""
+        num_ngrams, num_inner = len(self._symbols_N), len(ends_M)
+        if not 1 <= num_inner <= num_ngrams + 1 or ends_M[-1] != num_ngrams + 1 or (self._children_M < 0).any():
+            raise ValueError("n-grams do not form a trie")
+        if not ((self._symbols_N >= 0) & (self._symbols_N < self._num_symbols)).all():
+            raise ValueError("n-grams have symbols that are not in the vocabulary")
+        if (
+            not ((self._p_N > 0) & (self._p_N <= 1)).all()
+            or not ((self._backoff_M > 0) & (self._backoff_M < 1e4)).all()
+        ):
+            raise ValueError("n-grams have numbers that are no probabilities")
+        order, end = 0, 1
+        while end < num_ngrams + 1:
+            # The children of a level are the next level.
+            next_end = int(ends_M[min(end, num_inner) - 1])
+            order += 1
+            if next_end <= end or order > MAX_ORDER:
+                raise ValueError("n-grams do not form a trie")
+            end = next_end
+        return order
+
+    @property
+    def num_ngrams(self) -> int:
+        """How many n-grams the trie has, of all lengths."""
+        return len(self._symbols_N)
+
+    def start(self, num_streams: int) -> Contexts:
+        """Return the contexts at the start of a text: only the empty one."""
+        contexts_BK = np.full((num_streams, max(1, self.order)), -1)
+        contexts_BK[:, 0] = 0
+        return contexts_BK
+
+    def step(self, ids_B: NDArray[Any], contexts_BK: Contexts) -> Contexts:
+        """Return the contexts after one more symbol in each stream; the id V, the start of a text, empties them."""
+        found_BK = self._children(contexts_BK[:, :-1], ids_B[:, None])
+        return np.concatenate([np.zeros_like(contexts_BK[:, :1]), found_BK], axis=1)
+
+    def probabilities(self, contexts_BK: Contexts) -> Floats:
+        """Return the distribution of the next symbol in each stream, shape (B, V), float32."""
+        num_streams, num_lengths = contexts_BK.shape
+        is_inner_BK = (contexts_BK >= 0) & (contexts_BK < len(self._children_M))
+        inner_BK = np.where(is_inner_BK, contexts_BK, 0)
+        backoff_BK = np.where(is_inner_BK, self._backoff_M[inner_BK], 1.0).astype(np.float32)
+        # A child of one context is scaled by the backoffs of all longer contexts.
+        scale_BK = np.ones((num_streams, num_lengths + 1), np.float32)
+        scale_BK[:, :-1] = backoff_BK[:, ::-1].cumprod(axis=1)[:, ::-1]
+        p_BV = np.repeat(scale_BK[:, :1] / self._num_symbols, self._num_symbols, axis=1)
+        # All children of all contexts. Those of longer contexts come later and take the place of the shorter ones'.
+        numbers_C = np.where(is_inner_BK, self._children_M[inner_BK], 0).ravel()
+        within = np.arange(numbers_C.sum()) - np.repeat(numbers_C.cumsum() - numbers_C, numbers_C)
+        ngrams = np.repeat(self._first_M[inner_BK].ravel() - 1, numbers_C) + within
+        rows = np.repeat(np.arange(num_streams).repeat(num_lengths), numbers_C)
+        p_BV[rows, self._symbols_N[ngrams]] = self._p_N[ngrams] * np.repeat(scale_BK[:, 1:].ravel(), numbers_C)
+        return np.asarray(p_BV / p_BV.sum(axis=1, keepdims=True), np.float32)
+
+    def log_probabilities(self, contexts_BK: Contexts) -> Floats:
+        """Return the logarithm of the distribution, shape (B, V), float32; never less than that of 2^-24."""
+        return np.log(np.maximum(self.probabilities(contexts_BK), np.float32(MIN_PROBABILITY)))
+
+    def score(self, ids_M: Ids) -> NDArray[np.float64]:
+        """Return the probability of each symbol of a text after those before it, shape (M,)."""
+        p_M = np.full(len(ids_M), 1 / self._num_symbols)
+        contexts_M = np.zeros(len(ids_M), np.int64)
+        for _ in range(self.order):
+            found_M = self._children(contexts_M, ids_M)
+            is_inner_M = (contexts_M >= 0) & (contexts_M < len(self._backoff_M))
+            backoff_M = np.where(is_inner_M, self._backoff_M[np.where(is_inner_M, contexts_M, 0)], 1.0)
+            p_M = np.where(found_M >= 0, self._p_N[np.maximum(found_M - 1, 0)], backoff_M * p_M)
+            # The next longer context of a symbol is the n-gram that ends right before it.
+            contexts_M = np.concatenate([[-1], found_M[:-1]])
+        return p_M
+
+    def _children(self, contexts: Contexts, symbols: NDArray[Any]) -> Contexts:
+        """Return the node of each context with one more symbol, or -1 if it or its context was never seen."""
+        wanted = contexts * (self._num_symbols + 1) + symbols.astype(np.int64)
+        places = np.minimum(np.searchsorted(self._keys_N, wanted), len(self._keys_N) - 1)
+        return np.where(self._keys_N[places] == wanted, places + 1, -1)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays for a model file, in half precision and the smallest integers."""
+        symbols = np.min_scalar_type(max(self._num_symbols - 1, 1))
+        counts = np.min_scalar_type(int(self._children_M.max()))
+        return {
+            "ngrams.symbols": self._symbols_N.astype(symbols),
+            "ngrams.p": np.maximum(self._p_N, MIN_PROBABILITY).astype(np.float16),
+            "ngrams.backoff": np.maximum(self._backoff_M, MIN_PROBABILITY).astype(np.float16),
+            "ngrams.children": self._children_M.astype(counts),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], num_symbols: int) -> Ngrams:
+        """Read the arrays of a model file, which is untrusted.
+
+        Raises:
+            ModelFileError: they are not those of an n-gram model.
+        """
+        names = ("symbols", "p", "backoff", "children")
+        try:
+            symbols_N, p_N, backoff_M, children_M = (arrays[f"ngrams.{name}"] for name in names)
+            return cls(symbols_N, p_N.astype(np.float32), backoff_M.astype(np.float32), children_M, num_symbols)
+        except (KeyError, ValueError) as error:
+            message = f"the n-grams of this model are damaged: {error}"
+            raise ModelFileError(message, "use a model that `charlm train` wrote") from error
