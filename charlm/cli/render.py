@@ -1,38 +1,37 @@
-"""What commands print: results on stdout, everything else on stderr. rich is imported when a table is printed."""
+"""What commands print: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.errors import one_line
-
-if TYPE_CHECKING:
-    from rich.table import Column, Table
-
-# Wider than any table.
-UNLIMITED_WIDTH = 1 << 16
 
 
 def say(message: str) -> None:
-    """Print a message, which is not part of the result, on stderr."""
-    print("\n".join(map(one_line, message.split("\n"))), file=sys.stderr, flush=True)
+    """Print a message, which is not part of the result, on stderr. On a terminal it is wrapped at spaces."""
+    width = screen_width(sys.stderr)
+    lines = [line for part in message.split("\n") for line in wrapped(one_line(part), width)]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def report_error(message: str, hint: str, exit_code: int) -> int:
-    """Print an error in one line, and a hint in another; return the exit code."""
+    """Print an error in one line, and a hint in another; return the exit code. On a terminal both are wrapped."""
     may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = typer.style("error:", fg="red") if may_colour else "error:"
     with suppress(OSError):
-        print(word, one_line(message), file=sys.stderr, flush=True)
+        width = screen_width(sys.stderr)
+        first, *others = wrapped(f"error: {one_line(message)}", width)
+        print(word + first.removeprefix("error:"), *others, sep="\n", file=sys.stderr, flush=True)
         if hint:
-            print("hint:", one_line(hint), file=sys.stderr, flush=True)
+            print(*wrapped(f"hint: {one_line(hint)}", width), sep="\n", file=sys.stderr, flush=True)
     return exit_code
 
 
@@ -41,27 +40,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
-def plain_table(*columns: Column | str, has_header: bool = True) -> Table:
-    """Make a table without lines and colours: its columns are two spaces apart."""
-    from rich.table import Table
-
-    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_header, header_style="")
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of a result."""
+    print("\n".join(lines), flush=True)
 
 
-def print_table(table: Table) -> None:
-    """Print a table: on a terminal its texts are wrapped to the width, in a pipe or file every row is one line."""
-    from rich.console import Console
-    from rich.measure import Measurement
-
-    console = Console(width=UNLIMITED_WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
-    if sys.stdout.isatty():
-        # Numbers are never cut: a table that is too wide for the terminal is wrapped by the terminal.
-        least = Measurement.get(console, console.options, table).minimum
-        console.width = max(Console().width, least)
-    with console.capture() as capture:
-        console.print(table)
-    # rich fills every line with spaces.
-    print("\n".join(map(str.rstrip, capture.get().splitlines())), flush=True)
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], has_header: bool = True) -> None:
+    """Print a table: laid out for the width of a terminal; in a pipe or file it is complete, and a row is a line."""
+    print_lines(table_lines(columns, rows, screen_width(sys.stdout), has_header))
 
 
 # Control characters that a terminal would obey. A pipe or file gets the text unchanged.
