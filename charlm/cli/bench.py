@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from charlm.cli.options import Json
 from charlm.cli.layout import Column, screen_width, wrapped
+from charlm.cli.options import Json
 from charlm.cli.render import print_json, print_lines, print_table
 
 if TYPE_CHECKING:

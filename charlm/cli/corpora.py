@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import Json
 from charlm.cli.layout import Column
+from charlm.cli.options import Json
 from charlm.cli.render import print_json, print_table, show_download
 from charlm.errors import UsageError
 

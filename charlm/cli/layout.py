@@ -134,9 +134,7 @@ def table_lines(
         has_header: whether the names of the columns are its first line.
     """
     table = [tuple(column.name for column in columns), *rows] if has_header else list(rows)
-    natural = [
-        max([column.width, *(cell_len(row[index]) for row in table)]) for index, column in enumerate(columns)
-    ]
+    natural = [max([column.width, *(cell_len(row[index]) for row in table)]) for index, column in enumerate(columns)]
     kept = _kept(columns, natural, width)
     widths = {index: natural[index] for index in kept}
     excess = 0 if width is None else _total(list(widths.values())) - width
@@ -145,9 +143,7 @@ def table_lines(
         widths[flexible] = max(natural[flexible] - excess, 1)
     lines: list[str] = []
     for row in table:
-        cells = {
-            index: wrapped(row[index], widths[index], "") if index == flexible else [row[index]] for index in kept
-        }
+        cells = {index: wrapped(row[index], widths[index], "") if index == flexible else [row[index]] for index in kept}
         for number in range(max(map(len, cells.values()))):
             texts = {index: (*cells[index][number : number + 1], "")[0] for index in kept}
             aligned = (_aligned(texts[index], widths[index], columns[index].is_number) for index in kept)
@@ -157,9 +153,7 @@ def table_lines(
 
 def _kept(columns: Sequence[Column], natural: Sequence[int], width: int | None) -> list[int]:
     """Return the indices of the columns for which there is room."""
-    least = [
-        min(size, column.least) if column.least else size for column, size in zip(columns, natural, strict=True)
-    ]
+    least = [min(size, column.least) if column.least else size for column, size in zip(columns, natural, strict=True)]
     kept = list(range(len(columns)))
     while width is not None and _total([least[index] for index in kept]) > width:
         worst = max(kept, key=lambda index: columns[index].rank)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from typing import Any
 
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.live import ScoringDisplay, TrainingDisplay, validated_text
 from charlm.cli.render import print_json, report_error, say, write_texts
 from charlm.errors import RunError, one_line
 from charlm.evaluation.evaluate import Scores
@@ -23,6 +24,8 @@ from charlm.training.trainer import Trainer
 
 # The passage whose blanks a model fills at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
+# The longest text of which a run says how low its loss can get.
+MAX_MEMORISED = 10_000
 
 
 def announce(trainer: Trainer) -> None:
@@ -35,8 +38,25 @@ def announce(trainer: Trainer) -> None:
     )
     num_parameters = trainer.learner.model.spec.num_parameters
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {num_parameters:,} parameters")
-    for note in trainer.notes:
+    for note in [*trainer.notes, *_notes_on_floor(trainer)]:
         say(f"note: {note}")
+
+
+def _notes_on_floor(trainer: Trainer) -> list[str]:
+    """Return a note on how low the loss can get, if the run memorises a short text without any context.
+
+    A block that is read from an empty state is as unpredictable as the choice among all blocks of the text.
+    """
+    ids, size = trainer.learner.parts.train, trainer.learner.block_size
+    if trainer.config.train.reset_probability < 1 or trainer.can_tell_best or len(ids) > MAX_MEMORISED:
+        return []
+    counts = Counter(ids[start : start + size].tobytes() for start in range(len(ids) - size + 1))
+    bits = sum(count * math.log2(counts.total() / count) for count in counts.values()) / counts.total()
+    unit = trainer.corpus.vocabulary.unit
+    return [
+        f"each block of {size} {unit}s starts from the empty state, and nothing predicts its beginning: "
+        f"train stays near {bits / size:.2f} bits per {unit} when the text is memorised"
+    ]
 
 
 def learn(trainer: Trainer) -> None:
@@ -126,12 +146,15 @@ def _as_measured(trainer: Trainer, scores: Scores) -> str:
     accuracy, per = "", unit
     if trainer.learner.model.spec.sees_both_sides:
         per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
+    before, measured = trainer.state.best.best_bits, validated_text(trainer)
+    # Otherwise the figure seems to contradict the lines during training.
+    on_the_way = f"; while training {before:.3f} on {measured} of them" if measured and before is not None else ""
     if scores.characters == num_held_out:
-        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
+        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}{on_the_way}"
     error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"
     return (
         f"{scores.bits_per_character:.3f}{error} bits per {per} on {scores.characters:,} of the "
-        f"{num_held_out:,} held out, in segments spread over them{accuracy}; `charlm eval` scores all"
+        f"{num_held_out:,} held out, in segments spread over them{accuracy}{on_the_way}; `charlm eval` scores all"
     )
 
 
