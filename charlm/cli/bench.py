@@ -58,8 +58,8 @@ def make_optimizer(model: CharModel, runtime: Runtime) -> Optimizer:
 def print_bench(machine: dict[str, str | int], command: str, rows: Iterable[dict[str, Any]]) -> None:
     """Print the machine, and the results one by one, as soon as each is measured."""
     width = screen_width(sys.stdout)
-    print_lines(wrapped(f"{command}: medians, without the first measurement", width))
-    print_lines(wrapped("beside: the same without charlm; a ratio above 1 favours charlm", width))
+    method = "medians, without the first measurement; beside it the same without charlm: a ratio above 1 favours charlm"
+    print_lines(wrapped(f"{command}: {method}", width))
     print_lines(wrapped(", ".join(f"{name} {value}" for name, value in machine.items() if value != ""), width))
     part = ""
     for row in rows:

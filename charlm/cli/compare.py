@@ -136,18 +136,20 @@ def sparklines(rows: Sequence[Figures]) -> list[str]:
     """
     import numpy as np
 
-    curves = []
+    curves: list[list[float]] = []
     for row in rows:
         seconds, bits = [point[1] for point in row.curve], [point[2] for point in row.curve]
-        places = np.linspace(seconds[0], seconds[-1], CURVE_WIDTH if len(bits) > 1 else 1) if bits else []
-        curves.append(np.interp(places, seconds, bits) if bits else np.array([]))
+        num_places = CURVE_WIDTH if len(bits) > 1 else len(bits)
+        places = np.linspace(seconds[0], seconds[-1], num_places) if bits else np.array([])
+        curves.append(np.interp(places, seconds, bits).tolist() if bits else [])
     # An aborted run has only the high beginning of a curve.
-    whole = [curve for row, curve in zip(rows, curves, strict=True) if len(curve) and row.finished]
-    whole = whole or [curve for curve in curves if len(curve)]
-    low = min((float(curve.min()) for curve in whole), default=0.0)
-    high = max((float(curve[len(curve) // 4]) for curve in whole), default=0.0)
-    levels = [np.clip((curve - low) / max(high - low, 1e-9), 0, 1) * (len(BLOCKS) - 1) for curve in curves]
-    return ["".join(BLOCKS[round(float(level))] for level in curve) for curve in levels]
+    whole = [curve for row, curve in zip(rows, curves, strict=True) if curve and row.finished]
+    whole = whole or [curve for curve in curves if curve]
+    low = min((min(curve) for curve in whole), default=0.0)
+    high = max((curve[len(curve) // 4] for curve in whole), default=0.0)
+    scale = (len(BLOCKS) - 1) / max(high - low, 1e-9)
+    heights = [[round(min(max(bits - low, 0.0) * scale, len(BLOCKS) - 1)) for bits in curve] for curve in curves]
+    return ["".join(BLOCKS[height] for height in curve) for curve in heights]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> str:

@@ -73,7 +73,6 @@ def wrapped(text: str, width: int | None, hanging: str = GAP) -> list[str]:
         width: the most cells of a line.
         hanging: in front of every line but the first.
     """
-    width = width and min(width, MAX_PROSE_WIDTH)
     if width is None or cell_len(text) <= width:
         return [text]
     line = text[: len(text) - len(text.lstrip())]
@@ -103,6 +102,7 @@ def _pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
 
 def paragraphs(text: str, width: int | None) -> list[str]:
     """Lay out prose whose paragraphs are divided by empty lines. Lines of equations stay lines of their own."""
+    width = width and min(width, MAX_PROSE_WIDTH)
     lines: list[str] = []
     for block in text.split("\n\n"):
         is_of_lines = all(re.match(r"[\w']+ = ", line) for line in block.split("\n"))
@@ -138,8 +138,8 @@ def table_lines(
     kept = _kept(columns, natural, width)
     widths = {index: natural[index] for index in kept}
     excess = 0 if width is None else _total(list(widths.values())) - width
-    flexible = next((index for index in kept if columns[index].least), None)
-    if flexible is not None and excess > 0:
+    flexible = next((index for index in kept if columns[index].least), None) if excess > 0 else None
+    if flexible is not None:
         widths[flexible] = max(natural[flexible] - excess, 1)
     lines: list[str] = []
     for row in table:

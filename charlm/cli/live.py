@@ -38,9 +38,11 @@ BAR_WIDTH = 12
 
 
 def clock_text(seconds: float) -> str:
-    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`."""
+    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`; or as many days."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24:,} days"
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 

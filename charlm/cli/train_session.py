@@ -147,14 +147,15 @@ def _as_measured(trainer: Trainer, scores: Scores) -> str:
     if trainer.learner.model.spec.sees_both_sides:
         per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
     before, measured = trainer.state.best.best_bits, validated_text(trainer)
-    # Otherwise the figure seems to contradict the lines during training.
-    on_the_way = f"; while training {before:.3f} on {measured} of them" if measured and before is not None else ""
+    # Without both figures, the one at the end seems to contradict the lines during training.
+    if measured and before is not None:
+        accuracy += f"; while training {before:.3f} on {measured} of them"
     if scores.characters == num_held_out:
-        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}{on_the_way}"
+        return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
     error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"
     return (
         f"{scores.bits_per_character:.3f}{error} bits per {per} on {scores.characters:,} of the "
-        f"{num_held_out:,} held out, in segments spread over them{accuracy}{on_the_way}; `charlm eval` scores all"
+        f"{num_held_out:,} held out, in segments spread over them{accuracy}; `charlm eval` scores all"
     )
 
 

@@ -206,7 +206,7 @@ def test_training_shows_samples_on_a_terminal(text: str) -> None:
     seen = read_until(keyboard, b"more of it: charlm sample --model 'a run'").decode()
     assert process.wait(timeout=30) == 0
     os.close(keyboard)
-    lines = [line for line in seen.splitlines() if ", validation " in line]
+    lines = [line for line in seen.splitlines() if "  valid " in line]
     assert len(lines) == 2
     glimpses = [seen.splitlines()[seen.splitlines().index(line) + 1] for line in lines]
     assert all(len(glimpse) > 60 and set(glimpse) & set("abcdefghijklmnopqrstuvwxyz") for glimpse in glimpses)

@@ -62,7 +62,8 @@ SECOND = [record(5, 1.0, 5.0), record(10, 3.0, 3.5), record(25, 6.0, 2.5, charac
 def test_figures_are_interpolated_between_validations(make_run: Maker) -> None:
     """At 6 s the first run is half way from 3 to 2 bits, and at step 25 a quarter of the way."""
     found = compare_runs([make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)])
-    assert (found.equal_seconds, found.equal_steps, found.unit) == (6.0, 25, "character")
+    (group,) = found.groups
+    assert (group.equal_seconds, group.equal_steps, group.unit) == (6.0, 25, "character")
     rows = by_run(found)
     assert (rows["a"].at_equal_time, rows["a"].at_equal_steps, rows["a"].best) == (2.5, 2.75, 1.9)
     assert (rows["b"].at_equal_time, rows["b"].at_equal_steps, rows["b"].best) == (2.5, 2.5, 2.4)
@@ -122,13 +123,14 @@ def test_a_note_says_that_some_models_see_both_sides(make_run: Maker) -> None:
         measure_best(training)
     mixed = compare_runs([Path("f"), Path("m"), Path("b")])
     assert mixed.notes == ["some see both sides of what they predict"]
+    assert [[row.run for row in group.rows] for group in mixed.groups] == [["f"], ["m"], ["b"]]
     rows = by_run(mixed)
     assert (rows["f"].cell, rows["b"].cell, rows["m"].cell) == ("lstm 1x16", "lstm 1x16 backward", "lstm 1x16 both")
     assert all(row.best and row.at_equal_steps and row.characters_per_second for row in mixed.rows)
     alike = compare_runs([Path("m"), Path("n")])
     assert alike.notes == []
     assert alike.rows[0].best == alike.rows[1].best
-    assert (alike.unit, alike.per) == ("character", "masked character")
+    assert [(group.unit, group.per) for group in alike.groups] == [("character", "masked character")]
 
 
 def test_runs_on_bytes_are_compared_per_byte(make_run: Maker) -> None:
@@ -137,7 +139,7 @@ def test_runs_on_bytes_are_compared_per_byte(make_run: Maker) -> None:
         result = call("train", "--corpus", write_text(), "--out", name, *SHORT, "--set", "vocab=bytes", "--seed", "1")
         assert result.exit_code == 0, result.stderr
     found = compare_runs([Path("one"), Path("two")])
-    assert found.unit == "byte"
+    assert [group.unit for group in found.groups] == ["byte"]
     for row in found.rows:
         assert row.best is not None
         assert row.at_equal_steps is not None
@@ -236,11 +238,16 @@ def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
 def test_compare_prints_a_markdown_table(make_run: Maker) -> None:
     """The table is on stdout; notes and the unit are on stderr."""
     make_run("a", *FIRST, best=1.9)
-    make_run("b", best=None, corpus={"sha256": "1" * 64})
+    make_run("b", best=None, corpus={"sha256": "1" * 64, "name": "other text"})
     result = call("compare", "a", "b")
-    one, other = assert_table(result.stdout, 2)
+    heading, table, other_heading, other_table = result.stdout.rstrip("\n").split("\n\n")
+    assert (heading, other_heading) == (
+        "made up: characters, read forward, 10% held out",
+        "other text: characters, read forward, 10% held out",
+    )
+    (one,), (other,) = assert_table(table, 1), assert_table(other_table, 1)
     assert one[0] == "a"
-    assert one[3:] == ["100", "8.0", "40", "-", "-", "1.9000"]
+    assert one[3:] == ["100", "8.0", "40", "2.0000", "2.0000", "1.9000"]
     assert other[3:] == ["-", "0.1", "1", "-", "-", "-"]
     assert "note: they learned different texts" in result.stderr
     assert "bits per character" in result.stderr
@@ -252,7 +259,9 @@ def test_compare_prints_the_comparison_as_json(make_run: Maker) -> None:
     make_run("b", *SECOND)
     values = answer("compare", "a", "b", "--json")
     assert values == json.loads(json.dumps(compare_runs([Path("a"), Path("b")]).to_json()))
-    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes"}
+    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes", "groups"}
+    assert values["groups"][0]["rows"] == [row["run"] for row in values["rows"]]
+    assert values["rows"][0]["curve"] == [[10, 2.0, 4.0], [20, 4.0, 3.0], [40, 8.0, 2.0]]
     assert_strict(call("compare", "a", "b", "--json").stdout)
 
 
