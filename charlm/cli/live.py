@@ -34,7 +34,8 @@ SAMPLE_LENGTH = 200
 LINE_SECONDS = 60.0
 FIRST_LINE_SECONDS = 5.0
 SCORING = "scoring the best model"
-BAR_WIDTH = 12
+# Narrower terminals have no room for a bar beside the figures.
+BAR_WIDTH, LEAST_WIDTH_WITH_BAR = 12, 60
 
 
 def clock_text(seconds: float) -> str:
@@ -117,8 +118,9 @@ class _Display:
         self._clock, self._budget = clock, budget
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._has_bar = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._bar_width = BAR_WIDTH if (self._width or 0) >= LEAST_WIDTH_WITH_BAR else 0
         self._bar = Progress(
-            BarColumn(bar_width=BAR_WIDTH),
+            *([BarColumn(bar_width=BAR_WIDTH)] if self._bar_width else []),
             _Status(self._status),
             console=self._console,
             transient=True,
@@ -164,7 +166,7 @@ class _Display:
         self._bar.update(self._task, completed=share)
 
     def _status(self) -> str:
-        width = (self._width or 0) - BAR_WIDTH - 1
+        width = (self._width or 0) - self._bar_width - 1
         return progress_line(self._share, self._clock.seconds, self._seconds_left, self._details, width)
 
     def _say_now_and_then(self, message: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
-from charlm.cli.render import print_json, show_download
+from charlm.cli.render import print_json, print_lines, show_download
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ def train(
     if help_settings:
         from charlm.config_file import describe_settings
 
-        print(describe_settings())
+        width = screen_width(sys.stdout)
+        print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}

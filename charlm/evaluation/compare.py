@@ -244,14 +244,15 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
         return any(value != values[0] for value in values)
 
     models = [run.model for run in runs]
-    directions = [model.spec.sees_both_sides for model in models]
+    directions, both = [model.spec.direction for model in models], [model.spec.sees_both_sides for model in models]
     train = [model.config.get("train") for model in models]
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
         "they count different symbols": differ([model.vocabulary for model in models]),
-        "some see both sides of what they predict": differ(directions),
+        "some see both sides of what they predict": differ(both),
+        "some read forward, some backward": differ(directions) and not differ(both),
         "they validated on different amounts on the way": differ(amounts),
         "they ran with another device, precision, torch or threads": differ([model.runtime for model in models]),
     }
