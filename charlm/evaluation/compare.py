@@ -146,14 +146,15 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         RunError: a folder holds no run, or cannot be read.
         ModelFileError: a model is damaged.
     """
-    members: dict[str, list[_Run]] = {}
+    members: dict[tuple[Any, ...], list[_Run]] = {}
     for path in paths:
         run = _read(path)
         members.setdefault(_key(run.model), []).append(run)
-    runs = [run for group in members.values() for run in group]
-    compared = [runs] if are_named else list(members.values())
-    notes = list(dict.fromkeys(note for together in compared for note in _differences(together)))
-    return Comparison([_group(group) for group in members.values()], notes)
+    groups = list(members.values())
+    notes = _differences([run for group in groups for run in group])
+    if not are_named:
+        notes = [f"{_fact(group[0].model, 'name')}: {note}" for group in groups for note in _differences(group)]
+    return Comparison([_group(group) for group in groups], notes)
 
 
 def _group(runs: Sequence[_Run]) -> Group:
@@ -166,8 +167,8 @@ def _group(runs: Sequence[_Run]) -> Group:
     model = runs[0].model
     unit = model.vocabulary.unit
     return Group(
-        text=str(model.corpus.get("name", "")),
-        sha256=str(model.corpus.get("sha256", "")),
+        text=_fact(model, "name"),
+        sha256=_fact(model, "sha256"),
         kind=_kind(model),
         unit=unit,
         per=f"masked {unit}" if model.spec.sees_both_sides else unit,
@@ -209,15 +210,23 @@ def find_runs() -> list[Path]:
     return found
 
 
-def _held_out(model: ModelFile) -> tuple[Any, ...]:
-    """Return which part of the text is held out: its shares, and where it stands."""
+def _fact(model: ModelFile, name: str) -> str:
+    """Return a fact about the text of a model, which is untrusted and may be of any type."""
+    value = model.corpus.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _held_out(model: ModelFile) -> tuple[float | None, float | None, str | None]:
+    """Return which part of the text is held out: its shares, and where it stands. Settings are untrusted, too."""
     data = model.config.get("data")
     values = data if isinstance(data, dict) else {}
     # Runs from before there was a choice hold out the end of their text.
     place, names = values.get("holdout", "end"), values.get("corpus")
     if place == "auto":
         place = "spread" if isinstance(names, list) and len(names) > 1 else "end"
-    return values.get("validation_fraction"), values.get("test_fraction"), place
+    fractions = (values.get("validation_fraction"), values.get("test_fraction"))
+    validation, test = (fraction if _is_number(fraction) else None for fraction in fractions)
+    return validation, test, place if isinstance(place, str) else None
 
 
 def _kind(model: ModelFile) -> str:
@@ -227,14 +236,15 @@ def _kind(model: ModelFile) -> str:
     reading = "read from both sides" if direction == "both" else f"read {direction}"
     if not validation:
         return f"{symbols}, {reading}, nothing held out"
-    share = f"{100 * validation:.3g}% " if _is_number(validation) else ""
-    return f"{symbols}, {reading}, {share}held out" + (" in parts spread over it" if place == "spread" else "")
+    return f"{symbols}, {reading}, {100 * validation:.3g}% held out" + (
+        " in parts spread over it" if place == "spread" else ""
+    )
 
 
-def _key(model: ModelFile) -> str:
-    """Return what is equal for runs that can be compared. Settings are untrusted and may be of any type."""
-    identity = model.corpus.get("sha256") or model.corpus.get("name")
-    return repr((identity, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)))
+def _key(model: ModelFile) -> tuple[Any, ...]:
+    """Return what is equal for runs that can be compared."""
+    text = _fact(model, "sha256") or _fact(model, "name")
+    return text, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)
 
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
