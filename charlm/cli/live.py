@@ -283,10 +283,10 @@ class TrainingDisplay(_Display):
 
 
 def validated_text(trainer: Trainer) -> str:
-    """Return which of the held-out characters are scored during training; empty if all of them are."""
+    """Return how many of the held-out characters are scored during training; empty if all of them are."""
     num_held_out = len(trainer.learner.parts.validation)
     num_first = min(num_held_out, trainer.config.train.evaluation_characters)
     num_read = trainer.state.evaluation_characters or num_first
     if num_read < num_first:
         return f"about {num_read:,}"
-    return f"the first {num_first:,}" if num_first < num_held_out else ""
+    return f"{num_first:,}" if num_first < num_held_out else ""

@@ -23,6 +23,8 @@ from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
 MAX_METRICS_BYTES = 1 << 28
 # Larger numbers in a record are not believable.
 LARGEST = 1e15
+# Where a run keeps models of some of its steps.
+KEPT_FOLDER = "kept"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Figures:
         finished: whether it was neither interrupted nor is still running.
         at_equal_time: validation in bits per character at the time when the shortest finished run of its group ended.
         at_equal_steps: the same at the last step that all finished runs of its group reached.
-        best: of the best model, on the whole held-out text or a sample spread over it.
+        best: of the best model, on the whole held-out text or a sample spread over it; of a model that was kept on the
+            way, what its run had at that step.
         curve: step, seconds and bits of each validation during training.
     """
 
@@ -179,7 +182,7 @@ def _group(runs: Sequence[_Run]) -> Group:
 
 
 def _figures(run: _Run, seconds: float, steps: int) -> Figures:
-    spec = run.model.spec
+    spec, measured = run.model.spec, _validation(run.model.metrics)
     names = ("characters_per_second", "bytes_per_second")
     paces = [record[name] for record in run.records for name in names if _is_number(record.get(name))]
     return Figures(
@@ -193,7 +196,7 @@ def _figures(run: _Run, seconds: float, steps: int) -> Figures:
         finished=run.is_finished,
         at_equal_time=run.validation_at(1, seconds),
         at_equal_steps=run.validation_at(0, steps),
-        best=_validation(run.model.metrics),
+        best=run.validation_at(0, run.steps) if measured is None and run.is_file else measured,
         curve=run.curve,
     )
 
@@ -216,29 +219,30 @@ def _fact(model: ModelFile, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _held_out(model: ModelFile) -> tuple[float | None, float | None, str | None]:
-    """Return which part of the text is held out: its shares, and where it stands. Settings are untrusted, too."""
+def _held_out(model: ModelFile) -> tuple[float | None, float | None, str]:
+    """Return which part of the text is held out: its shares, and its blocks, or nothing if it is the end of the text.
+
+    Settings and facts are untrusted, too.
+    """
     data = model.config.get("data")
     values = data if isinstance(data, dict) else {}
-    # Runs from before there was a choice hold out the end of their text.
-    place, names = values.get("holdout", "end"), values.get("corpus")
-    if place == "auto":
-        place = "spread" if isinstance(names, list) and len(names) > 1 else "end"
     fractions = (values.get("validation_fraction"), values.get("test_fraction"))
     validation, test = (fraction if _is_number(fraction) else None for fraction in fractions)
-    return validation, test, place if isinstance(place, str) else None
+    blocks = ""
+    with suppress(RecursionError):
+        blocks = repr(model.corpus.get("held_out") or "")
+    return validation, test, blocks
 
 
 def _kind(model: ModelFile) -> str:
     """Describe what runs on one text must share to be comparable."""
-    (validation, _, place), vocabulary, direction = _held_out(model), model.vocabulary, model.spec.direction
+    (validation, _, _), vocabulary, direction = _held_out(model), model.vocabulary, model.spec.direction
     symbols = vocabulary.kind + ("" if vocabulary.filter == "none" else f" ({vocabulary.filter} only)")
     reading = "read from both sides" if direction == "both" else f"read {direction}"
     if not validation:
         return f"{symbols}, {reading}, nothing held out"
-    return f"{symbols}, {reading}, {100 * validation:.3g}% held out" + (
-        " in parts spread over it" if place == "spread" else ""
-    )
+    where = " in blocks" if model.corpus.get("held_out") else ""
+    return f"{symbols}, {reading}, {100 * validation:.3g}% held out{where}"
 
 
 def _key(model: ModelFile) -> tuple[Any, ...]:
@@ -258,6 +262,9 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     train = [model.config.get("train") for model in models]
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
+        "`best` of a model that was kept on the way is the validation of its run at that step": any(
+            run.is_file and _validation(run.model.metrics) is None for run in runs
+        ),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
         "they count different symbols": differ([model.vocabulary for model in models]),
@@ -285,9 +292,12 @@ def _read(path: Path) -> _Run:
 
 
 def _read_file(path: Path) -> _Run:
-    """Read a model file that is not the best or the last one of a run: it knows its own step and validation."""
-    model = load_checkpoint(expanded(path))
-    return _Run(str(path), model, [], *_reached([model.metrics]), is_finished=True, is_file=True)
+    """Read a model file that is not the best or the last one of a run, as the run was when it was kept."""
+    model, folder = load_checkpoint(expanded(path)), expanded(path).absolute().parent
+    seconds, steps = _reached([model.metrics])
+    records = _records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
+    before = [record for record in records if record["step"] <= steps]
+    return _Run(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
 
 
 def _reached(ends: Sequence[dict[str, Any]]) -> tuple[float, int]:

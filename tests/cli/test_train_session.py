@@ -28,10 +28,10 @@ def test_the_figure_at_the_end_explains_those_before(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().err
     num_held_out = len(training.learner.parts.validation)
     assert shown.count("lower is better") == 1
-    assert f"valid on the first 100 of the {num_held_out:,} characters held out\n" in shown
+    assert f"valid on 100 of the {num_held_out:,} characters held out\n" in shown
     best = min(record["validation_bits_per_character"] for record in records(training) if len(record) > 8)
     assert f"valid {best:.3f}" in shown
-    assert f"on all {num_held_out:,} held out; while training {best:.3f} on the first 100 of them\n" in shown
+    assert f"on all {num_held_out:,} held out; while training {best:.3f} on 100 of them\n" in shown
 
 
 def test_one_figure_is_enough_if_all_is_validated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -358,7 +358,7 @@ def test_aborted_runs_alone_are_compared_with_one_another(make_run: Maker) -> No
 OTHERS: list[dict[str, Any]] = [
     {"corpus": {"name": "other", "sha256": "1" * 64}},
     {"config": {"data": {"corpus": ["x"], "validation_fraction": 0.2, "test_fraction": 0.0}}},
-    {"config": {"data": {"corpus": ["x"], "validation_fraction": 0.1, "test_fraction": 0.0, "holdout": "spread"}}},
+    {"corpus": {"name": "made up", "sha256": "0" * 64, "held_out": {"validation": [[0, 9]], "test": []}}},
     {"symbols": Vocabulary("characters", "abc ", "letters")},
 ]
 
@@ -386,25 +386,30 @@ def test_a_text_that_was_changed_is_told_apart_by_its_hash(make_run: Maker) -> N
     assert ("novel (12345678): " in shown, "novel (abcdef12): " in shown) == (True, True)
 
 
-def test_runs_that_hold_out_the_end_are_comparable(make_run: Maker) -> None:
-    """Old settings without `holdout`, `end`, and `auto` for one text hold out the same part."""
+def test_what_a_model_held_out_is_what_counts(make_run: Maker) -> None:
+    """A setting such as `holdout` that names the same part in another way makes no group of its own."""
     data = {"corpus": ["x"], "validation_fraction": 0.1, "test_fraction": 0.0}
-    places: list[dict[str, str]] = [{}, {"holdout": "end"}, {"holdout": "auto"}]
-    paths = [make_run(f"r{index}", config={"data": data | place}) for index, place in enumerate(places)]
+    settings: list[dict[str, str]] = [{}, {"holdout": "end"}, {"holdout": "auto"}]
+    paths = [make_run(f"r{index}", config={"data": data | setting}) for index, setting in enumerate(settings)]
     assert len(compare_runs(paths).groups) == 1
 
 
 def test_a_model_file_is_a_row(make_run: Maker) -> None:
-    """A file that is not the best of its run has its own step and validation, and does not make the columns."""
+    """It has its own step and validation, or what its run had then, and does not make the columns."""
     folder = make_run("a", *FIRST, best=1.9)
     (folder / "kept").mkdir()
     model = load_checkpoint(folder / "best.safetensors")
-    kept = replace(model, metrics={"step": 7, "seconds": 1.5, BITS: 3.5})
-    kept.save(folder / "kept" / "step-7.safetensors")
-    (group,) = compare_runs([folder, folder / "kept" / "step-7.safetensors"]).groups
-    row = group.rows[1]
-    assert (row.run, row.steps, row.seconds, row.best, row.curve) == ("a/kept/step-7.safetensors", 7, 1.5, 3.5, [])
+    for name, metrics in (("kept/step-20", {}), ("other", {BITS: 3.5})):
+        kept = replace(model, metrics={"step": 20, "seconds": 1.5} | metrics)
+        kept.save(folder / f"{name}.safetensors")
+    found = compare_runs([folder, folder / "kept/step-20.safetensors", folder / "other.safetensors"])
+    (group,) = found.groups
+    assert [(row.run, row.steps, row.best) for row in group.rows] == [
+        ("a", 40, 1.9), ("a/kept/step-20.safetensors", 20, 3.0), ("a/other.safetensors", 20, 3.5),
+    ]  # fmt: skip
+    assert [len(row.curve) for row in group.rows] == [3, 2, 0]
     assert (group.equal_seconds, group.equal_steps) == (8.0, 40)
+    assert [note for note in found.notes if "kept" in note]
 
 
 def test_a_sparkline_falls_as_the_validation_does(make_run: Maker) -> None:
