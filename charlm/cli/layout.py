@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
-from rich.cells import cell_len
-
 # The width of a terminal that does not say how wide it is.
 DEFAULT_WIDTH = 80
 # Longer lines of prose are hard to read, however wide the terminal is.
@@ -49,6 +47,16 @@ class Field(NamedTuple):
     size: int = 0
 
 
+def cells_of(text: str) -> int:
+    """Return how many columns a text takes: two for a Chinese character, for example."""
+    if text.isascii():
+        return len(text)
+    # Only for such texts, because `--help` is to be instant.
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 def screen_width(stream: TextIO) -> int | None:
     """Return how many columns the terminal behind a stream has, or None if it is a pipe or a file."""
     if not stream.isatty():
@@ -73,12 +81,12 @@ def wrapped(text: str, width: int | None, hanging: str = GAP) -> list[str]:
         width: the most cells of a line.
         hanging: in front of every line but the first.
     """
-    if width is None or cell_len(text) <= width:
+    if width is None or cells_of(text) <= width:
         return [text]
     line = text[: len(text) - len(text.lstrip())]
     lines, gap = [], ""
-    for piece, space in _pieces(text, width - cell_len(hanging)):
-        if line.strip() and cell_len(line + gap + piece) > width:
+    for piece, space in _pieces(text, width - cells_of(hanging)):
+        if line.strip() and cells_of(line + gap + piece) > width:
             lines.append(line)
             line, gap = hanging, ""
         line += gap + piece
@@ -89,9 +97,9 @@ def wrapped(text: str, width: int | None, hanging: str = GAP) -> list[str]:
 def _pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
     """Yield what stays together, and the space after it."""
     for word, space in re.findall(r"((?:`[^`]*`|[^ ])+)( *)", text):
-        if " " in word and cell_len(word) > longest:
+        if " " in word and cells_of(word) > longest:
             yield from re.findall(r"([^ ]+)( *)", word + space)
-        elif cell_len(word) > len(word):
+        elif cells_of(word) > len(word):
             # Each wide character alone, and everything between two of them.
             *parts, last = re.findall(r"[\u1100-\U0010ffff]|[^\u1100-\U0010ffff]+", word)
             yield from ((part, "") for part in parts)
@@ -114,7 +122,7 @@ def paragraphs(text: str, width: int | None) -> list[str]:
 def fitted(fields: Sequence[Field], width: int | None) -> str:
     """Join the fields of a line, without those of the highest ranks if there is no room for them."""
     kept = list(fields)
-    while width is not None and _total([max(cell_len(field.text), field.size) for field in kept]) > width:
+    while width is not None and _total([max(cells_of(field.text), field.size) for field in kept]) > width:
         worst = max(kept, key=lambda field: field.rank)
         if not worst.rank:
             break
@@ -134,7 +142,7 @@ def table_lines(
         has_header: whether the names of the columns are its first line.
     """
     table = [tuple(column.name for column in columns), *rows] if has_header else list(rows)
-    natural = [max([column.width, *(cell_len(row[index]) for row in table)]) for index, column in enumerate(columns)]
+    natural = [max([column.width, *(cells_of(row[index]) for row in table)]) for index, column in enumerate(columns)]
     kept = _kept(columns, natural, width)
     widths = {index: natural[index] for index in kept}
     excess = 0 if width is None else _total(list(widths.values())) - width
@@ -170,5 +178,5 @@ def _total(sizes: Sequence[int]) -> int:
 
 
 def _aligned(text: str, width: int, is_number: bool) -> str:
-    space = " " * (width - cell_len(text))
+    space = " " * (width - cells_of(text))
     return space + text if is_number else text + space
