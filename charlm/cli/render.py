@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -25,10 +25,14 @@ def say(message: str) -> None:
     print("\n".join(map(one_line, message.split("\n"))), file=sys.stderr, flush=True)
 
 
+def may_colour(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal with colours, and the user wants them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Print an error in one line, and a hint in another; return the exit code."""
-    may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    word = typer.style("error:", fg="red") if may_colour else "error:"
+    word = typer.style("error:", fg="red") if may_colour(sys.stderr) else "error:"
     with suppress(OSError):
         print(word, one_line(message), file=sys.stderr, flush=True)
         if hint:
