@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.cells import cell_len
 
-from charlm.cli.render import UNLIMITED_WIDTH
-
 if TYPE_CHECKING:
     from charlm.inference.predict import Candidate, Prediction
 
+# Wider than any line.
+UNLIMITED_WIDTH = 1 << 16
 # Cells of a bar for 100 %, and the fewest that still show a difference.
 BAR_WIDTH = 30
 MIN_BAR_WIDTH = 5

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 
-from charlm.cli.prediction_table import can_show, columns, prediction_table, whole_items
-from charlm.cli.render import UNLIMITED_WIDTH, say
+from charlm.cli.prediction_table import UNLIMITED_WIDTH, can_show, columns, prediction_table, whole_items
+from charlm.cli.render import say
 from charlm.cli.repl_commands import (
     COMMANDS,
     Conversation,
@@ -202,13 +203,17 @@ def ghost(conversation: Conversation, line: str, width: int) -> str:
         return ""
     before = line.rpartition("\n")[2] if "\n" in line else conversation.prompt + line
     # The cursor and the brackets around the ghost take three cells.
-    room = width - cell_len(before.expandtabs(TAB_WIDTH)) % width - 3
-    if cell_len(continuation) <= room:
-        return continuation
-    fitting = chop_cells(continuation, room)[0] if room > 1 else ""
-    if fitting and all(not c.isspace() and cell_len(c) == 1 for c in continuation[len(fitting) - 1 : len(fitting) + 1]):
-        fitting = fitting[: fitting.rfind(" ") + 1]
-    return fitting
+    room = width - cells(before) % width - 3
+    end = next((end for end in range(len(continuation)) if cells(continuation[: end + 1]) > room), len(continuation))
+    around = continuation[max(0, end - 1) : end + 1]
+    is_in_word = len(around) == 2 and all(not c.isspace() and cell_len(c) == 1 for c in around)
+    return re.sub(r"\S+$", "", continuation[:end]) if is_in_word else continuation[:end]
+
+
+def cells(text: str) -> int:
+    """Return how many cells a text takes in the prompt, which shows a control character as two."""
+    expanded = text.expandtabs(TAB_WIDTH)
+    return cell_len(expanded) + 2 * sum(c < " " or "\x7f" <= c < "\xa0" for c in expanded)
 
 
 def keys_of(reader: IncrementalReader, ghost_name: str) -> Rows:
