@@ -16,7 +16,6 @@ from charlm.inference.incremental import IncrementalReader
 from charlm.inference.predict import predict
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.training.test_backward import mirrored
 
 WIDTH = 80
 Make = Callable[..., ModelFile]
@@ -106,7 +105,7 @@ def test_keep_continues_the_last_text(make_model: Make) -> None:
 
 def test_a_kept_text_stands_after_the_line_of_a_backward_model(make_model: Make) -> None:
     """A backward model reads what is typed next before what was typed."""
-    conversation = begin(mirrored(make_model()))
+    conversation = begin(make_model(direction="backward"))
     obey(conversation, "/keep on")
     conversation.enter("bad")
     assert conversation.prompt == "(before bad) > "
