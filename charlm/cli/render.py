@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -22,10 +22,14 @@ def say(message: str) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
+def may_colour(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal with colours, and the user wants them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Print an error in one line, and a hint in another; return the exit code. On a terminal both are wrapped."""
-    may_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    word = typer.style("error:", fg="red") if may_colour else "error:"
+    word = typer.style("error:", fg="red") if may_colour(sys.stderr) else "error:"
     with suppress(OSError):
         width = screen_width(sys.stderr)
         first, *others = wrapped(f"error: {one_line(message)}", width)
