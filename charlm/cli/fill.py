@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
-from charlm.cli.render import ESCAPED, print_json
+from charlm.cli.options import Json, Model, Unknown, as_given, as_read, given_text, model_file
+from charlm.cli.render import escaped, print_json
 
 if TYPE_CHECKING:
     from charlm.inference.fill import Filling
 
 
 def fill(
-    text: Annotated[str, typer.Argument(help="The text with its blanks; - reads it from standard input.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="The text with its blanks; - reads it from standard input, without its last line end."),
+    ],
     model: Model = None,
     blank: Annotated[str, typer.Option(help="The character that stands for one that is not known.")] = "_",
     top: Annotated[int, typer.Option(min=1, help="How many characters to list for each blank.")] = 5,
@@ -30,7 +33,7 @@ def fill(
     """
     from charlm.inference.fill import Filler, split_at_blanks
 
-    parts = split_at_blanks(sys.stdin.read() if text == "-" else as_given(text), as_given(blank))
+    parts = split_at_blanks(given_text(text), as_given(blank))
     filler = Filler(model_file(model))
     filling = filler.fill(as_read(filler.vocabulary, *parts), top, unknown)
     if as_json:
@@ -41,6 +44,6 @@ def fill(
 
 def print_filling(filling: Filling) -> None:
     """Print a text with its blanks filled, and a line for each blank."""
-    print(filling.text.translate(ESCAPED) if sys.stdout.isatty() else filling.text)
+    print(escaped(filling.text) if sys.stdout.isatty() else filling.text)
     for place, blank in zip(filling.places, filling.blanks, strict=True):
         print(f"{place:>6}  {'   '.join(f'{c.name} {c.probability:.1%}' for c in blank.candidates)}")

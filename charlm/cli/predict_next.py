@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
+from charlm.cli.options import Json, Model, Unknown, as_read, given_lines, given_text, model_file
 from charlm.cli.render import print_json
 
 
 def predict_next(
-    text: Annotated[str | None, typer.Argument(help="The text so far; - reads it from standard input.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(help="The text so far; - reads it from standard input, without its last line end."),
+    ] = None,
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help="How many characters to list.")] = 10,
     unknown: Unknown = "error",
@@ -37,12 +39,7 @@ def predict_next(
     if text is None and sys.stdin.isatty() and not as_json:
         converse(IncrementalReader(stepper), top)
         return
-    texts: Iterable[str]
-    if text is None:
-        texts = (line.rstrip("\r\n") for line in sys.stdin)
-    else:
-        texts = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
-    for each in texts:
+    for each in given_lines("-") if text is None else as_read(stepper.vocabulary, given_text(text)):
         prediction = predict(stepper, each, top, unknown)
         if as_json:
             print_json({"text": each, **prediction.to_json()})

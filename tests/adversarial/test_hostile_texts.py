@@ -25,7 +25,7 @@ from charlm.errors import CorpusError
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import ONE_STEP, answer, call, within
+from tests.helpers.commands import ONE_STEP, answer, answers, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 
 # Control sequences that clear the screen, ring the bell, reverse the text and start a line.
@@ -252,7 +252,7 @@ def test_any_prompt_is_returned_unchanged_in_json(make_model: Callable[..., Mode
     make_model(symbols=Vocabulary.of_bytes()).save(Path("bytes.safetensors"))
     ids = {"own": [sorted(set(prompt)).index(c) for c in prompt], "bytes": [*prompt.encode("utf-8", "surrogatepass")]}
     for name in ids:
-        (sample,) = answer("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
+        (sample,) = answers("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
         assert sample["text"][: len(prompt)] == prompt
         predicted = answer("predict-next", prompt, "-m", f"{name}.safetensors", "--json")
         stepper = Stepper(load_checkpoint(Path(f"{name}.safetensors")))
@@ -386,6 +386,6 @@ def test_a_line_of_100_megabytes_is_read_in_little_memory() -> None:
 def test_a_prompt_of_a_million_characters_is_read(model: str) -> None:
     """A prompt of a million known characters is read and printed whole."""
     begin = time.perf_counter()
-    (sample,) = answer("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
+    (sample,) = answers("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
     print(f"a prompt of a million characters: {time.perf_counter() - begin:.1f} s")
     assert len(sample["text"]) == 1_000_001

@@ -16,7 +16,7 @@ import pytest
 
 from charlm import __version__
 from charlm.checkpoint import ModelFile, load_checkpoint
-from tests.helpers.commands import HARE_AND_FOX, SHORT, SMALL, answer, call, spawn
+from tests.helpers.commands import HARE_AND_FOX, SHORT, SMALL, answer, answers, call, spawn
 
 
 def test_a_trained_model_works_with_every_command(text: str) -> None:
@@ -46,7 +46,7 @@ def test_a_trained_model_works_with_every_command(text: str) -> None:
     assert adapted["nats_per_character"] == scores["nats_per_character"]
     assert adapted["dynamic"]["characters"] == scores["characters"]
     assert "dynamic evaluation" in call("eval", "-m", "run", "--dynamic").stdout
-    assert len(answer("sample", "the", "-m", "run", "--length", "9", "--json")[0]["text"]) == 12
+    assert len(answers("sample", "the", "-m", "run", "--length", "9", "--json")[0]["text"]) == 12
     assert answer("predict-next", "the ", "-m", "run", "--json")["candidates"][0]["probability"] > 0
 
 
@@ -127,7 +127,7 @@ def test_sample_writes_the_exact_text_into_a_pipe(model: str) -> None:
 
 def test_sample_reads_a_prompt_from_standard_input(model: str) -> None:
     """A prompt from standard input keeps its line end."""
-    samples = answer("sample", "-", "-m", model, "--length", "3", "--json", stdin="ab\n")
+    samples = answers("sample", "-", "-m", model, "--length", "3", "--json", stdin="ab\n")
     assert samples[0]["text"].startswith("ab\n")
 
 
@@ -136,16 +136,16 @@ def test_a_drawn_seed_is_printed_and_repeats_the_text(model: str) -> None:
     first = call("sample", "-m", model, "--length", "50")
     seed = first.stderr.split("seed ")[1].split()[0]
     assert call("sample", "-m", model, "--length", "50", "--seed", seed).stdout == first.stdout
-    batch = answer("sample", "-m", model, "--length", "50", "--seed", seed, "--num", "3", "--json")
+    batch = answers("sample", "-m", model, "--length", "50", "--seed", seed, "--num", "3", "--json")
     assert [sample["seed"] for sample in batch] == [int(seed), int(seed) + 1, int(seed) + 2]
     assert batch[0]["text"] == first.stdout
-    alone = answer("sample", "-m", model, "--length", "50", "--seed", str(int(seed) + 2), "--json")
+    alone = answers("sample", "-m", model, "--length", "50", "--seed", str(int(seed) + 2), "--json")
     assert alone[0]["text"] == batch[2]["text"]
 
 
 def test_each_of_several_samples_starts_on_its_own_line(model: str) -> None:
     """Several samples are printed in the order of their seeds, each ending with a line end."""
-    texts = answer("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1", "--json")
+    texts = answers("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1", "--json")
     result = call("sample", "-m", model, "--num", "3", "--length", "30", "--seed", "1")
     assert result.stdout == "".join(text["text"].removesuffix("\n") + "\n" for text in texts)
 
@@ -351,7 +351,7 @@ def test_a_model_of_bytes_reads_any_file_and_prompt(text: str) -> None:
     Path("any.bin").write_bytes(bytes(range(256)) * 4)
     result = call("train", "-c", "any.bin", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "9")
     assert result.exit_code == 0, result.stderr
-    assert len(answer("sample", "\U0001f600", "-m", "run", "--length", "5", "--json")) == 1
+    assert len(answers("sample", "\U0001f600", "-m", "run", "--length", "5", "--json")) == 1
     assert answer("eval", "-m", "run", "--corpus", text, "--json")["bytes"] == len(HARE_AND_FOX)
 
 

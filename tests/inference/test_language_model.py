@@ -20,7 +20,7 @@ from charlm.inference import language_model
 from charlm.inference.language_model import GenerateOptions, LanguageModel
 from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, answers, call
 
 SYMBOLS = "\n Tabcdefghobe"
 
@@ -102,7 +102,7 @@ def test_generate_writes_what_the_command_writes(make_model: Callable[..., Model
     model = LanguageModel(file)
     assert model.generate("bad", seed=3) == call("sample", "bad", "-m", "m.safetensors", "--seed", "3").stdout
     options = ["-t", "1.2", "--top-k", "6", "--top-p", "0.9", "--min-p", "0.01", "--stop", "ab", "--stop", "\n"]
-    rows = answer("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
+    rows = answers("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
     texts = model.generate(
         length=80, temperature=1.2, top_k=6, top_p=0.9, min_p=0.01, stop=["ab", "\n"], seed=3, num=4
     )  # fmt: skip
