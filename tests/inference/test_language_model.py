@@ -100,7 +100,8 @@ def test_generate_writes_what_the_command_writes(make_model: Callable[..., Model
     file = make_model("gru", direction=direction)
     file.save(Path("m.safetensors"))
     model = LanguageModel(file)
-    assert model.generate("bad", seed=3) == call("sample", "bad", "-m", "m.safetensors", "--seed", "3").stdout
+    written = call("sample", "bad", "-m", "m.safetensors", "--seed", "3", "--separator", "").stdout
+    assert model.generate("bad", seed=3) == written
     options = ["-t", "1.2", "--top-k", "6", "--top-p", "0.9", "--min-p", "0.01", "--stop", "ab", "--stop", "\n"]
     rows = answers("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
     texts = model.generate(

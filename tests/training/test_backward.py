@@ -101,23 +101,23 @@ def test_the_command_prints_texts_that_end_with_the_prompt(pair: tuple[str, str]
     forward, backward = pair
     options = ["--length", "30", "--seed", "4"]
     alone = call("sample", "bad", "--model", backward, *options).stdout
-    assert alone == call("sample", "dab", "--model", forward, *options).stdout[::-1]
-    assert alone.endswith("bad")
-    assert call("sample", "bad", "--model", backward, *options, "--hide-prompt").stdout == alone.removesuffix("bad")
+    assert alone == call("sample", "dab", "--model", forward, *options).stdout[-2::-1] + "\n"
+    assert alone.endswith("bad\n")
+    without = call("sample", "bad", "--model", backward, *options, "--hide-prompt").stdout
+    assert without.removesuffix("\n") == alone.removesuffix("bad\n").removesuffix("\n")
     rows = answers("sample", "bad", "--model", backward, *options, "--num", "3", "--json")
     assert [row["seed"] for row in rows] == [4, 5, 6]
-    assert rows[0]["text"] == alone
+    assert rows[0]["text"] + "\n" == alone
     hidden = answers("sample", "bad", "--model", backward, *options, "--num", "3", "--json", "--hide-prompt")
     assert [row["text"] + "bad" for row in hidden] == [row["text"] for row in rows]
     result = call("sample", "bad", "--model", backward, *options, "--num", "3")
-    assert result.stdout == "".join(row["text"] + "\n" for row in rows)
-    assert [line for line in result.stderr.splitlines() if "seed" in line] == [f"--- seed {seed}" for seed in (4, 5, 6)]
+    assert result.stdout == "---\n".join(row["text"] + "\n" for row in rows)
 
 
 def test_a_sample_of_length_zero_is_the_prompt(pair: tuple[str, str]) -> None:
     """With a length of 0 the command prints the prompt alone."""
-    assert call("sample", "bad", "--model", pair[1], "--length", "0", "--seed", "1").stdout == "bad"
-    assert answers("sample", "-", "--model", pair[1], "-n", "0", "--json", stdin="bad\n")[0]["text"] == "bad\n"
+    assert call("sample", "bad", "--model", pair[1], "--length", "0", "--seed", "1").stdout == "bad\n"
+    assert answers("sample", "-", "--model", pair[1], "-n", "0", "--json", stdin="bad\n\n")[0]["text"] == "bad\n"
 
 
 def test_stop_and_lines_of_the_command_apply_from_the_end(pair: tuple[str, str]) -> None:
