@@ -35,13 +35,8 @@ def as_given(text: str) -> str:
 
 
 def given_text(argument: str) -> str:
-    """Return the text that an argument stands for: - is standard input, less one line end at its end.
-
-    A byte order mark at the start is no part of a text.
-    """
-    if argument != "-":
-        return as_given(argument).removeprefix(BYTE_ORDER_MARK)
-    return LINE_END_AT_THE_END.sub("", sys.stdin.read().removeprefix(BYTE_ORDER_MARK))
+    """Return the text that an argument stands for: - is standard input, less one line end at its end."""
+    return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
 
 
 def given_lines(source: str | Path) -> Iterator[str]:
@@ -84,9 +79,13 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Repeats a result; if omit
 
 
 def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
-    """Change parts of a text to what the model reads: its line ends and its filter; report what the filter changes."""
+    """Change the parts of a text to what the model reads, and report what its filter changes.
+
+    A byte order mark at the start is no part of a text, and line ends become those of the model.
+    """
     from charlm.vocab import TextFilter
 
+    parts = (parts[0].removeprefix(BYTE_ORDER_MARK), *parts[1:])
     known = [end for end in "\n\r" if end in vocabulary]
     # A vocabulary with both characters may have learned any line end.
     given = [LINE_END.sub(known[0], part) for part in parts] if len(known) == 1 else list(parts)
@@ -139,12 +138,12 @@ def _texts_last(arguments: list[str], takes_value: dict[str, bool], command: str
         elif _is_plainly_a_text(argument, takes_value):
             texts.append(argument)
         else:
-            hint = "a text that begins with a dash comes last, after `--`"
-            if near := did_you_mean(name, takes_value):
-                raise UsageError(f"there is no option `{as_given(argument)}`", f"{near} {hint}")
             others = [other for other in arguments if other is not argument]
-            line = as_given(shlex.join(["charlm", command, *others, "--", argument]))
-            raise UsageError(f"there is no option `{as_given(argument)}`", f"{hint}: {line}")
+            line = shlex.join(["charlm", command, *others, "--", argument])
+            how = f"a text that begins with a dash comes last, after `--`: {as_given(line)}"
+            raise UsageError(
+                f"there is no option `{as_given(argument)}`", f"{did_you_mean(name, takes_value)} {how}".strip()
+            )
     return [*options, "--", *texts]
 
 

@@ -143,7 +143,7 @@ class LanguageModel:
             unknown: what to do about unknown characters of the prompt.
 
         Raises:
-            UsageError: an option is out of its bounds, there are both a list and a number, or the model reads from both sides.
+            UsageError: an option is out of its bounds, a list comes with a number, or the model reads from both sides.
             UnknownCharacterError: the prompt holds unknown characters, under `unknown="error"`.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from charlm import __version__
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.errors import _prepare_streams
 from tests.helpers.commands import HARE_AND_FOX, SHORT, SMALL, answer, answers, call, spawn
+from tests.helpers.terminal import on_a_terminal
 
 ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -201,25 +201,6 @@ def test_training_shows_samples_on_a_terminal(text: str) -> None:
     glimpses = [seen.splitlines()[seen.splitlines().index(line) + 1] for line in lines]
     assert all(len(glimpse) > 60 and set(glimpse) & set("abcdefghijklmnopqrstuvwxyz") for glimpse in glimpses)
     assert "the last validation was the best" in seen
-
-
-def on_a_terminal(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> bytes:
-    """Run a command whose output goes to a terminal, and return what that shows."""
-    keyboard, screen = pty.openpty()
-    command = [sys.executable, "-m", "charlm", *arguments]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | (env or {})
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=screen, stderr=screen, env=environment) as process:
-        os.close(screen)
-        assert process.stdin is not None
-        process.stdin.write(stdin)
-        process.stdin.close()
-        shown = b""
-        # Linux reports the end of a terminal as an error.
-        with suppress(OSError):
-            while chunk := os.read(keyboard, 65536):
-                shown += chunk
-    os.close(keyboard)
-    return shown
 
 
 def read_until(terminal: int, wanted: bytes) -> bytes:

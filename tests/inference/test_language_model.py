@@ -118,17 +118,28 @@ def test_generate_returns_a_list_if_a_number_is_given(model: LanguageModel) -> N
     assert model.generate("To", length=0) == "To"
 
 
+def test_generate_continues_each_prompt_of_a_list(model: LanguageModel) -> None:
+    """Prompt k has the text of the seed plus k; a list excludes a number."""
+    prompts = ["To", "", "bed ab", "To"]
+    alone = [model.generate(prompt, length=9, seed=7 + index) for index, prompt in enumerate(prompts)]
+    assert model.generate(prompts, length=9, seed=7) == alone
+    assert model.generate([]) == []
+    with pytest.raises(UsageError, match="list"):
+        model.generate(prompts, num=2)  # type: ignore[call-overload]
+
+
 def test_without_a_seed_each_text_is_another(model: LanguageModel) -> None:
     """Twenty texts of 60 characters are twenty different texts."""
     assert len({model.generate(length=60, temperature=2) for _ in range(20)}) == 20
 
 
 def test_stream_and_generate_take_the_same_options() -> None:
-    """Both have the same defaults, and `GenerateOptions` names each option."""
+    """Both have the same defaults, but for the prompt, and `GenerateOptions` names each option."""
     generate, stream = (dict(inspect.signature(f).parameters) for f in (LanguageModel.generate, LanguageModel.stream))
+    assert generate.pop("prompt").default == stream.pop("prompt").default == ""
     del generate["num"]
     assert generate == stream
-    assert set(stream) - {"self", "prompt"} == set(GenerateOptions.__annotations__)
+    assert set(stream) - {"self"} == set(GenerateOptions.__annotations__)
 
 
 def test_stream_yields_the_new_characters_one_by_one(make_model: Callable[..., ModelFile]) -> None:
