@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # A little below 1: improbable characters are mostly mistakes of the model.
 SAMPLE_TEMPERATURE = 0.7
+BYTE_ORDER_MARK = "\ufeff"
+LINE_END_AT_THE_END = re.compile(r"(\r\n|\r|\n)\Z")
+LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def as_given(text: str) -> str:
@@ -55,10 +58,6 @@ def given_lines(source: str | Path) -> Iterator[str]:
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
             raise UsageError(f"`{as_given(str(source))}` is not UTF-8: {byte}") from None
 
-
-BYTE_ORDER_MARK = "\ufeff"
-LINE_END_AT_THE_END = re.compile(r"(\r\n|\r|\n)\Z")
-LINE_END = re.compile(r"\r\n|\r|\n")
 
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")

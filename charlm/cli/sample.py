@@ -196,7 +196,7 @@ def _groups(prompts: Iterable[str]) -> Iterator[Sequence[str]]:
             if len(group) == GROUP_SIZE:
                 yield group
                 group = []
-    except CharlmError:
+    except (CharlmError, UnicodeDecodeError):
         if group:
             yield group
         raise
