@@ -15,6 +15,7 @@ from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.fill import fill
+from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.sample import sample
 from charlm.cli.train import train
@@ -48,5 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "corpora": corpora,
     "bench": bench,
 }
+# Their argument is a text, which may begin with a dash.
+TAKE_A_TEXT = (sample, predict_next, fill)
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else None)(command)

@@ -42,7 +42,7 @@ class _Forgiving:
 
 
 def _prepare_streams() -> None:
-    """Read UTF-8 under any locale, and escape characters that the console cannot print."""
+    """Read and write UTF-8 under any locale, with line ends as they are; escape what a console cannot print."""
     # A stream that the shell has closed is None. Its replacement stays open as long as the process runs.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
@@ -50,10 +50,12 @@ def _prepare_streams() -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    unchanged = {"encoding": "utf-8", "newline": ""}
     for stream, settings in (
-        (sys.stdin, {"encoding": "utf-8", "newline": ""}),
-        (sys.stdout, {"errors": "backslashreplace"}),
-        (sys.stderr, {"errors": "backslashreplace"}),
+        (sys.stdin, unchanged),
+        # What goes into a file or a pipe is read by programs. Only a console has an encoding of its own.
+        (sys.stdout, {"errors": "backslashreplace"} | ({} if sys.stdout.isatty() else unchanged)),
+        (sys.stderr, {"errors": "backslashreplace"} | ({} if sys.stderr.isatty() else unchanged)),
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**settings)

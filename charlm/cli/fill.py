@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
-from charlm.cli.render import ESCAPED, may_colour, print_json
+from charlm.cli.options import Json, Model, Unknown, as_given, as_read, given_text, model_file
+from charlm.cli.render import escaped, may_colour, print_json
 
 if TYPE_CHECKING:
     from charlm.inference.fill import Filling
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def fill(
-    text: Annotated[str, typer.Argument(help="The text with its blanks; - reads it from standard input.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="The text with its blanks; - reads it from standard input, without its last line end."),
+    ],
     model: Model = None,
     blank: Annotated[str, typer.Option(help="The character that stands for one that is not known.")] = "_",
     top: Annotated[int, typer.Option(min=1, help="How many characters to list for each blank.")] = 5,
@@ -31,7 +34,7 @@ def fill(
     """
     from charlm.inference.fill import Filler, split_at_blanks
 
-    parts = split_at_blanks(sys.stdin.read() if text == "-" else as_given(text), as_given(blank))
+    parts = split_at_blanks(given_text(text), as_given(blank))
     filler = Filler(model_file(model))
     filling = filler.fill(as_read(filler.vocabulary, *parts), top, unknown)
     if as_json:
@@ -79,8 +82,8 @@ def marked(filling: Filling, vocabulary: Vocabulary) -> str:
     for place in dict.fromkeys(places):
         character = text[place]
         # White space, which cannot be seen, is spelled out.
-        shown = ascii(character)[1:-1] if character in "\n\r\t" else character.translate(ESCAPED)
+        shown = ascii(character)[1:-1] if character in "\n\r\t" else escaped(character)
         mark = typer.style(shown, bold=True, underline=True) if may_colour(sys.stdout) else f"[{shown}]"
-        pieces += [text[start:place].translate(ESCAPED), mark, "\n" * (character == "\n")]
+        pieces += [escaped(text[start:place]), mark, "\n" * (character == "\n")]
         start = place + 1
-    return "".join([*pieces, text[start:].translate(ESCAPED)])
+    return "".join([*pieces, escaped(text[start:])])

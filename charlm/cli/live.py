@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from charlm.cli.layout import Field, fitted, screen_width, wrapped
-from charlm.cli.render import ESCAPED
+from charlm.cli.render import escaped
 from charlm.errors import ModelFileError
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
@@ -234,7 +234,7 @@ class TrainingDisplay(_Display):
         # At the end of the run a sample is shown anyway.
         if every and block.step % every == 0 and not state.finished:
             smoothed = f"smoothed {state.smoothed_nats * BITS:.3f} bits/{self._unit}"
-            self.say(f"--- step {block.step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
+            self.say(f"--- step {block.step:,}, {smoothed}\n{escaped(self._sample(SAMPLE_LENGTH))}\n---")
 
     def _show_record(self, record: Record) -> None:
         """Show a record. One with a validation stays on the screen; without a bar, some of the others are shown too."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
+from charlm.cli.options import Json, Model, Unknown, as_read, given_lines, given_text, model_file
 from charlm.cli.render import print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def predict_next(
-    text: Annotated[str | None, typer.Argument(help="The text so far; - reads it from standard input.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(help="The text so far; - reads it from standard input, without its last line end."),
+    ] = None,
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help="How many characters to list.")] = 10,
     unknown: Unknown = "error",
@@ -46,12 +49,7 @@ def predict_next(
     if text is None and sys.stdin.isatty():
         prompt(stepper, top, unknown, show, draws=not as_json)
         return
-    texts: Iterable[str]
-    if text is None:
-        texts = (line.rstrip("\r\n") for line in sys.stdin)
-    else:
-        texts = as_read(stepper.vocabulary, sys.stdin.read() if text == "-" else as_given(text))
-    for each in texts:
+    for each in given_lines("-") if text is None else as_read(stepper.vocabulary, given_text(text)):
         show(each, predict(stepper, each, top, unknown))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -40,8 +42,17 @@ def report_error(message: str, hint: str, exit_code: int) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print a result in one line, for programs."""
-    print(json.dumps(value), flush=True)
+    """Print a result in one line, for programs.
+
+    Only what no console can show, or might obey, is escaped. A console without Unicode gets everything escaped: its own
+    escapes would not be JSON.
+    """
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not is_unicode)
+    if not text.isprintable():
+        # A wide space is not printable in the sense of Python, but harmless.
+        text = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else json.dumps(c)[1:-1] for c in text)
+    print(text, flush=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -56,40 +67,91 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], has_he
 
 # Control characters that a terminal would obey. A pipe or file gets the text unchanged.
 ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\r\t"}
+# A carriage return alone lets a line overwrite the one before.
+LONE_RETURN = re.compile("\r(?!\n)")
+# Stands in a line of its own between two texts in a pipe or file.
+BOUNDARY = "---\n"
 
 
-def write_texts(pieces: Iterable[tuple[int, str]], seeds: list[int]) -> None:
+def escaped(text: str) -> str:
+    """Return a text as a terminal may show it: without control characters that it would obey."""
+    return LONE_RETURN.sub(r"\\r", text.translate(ESCAPED))
+
+
+class TextWriter:
+    """Writes texts on stdout, one after the other.
+
+    Args:
+        has_headings: whether each text has its seed as a heading, on stderr, if both streams are a terminal.
+        separator: what alone stands between two texts; without one, the last line of a text is ended and a boundary
+            follows.
+        boundary: a line between two texts that have no headings.
+    """
+
+    def __init__(self, has_headings: bool = False, separator: str | None = None, boundary: str = BOUNDARY) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._has_headings = has_headings and separator is None and self._is_terminal and sys.stderr.isatty()
+        self._separator = separator
+        self._boundary = "" if self._has_headings else boundary
+        self._is_first = True
+        self._last = "\n"
+        self._waiting = ""
+
+    def start(self, seed: int) -> None:
+        """Separate a text from the one before."""
+        if not self._is_first and self._separator is None:
+            self._end_line()
+        if not self._is_first:
+            self.write(self._boundary if self._separator is None else self._separator)
+        if self._has_headings:
+            say(f"--- seed {seed}")
+        self._is_first, self._last = False, "\n"
+
+    def write(self, text: str) -> None:
+        """Write some more of the text."""
+        if self._is_terminal:
+            text = self._waiting + text
+            # Whether a carriage return stands alone is known only when the next character is.
+            self._waiting = "\r" if text.endswith("\r") else ""
+            text = escaped(text.removesuffix(self._waiting))
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self._last = text[-1:] or self._last
+
+    def finish(self) -> None:
+        """End the last line, unless the texts and a separator that ends no line are to be all that is written."""
+        if self._separator is None or self._separator.endswith("\n") or self._is_terminal:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if self._waiting:
+            self._waiting = ""
+            self.write(r"\r")
+        if self._last not in "\n\r":
+            self.write("\n")
+
+
+def write_texts(pieces: Iterable[tuple[int, str]], seeds: list[int], writer: TextWriter | None = None) -> None:
     """Write several texts that grow at the same time: the first as it grows, the others when it is complete.
 
     Args:
         pieces: what each text grows by: its index and the piece.
-        seeds: one for each text; with more than one, each text has its seed as a heading on stderr.
+        seeds: one for each text.
+        writer: writes them after other texts; without one, these are all.
     """
+    to = writer or TextWriter()
     others: list[list[str]] = [[] for _ in seeds]
-    is_terminal = sys.stdout.isatty()
-
-    def write(index: int, texts: Iterable[str]) -> None:
-        if len(seeds) > 1:
-            say(f"--- seed {seeds[index]}")
-        last = "\n"
-        for text in texts:
-            sys.stdout.write(text.translate(ESCAPED) if is_terminal else text)
-            sys.stdout.flush()
-            last = text[-1:] or last
-        # A single text goes into a pipe unchanged. Otherwise its last line is ended.
-        if last != "\n" and (len(seeds) > 1 or is_terminal):
-            print(flush=True)
-
-    def first() -> Iterator[str]:
-        for index, grown in pieces:
-            if index == 0:
-                yield grown
-            else:
-                others[index].append(grown)
-
-    write(0, first())
-    for index in range(1, len(seeds)):
-        write(index, others[index])
+    to.start(seeds[0])
+    for index, grown in pieces:
+        if index == 0:
+            to.write(grown)
+        else:
+            others[index].append(grown)
+    for seed, texts in zip(seeds[1:], others[1:], strict=True):
+        to.start(seed)
+        to.write("".join(texts))
+    if writer is None:
+        to.finish()
 
 
 def show_download(here: int, total: int | None) -> None:

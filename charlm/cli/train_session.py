@@ -167,6 +167,8 @@ def _show_sample(
     if as_json:
         print_json({**figures, "sample": generation.texts()[0], "seed": seed})
         return
+    if not length:
+        return
     say(f"it writes, at temperature {temperature}:\n")
     write_texts(generation.in_reading_order(), [seed])
 

@@ -47,6 +47,13 @@ def answer(*arguments: str, stdin: str | bytes | None = None) -> Any:
     return json.loads(result.stdout)
 
 
+def answers(*arguments: str, stdin: str | bytes | None = None) -> list[Any]:
+    """Run a command that must succeed and parse each line that it prints."""
+    result = call(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Fail the test if the block takes more than so many seconds."""
