@@ -112,7 +112,8 @@ def load_checkpoint(path: Path) -> ModelFile:
         with path.open("rb") as file:
             return _load(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
+        hint = "a model is a run folder or one of its model files" if isinstance(error, FileNotFoundError) else ""
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}", hint) from error
     except _Refused as error:
         raise ModelFileError(f"`{path}` {error}", error.hint) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:

@@ -388,5 +388,5 @@ def test_a_conflict_is_reported_at_the_override() -> None:
 
 
 def test_an_unknown_cell_gets_the_nearest_name() -> None:
-    """The error for an unknown cell suggests the nearest name, also if only the case is wrong."""
-    assert "did you mean `lstm`?" in refusal("model: {cell: LSTM}\n")
+    """The error for an unknown cell suggests the nearest name, in whatever case it was given."""
+    assert "did you mean `lstm`?" in refusal("model: {cell: LSMT}\n")

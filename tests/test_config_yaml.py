@@ -279,7 +279,6 @@ NO_INITIALISERS += ["uniform(1e99)", "uniform(10.01)", "uniform( 1)"]
         ("model", "hidden_size", "99999999", "99999999"),
         ("model", "num_layers", "17", "17"),
         ("model", "cell", "transformer", "'transformer'"),
-        ("model", "cell", "LSTM", "'LSTM'"),
         ("model", "cell", "5", "5"),
         ("model", "dropout", "often", "'often'"),
         ("model", "dropout", "0.99", "0.99"),

@@ -214,7 +214,7 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
     except UnknownCharacterError as error:
         if reading.given is None:
             raise CorpusError(*CHANGED) from error
-        raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
+        raise UnknownCharacterError(f"`{source.name}`: {error}") from None
 
 
 def _own_vocabulary(reading: _Reading) -> Vocabulary:
@@ -291,7 +291,7 @@ class _DecodedSource:
         other = "utf-16" if starts_with_utf16_mark else "cp1252" if tried != "cp1252" else "latin-1"
         raise CorpusError(
             f"`{self._name}` is not {self._encoding}: byte 0x{byte:02x} at offset {offset:,} ({error.reason})",
-            f"`--encoding {other}` may be what it is written in; `--set vocab=bytes` takes any bytes as they are",
+            f"`--encoding {other}` may be what it is written in; a model of `vocab=bytes` reads any bytes as they are",
         ) from error
 
 

@@ -354,7 +354,7 @@ class Trainer:
             reason = str(error).splitlines()[0]
             raise RunError(
                 f"`{self.run.last}` holds no state that a run can resume from: {reason}",
-                "its model can still be used with `--model`, or start a new run",
+                f"`charlm sample --model {self.run.path}` can still use its model, or start a new run",
             ) from error
         self.state = state
         if not is_same_text:
