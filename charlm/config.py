@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from charlm.cells import CELLS
-from charlm.errors import did_you_mean, nearest_name
+from charlm.errors import counted, did_you_mean, nearest_name
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -252,7 +252,9 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
         if isinstance(self.dropout, list) and len(self.dropout) != self.num_layers:
-            raise ValueError(f"dropout has {len(self.dropout)} numbers for {self.num_layers} layers")
+            raise ValueError(
+                f"dropout has {counted(len(self.dropout), 'number')} for {counted(self.num_layers, 'layer')}"
+            )
         if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
             raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
         return self

@@ -10,7 +10,7 @@ import typer
 
 from charlm.cli.options import Json
 from charlm.cli.render import print_json, say
-from charlm.errors import one_line
+from charlm.errors import counted, one_line
 
 if TYPE_CHECKING:
     from charlm.evaluation.compare import Comparison
@@ -44,7 +44,7 @@ def compare(
 def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as a Markdown table whose columns are aligned in plain text too."""
     head = ["run", "cell", "parameters", f"{comparison.unit}s/s", "seconds", "steps"]
-    head += [f"at {comparison.equal_seconds:,.1f} s", f"at {comparison.equal_steps:,} steps", "best"]
+    head += [f"at {comparison.equal_seconds:,.1f} s", f"at {counted(comparison.equal_steps, 'step')}", "best"]
     rows = [
         [
             one_line(row.run).replace("|", "\\|"),

@@ -10,7 +10,7 @@ import typer
 
 from charlm.cli.options import CorpusNames, Encoding, Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, say, show_download
-from charlm.errors import UsageError, one_line
+from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -146,10 +146,10 @@ def print_evaluation(found: Evaluation) -> None:
     scores, unit = found.scores, found.vocabulary.unit
     context = "state carried through"
     if found.window is not None:
-        context = f"windows of {found.window} {unit}s, each from the initial state"
+        context = f"windows of {counted(found.window, unit)}, each from the initial state"
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
-    print(f"{one_line(found.text)}, {scores.characters:,} {unit}s, {context}")
+    print(f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}")
     unit = f"masked {unit}" if found.sees_both_sides else unit
     print(f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats)")
     print(f"{scores.perplexity_per_character:8.3f} perplexity per {unit}")
@@ -162,7 +162,7 @@ def print_evaluation(found: Evaluation) -> None:
     if found.baselines:
         print(f"baselines, in bits per {unit} of the same text:")
     for row in sorted(found.baselines, key=lambda row: row.bits_per_character):
-        seen = f", given {row.characters_seen:,} {unit}s of the training part" if row.characters_seen else ""
+        seen = f", given {counted(row.characters_seen, unit)} of the training part" if row.characters_seen else ""
         print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from charlm.cli.render import ESCAPED
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, counted
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
@@ -154,7 +154,7 @@ class TrainingDisplay(_Display):
             best = self._trainer.state.best.best_bits
             if validation is not None and best is not None and best < validation:
                 measured += f" (best {best:.3f})"
-            skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
+            skipped = f", {counted(record.skipped, 'block')} skipped" if record.skipped else ""
             self.say(
                 f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
                 f"{train}{measured} bits/{self._per}, {pace}{skipped}"

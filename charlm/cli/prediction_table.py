@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from charlm.errors import counted
+
 if TYPE_CHECKING:
     from charlm.inference.predict import Prediction
 
@@ -18,7 +20,7 @@ def prediction_table(prediction: Prediction) -> str:
     bar, largest = bar_character(), prediction.candidates[0].probability
     rows = [(c.name, c.probability, bar * round(BAR_WIDTH * c.probability / largest)) for c in prediction.candidates]
     if prediction.num_others:
-        rows.append(("others", prediction.remaining_probability, f"{prediction.num_others} characters"))
+        rows.append(("others", prediction.remaining_probability, counted(prediction.num_others, "character")))
     # Chinese characters are two cells wide.
     width = max(map(cell_len, ["others", *(name for name, _, _ in rows)]))
     lines = [f"{name}{' ' * (width - cell_len(name))} {share:7.2%}  {rest}".rstrip() for name, share, rest in rows]

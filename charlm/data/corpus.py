@@ -16,7 +16,7 @@ from charlm.data.cache import Description, encode_cached
 from charlm.data.catalog import Source
 from charlm.data.downloads import DownloadProgress
 from charlm.data.sources import find_sources, read_chunks
-from charlm.errors import CorpusError, UnknownCharacterError, UsageError
+from charlm.errors import CorpusError, UnknownCharacterError, UsageError, counted
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
 CACHE_VERSION = 4
@@ -161,7 +161,7 @@ def _notes(reading: _Reading, description: Description) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
     notes = []
     if description.skipped:
-        notes.append(f"{description.skipped:,} characters that the model does not know are left out")
+        notes.append(f"{counted(description.skipped, 'character')} left out, because the model does not know them")
     if reading.filter != "none":
         notes.append(
             f"vocab.filter {reading.filter}: of {description.unfiltered:,} characters {description.characters:,} are "

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
 from charlm.data.downloads import DownloadProgress
-from charlm.errors import CorpusError, TooLargeError, did_you_mean
+from charlm.errors import CorpusError, TooLargeError, counted, did_you_mean
 from charlm.files import CHUNK_BYTES, expanded
 
 # A NUL among the first so many bytes shows that a file is not text.
@@ -95,7 +95,7 @@ def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | N
         if not is_binary:
             sources.append(source)
     if num_binary:
-        notes.append(f"{num_binary} binary files in `{folder}` left out")
+        notes.append(f"{counted(num_binary, 'binary file')} in `{folder}` left out")
     if not sources:
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
@@ -120,7 +120,7 @@ def _within(paths: Iterable[Path], max_bytes: int | None) -> Iterator[Path]:
     for path in paths:
         num_bytes += path.stat().st_size
         if max_bytes is not None and num_bytes > max_bytes:
-            raise TooLargeError(f"there are more than the {max_bytes:,} bytes that were learned")
+            raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
         yield path
 
 
