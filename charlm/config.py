@@ -128,7 +128,7 @@ def meant_setting(key: str) -> str | None:
     """Return the dotted name of the setting that a wrong name most probably stands for, or None.
 
     Args:
-        key: with or without a group, such as `hidden-size`, `model.units` or `train.stpes`.
+        key: with or without a group, such as `hidden-size`, `units` or `learning_rat`.
     """
     if setting := usual_setting(key):
         return setting

@@ -161,6 +161,8 @@ def _locate(source: str | Path | None) -> Path:
     try:
         if path.is_file():
             return path
+        if name.lower() in known:
+            return bundled / f"{name.lower()}.yaml"
     except OSError as error:
         raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
     if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
@@ -335,7 +337,8 @@ def parse_yaml(data: bytes, name: str) -> Tree:
         ) from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{line}: {error.problem}") from error
+        hint = "settings are `key: value` lines, with a space after the colon and no tab before the key"
+        raise ConfigError(f"{name}{line}: {error.problem}", hint) from error
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         line = f":{loader.line + 1}" if loader else ""
         raise ConfigError(f"{name}{line}: {str(error).splitlines()[0]}") from error

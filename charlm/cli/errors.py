@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from charlm.cli.render import report_error
-from charlm.cli.slips import mended, options_of, usage_error
+from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
 
-# The base of Typer's errors about a command line, of which Typer exports only this one.
-CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 # Where the arguments of the command are kept while it runs.
 ARGUMENTS = "charlm.arguments"
 
@@ -106,8 +103,8 @@ class Commands(TyperGroup):
         hint = error.hint
         if arguments and arguments[0] in self.commands:
             name, *rest = arguments
-            if isinstance(error, ConfigError) and (meant := mended(name, self.commands[name], rest)) != rest:
-                hint = f"`{shlex.join(['charlm', name, *meant])}`"
+            if isinstance(error, ConfigError) and len(error.mistakes) == 1:
+                hint = command_that_works(name, self.commands[name], rest) or hint
             if isinstance(error, UnknownCharacterError) and not hint and "--unknown" in options_of(self.commands[name]):
                 hint = "`--unknown skip` drops such characters, `--unknown replace=C` replaces each with C"
         for mistake in error.mistakes[:-1]:

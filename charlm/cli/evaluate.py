@@ -24,7 +24,7 @@ Part = Literal["train", "validation", "test"]
 
 def evaluate_model(
     model: Model = None,
-    part: Annotated[Part | None, typer.Option(help="Which part of the run's own corpus.")] = None,
+    part: Annotated[Part | None, typer.Option(case_sensitive=False, help="Which part of the run's own corpus.")] = None,
     corpus: CorpusNames = None,
     window: Annotated[
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from charlm.errors import UsageError, nearest_name
 
+# The base of Typer's errors about a command line; Typer exports only this one of them.
+CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 # Settings that have an option; every other setting has `--set`.
 OPTIONS_OF_SETTINGS = {
     "data.corpus": "--corpus",
@@ -56,7 +60,19 @@ def meant_command(name: str, commands: Mapping[str, Any]) -> str | None:
     return usual or nearest_name(name, commands)
 
 
-def mended(name: str, command: Any, arguments: list[str]) -> list[str]:
+def command_that_works(name: str, command: Any, arguments: list[str]) -> str:
+    """Return the command line that was meant, in backquotes; nothing if it is the one that was given, or is wrong."""
+    meant = _with_fewer_texts(name, command, mended(command, arguments))
+    if meant == arguments or {"--help", "-h"}.intersection(meant):
+        return ""
+    try:
+        command.make_context(name, list(meant))
+    except CommandLineError:
+        return ""
+    return f"`{shlex.join(['charlm', name, *meant])}`"
+
+
+def mended(command: Any, arguments: list[str]) -> list[str]:
     """Return the arguments of a command as they were probably meant; what is right stays as it is."""
     options, result, rest = options_of(command), list[str](), list(arguments)
     while rest:
@@ -161,7 +177,6 @@ def usage_error(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
         return _no_command(error, commands, arguments)
     command, option = commands[name], getattr(error, "option_name", "")
     parameter, hint = getattr(error, "param", None), f"`charlm {name} --help` lists what it takes"
-    meant = mended(name, command, rest)
     if hasattr(error, "possibilities"):
         # Of `-lr`, Typer reports only `-l`.
         option = next((argument for argument in rest if argument.startswith(option)), option).partition("=")[0]
@@ -172,15 +187,18 @@ def usage_error(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
     elif parameter and hasattr(error, "param_type"):
         message = f"`charlm {name}` needs {parameter.name.upper()}"
     elif parameter:
-        message = f"`{max(parameter.opts, key=len)}` {_reason(error)}"
+        message = f"`{max(parameter.opts, key=len)}`{_reason(error)}"
     else:
-        texts, options = _split(rest, command)
-        num_taken = sum(parameter.param_type_name == "argument" for parameter in command.params)
-        message = f"`{texts[num_taken] if len(texts) > num_taken else texts[-1]}` is one argument too many"
-        meant = meant if meant != rest else _with_fewer_texts(name, texts, options, num_taken)
+        texts, _ = _split(rest, command)
+        message = f"`{texts[_num_texts(command)]}` is one argument too many"
     if parameter and parameter.help:
         hint = f"`{max(parameter.opts, key=len)}`: {parameter.help[:1].lower()}{parameter.help[1:].removesuffix('.')}"
-    return UsageError(message, f"`{shlex.join(['charlm', name, *meant])}`" if meant != rest else hint)
+    return UsageError(message, command_that_works(name, command, rest) or hint)
+
+
+def _num_texts(command: Any) -> int:
+    """Return how many arguments a command takes that are no options."""
+    return sum(parameter.nargs for parameter in command.params if parameter.param_type_name == "argument")
 
 
 def _reason(error: Any) -> str:
@@ -189,7 +207,7 @@ def _reason(error: Any) -> str:
     problems: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     if problems and problems[0]["type"] != "value_error":
         reason += f" (it is {problems[0]['input']!r})"
-    return f"cannot be this: {reason}" if reason.startswith("'") else reason
+    return f": {reason}" if reason.startswith("'") else f" {reason}"
 
 
 def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -> UsageError:
@@ -205,7 +223,7 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
             hint = f"did you mean `charlm {near}`?"
         return UsageError(f"`charlm` has no option `{first.partition('=')[0]}`", hint)
     if name := meant_command(first, commands):
-        meant = mended(name, commands[name], rest)
+        meant = mended(commands[name], rest)
         hint = f"did you mean `{shlex.join(['charlm', name, *meant])}`?"
     elif Path(first).is_file():
         hint = f"`{shlex.join(['charlm', 'train', '--corpus', first])}` trains on a text"
@@ -236,8 +254,11 @@ def _split(arguments: list[str], command: Any) -> tuple[list[str], list[str]]:
     return texts, others
 
 
-def _with_fewer_texts(name: str, texts: list[str], options: list[str], num_taken: int) -> list[str]:
+def _with_fewer_texts(name: str, command: Any, arguments: list[str]) -> list[str]:
     """Return arguments of which there are not too many: a text in one piece, or each with its option."""
+    (texts, options), num_taken = _split(arguments, command), _num_texts(command)
+    if num_taken < 0 or len(texts) <= num_taken:
+        return arguments
     if name in ("sample", "predict-next", "fill"):
         return [" ".join(texts), *options]
     option = {"train": "--corpus", "eval": "--corpus", "corpora": "--fetch"}.get(name)

@@ -40,7 +40,7 @@ def find_sources(
         return [_spool("standard input", sys.stdin.buffer)]
     if not name:
         raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
-    if entry := catalog_entries().get(name):
+    if entry := catalog_entries().get(catalog_name(name)):
         return entry.sources(progress)
     try:
         path = expanded(name)
@@ -57,6 +57,15 @@ def find_sources(
         return [_checked(file) for file in files]
     hint = f"{did_you_mean(name, catalog_entries())} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
+
+
+def catalog_name(name: str) -> str:
+    """Return the name of a corpus as the catalogue writes it; a name in another case may also be a file's."""
+    try:
+        is_other = name.lower() in catalog_entries() and not expanded(name).exists()
+    except (OSError, ValueError, RuntimeError):
+        is_other = False
+    return name.lower() if is_other else name
 
 
 def read_chunks(source: Source) -> Iterator[bytes]:

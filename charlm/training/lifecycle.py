@@ -14,6 +14,7 @@ from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.sources import catalog_name
 from charlm.errors import ConfigError, ModelFileError, RunError, TooLargeError, UsageError
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
@@ -85,6 +86,8 @@ def begin(config: Config, out: Path | None, on_download: OnDownload | None = Non
     """
     if config.seed is None:
         config = config.model_copy(update={"seed": draw_seed()})
+    named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
+    config = config.model_copy(update={"data": named})
     text = _load_text(config, on_download)
     clock = Clock()
     config, runtime, reason = fit_to_machine(config, text)
