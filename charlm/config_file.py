@@ -26,6 +26,7 @@ from charlm.errors import ConfigError, did_you_mean, nearest_name
 from charlm.files import bundled_folder, expanded
 
 DEFAULT_CONFIG = "lstm"
+ALL_SETTINGS = "`charlm train --help-settings` lists all settings"
 MAX_PROBLEMS = 20
 MAX_GROUPS = 8
 MAX_BYTES = 1 << 14
@@ -141,7 +142,7 @@ def validate_settings(
         num_left_out += len(found[MAX_PROBLEMS:])
         if num_left_out:
             found = [*found[:MAX_PROBLEMS], f"and {num_left_out:,} more"]
-        raise ConfigError("; ".join(found), "`charlm train --help-settings` lists all settings", found)
+        raise ConfigError("; ".join(found), ALL_SETTINGS, found)
     return config
 
 
@@ -220,7 +221,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key.isprintable() or not key:
-        raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
+        message = f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`"
+        raise ConfigError(message, ALL_SETTINGS)
     try:
         tree = parse_yaml(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
     except ConfigError as error:

@@ -331,7 +331,7 @@ def test_a_duration_is_a_number_of_seconds(text: str, seconds: float) -> None:
         "5ms",
         "1m 1m",
         "h",
-        ",",
+        "','",
         "5\u017f",
     ],
 )

@@ -120,9 +120,9 @@ class Commands(TyperGroup):
             _check_folder()
             return super().invoke(ctx)
         except CommandLineError as error:
-            raise self._refused(usage_error(error, self.commands, ctx.meta[ARGUMENTS])) from None
+            raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None
         except CharlmError as error:
-            raise self._refused(error, ctx.meta[ARGUMENTS]) from None
+            raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
             raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None

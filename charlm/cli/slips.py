@@ -147,7 +147,7 @@ def _meant_override(override: str, rest: list[str]) -> str:
     key, sign, value = override.partition("=")
     if not sign:
         key, sign, value = override.partition(":")
-    if not value and rest and not is_option(rest[0]) and not (sign and rest[0] != "="):
+    if key.strip() and not value and rest and not is_option(rest[0]) and not (sign and rest[0] != "="):
         value = rest.pop(0)
         value = rest.pop(0) if value == "=" and rest else value
     key, value = key.strip(), value.strip()
@@ -183,14 +183,14 @@ def usage_error(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
         message, hint = f"`charlm {name}` has no option `{option}`", _hint_on_option(option, commands, name) or hint
     elif option:
         message = f"`{option}` needs a value" if options_of(command).get(option) else f"`{option}` takes no value"
-        parameter = next(each for each in command.params if option in (*each.opts, *each.secondary_opts))
+        parameter = next((each for each in command.params if option in (*each.opts, *each.secondary_opts)), None)
     elif parameter and hasattr(error, "param_type"):
         message = f"`charlm {name}` needs {parameter.name.upper()}"
     elif parameter:
         message = f"`{max(parameter.opts, key=len)}`{_reason(error)}"
     else:
-        texts, _ = _split(rest, command)
-        message = f"`{texts[_num_texts(command)]}` is one argument too many"
+        extra = _split(rest, command)[0][_num_texts(command) :]
+        message = f"`{extra[0]}` is one argument too many" if extra else error.message
     if parameter and parameter.help:
         hint = f"`{max(parameter.opts, key=len)}`: {parameter.help[:1].lower()}{parameter.help[1:].removesuffix('.')}"
     return UsageError(message, command_that_works(name, command, rest) or hint)
@@ -225,7 +225,7 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
     if name := meant_command(first, commands):
         meant = mended(commands[name], rest)
         hint = f"did you mean `{shlex.join(['charlm', name, *meant])}`?"
-    elif Path(first).is_file():
+    elif _is_file(Path(first)):
         hint = f"`{shlex.join(['charlm', 'train', '--corpus', first])}` trains on a text"
     return UsageError(f"`{first}` is not a command of charlm", hint)
 
@@ -267,9 +267,17 @@ def _with_fewer_texts(name: str, command: Any, arguments: list[str]) -> list[str
     num_kept = min(num_taken, int(Path(texts[0]).suffix in ("", ".yaml", ".yml")))
     result = [*texts[:num_kept], *options]
     for text in texts[num_kept:]:
-        is_model = name == "eval" and (Path(text).suffix == ".safetensors" or Path(text, "best.safetensors").is_file())
+        is_model = name == "eval" and (Path(text).suffix == ".safetensors" or _is_file(Path(text, "best.safetensors")))
         result += ["--model" if is_model else option, text]
     return result
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file; what cannot be a path is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _plain(name: str) -> str:

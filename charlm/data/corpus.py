@@ -161,7 +161,7 @@ def _notes(reading: _Reading, description: Description) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
     notes = []
     if description.skipped:
-        notes.append(f"{counted(description.skipped, 'character')} left out, because the model does not know them")
+        notes.append(f"{counted(description.skipped, 'character')} that the model does not know left out")
     if reading.filter != "none":
         notes.append(
             f"vocab.filter {reading.filter}: of {description.unfiltered:,} characters {description.characters:,} are "

@@ -109,11 +109,22 @@ def test_the_hint_on_a_slip_is_the_command_line_that_works(given: str, works: st
         ("--verison", "`charlm --version`"),
         ("--frobnicate", "predict-next"),
         ("nosuch", "predict-next"),
+        ("train --help=3", "`charlm train --help`"),
+        ("'' x", "predict-next"),
+        ("x" * 5000, "predict-next"),
+        ("eval " + "x" * 5000, "--corpus"),
+        ("train --set '' x", "`charlm train --help"),
     ],
 )
 def test_the_hint_on_another_slip_can_be_followed(given: str, words: str) -> None:
     """The hint names the command that has the option, what an option takes, or where to read about it."""
     assert words in hint_on(*shlex.split(given))
+
+
+def test_choices_and_cells_are_named_in_any_case() -> None:
+    """`explain GRU` is `explain gru`, and a part is named in any case."""
+    assert call("explain", "GRU").stdout == call("explain", "gru").stdout
+    COMMANDS_OF_TYPER["eval"].make_context("eval", ["--part", "Test"])
 
 
 def test_a_text_in_place_of_a_command_is_for_training(text: str) -> None:
