@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, counted
 from charlm.files import write_atomic
 from charlm.machine import usable_bytes
 from charlm.spec import ModelSpec
@@ -112,7 +112,8 @@ def load_checkpoint(path: Path) -> ModelFile:
         with path.open("rb") as file:
             return _load(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
+        hint = "a model is a run folder or one of its model files" if isinstance(error, FileNotFoundError) else ""
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}", hint) from error
     except _Refused as error:
         raise ModelFileError(f"`{path}` {error}", error.hint) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
@@ -191,7 +192,9 @@ def _spec_in(config: Mapping[str, Any], num_symbols: int, num_arrays: int) -> Mo
         raise _Refused(str(error)) from error
     # Checked before the layers' shapes are listed, because the file may claim a million layers.
     if spec.num_layers > num_arrays:
-        raise _Refused(f"describes no model: it claims {spec.num_layers} layers, but has {num_arrays} arrays")
+        raise _Refused(
+            f"describes no model: it claims {counted(spec.num_layers, 'layer')}, but has {counted(num_arrays, 'array')}"
+        )
     return spec
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from charlm.cells import CELLS
-from charlm.errors import did_you_mean
+from charlm.errors import counted, did_you_mean, nearest_name
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -25,17 +36,114 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Marks a setting of `train` that gives the saved state of a run its meaning: a resumed run cannot change it.
 FIXED: dict[str, JsonValue] = {"fixed": True}
-UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+# Settings whose text is read as it is. In all others it is a name, and names are read in any case.
+FREE_TEXT = ("corpus", "encoding")
+NUMBER = r"[0-9]++(?:\.[0-9]*+)?|\.[0-9]++"
+UNITS_SECONDS = {
+    r"h(?:(?:ou)?rs?)?": 3600,
+    r"m(?:in(?:ute)?s?)?": 60,
+    r"s(?:ec(?:ond)?s?)?": 1,
+}
+TIME = re.compile(
+    r",?\s*".join(rf"(?:({NUMBER})\s*{unit}(?![a-z]))?" for unit in UNITS_SECONDS), re.ASCII | re.IGNORECASE
+)
+# What other tools call a setting, without case and separators.
+USUAL_NAMES = {
+    "model.cell": "rnn rnntype celltype model modeltype arch architecture type",
+    "model.embedding_size": "embedding embeddings embed embedsize embeddim embeddingdim embsize embdim emsize nembd",
+    "model.hidden_size": "hidden units rnnsize lstmsize hiddendim hiddenunits numunits numhidden nhidden nhid rnnunits",
+    "model.num_layers": "layers layer numlayer nlayers nlayer depth",
+    "model.direction": "bidirectional",
+    "model.initialiser": "initializer initialization init weightinit",
+    "model.dropout": "drop dropoutrate dropoutprob dropoutprobability",
+    "model.weight_dropout": "recurrentdropout wdrop",
+    "vocab.kind": "tokenizer",
+    "vocab.filter": "lower lowercase",
+    "data.corpus": "data file files filename path text input inputfile dataset datafile datadir datapath textfile "
+    "trainfile source",
+    "data.validation_fraction": "validation validationsplit valsplit valfraction valfrac valratio",
+    "data.test_fraction": "testsplit testfrac testratio",
+    "train.steps": "iterations iters iter maxiters maxiter maxiterations numiterations maxsteps numsteps trainsteps "
+    "updates",
+    "train.epochs": "epoch numepochs nepochs maxepochs",
+    "train.time": "seconds duration timelimit maxtime",
+    "train.batch_size": "batch bs minibatch minibatchsize",
+    "train.block_size": "seqlength seqlen sequencelength sequencesize bptt context contextlength contextsize window "
+    "windowsize chunklen chunksize unroll timesteps",
+    "train.optimizer": "optimiser optim opt",
+    "train.learning_rate": "lr rate eta",
+    "train.weight_decay": "wd l2 decay",
+    "train.warmup_fraction": "warmup",
+    "train.schedule": "scheduler lrschedule lrscheduler",
+    "train.step_factor": "learningratedecay lrdecay decayrate gamma",
+    "train.step_after_epochs": "learningratedecayafter",
+    "train.clip_norm": "clip gradclip gradientclip gradientclipping gradclipnorm maxgradnorm maxnorm clipgrad",
+    "train.evaluations": "evals numevals",
+    "train.patience": "earlystopping earlystop",
+    "train.sample_every": "sampleinterval printevery",
+    "train.precision": "dtype",
+    "train.threads": "numthreads nthreads cores numworkers",
+    "seed": "randomseed rngseed manualseed",
+}
 
 
 def parse_seconds(value: Any) -> Any:
-    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; leave anything else for the validator to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
-        try:
-            return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
-        except ValueError:
-            return value
-    return value
+    """Turn `90`, `"90s"`, `"1.5 minutes"` or `"1h30m"` into seconds; leave anything else as it is."""
+    if not isinstance(value, str) or not (text := value.strip()):
+        return value
+    if re.fullmatch(NUMBER, text):
+        return float(text)
+    numbers = found.groups() if (found := TIME.fullmatch(text)) else ()
+    if not any(numbers):
+        return value
+    return sum(float(number or 0) * unit for number, unit in zip(numbers, UNITS_SECONDS.values(), strict=True))
+
+
+def _as_seconds(value: Any) -> Any:
+    seconds = parse_seconds(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
+        raise ValueError("should be a time, as in 60s, 15m or 2h")
+    return seconds
+
+
+def all_settings() -> dict[str, str]:
+    """Return the dotted name of every setting, with its name inside its group."""
+    groups: dict[str, type[Settings]] = {f"{name}.": model for name, model in GROUPS.items()} | {"": Config}
+    return {
+        f"{group}{name}": name
+        for group, model in groups.items()
+        for name, field in model.model_fields.items()
+        if field.description
+    }
+
+
+def usual_setting(key: str) -> str | None:
+    """Return the dotted name of a setting that is spelled otherwise, or has this name in other tools, or None."""
+    word = _plain(key.rpartition(".")[2])
+    own = next((setting for setting, name in all_settings().items() if _plain(name) == word), None)
+    return own or next((setting for setting, names in USUAL_NAMES.items() if word in names.split()), None)
+
+
+def meant_setting(key: str) -> str | None:
+    """Return the dotted name of the setting that a wrong name most probably stands for, or None.
+
+    Args:
+        key: with or without a group, such as `hidden-size`, `units` or `learning_rat`.
+    """
+    if setting := usual_setting(key):
+        return setting
+    (group, _, name), settings = key.rpartition("."), all_settings()
+    for names, least in (
+        ({own: setting for setting, own in settings.items() if setting.startswith(f"{group}.")}, 0.6),
+        ({own: setting for setting, own in settings.items()}, 0.85 if group else 0.75),
+    ):
+        if near := nearest_name(name, names, least):
+            return names[near]
+    return None
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _as_names(value: Any) -> Any:
@@ -60,6 +168,12 @@ def _auto_or_whole(least: int, limit: int) -> BeforeValidator:
         raise ValueError(f"should be `auto` or a whole number from {least} to {limit}")
 
     return BeforeValidator(check)
+
+
+def too_many_durations(train: Mapping[str, Any]) -> str:
+    """Return what is wrong if more than one duration is set, or an empty string."""
+    given = [name for name in DURATIONS if train.get(name) is not None]
+    return f"steps, epochs and time exclude each other; {' and '.join(given)} are set" if len(given) > 1 else ""
 
 
 def _initialiser(value: str) -> str:
@@ -89,7 +203,7 @@ def _group_or_defaults(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(gt=0, le=30 * 86400)]
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
 
 
@@ -97,6 +211,11 @@ class Settings(BaseModel):
     """The base of all groups of settings: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: Any, info: ValidationInfo) -> Any:
+        return value.lower() if isinstance(value, str) and info.field_name not in FREE_TEXT else value
 
 
 class ModelConfig(Settings):
@@ -133,7 +252,9 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
         if isinstance(self.dropout, list) and len(self.dropout) != self.num_layers:
-            raise ValueError(f"dropout has {len(self.dropout)} numbers for {self.num_layers} layers")
+            raise ValueError(
+                f"dropout has {counted(len(self.dropout), 'number')} for {counted(self.num_layers, 'layer')}"
+            )
         if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
             raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
         return self
@@ -269,9 +390,8 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _one_duration(self) -> TrainConfig:
-        given = [name for name in DURATIONS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
+        if problem := too_many_durations(self.model_dump(include=set(DURATIONS))):
+            raise ValueError(problem)
         return self
 
 

@@ -1,6 +1,6 @@
 """Every error a user can see.
 
-CharlmError                 exit 1, one line and a hint
+CharlmError                 exit 1, one line (or one for each mistake) and a hint
 |- UsageError               exit 2, the arguments are wrong or contradict each other
 |- ConfigError              exit 2, a settings file or `--set` is wrong
 |- UnknownCharacterError    a text holds characters the vocabulary lacks
@@ -15,7 +15,7 @@ CharlmError                 exit 1, one line and a hint
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Message and hint of a ModelFileError: untrusted weights are each within bounds, but the state overflows.
 OVERFLOW = (
@@ -31,14 +31,16 @@ class CharlmError(Exception):
 
     Attributes:
         hint: what the user can do about it; may be empty.
+        mistakes: a line for each mistake, if there are several; otherwise the message alone.
         exit_code: the exit code of the command.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", mistakes: Sequence[str] = ()) -> None:
         super().__init__(one_line(message))
         self.hint = one_line(hint)
+        self.mistakes = tuple(map(one_line, mistakes)) or (str(self),)
 
 
 def one_line(text: str) -> str:
@@ -47,11 +49,16 @@ def one_line(text: str) -> str:
     return shown + ("..." if len(text) > MAX_LENGTH else "")
 
 
-def nearest_name(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name with the most similar spelling, or None if none is similar."""
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 character`, `2,000 characters`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def nearest_name(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """Return the known name with the most similar spelling, or None if no similarity is at least `least`."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1, cutoff=least)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelFileError, RunError
+from charlm.errors import ModelFileError, RunError, nearest_name
 from charlm.files import append_whole, expanded, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
@@ -77,7 +78,8 @@ class RunFolder:
         """
         run = cls(expanded(path))
         if not run.last.is_file():
-            raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
+            hint = did_you_mean_run(path) or "a run folder holds `last.safetensors`"
+            raise RunError(f"there is no run to resume in `{path}`", hint)
         return run
 
     @contextmanager
@@ -150,27 +152,53 @@ def find_model(path: Path | None) -> Path:
         ModelFileError: there is none.
     """
     if path is None:
-        found = [file for run in Path(RUNS_FOLDER).glob("*") if (file := best_in(run))]
+        found = _runs_in(Path(RUNS_FOLDER))
         if not found:
             raise ModelFileError(
-                f"there is no model here: `{RUNS_FOLDER}/` holds no run", "`charlm train` makes one, or pass `--model`"
+                f"there is no model here: `{RUNS_FOLDER}/` holds no run",
+                "`charlm train` makes one; a model that is elsewhere is given by its path",
             )
-        return max(found, key=lambda file: file.stat().st_mtime_ns)
+        return found[0]
     path = expanded(path)
     try:
         if not path.is_dir():
+            if not path.exists() and (hint := did_you_mean_run(path)):
+                raise ModelFileError(f"there is no model `{path}`", hint)
             return path
     except OSError as error:
         raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
     if best := best_in(path):
         return best
-    raise ModelFileError(f"there is no model file in `{path}`", "a run folder holds `best.safetensors`")
+    hint = did_you_mean_run(path) or (
+        "a run folder holds `best.safetensors`; "
+        f"`charlm train --corpus {shlex.quote(str(path))}` trains on the texts in a folder"
+    )
+    raise ModelFileError(f"there is no model file in `{path}`", hint)
 
 
 def best_in(folder: Path) -> Path | None:
     """Return the best model of a run, or the last one before the first validation, or None if there is no run."""
     run = RunFolder(folder)
     return next((file for file in (run.best, run.last) if file.is_file()), None)
+
+
+def did_you_mean_run(path: Path) -> str:
+    """Return "did you mean ...?" with the newest run in a folder or with a name like it, or an empty string."""
+    with suppress(OSError):
+        if inside := _runs_in(path):
+            return f"did you mean its newest run, `{inside[0].parent}`?"
+        name = path.parent.name if path.suffix == ".safetensors" else path.name
+        runs = {file.parent.name: file.parent for file in _runs_in(Path(RUNS_FOLDER))}
+        near = next((run for run in runs if name and name.lower() in run.lower()), None) or nearest_name(name, runs)
+        if near:
+            return f"did you mean `{runs[near]}`?"
+    return ""
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the best model of each run in a folder, the newest first."""
+    found = [file for run in folder.glob("*") if (file := best_in(run))]
+    return sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def bench(
     only: Annotated[
-        Literal["training", "sampling", "texts", "starting"] | None, typer.Option(help="Measure only this part.")
+        Literal["training", "sampling", "texts", "starting"] | None,
+        typer.Option(case_sensitive=False, help="Measure only this part."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of this many measurements.")] = 5,
     as_json: Json = False,

@@ -13,7 +13,7 @@ import typer
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
 from charlm.cli.render import print_json, print_lines, say
-from charlm.errors import one_line
+from charlm.errors import counted, one_line
 
 if TYPE_CHECKING:
     from charlm.evaluation.compare import Comparison, Figures, Group
@@ -102,7 +102,6 @@ def _heading(group: Group, comparison: Comparison) -> str:
 
 
 def _columns(group: Group) -> list[Column]:
-    steps = "step" if group.equal_steps == 1 else "steps"
     return [
         Column("run"),
         Column("cell", rank=1),
@@ -111,7 +110,7 @@ def _columns(group: Group) -> list[Column]:
         Column("seconds", is_number=True, rank=6),
         Column("steps", is_number=True, rank=8),
         Column(f"at {group.equal_seconds:,.1f} s", is_number=True, rank=3),
-        Column(f"at {group.equal_steps:,} {steps}", is_number=True, rank=4),
+        Column(f"at {counted(group.equal_steps, 'step')}", is_number=True, rank=4),
         Column("best", is_number=True),
     ]
 

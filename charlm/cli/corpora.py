@@ -27,7 +27,7 @@ def corpora(
     """
     from charlm.data.catalog import catalog_entries
 
-    for name in fetch or []:
+    for name in map(str.lower, fetch or []):
         if name not in catalog_entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
         catalog_entries()[name].sources(show_download)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -13,7 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 from charlm.cli.render import report_error
-from charlm.errors import CharlmError, UsageError
+from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
+from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
+
+# Where the arguments of the command are kept while it runs.
+ARGUMENTS = "charlm.arguments"
 
 
 class _Forgiving:
@@ -80,6 +85,34 @@ class Commands(TyperGroup):
         except OSError as error:
             sys.exit(report_error(f"nothing can be written: {error.strerror or error}", "", 1))
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse what stands before the command."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except CommandLineError as error:
+            if not given:
+                raise
+            raise self._refused(usage_error(error, self.commands, given)) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and keep what was given for the hint of an error."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().resolve_command(ctx, args)
+
+    def _refused(self, error: CharlmError, arguments: Sequence[str] = ()) -> typer.Exit:
+        """Report an error, with the hint that fits the command line."""
+        hint = error.hint
+        if arguments and arguments[0] in self.commands:
+            name, *rest = arguments
+            if isinstance(error, ConfigError) and len(error.mistakes) == 1:
+                hint = command_that_works(name, self.commands[name], rest) or hint
+            if isinstance(error, UnknownCharacterError) and not hint and "--unknown" in options_of(self.commands[name]):
+                hint = "`--unknown skip` drops such characters, `--unknown replace=C` replaces each with C"
+        for mistake in error.mistakes[:-1]:
+            report_error(mistake, "", error.exit_code)
+        return typer.Exit(report_error(error.mistakes[-1], hint, error.exit_code))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         _prepare_streams()
@@ -88,8 +121,10 @@ class Commands(TyperGroup):
         try:
             _check_folder()
             return super().invoke(ctx)
+        except CommandLineError as error:
+            raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None
         except CharlmError as error:
-            raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
+            raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
             raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None

@@ -13,7 +13,7 @@ import typer
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import CorpusNames, Encoding, Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say, show_download
-from charlm.errors import UsageError, one_line
+from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -27,7 +27,7 @@ Part = Literal["train", "validation", "test"]
 
 def evaluate_model(
     model: Model = None,
-    part: Annotated[Part | None, typer.Option(help="Which part of the run's own corpus.")] = None,
+    part: Annotated[Part | None, typer.Option(case_sensitive=False, help="Which part of the run's own corpus.")] = None,
     corpus: CorpusNames = None,
     window: Annotated[
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
@@ -154,10 +154,10 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
     scores, unit = found.scores, found.vocabulary.unit
     context = "state carried through"
     if found.window is not None:
-        context = f"windows of {found.window} {unit}s, each from the initial state"
+        context = f"windows of {counted(found.window, unit)}, each from the initial state"
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
-    lines = [f"{one_line(found.text)}, {scores.characters:,} {unit}s, {context}"]
+    lines = [f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}"]
     unit = f"masked {unit}" if found.sees_both_sides else unit
     lines += [
         f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats); lower is better",

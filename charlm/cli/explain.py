@@ -42,6 +42,7 @@ def explain(
     from charlm.spec import ModelSpec
 
     summaries, sizes = cell_summaries(), (hidden_size, embedding_size, layers, symbols)
+    cell = cell.lower() if cell else cell
     if cell is not None and cell not in summaries:
         hint = did_you_mean(cell, summaries) or f"there are {', '.join(summaries)}"
         raise UsageError(f"there is no cell `{cell}`", hint)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from charlm.cli.layout import Field, fitted, screen_width, wrapped
 from charlm.cli.render import escaped
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, counted
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
@@ -94,7 +94,7 @@ def record_line(
         Field("train     -" if train is None else f"train {train:.3f}", 1),
         Field("" if valid is None else f"valid {valid:.3f}", size=11),
         Field(f"best {best:.3f}" if is_worse else "", 4, size=10),
-        Field(f"{record.skipped} blocks skipped" if record.skipped else ""),
+        Field(f"{counted(record.skipped, 'block')} skipped" if record.skipped else ""),
     ]
     return fitted(fields, width)
 

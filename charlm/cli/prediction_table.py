@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.cells import cell_len
 
+from charlm.errors import counted
+
 if TYPE_CHECKING:
     from charlm.inference.predict import Candidate, Prediction
 
@@ -36,8 +38,7 @@ def prediction_table(prediction: Prediction) -> str:
     bars = [bar(c.probability, bar_width) if bar_width >= MIN_BAR_WIDTH else "" for c in candidates]
     rows = list(zip(names, [c.probability for c in candidates], bars, strict=True))
     if prediction.num_others:
-        others = f"{prediction.num_others} character{'s' if prediction.num_others > 1 else ''}"
-        rows.append(("others", prediction.remaining_probability, others))
+        rows.append(("others", prediction.remaining_probability, counted(prediction.num_others, "character")))
     lines = [f"{padded(name, width)} {share:7.2%}  {rest}".rstrip() for name, share, rest in rows]
     return "\n".join([*lines, f"entropy {prediction.entropy_bits:.2f} bits"])
 

@@ -11,7 +11,7 @@ import typer
 from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
 from charlm.cli.render import print_json, print_lines, show_download
-from charlm.errors import UsageError
+from charlm.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from charlm.config import Config
@@ -116,6 +116,6 @@ def print_dry_run(
     print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
     print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
     print(
-        f"# about {expected['seconds']:,.0f} s: {expected['steps']:,} blocks, {expected['epochs']:,.2f} epochs "
-        f"at {expected['characters_per_second']:,.0f} characters/s"
+        f"# about {expected['seconds']:,.0f} s: {counted(expected['steps'], 'block')}, "
+        f"{expected['epochs']:,.2f} epochs at {expected['characters_per_second']:,.0f} characters/s"
     )

@@ -12,7 +12,7 @@ import typer
 from charlm.checkpoint import ModelFile
 from charlm.cli.live import ScoringDisplay, TrainingDisplay, validated_text
 from charlm.cli.render import print_json, report_error, say, write_texts
-from charlm.errors import RunError, one_line
+from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.inference.fill import Filler
 from charlm.inference.generate import generate
@@ -33,7 +33,7 @@ def announce(trainer: Trainer) -> None:
     corpus, model = trainer.corpus, trainer.config.model
     say(f"run {one_line(str(trainer.run.path))}, seed {trainer.config.seed}, {trainer.runtime.described}")
     say(
-        f"text {one_line(corpus.name)}: {len(corpus.ids):,} {corpus.vocabulary.unit}s, "
+        f"text {one_line(corpus.name)}: {counted(len(corpus.ids), corpus.vocabulary.unit)}, "
         f"{len(corpus.vocabulary):,} different"
     )
     num_parameters = trainer.learner.model.spec.num_parameters

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import yaml
 
 from charlm.data.downloads import MAX_BYTES, DownloadProgress, download_file
-from charlm.errors import CorpusError, DownloadError
+from charlm.errors import CorpusError, DownloadError, counted
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
 # Excluded from `python-stdlib`: installed packages, and tests, whose sources are odd on purpose.
@@ -130,11 +130,11 @@ def unpack_member(archive: Path, member: str, expected_bytes: int, target: Path)
                 left -= len(chunk)
                 if left < 0:
                     raise DownloadError(
-                        f"`{member}` in `{archive}` is larger than the {expected_bytes:,} bytes announced"
+                        f"`{member}` in `{archive}` is larger than the {counted(expected_bytes, 'byte')} announced"
                     )
                 file.write(chunk)
             if left:
-                raise DownloadError(f"`{member}` in `{archive}` is {left:,} bytes shorter than announced")
+                raise DownloadError(f"`{member}` in `{archive}` is {counted(left, 'byte')} shorter than announced")
     except (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError, OSError) as error:
         raise DownloadError(f"`{archive}` could not be unpacked: {error}", "remove it and try again") from error
 

@@ -16,7 +16,7 @@ from charlm.data.cache import Description, encode_cached
 from charlm.data.catalog import Source
 from charlm.data.downloads import DownloadProgress
 from charlm.data.sources import find_sources, read_chunks
-from charlm.errors import CorpusError, UnknownCharacterError, UsageError
+from charlm.errors import CorpusError, UnknownCharacterError, UsageError, counted
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
 CACHE_VERSION = 4
@@ -161,7 +161,7 @@ def _notes(reading: _Reading, description: Description) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
     notes = []
     if description.skipped:
-        notes.append(f"{description.skipped:,} characters that the model does not know are left out")
+        notes.append(f"{counted(description.skipped, 'character')} that the model does not know left out")
     if reading.filter != "none":
         notes.append(
             f"vocab.filter {reading.filter}: of {description.unfiltered:,} characters {description.characters:,} are "
@@ -214,7 +214,7 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
     except UnknownCharacterError as error:
         if reading.given is None:
             raise CorpusError(*CHANGED) from error
-        raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
+        raise UnknownCharacterError(f"`{source.name}`: {error}") from None
 
 
 def _own_vocabulary(reading: _Reading) -> Vocabulary:
@@ -291,7 +291,7 @@ class _DecodedSource:
         other = "utf-16" if starts_with_utf16_mark else "cp1252" if tried != "cp1252" else "latin-1"
         raise CorpusError(
             f"`{self._name}` is not {self._encoding}: byte 0x{byte:02x} at offset {offset:,} ({error.reason})",
-            f"`--encoding {other}` may be what it is written in; `--set vocab=bytes` takes any bytes as they are",
+            f"`--encoding {other}` may be what it is written in; a model of `vocab=bytes` reads any bytes as they are",
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
 from charlm.data.downloads import DownloadProgress
-from charlm.errors import CorpusError, TooLargeError, did_you_mean
+from charlm.errors import CorpusError, TooLargeError, counted, did_you_mean
 from charlm.files import CHUNK_BYTES, expanded
 
 # A NUL among the first so many bytes shows that a file is not text.
@@ -40,7 +40,7 @@ def find_sources(
         return [_spool("standard input", sys.stdin.buffer)]
     if not name:
         raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
-    if entry := catalog_entries().get(name):
+    if entry := catalog_entries().get(catalog_name(name)):
         return entry.sources(progress)
     try:
         path = expanded(name)
@@ -57,6 +57,15 @@ def find_sources(
         return [_checked(file) for file in files]
     hint = f"{did_you_mean(name, catalog_entries())} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
+
+
+def catalog_name(name: str) -> str:
+    """Return the name of a corpus as the catalogue writes it; a name in another case may also be a file's."""
+    try:
+        is_other = name.lower() in catalog_entries() and not expanded(name).exists()
+    except (OSError, ValueError, RuntimeError):
+        is_other = False
+    return name.lower() if is_other else name
 
 
 def read_chunks(source: Source) -> Iterator[bytes]:
@@ -95,7 +104,7 @@ def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | N
         if not is_binary:
             sources.append(source)
     if num_binary:
-        notes.append(f"{num_binary} binary files in `{folder}` left out")
+        notes.append(f"{counted(num_binary, 'binary file')} in `{folder}` left out")
     if not sources:
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
@@ -120,7 +129,7 @@ def _within(paths: Iterable[Path], max_bytes: int | None) -> Iterator[Path]:
     for path in paths:
         num_bytes += path.stat().st_size
         if max_bytes is not None and num_bytes > max_bytes:
-            raise TooLargeError(f"there are more than the {max_bytes:,} bytes that were learned")
+            raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
         yield path
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import ModelFileError, RunError
 from charlm.files import expanded
-from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
+from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in, did_you_mean_run
 
 MAX_METRICS_BYTES = 1 << 28
 # Larger numbers in a record are not believable.
@@ -285,7 +285,8 @@ def _read(path: Path) -> _Run:
         folder = folder.parent
     file = best_in(folder)
     if file is None:
-        raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
+        hint = did_you_mean_run(folder) or "a run folder holds `best.safetensors`"
+        raise RunError(f"there is no run in `{path}`", hint)
     model, records = load_checkpoint(file), _records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
     return _Run(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))

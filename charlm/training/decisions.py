@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from charlm.errors import counted
 from charlm.training.schedule import due
 
 RECORDS_PER_EVALUATION = 10
@@ -99,5 +100,5 @@ def reason_to_finish(decision: Decision, share: float, evaluations_without_gain:
     if decision.is_over or share >= 1:
         return "done"
     if patience is not None and evaluations_without_gain >= patience:
-        return f"no better validation in {patience} evaluations"
+        return f"no better validation in {counted(patience, 'evaluation')}"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.sources import catalog_name
 from charlm.errors import ConfigError, ModelFileError, RunError, TooLargeError, UsageError
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
@@ -84,6 +86,8 @@ def begin(config: Config, out: Path | None, on_download: OnDownload | None = Non
     """
     if config.seed is None:
         config = config.model_copy(update={"seed": draw_seed()})
+    named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
+    config = config.model_copy(update={"data": named})
     text = _load_text(config, on_download)
     clock = Clock()
     config, runtime, reason = fit_to_machine(config, text)
@@ -197,6 +201,17 @@ def _resumed_text(
         ) from error
 
 
+def _longer(trainer: Trainer) -> str:
+    """Return the option that makes a run twice as long as it is, or as it should have become."""
+    train, state = trainer.config.train, trainer.state
+    epochs = state.step / trainer.learner.batches.batches_per_epoch
+    so_far = {"steps": state.step, "epochs": epochs, "time": state.seconds}
+    duration = next(name for name in DURATIONS if getattr(train, name) is not None)
+    twice = 2 * max(getattr(train, duration), so_far[duration])
+    length = str(math.ceil(twice)) if twice > 1 else f"{twice:g}"
+    return f"`--time {length}s`" if duration == "time" else f"`--set train.{duration}={length}`"
+
+
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
     """Let a finished run that has become longer continue, and refuse a duration that has passed already."""
     now, before = trainer.config.train, started.train
@@ -207,10 +222,10 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
     if trainer.share >= 1 and (is_changed or not state.finished):
         raise UsageError(
             f"`{path}` is past that already: step {state.step:,}, {state.seconds:.0f} s",
-            "a duration counts from the beginning of the run",
+            f"a duration counts from the beginning of the run: {_longer(trainer)} makes it longer",
         )
     if state.finished:
-        trainer.notes.append(f"this run ended at step {state.step:,}; a longer duration continues it")
+        trainer.notes.append(f"this run ended at step {state.step:,}; {_longer(trainer)} makes it longer")
 
 
 def _check_best(trainer: Trainer) -> None:

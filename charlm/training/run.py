@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config import DURATIONS, GROUPS, Config
+from charlm.config import DURATIONS, GROUPS, Config, meant_setting
 from charlm.config_file import load_config, validate_settings
-from charlm.errors import did_you_mean
 from charlm.inference.language_model import LanguageModel
 from charlm.run_folder import RunFolder
 from charlm.training.events import Listener, Note, ignore
@@ -125,5 +124,6 @@ def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -
 
 
 def _unknown(name: str) -> str:
-    suggestion = did_you_mean(name, GROUP_OF)
-    return f"charlm.train: `{name}` is not a setting" + (f", {suggestion}" if suggestion else "")
+    setting = meant_setting(name)
+    suggestion = f", did you mean `{setting.rpartition('.')[2]}`?" if setting else ""
+    return f"charlm.train: `{name}` is not a setting{suggestion}"

@@ -9,7 +9,7 @@ from typing import Any
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
-from charlm.errors import ModelFileError, RunError, TrainingError
+from charlm.errors import ModelFileError, RunError, TrainingError, counted
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
@@ -354,7 +354,7 @@ class Trainer:
             reason = str(error).splitlines()[0]
             raise RunError(
                 f"`{self.run.last}` holds no state that a run can resume from: {reason}",
-                "its model can still be used with `--model`, or start a new run",
+                f"`charlm sample --model {self.run.path}` can still use its model, or start a new run",
             ) from error
         self.state = state
         if not is_same_text:
@@ -387,12 +387,12 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
     notes, parts = [], learner.parts
     if (learner.num_streams, learner.block_size) != (config.train.batch_size, config.train.block_size):
         notes.append(
-            f"the text has {len(parts.train):,} characters to train on: "
+            f"the text has {counted(len(parts.train), 'character')} to train on: "
             f"{learner.num_streams} x {learner.block_size} of them are read at a time"
         )
     if len(parts.validation) < MIN_VALIDATION_CHARACTERS:
         notes.append(
-            f"{len(parts.validation)} characters are held out, too few to tell which model is best: "
+            f"only {counted(len(parts.validation), 'character')} held out, too few to tell which model is best: "
             "the last one is kept"
         )
     return notes

@@ -71,6 +71,8 @@ def test_hidden_and_binary_files_of_a_folder_are_skipped() -> None:
     assert "2 binary files" in loaded.notes[0]
     assert "`folder`" in loaded.notes[0]
     assert loaded.notes == load_corpus(["folder"]).notes
+    Path("folder/image.png").unlink()
+    assert load_corpus(["folder"]).notes == ("1 binary file in `folder` left out",)
 
 
 def test_a_hidden_folder_is_read_if_it_is_named() -> None:
@@ -138,6 +140,13 @@ def test_the_home_folder_may_be_abbreviated(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "a.txt").write_bytes(b"home")
     assert text_of(load_corpus(["~/a.txt"])) == "home"
+
+
+def test_the_name_of_a_corpus_is_read_in_any_case() -> None:
+    """A name in another case is a corpus of the catalogue, unless it is a file."""
+    assert load_corpus(["Fables"]).sha256 == load_corpus(["fables"]).sha256
+    Path("Fables").write_text("my own", encoding="utf-8")
+    assert len(load_corpus(["Fables"]).ids) == 6
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("fabels", "fables"), ("tinyshakespear", "tinyshakespeare")])

@@ -67,6 +67,6 @@ def test_another_text_is_scored_as_a_whole(model: ModelFile) -> None:
     Path("other.txt").write_text("jabX", encoding="utf-8")
     text = load_other_text(model, ["other.txt"], "utf-8", "skip")
     assert (text.name, model.vocabulary.decode(text.ids), text.training_ids) == ("other.txt", "jab", None)
-    assert any("1 characters that the model does not know" in note for note in text.notes)
+    assert any("1 character that the model does not know" in note for note in text.notes)
     with pytest.raises(UnknownCharacterError, match="X"):
         load_other_text(model, ["other.txt"], "utf-8", "error")

@@ -257,7 +257,6 @@ def test_explain_refuses_sizes_beside_a_model(model: str) -> None:
     [
         (["lstn"], 2, "no cell `lstn`"),
         ([""], 2, "no cell"),
-        (["LSTM"], 2, "no cell"),
         (["gru", "--model", "small.safetensors"], 2, "is of the cell lstm, not gru"),
         (["--model", "small.safetensors", "--text", ""], 2, "no character"),
         (["--model", "small.safetensors", "--text", "aZ"], 1, "position 1"),
