@@ -87,7 +87,8 @@ def assert_can_be_followed(text: str, command: str) -> None:
         named = re.match("`charlm ([a-z-]+)", part)
         owner = named[1] if named else command
         if owner in OPTIONS:
-            given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", part))
+            # After `--` there are only texts.
+            given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.split(" -- ")[0]))
             assert given <= OPTIONS[owner], f"`charlm {owner}` has no {given - OPTIONS[owner]}: {text}"
     given = set(re.findall(r"--set ([a-z_.]+)", text))
     assert given <= all_settings().keys() | GROUPS.keys(), text
