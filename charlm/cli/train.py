@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.config import Config
+    from charlm.training.transfer import BaseModel
 
 
 def train(
@@ -26,6 +28,9 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
+    base: Annotated[
+        Path | None, typer.Option("--from", help="A model file or a run folder: start from its model, on a text.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
         bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
@@ -44,6 +49,8 @@ def train(
     charlm train --corpus my-novel.txt --time 5m
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
+
+    charlm train --from runs/fables-lstm-1 --corpus my-novel.txt
     """
     if help_settings:
         from charlm.config_file import describe_settings
@@ -52,13 +59,20 @@ def train(
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
-    _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
+    _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
+    if resume:
+        _check_new_run_in_place(resume, base, out, corpus)
     from charlm.config_file import load_config
+    from charlm.training.transfer import BaseModel
 
     # Read before torch is loaded, so that a mistake is reported at once.
-    settings = None if resume else load_config(config, overrides or [], flags)
+    if base and not (config or corpus or any(override.startswith("data") for override in overrides or [])):
+        raise UsageError("`--from` names a model, and no text to train it on", "`--corpus TEXT` names one")
+    start = BaseModel.load(base) if base else None
+    inherited = start.inherited if start else None
+    settings = None if resume else load_config(config, overrides or [], flags, inherited)
     if settings and dry_run:
-        _dry_run(settings, as_json)
+        _dry_run(settings, start, as_json)
         return
     from charlm.cli.train_session import announce, learn, report_outcome
     from charlm.nn.runtime import keep_freed_memory
@@ -66,7 +80,7 @@ def train(
 
     keep_freed_memory()
     if settings:
-        run = lifecycle.begin(settings, out, show_download)
+        run = lifecycle.begin(settings, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
     with run as trainer:
@@ -80,7 +94,7 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
     if resume and is_of_new_run:
         raise UsageError(
             "`--resume` continues a run with the settings it was started with",
-            "no settings file, --out, --encoding or --seed",
+            "no settings file, --encoding or --seed",
         )
     if new_text and not resume:
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
@@ -88,14 +102,31 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
 
 
-def _dry_run(config: Config, as_json: bool) -> None:
+def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, corpus: list[str] | None) -> None:
+    """Refuse `--resume` with options of a run that starts from a model."""
+    texts = [word for name in corpus or ["TEXT"] for word in ("--corpus", name)]
+    folder = ["--out", str(out)] if out else []
+    command = shlex.join(["charlm", "train", "--from", str(base or resume), *texts, *folder])
+    if base:
+        raise UsageError(
+            "`--resume` and `--from` exclude each other: one continues a run, the other starts a new one from a model",
+            f"`{command}`, or `charlm train --resume {shlex.quote(str(resume))}`",
+        )
+    if out:
+        raise UsageError(
+            "`--resume` continues a run in its own folder, so it takes no `--out`",
+            f"`{command}` starts a new run from its model",
+        )
+
+
+def _dry_run(config: Config, base: BaseModel | None, as_json: bool) -> None:
     """Print what a run would take, without training."""
     from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()
-    expected = dry_run(config, show_download)
+    expected = dry_run(config, show_download, base)
     settings, values = to_yaml(expected.config), expected.config.model_dump()
     print_dry_run(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
 

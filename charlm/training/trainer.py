@@ -57,6 +57,8 @@ class Trainer:
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
         notes: facts that a person should know before the run starts.
+        base: of a run that started from a model, what it saves about that model.
+        old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Trainer:
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
+        self.base: dict[str, Any] = {}
+        self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
         self._regulariser = Regulariser(config, self.learner.batches)
@@ -160,7 +164,7 @@ class Trainer:
         budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
         if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._time_budget.save_seconds
+        reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds
         if len(part):
             model, now = self.learner.model, self.clock.now
             validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
@@ -282,7 +286,7 @@ class Trainer:
         """Return arrays, by default the model's weights as they are now, as a model file of this run."""
         arrays = self.learner.model.arrays() if arrays is None else arrays
         facts = self.corpus.facts(), self.runtime.facts()
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts, self.base)
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`; roll back if it holds numbers that are not finite."""
