@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from charlm.cells import CELLS
-from charlm.errors import did_you_mean
+from charlm.errors import ConfigError, did_you_mean
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -303,3 +305,31 @@ GROUPS: dict[str, type[Settings]] = {
     "data": DataConfig,
     "train": TrainConfig,
 }
+
+
+class Inherited(NamedTuple):
+    """The settings that a run takes over from the model it starts from.
+
+    Attributes:
+        owner: the name of the model.
+        values: the settings by dotted key.
+    """
+
+    owner: str
+    values: Mapping[str, Any]
+
+    def contradiction(self, key: str, given: Any, place: str) -> str | None:
+        """Return what is wrong with a given value of an inherited setting; None if it is the same or `auto`."""
+        if str(given).lower() in ("auto", str(self.values[key]).lower()):
+            return None
+        return f"{place}: `{key}` is {reprlib.repr(given)}, but the model `{self.owner}` has {self.values[key]!r}"
+
+    def refuse(self, contradictions: Sequence[str]) -> None:
+        """Refuse what contradicts these settings.
+
+        Raises:
+            ConfigError: something does.
+        """
+        if contradictions:
+            hint = "a run that starts from a model keeps its cell, sizes, direction and vocabulary: leave these out"
+            raise ConfigError("; ".join(contradictions), hint)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings, TrainConfig
+from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Inherited, Settings, TrainConfig
 from charlm.errors import ConfigError, did_you_mean, nearest_name
 from charlm.files import bundled_folder, expanded
 
@@ -35,24 +35,6 @@ class Tree(NamedTuple):
     values: dict[str, Any]
     places: dict[str, str]
     problems: list[str]
-
-
-class Inherited(NamedTuple):
-    """The settings that a run takes over from the model it starts from.
-
-    Attributes:
-        owner: the name of the model.
-        values: the settings by dotted key.
-    """
-
-    owner: str
-    values: Mapping[str, Any]
-
-    def contradiction(self, key: str, given: Any, place: str) -> str | None:
-        """Return what is wrong with a given value of an inherited setting; None if it is the same or `auto`."""
-        if str(given).lower() in ("auto", str(self.values[key]).lower()):
-            return None
-        return f"{place}: `{key}` is {reprlib.repr(given)}, but the model `{self.owner}` has {self.values[key]!r}"
 
 
 def load_config(
@@ -178,19 +160,9 @@ def _overridden(
         _put(tree, key, value, f"--{key.rpartition('.')[2]}")
     contradictions = _inherit(tree, inherited, name) if inherited else []
     config = _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
-    refuse_contradictions(contradictions)
+    if inherited:
+        inherited.refuse(contradictions)
     return config
-
-
-def refuse_contradictions(contradictions: Sequence[str]) -> None:
-    """Refuse settings that contradict those of the model that a run starts from.
-
-    Raises:
-        ConfigError: there are such settings.
-    """
-    if contradictions:
-        hint = "a run that starts from a model keeps its cell, sizes, direction and vocabulary: leave these out"
-        raise ConfigError("; ".join(contradictions), hint)
 
 
 def _inherit(tree: Tree, inherited: Inherited, name: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -76,6 +77,8 @@ class RunFolder:
             RunError: there is no run that can be resumed.
         """
         run = cls(expanded(path))
+        if run.path.suffix == run.last.suffix and run.path.is_file():
+            raise _no_run_folder(run.path)
         if not run.last.is_file():
             raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
         return run
@@ -171,6 +174,14 @@ def best_in(folder: Path) -> Path | None:
     """Return the best model of a run, or the last one before the first validation, or None if there is no run."""
     run = RunFolder(folder)
     return next((file for file in (run.best, run.last) if file.is_file()), None)
+
+
+def _no_run_folder(file: Path) -> RunError:
+    """Return the error about a model file in place of a run folder."""
+    folder = next((folder for folder in file.parents[:2] if RunFolder(folder).last.is_file()), None)
+    resume = f"`charlm train --resume {shlex.quote(str(folder))}` resumes the run; " if folder else ""
+    new = f"`charlm train --from {shlex.quote(str(file))} --corpus TEXT` starts a new run from this model"
+    return RunError(f"`{file}` is a model file, and a run is resumed by its folder", resume + new)
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -115,6 +115,7 @@ def start_from(trainer: Trainer, base: BaseModel, text: TextToScore | str) -> No
     if len(json.dumps(record.to_json())) > MAX_FIELD_CHARACTERS:
         record, text = Base(record.name, record.sha256, num_symbols, None), "its settings are too long"
     trainer.base = record.to_json()
+    trainer.notes.insert(0, f"started from `{record.name}`")
     if record.old_text:
         trainer.notes.append(f"{_figure(trainer, record.old_text)} before this training")
     else:
@@ -154,10 +155,9 @@ def measure_forgetting(trainer: Trainer, listener: Listener) -> str:
     before = f"{_figure(trainer, old_text)} before"
     try:
         ids = load_own_text(_as_model(base, old_text, trainer.corpus.vocabulary)).ids
-        trainer.learner.model.load_arrays(best.weights)
-        bits = evaluate_sample(
-            trainer.learner.model, ids, old_text.characters_read, ticking(trainer, listener)
-        ).bits_per_character
+        model, tick = trainer.learner.model, ticking(trainer, listener)
+        model.load_arrays(best.weights)
+        bits = evaluate_sample(model, ids, old_text.characters_read, tick).bits_per_character
     except Stopped:
         return ""
     except CharlmError as error:

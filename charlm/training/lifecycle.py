@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -35,7 +36,7 @@ from charlm.training.final_evaluation import measure_best
 from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
 from charlm.training.schedule import Clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
-from charlm.training.trainer import Trainer
+from charlm.training.trainer import Trainer, text_has_changed
 from charlm.training.transfer import BaseModel, note_on_new_symbols
 from charlm.vocab import Vocabulary
 
@@ -237,10 +238,7 @@ def _resumed_text(
         hint = f"`charlm train --from {shlex.quote(str(path))} {names}` starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
-        raise RunError(
-            f"the text has changed since `{path}` was started: {error}",
-            "resume with the same text, or `--new-text` to continue with this one",
-        ) from error
+        raise text_has_changed(path, f": {error}") from error
 
 
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
@@ -253,10 +251,24 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
     if trainer.share >= 1 and (is_changed or not state.finished):
         raise UsageError(
             f"`{path}` is past that already: step {state.step:,}, {state.seconds:.0f} s",
-            "a duration counts from the beginning of the run",
+            f"a duration counts from the beginning of the run: `{_longer(trainer, path)}` is longer",
         )
     if state.finished:
-        trainer.notes.append(f"this run ended at step {state.step:,}; a longer duration continues it")
+        trainer.notes.append(f"this run ended at step {state.step:,}; `{_longer(trainer, path)}` continues it")
+
+
+def _longer(trainer: Trainer, path: Path) -> str:
+    """Return the command that makes a run longer, by the setting that ended it."""
+    train, state = trainer.config.train, trainer.state
+    if train.steps is not None:
+        option = f"--set train.steps={2 * max(train.steps, state.step)}"
+    elif train.epochs is not None:
+        option = f"--set train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
+    else:
+        option = f"--time {2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
+    if state.finished not in ("", "done") and train.patience and trainer.share < 1:
+        option = f"--set train.patience={2 * train.patience}"
+    return f"charlm train --resume {shlex.quote(str(path))} {option}"
 
 
 def _check_best(trainer: Trainer) -> None:

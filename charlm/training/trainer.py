@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
@@ -340,10 +342,7 @@ class Trainer:
     def _take_over(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
-            raise RunError(
-                f"the text has changed since `{self.run.path}` was started",
-                "resume with the same text, or `--new-text` to continue with this one",
-            )
+            raise text_has_changed(self.run.path)
         # Old runs have no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
@@ -384,6 +383,15 @@ class Trainer:
             self._listener(Note(f"everything is written down again in `{self.run.path}`"))
         elif not is_written and not before:
             self._listener(Note(f"{self.logbook.trouble}; the run continues and tries again"))
+
+
+def text_has_changed(run: Path, reason: str = "") -> RunError:
+    """Return the error that the text is not the one that a run was started with."""
+    return RunError(
+        f"the text has changed since `{run}` was started{reason}",
+        "resume with the same text, or `--new-text` to continue with this one; "
+        f"`charlm train --from {shlex.quote(str(run))} --corpus TEXT` starts a new run from its model",
+    )
 
 
 def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
-from charlm.config_file import Inherited
+from charlm.config import Inherited
 from charlm.errors import ModelFileError
 from charlm.run_folder import find_model
 from charlm.spec import ModelSpec
