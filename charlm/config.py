@@ -28,6 +28,8 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 # Marks a setting of `train` that gives the saved state of a run its meaning: a resumed run cannot change it.
 FIXED: dict[str, JsonValue] = {"fixed": True}
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(steps?|epochs?|s|m|min|h)")
+MAX_INTERVAL = 1e9
 
 
 def parse_seconds(value: Any) -> Any:
@@ -37,6 +39,39 @@ def parse_seconds(value: Any) -> Any:
             return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
         except ValueError:
             return value
+    return value
+
+
+class Interval(NamedTuple):
+    """How often something happens in a run.
+
+    Attributes:
+        amount: of steps, epochs or seconds.
+        unit: which of these.
+    """
+
+    amount: float
+    unit: Literal["steps", "epochs", "seconds"]
+
+    @classmethod
+    def parse(cls, value: int | str) -> Interval:
+        """Read `500`, `"500 steps"`, `"0.5 epochs"` or `"30s"`.
+
+        Raises:
+            ValueError: it is none of these, or not more than 0.
+        """
+        found = INTERVAL.fullmatch(f"{value} steps" if type(value) is int else str(value))
+        amount = float(found[1]) if found else 0.0
+        if found is None or not 0 < amount <= MAX_INTERVAL or (found[2].startswith("step") and amount % 1):
+            raise ValueError("should be steps, epochs or a time, as in 500, `0.5 epochs` or `30s`")
+        if found[2] in UNITS_SECONDS:
+            return cls(amount * UNITS_SECONDS[found[2]], "seconds")
+        return cls(amount, "steps" if found[2].startswith("step") else "epochs")
+
+
+def _interval_or_none(value: Any) -> Any:
+    if value is not None:
+        Interval.parse(value)
     return value
 
 
@@ -243,6 +278,11 @@ class TrainConfig(Settings):
         json_schema_extra=FIXED,
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without improvement that end the run")
+    keep_every: Annotated[int | str | None, BeforeValidator(_interval_or_none)] = Field(
+        None,
+        description="how often to keep a small model file along the way, in `kept/` of the run folder, as in 500 "
+        "(blocks), `0.5 epochs` or `30s`; null: never",
+    )
     sample_every: int | None = Field(
         None, ge=1, le=10**9, description="blocks between two samples of the model's text; null: no samples"
     )

@@ -142,6 +142,8 @@ def print_dry_run(
     if reason:
         print(f"# {reason}")
     print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
+    if number := expected["kept_models"]:
+        print(f"# about {number:,} kept models, {number * expected['model_bytes'] / 1e6:,.1f} MB")
     print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
     print(
         f"# about {expected['seconds']:,.0f} s: {expected['steps']:,} blocks, {expected['epochs']:,.2f} epochs "

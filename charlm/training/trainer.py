@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config, TrainConfig
+from charlm.config import Config, Interval, TrainConfig
 from charlm.data.corpus import Corpus
 from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
@@ -27,11 +28,12 @@ from charlm.training.events import (
     Validating,
     ignore,
 )
+from charlm.training.keeping import note_on_keeping, note_on_size
 from charlm.training.learner import Learner
 from charlm.training.logbook import Logbook
 from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
-from charlm.training.schedule import Clock, rate_of, share_of
+from charlm.training.schedule import Clock, is_past_multiple, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import (
     MAX_EVALUATION_SHARE,
@@ -71,6 +73,12 @@ class Trainer:
         self.logbook = Logbook(run)
         self.learner = Learner(config, corpus, runtime)
         self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
+        if note := note_on_keeping(config.train, *sizes, run.path):
+            self.notes.append(note)
+        every = config.train.keep_every
+        self._keep_every = None if every is None else Interval.parse(every)
+        self._kept_at = 0.0
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
@@ -128,6 +136,7 @@ class Trainer:
             if decision.roll_back:
                 self._roll_back()
                 continue
+            self._keep_if_due()
             if decision.record:
                 self._report(decision)
             elif decision.record_by_clock:
@@ -158,6 +167,7 @@ class Trainer:
             before = self.clock.seconds
             self.save()
             self._time_budget.save_seconds = self.clock.seconds - before
+        self._kept_at = self._kept_unit
         self._plan_time()
         self._time_budget.restart(self._characters_learned)
 
@@ -275,8 +285,30 @@ class Trainer:
         state = self.state
         is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
-            metrics = {"step": state.step, "epoch": self.epoch, "seconds": state.seconds}
-            self.write_down(best=self.model_file(self.learner.model.arrays(), metrics))
+            self.write_down(best=self._model_now())
+
+    def _model_now(self) -> ModelFile:
+        metrics = {"step": self.state.step, "epoch": self.epoch, "seconds": self.state.seconds}
+        return self.model_file(metrics=metrics)
+
+    @property
+    def _kept_unit(self) -> float:
+        """How far the run is, in the unit of `train.keep_every`."""
+        unit = self._keep_every.unit if self._keep_every else "steps"
+        return {"steps": self.state.step, "epochs": self.epoch, "seconds": self.state.seconds}[unit]
+
+    def _keep_if_due(self) -> None:
+        """Keep the model as it is now if the settings ask for it; nothing of the training depends on that."""
+        before, self._kept_at = self._kept_at, self._kept_unit
+        every = self._keep_every
+        if not (every and is_past_multiple(before, self._kept_at, every.amount) and self.learner.is_finite):
+            return
+        if lost := self.logbook.kept:
+            self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
+        self.write_down(kept=self._model_now())
+        with suppress(OSError):
+            if note := note_on_size([file.stat().st_size for file in self.run.kept_models().values()]):
+                self._listener(Note(note))
 
     # Saving, rolling back, resuming
 
@@ -321,6 +353,7 @@ class Trainer:
         self.state.recovery.count_rollback(before.recovery)
         self.state.seconds = before.seconds
         self._since_record = Losses()
+        self._kept_at = self._kept_unit
         self.logbook.rewind(self.state.step)
         self._write_last(self.snapshot())
         self._listener(RolledBack(before.step, self.state.step, self.state.recovery.rate))

@@ -1,0 +1,50 @@
+"""The small model files that a run keeps along the way: how many there will be, and how large they are together."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from charlm.config import Interval, TrainConfig
+
+BYTES_PER_NUMBER = 4
+# Kept models that take more than this together are worth a note.
+MUCH = 1e9
+
+
+def num_kept(interval: Interval, steps: float, epochs: float, seconds: float) -> int:
+    """Return how many models a run of this length keeps."""
+    length = {"steps": steps, "epochs": epochs, "seconds": seconds}[interval.unit]
+    return int(length / interval.amount + 1e-9)
+
+
+def note_on_keeping(train: TrainConfig, num_parameters: int, batches_per_epoch: int, folder: Path) -> str | None:
+    """Return what the kept models of a run will take, if that is much; None if it is not, or not known yet.
+
+    Args:
+        train: the settings of the run.
+        num_parameters: of its model.
+        batches_per_epoch: of its training part.
+        folder: on the disk that they are written to.
+    """
+    if train.keep_every is None:
+        return None
+    steps = train.steps or (train.epochs or 0.0) * batches_per_epoch
+    # A timed run does not know its steps and epochs yet.
+    number = num_kept(Interval.parse(train.keep_every), steps, steps / batches_per_epoch, train.time or 0.0)
+    total, free = number * BYTES_PER_NUMBER * num_parameters, float("inf")
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+    if total <= min(MUCH, free):
+        return None
+    there = "" if total <= free else f", and the disk has {free / 1e9:,.1f} GB left"
+    return f"train.keep_every {train.keep_every} keeps {number:,} models, {total / 1e9:,.1f} GB{there}"
+
+
+def note_on_size(sizes: list[int]) -> str | None:
+    """Return a note if the last of these files made them larger together than what is much; None otherwise."""
+    total = sum(sizes)
+    if not sizes or not total - sizes[-1] <= MUCH < total:
+        return None
+    return f"{len(sizes):,} kept models take {total / 1e9:,.1f} GB now"
