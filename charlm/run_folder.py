@@ -194,7 +194,7 @@ def find_model(path: Path | None) -> Path:
     if best := best_in(path):
         return best
     kept = next(iter(RunFolder(path.parent).kept_models().values()), None) if path.name == KEPT_FOLDER else None
-    hint = f"it holds several; one of them is `{kept}`" if kept else "a run folder holds `best.safetensors`"
+    hint = f"name one of the models in it, such as `{kept}`" if kept else "a run folder holds `best.safetensors`"
     raise ModelFileError(f"there is no model file in `{path}`", hint)
 
 

@@ -62,15 +62,8 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
-    from charlm.config_file import load_config
-    from charlm.training.transfer import BaseModel
-
     # Read before torch is loaded, so that a mistake is reported at once.
-    if base and not (config or corpus or any(override.startswith("data") for override in overrides or [])):
-        raise UsageError("`--from` names a model, and no text to train it on", "`--corpus TEXT` names one")
-    start = BaseModel.load(base) if base else None
-    inherited = start.inherited if start else None
-    settings = None if resume else load_config(config, overrides or [], flags, inherited)
+    settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
     if settings and dry_run:
         _dry_run(settings, start, as_json)
         return
@@ -104,9 +97,9 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
 
 def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, corpus: list[str] | None) -> None:
     """Refuse `--resume` with options of a run that starts from a model."""
-    texts = [word for name in corpus or ["TEXT"] for word in ("--corpus", name)]
-    folder = ["--out", str(out)] if out else []
-    command = shlex.join(["charlm", "train", "--from", str(base or resume), *texts, *folder])
+    from charlm.training.transfer import command_from
+
+    command = command_from(base or resume, corpus or (), out)
     if base:
         raise UsageError(
             "`--resume` and `--from` exclude each other: one continues a run, the other starts a new one from a model",
@@ -117,6 +110,23 @@ def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, c
             "`--resume` continues a run in its own folder, so it takes no `--out`",
             f"`{command}` starts a new run from its model",
         )
+
+
+def _read_settings(
+    config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
+) -> tuple[Config, BaseModel | None]:
+    """Return the settings of a new run, and the model that it starts from."""
+    from charlm.config_file import load_config
+
+    if base is None:
+        return load_config(config, overrides, flags), None
+    from charlm.training.transfer import BaseModel, command_from
+
+    if not (config or "data.corpus" in flags or any(override.startswith("data") for override in overrides)):
+        hint = f"`{command_from(base)}` does; `charlm train --resume RUN` continues a run on its own text"
+        raise UsageError("`--from` names a model to start from, but nothing names a text to train on", hint)
+    start = BaseModel.load(base)
+    return load_config(config, overrides, flags, start.inherited), start
 
 
 def _dry_run(config: Config, base: BaseModel | None, as_json: bool) -> None:

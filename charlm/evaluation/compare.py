@@ -18,7 +18,7 @@ import numpy as np
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import RunError
 from charlm.files import expanded
-from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in
+from charlm.run_folder import KEPT_FOLDER, RUNS_FOLDER, RunFolder, best_in
 
 MAX_METRICS_BYTES = 1 << 28
 # Larger numbers in a record are not believable.
@@ -38,7 +38,8 @@ class Figures:
         steps: how many steps it trained.
         at_equal_time: validation in bits per character at the time when the shortest of the runs ended.
         at_equal_steps: the same at the last step that all of the runs reached.
-        best: of the best model, on the whole held-out text or a sample spread over it.
+        best: of the best model, on the whole held-out text or a sample spread over it; of a model that was kept along
+            the way, the validation of its run at its step.
     """
 
     run: str
@@ -84,6 +85,7 @@ class _Run:
     records: list[dict[str, Any]]
     seconds: float
     steps: int
+    is_kept: bool
 
     def validation_at(self, axis: str, place: float) -> float | None:
         """Return the validation at a time or step, interpolated between the validations before and after it."""
@@ -119,7 +121,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
                 steps=run.steps,
                 at_equal_time=run.validation_at("seconds", seconds),
                 at_equal_steps=run.validation_at("step", steps),
-                best=_validation(run.model.metrics),
+                best=run.validation_at("step", run.steps) if run.is_kept else _validation(run.model.metrics),
             )
         )
     rows.sort(key=lambda row: (row.best is None, row.best))
@@ -154,6 +156,7 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     train = [model.config.get("train") for model in models]
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
+        "`best` of a kept model is the validation of its run at that step": any(run.is_kept for run in runs),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ(held_out),
         "they count different symbols": differ([model.vocabulary for model in models]),
@@ -165,17 +168,18 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
 
 
 def _read(path: Path) -> _Run:
-    folder = expanded(path)
-    if folder.is_file():  # the model file of a run
-        folder = folder.parent
-    file = best_in(folder)
+    folder, kept = expanded(path), None
+    if folder.is_file():  # a model file of a run
+        kept = folder if folder.parent.name == KEPT_FOLDER else None
+        folder = folder.parents[1] if kept else folder.parent
+    file = kept or best_in(folder)
     if file is None:
         raise RunError(f"there is no run in `{path}`", "a run folder holds `best.safetensors`")
     model, records = load_checkpoint(file), _records(RunFolder(folder))
-    ends = [model.metrics, *records]
+    ends = [model.metrics] if kept else [model.metrics, *records]
     seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
     steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)
-    return _Run(str(path), model, records, float(seconds), int(steps))
+    return _Run(str(path), model, records, float(seconds), int(steps), is_kept=kept is not None)
 
 
 def _records(run: RunFolder) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from charlm.training.forgetting import Base, load_old_text, measure_forgetting, 
 from charlm.training.schedule import Clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer, text_has_changed
-from charlm.training.transfer import BaseModel, note_on_new_symbols
+from charlm.training.transfer import BaseModel, command_from, note_on_new_symbols
 from charlm.vocab import Vocabulary
 
 # Called during a download with the bytes received, and with their total if that is known.
@@ -234,11 +234,10 @@ def _resumed_text(
         vocabulary = last.vocabulary if is_new_text or last.base else None
         return _load_text(config, on_download, vocabulary, max_bytes, grows=not is_new_text)
     except UnknownCharacterError as error:
-        names = shlex.join(word for name in config.data.corpus for word in ("--corpus", name))
-        hint = f"`charlm train --from {shlex.quote(str(path))} {names}` starts a new run that learns them too"
+        hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
-        raise text_has_changed(path, f": {error}") from error
+        raise text_has_changed(path, config.data.corpus, f": {error}") from error
 
 
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from charlm.training.time_budget import (
     SAVES_AT_END,
     TimeBudget,
 )
+from charlm.training.transfer import command_from
 from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
@@ -375,7 +376,7 @@ class Trainer:
     def _take_over(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
-            raise text_has_changed(self.run.path)
+            raise text_has_changed(self.run.path, self.config.data.corpus)
         # Old runs have no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
@@ -418,12 +419,12 @@ class Trainer:
             self._listener(Note(f"{self.logbook.trouble}; the run continues and tries again"))
 
 
-def text_has_changed(run: Path, reason: str = "") -> RunError:
+def text_has_changed(run: Path, corpus: Sequence[str], reason: str = "") -> RunError:
     """Return the error that the text is not the one that a run was started with."""
     return RunError(
         f"the text has changed since `{run}` was started{reason}",
         "resume with the same text, or `--new-text` to continue with this one; "
-        f"`charlm train --from {shlex.quote(str(run))} --corpus TEXT` starts a new run from its model",
+        f"`{command_from(run, corpus)}` starts a new run from its model",
     )
 
 

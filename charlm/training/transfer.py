@@ -6,6 +6,8 @@ Knows arrays, but not torch.
 from __future__ import annotations
 
 import hashlib
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +95,13 @@ def _input_weights(spec: ModelSpec) -> dict[str, int]:
     if spec.embedding_size:
         return {"embedding.weight": 0}
     return {f"{stack}.0.weight_ih_l0": 1 for stack in spec.stacks}
+
+
+def command_from(model: Path, corpus: Sequence[str] = (), out: Path | None = None) -> str:
+    """Return the command that starts a new run from a model on a text."""
+    names = corpus if 0 < len(corpus) <= MAX_NAMED else ["TEXT"]
+    texts = [word for name in names for word in ("--corpus", name)]
+    return shlex.join(["charlm", "train", "--from", str(model), *texts, *(["--out", str(out)] if out else [])])
 
 
 def note_on_new_symbols(before: Vocabulary, after: Vocabulary) -> str | None:
