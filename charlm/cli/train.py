@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
-from charlm.cli.render import print_json, show_download
+from charlm.cli.render import print_json, say, show_download
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.config import Config
+    from charlm.training.trainer import Trainer
     from charlm.training.transfer import BaseModel
+
+
+Base = Annotated[
+    Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
+]
 
 
 def train(
@@ -28,9 +35,7 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
-    base: Annotated[
-        Path | None, typer.Option("--from", help="A model file or a run folder: start from its model, on a text.")
-    ] = None,
+    base: Base = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
         bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
@@ -67,15 +72,21 @@ def train(
     if settings and dry_run:
         _dry_run(settings, start, as_json)
         return
-    from charlm.cli.train_session import announce, learn, report_outcome
-    from charlm.nn.runtime import keep_freed_memory
     from charlm.training import lifecycle
 
-    keep_freed_memory()
     if settings:
         run = lifecycle.begin(settings, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
+    _follow(run, sample_length, as_json)
+
+
+def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
+    """Train to the end, and report what comes of it."""
+    from charlm.cli.train_session import announce, learn, report_outcome
+    from charlm.nn.runtime import keep_freed_memory
+
+    keep_freed_memory()
     with run as trainer:
         announce(trainer)
         learn(trainer)
@@ -138,6 +149,9 @@ def _dry_run(config: Config, base: BaseModel | None, as_json: bool) -> None:
     keep_freed_memory()
     expected = dry_run(config, show_download, base)
     settings, values = to_yaml(expected.config), expected.config.model_dump()
+    if not as_json:
+        for note in expected.notes:
+            say(f"note: {note}")
     print_dry_run(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
 
 

@@ -52,12 +52,14 @@ class DryRun(NamedTuple):
         runtime: where it would train.
         reason: why the model has that size.
         expected: the estimate of its time and memory.
+        notes: what a person should know of its text.
     """
 
     config: Config
     runtime: Runtime
     reason: str
     expected: Estimate
+    notes: tuple[str, ...]
 
 
 class Outcome(NamedTuple):
@@ -86,7 +88,7 @@ def dry_run(config: Config, on_download: OnDownload | None = None, base: BaseMod
     config, runtime, reason = _fit(config, text, base)
     check_memory(config, text, runtime)
     seeded = config if config.seed is not None else config.model_copy(update={"seed": 0})
-    return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime))
+    return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime), text.notes)
 
 
 @contextmanager
