@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import charlm
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.config import Interval
 from charlm.errors import ConfigError, ModelFileError
@@ -250,6 +251,4 @@ def test_a_model_with_a_false_interval_does_not_resume(text: str, value: Any) ->
 def test_an_interval_in_a_program_has_its_unit() -> None:
     """A string without a unit is no interval."""
     with pytest.raises(ConfigError, match="keep_every"):
-        import charlm
-
         charlm.train("fables", keep_every="500")

@@ -77,8 +77,7 @@ def grown(file: ModelFile, symbols: str) -> ModelFile:
 @pytest.mark.parametrize("embedding_size", [0, 5])
 def test_a_grown_model_ranks_old_symbols_as_before(cell: str, direction: str, embedding_size: int) -> None:
     """Its logits for the old symbols are those of the model, and the new ones share their geometric mean."""
-    settings = {"direction": direction, "embedding_size": embedding_size, "initial_state": "learned"}
-    file = random_model(cell, 2, **settings)
+    file = random_model(cell, 2, direction=direction, embedding_size=embedding_size, initial_state="learned")
     larger, before = grown(file, "xyz"), len(file.vocabulary)
     tokens_TB = torch.randint(before, (7, 3), generator=torch.Generator().manual_seed(1))
 
@@ -86,7 +85,8 @@ def test_a_grown_model_ranks_old_symbols_as_before(cell: str, direction: str, em
         module, tokens = module_of(model), tokens_TB.clone()
         tokens[0] = model.spec.start_id
         right = tokens.flip(0) if model.spec.sees_both_sides else None
-        return module(tokens, module.start_state(3), (), right)[0].detach()
+        logits_TBV: torch.Tensor = module(tokens, module.start_state(3), (), right)[0]
+        return logits_TBV.detach()
 
     found, expected = logits(larger), logits(file)
     torch.testing.assert_close(found[..., :before], expected)
