@@ -29,7 +29,7 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 FIXED: dict[str, JsonValue] = {"fixed": True}
 UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(steps?|epochs?|s|m|min|h)")
-MAX_INTERVAL = 1e9
+MIN_INTERVAL, MAX_INTERVAL = 1e-6, 1e9
 
 
 def parse_seconds(value: Any) -> Any:
@@ -58,11 +58,11 @@ class Interval(NamedTuple):
         """Read `500`, `"500 steps"`, `"0.5 epochs"` or `"30s"`.
 
         Raises:
-            ValueError: it is none of these, or not more than 0.
+            ValueError: it is none of these, or too small or too large.
         """
         found = INTERVAL.fullmatch(f"{value} steps" if type(value) is int else str(value))
         amount = float(found[1]) if found else 0.0
-        if found is None or not 0 < amount <= MAX_INTERVAL or (found[2].startswith("step") and amount % 1):
+        if found is None or not MIN_INTERVAL <= amount <= MAX_INTERVAL or (found[2].startswith("step") and amount % 1):
             raise ValueError("should be steps, epochs or a time, as in 500, `0.5 epochs` or `30s`")
         if found[2] in UNITS_SECONDS:
             return cls(amount * UNITS_SECONDS[found[2]], "seconds")

@@ -16,7 +16,7 @@ from charlm.errors import UsageError
 if TYPE_CHECKING:
     from charlm.config import Config
     from charlm.training.trainer import Trainer
-    from charlm.training.transfer import BaseModel
+    from charlm.training.transfer import StartingModel
 
 
 Base = Annotated[
@@ -125,22 +125,22 @@ def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, c
 
 def _read_settings(
     config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
-) -> tuple[Config, BaseModel | None]:
+) -> tuple[Config, StartingModel | None]:
     """Return the settings of a new run, and the model that it starts from."""
     from charlm.config_file import load_config
 
     if base is None:
         return load_config(config, overrides, flags), None
-    from charlm.training.transfer import BaseModel, command_from
+    from charlm.training.transfer import StartingModel, command_from
 
-    if not (config or "data.corpus" in flags or any(override.startswith("data") for override in overrides)):
+    if not (config or "data.corpus" in flags or any(o.startswith(("data.corpus", "data=")) for o in overrides)):
         hint = f"`{command_from(base)}` does; `charlm train --resume RUN` continues a run on its own text"
         raise UsageError("`--from` names a model to start from, but nothing names a text to train on", hint)
-    start = BaseModel.load(base)
+    start = StartingModel.load(base)
     return load_config(config, overrides, flags, start.inherited), start
 
 
-def _dry_run(config: Config, base: BaseModel | None, as_json: bool) -> None:
+def _dry_run(config: Config, base: StartingModel | None, as_json: bool) -> None:
     """Print what a run would take, without training."""
     from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory

@@ -77,7 +77,7 @@ def load_own_text(model: ModelFile, part: Part = "validation") -> TextToScore:
 
 
 def _load_own_corpus(model: ModelFile, names: list[str], encoding: str) -> Corpus:
-    if names == ["-"]:
+    if "-" in names:
         raise UsageError("the model learned from standard input", SCORE_ANOTHER_TEXT)
     options: dict[str, Any] = {"encoding": encoding}
     options |= {"kind": model.vocabulary.kind, "filter": model.vocabulary.filter}

@@ -18,7 +18,7 @@ from charlm.training.events import Listener
 from charlm.training.final_evaluation import Stopped, ticking
 from charlm.training.state_types import STRICT, Count, Number
 from charlm.training.trainer import Trainer
-from charlm.training.transfer import BaseModel
+from charlm.training.transfer import StartingModel
 from charlm.vocab import Vocabulary
 
 # The most characters that are read, and the share of a timed run that each of the two scorings may take.
@@ -86,7 +86,7 @@ class Base:
         return asdict(self)
 
 
-def load_old_text(base: BaseModel) -> TextToScore | str:
+def load_old_text(base: StartingModel) -> TextToScore | str:
     """Return the held-out text of a model; the reason if it cannot be read."""
     try:
         return load_own_text(base.file)
@@ -94,7 +94,7 @@ def load_old_text(base: BaseModel) -> TextToScore | str:
         return str(error)
 
 
-def start_from(trainer: Trainer, base: BaseModel, text: TextToScore | str) -> None:
+def start_from(trainer: Trainer, base: StartingModel, text: TextToScore | str) -> None:
     """Give a new run the weights of a model, and note how well the model predicts its own held-out text.
 
     Args:
@@ -122,7 +122,7 @@ def start_from(trainer: Trainer, base: BaseModel, text: TextToScore | str) -> No
         trainer.notes.append(f"how much it forgets of its old text is not measured: {text}")
 
 
-def _score_before(trainer: Trainer, base: BaseModel, text: TextToScore) -> OldText:
+def _score_before(trainer: Trainer, base: StartingModel, text: TextToScore) -> OldText:
     """Score the old text with the base itself, on as much of it as there is time for."""
     model, budget, num_read = CharModel(base.file.spec), trainer.config.train.time, MAX_CHARACTERS
     model.load_arrays(base.file.weights)

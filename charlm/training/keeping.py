@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ MUCH = 1e9
 def num_kept(interval: Interval, steps: float, epochs: float, seconds: float) -> int:
     """Return how many models a run of this length keeps."""
     length = {"steps": steps, "epochs": epochs, "seconds": seconds}[interval.unit]
-    return int(length / interval.amount + 1e-9)
+    # At most one after each block.
+    return int(min(length / interval.amount + 1e-9, steps or math.inf))
 
 
 def note_on_keeping(train: TrainConfig, num_parameters: int, batches_per_epoch: int, folder: Path) -> str | None:
@@ -33,7 +35,7 @@ def note_on_keeping(train: TrainConfig, num_parameters: int, batches_per_epoch: 
     steps = train.steps or (train.epochs or 0.0) * batches_per_epoch
     # A timed run does not know its steps and epochs yet.
     number = num_kept(Interval.parse(train.keep_every), steps, steps / batches_per_epoch, train.time or 0.0)
-    total, free = number * BYTES_PER_NUMBER * num_parameters, float("inf")
+    total, free = number * BYTES_PER_NUMBER * num_parameters, math.inf
     with suppress(OSError):
         free = shutil.disk_usage(folder).free
     if total <= min(MUCH, free):

@@ -37,7 +37,7 @@ from charlm.training.forgetting import Base, load_old_text, measure_forgetting, 
 from charlm.training.schedule import Clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer, text_has_changed
-from charlm.training.transfer import BaseModel, command_from, note_on_new_symbols
+from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols
 from charlm.vocab import Vocabulary
 
 # Called during a download with the bytes received, and with their total if that is known.
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
     forgetting: str = ""
 
 
-def dry_run(config: Config, on_download: OnDownload | None = None, base: BaseModel | None = None) -> DryRun:
+def dry_run(config: Config, on_download: OnDownload | None = None, base: StartingModel | None = None) -> DryRun:
     """Estimate what a run will take. Nothing is written, and there is no run folder.
 
     Args:
@@ -93,7 +93,7 @@ def dry_run(config: Config, on_download: OnDownload | None = None, base: BaseMod
 
 @contextmanager
 def begin(
-    config: Config, out: Path | None, on_download: OnDownload | None = None, base: BaseModel | None = None
+    config: Config, out: Path | None, on_download: OnDownload | None = None, base: StartingModel | None = None
 ) -> Iterator[Trainer]:
     """Set up a new run, write its settings, and hold its folder until the context ends.
 
@@ -194,13 +194,13 @@ def write_all(trainer: Trainer) -> RunError | None:
     return RunError(trouble, "what was saved before is still there")
 
 
-def _load_new_text(config: Config, on_download: OnDownload | None, base: BaseModel | None) -> Corpus:
+def _load_new_text(config: Config, on_download: OnDownload | None, base: StartingModel | None) -> Corpus:
     text = _load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
     note = note_on_new_symbols(base.file.vocabulary, text.vocabulary) if base else None
     return replace(text, notes=(*text.notes, note)) if note else text
 
 
-def _fit(config: Config, text: Corpus, base: BaseModel | None) -> tuple[Config, Runtime, str]:
+def _fit(config: Config, text: Corpus, base: StartingModel | None) -> tuple[Config, Runtime, str]:
     """Choose the size of a run and its device; a run that starts from a model has its size."""
     return (config, choose_runtime(config.model, config.train), "") if base else fit_to_machine(config, text)
 

@@ -32,6 +32,7 @@ class Logbook:
         self._last: ModelFile | None = None
         self._records: list[Mapping[str, Any]] = []
         self._truncate_to: int | None = None
+        self._drop_kept_after: int | None = None
 
     @property
     def best(self) -> ModelFile:
@@ -62,13 +63,13 @@ class Logbook:
         if self.kept and (self.kept.step or 0) > step:
             self.kept = None
         self._records = [record for record in self._records if record["step"] <= step]
-        self._truncate_to = step
+        self._truncate_to = self._drop_kept_after = step
         self.write()
 
     def write(self) -> bool:
         """Try to write everything that waits, each part separately; return whether everything is on disk now."""
         parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
-        kept = self.run.kept_model((self.kept and self.kept.step) or 0)
+        kept = self.run.kept_model(self.kept.step or 0) if self.kept else self.run.kept
         troubles: dict[str, list[str]] = {}
         for write, path in (*parts, (self._write_kept, kept), (self._write_last, self.run.last)):
             try:
@@ -98,7 +99,6 @@ class Logbook:
     def _write_records(self) -> None:
         if self._truncate_to is not None:
             self.run.truncate_metrics(self._truncate_to)
-            self.run.drop_kept(self._truncate_to)
             self._truncate_to = None
         if self._records:
             self.run.append_metrics(*self._records)
@@ -110,6 +110,9 @@ class Logbook:
             self._best = None
 
     def _write_kept(self) -> None:
+        if self._drop_kept_after is not None:
+            self.run.drop_kept(self._drop_kept_after)
+            self._drop_kept_after = None
         if self.kept:
             folder = self.run.kept
             folder.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from charlm.inference.language_model import LanguageModel
 from charlm.run_folder import RunFolder
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
-from charlm.training.transfer import BaseModel
+from charlm.training.transfer import StartingModel
 
 # The group of each setting, by the setting's name alone; no two groups have a setting of the same name.
 GROUP_OF = {name: group for group, settings in GROUPS.items() for name in settings.model_fields}
@@ -96,7 +96,7 @@ def train(
     """
     texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     asked = settings | {"corpus": [str(text) for text in texts]}
-    start = None if base is None else BaseModel.load(Path(base))
+    start = None if base is None else StartingModel.load(Path(base))
     inherited = start.inherited if start else None
     asked = asked if inherited is None else _without_inherited(asked, inherited)
     effective = _with_settings(load_config(config, inherited=inherited), asked, seed)

@@ -25,7 +25,7 @@ MAX_NAMED = 10
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class StartingModel:
     """The model that a run starts from.
 
     Attributes:
@@ -37,7 +37,7 @@ class BaseModel:
     file: ModelFile
 
     @classmethod
-    def load(cls, path: Path) -> BaseModel:
+    def load(cls, path: Path) -> StartingModel:
         """Load a model file, or the best model of a run folder.
 
         Raises:

@@ -55,7 +55,21 @@ def test_an_interval_is_steps_epochs_or_a_time(text: str, amount: float, unit: s
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "-5", "1.5", "0.0 epochs", "1.5 steps", "1 day", "'500'", "true", "[5]", "1e400s"]
+    "text",
+    [
+        "0",
+        "-5",
+        "1.5",
+        "0.0 epochs",
+        "1.5 steps",
+        "1 day",
+        "'500'",
+        "true",
+        "[5]",
+        "1e9s",
+        "0.0000001 epochs",
+        "10000000000",
+    ],
 )
 def test_another_interval_is_refused(text: str) -> None:
     """The error shows the three forms."""

@@ -22,7 +22,7 @@ from charlm.config_file import load_config
 from charlm.errors import ConfigError
 from charlm.training import lifecycle
 from charlm.training.events import Event, Note
-from charlm.training.transfer import BaseModel, note_on_new_symbols
+from charlm.training.transfer import StartingModel, note_on_new_symbols
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import HARE_AND_FOX, ONE_STEP, SHORT, answer, assert_refused, call
 from tests.helpers.evaluation import module_of
@@ -65,7 +65,7 @@ def grown(file: ModelFile, symbols: str) -> ModelFile:
     """Return a model with further symbols, as a run from it would start."""
     vocabulary = Vocabulary("characters", file.vocabulary.symbols + symbols)
     fresh = random_model(symbols=vocabulary, seed=9, **{k: file.config["model"][k] for k in SETTINGS})
-    weights = BaseModel(Path("m"), file).weights_for(len(vocabulary), fresh.weights)
+    weights = StartingModel(Path("m"), file).weights_for(len(vocabulary), fresh.weights)
     return replace(fresh, arrays=weights)
 
 
@@ -149,7 +149,7 @@ def test_a_run_starts_from_a_run_and_leaves_it_alone(base: Path) -> None:
 def test_a_run_begins_where_the_model_ended(base: Path) -> None:
     """Before its first block its weights are those of the model, with a fresh optimiser, clock and schedule."""
     settings = ["train.steps=6", "train.threads=1", "train.precision=fp32", "train.batch_size=4", "train.block_size=16"]
-    model = BaseModel.load(base)
+    model = StartingModel.load(base)
     config = load_config(None, settings, {"data.corpus": "hare.txt", "seed": 1}, model.inherited)
     with lifecycle.begin(config, Path("run"), base=model) as trainer:
         interrupt(trainer, 0)
@@ -202,7 +202,7 @@ def test_a_run_from_a_model_resumes_exactly_without_it(base: Path) -> None:
     """Neither the model nor its folder is needed any more."""
 
     def run(name: str, blocks: int) -> Any:
-        model = BaseModel.load(base)
+        model = StartingModel.load(base)
         config = load_config(None, TRAIN[1::2], {"data.corpus": "new.txt", "seed": 5}, model.inherited)
         with lifecycle.begin(config, Path(name), base=model) as trainer:
             interrupt(trainer, blocks)
