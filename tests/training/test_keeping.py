@@ -153,7 +153,7 @@ def test_a_rewound_run_drops_only_later_models() -> None:
 def test_a_rolled_back_run_keeps_its_models_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models of the blocks that did not stay finite are dropped, and no step is left out after them."""
     training = begin(train__keep_every=2, train__evaluations=4)
-    poison(training, monkeypatch, set(range(7, 12)))
+    poison(training, monkeypatch, set(range(5, 10)))
     interrupt(training, 100)
     assert training.state.recovery.rollbacks == 1
     assert kept_steps(training) == list(range(2, 21, 2))
