@@ -1,4 +1,4 @@
-"""The small model files that a run keeps along the way: how many there will be, and how large they are together."""
+"""The small model files that a run keeps along the way: when, how many, and how large they are together."""
 
 from __future__ import annotations
 
@@ -8,10 +8,40 @@ from contextlib import suppress
 from pathlib import Path
 
 from charlm.config import Interval, TrainConfig
+from charlm.training.schedule import is_past_multiple
 
 BYTES_PER_NUMBER = 4
 # Kept models that take more than this together are worth a note.
 MUCH = 1e9
+
+
+class Keeper:
+    """Tells after each block whether the model is to be kept.
+
+    A run's progress is its steps, epochs and seconds so far.
+    """
+
+    def __init__(self, every: int | str | None) -> None:
+        """Start at the beginning of a run.
+
+        Args:
+            every: the setting `train.keep_every`.
+        """
+        self._every = None if every is None else Interval.parse(every)
+        self._before = 0.0
+
+    def restart(self, progress: tuple[int, float, float]) -> None:
+        """Continue from another progress, because the run was resumed or rolled back."""
+        self._before = self._of(progress)
+
+    def is_due(self, progress: tuple[int, float, float]) -> bool:
+        """Return whether a multiple of the interval has passed since the last call."""
+        before, self._before = self._before, self._of(progress)
+        return self._every is not None and is_past_multiple(before, self._before, self._every.amount)
+
+    def _of(self, progress: tuple[int, float, float]) -> float:
+        units = dict(zip(("steps", "epochs", "seconds"), progress, strict=True))
+        return units[self._every.unit] if self._every else 0.0
 
 
 def num_kept(interval: Interval, steps: float, epochs: float, seconds: float) -> int:

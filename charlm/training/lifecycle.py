@@ -36,8 +36,8 @@ from charlm.training.final_evaluation import measure_best
 from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
 from charlm.training.schedule import Clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
-from charlm.training.trainer import Trainer, text_has_changed
-from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols
+from charlm.training.trainer import Trainer
+from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols, text_has_changed
 from charlm.vocab import Vocabulary
 
 # Called during a download with the bytes received, and with their total if that is known.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config, Interval, TrainConfig
+from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
 from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
@@ -28,12 +26,12 @@ from charlm.training.events import (
     Validating,
     ignore,
 )
-from charlm.training.keeping import note_on_keeping, note_on_size
+from charlm.training.keeping import Keeper, note_on_keeping, note_on_size
 from charlm.training.learner import Learner
 from charlm.training.logbook import Logbook
 from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
-from charlm.training.schedule import Clock, is_past_multiple, rate_of, share_of
+from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import (
     MAX_EVALUATION_SHARE,
@@ -42,7 +40,7 @@ from charlm.training.time_budget import (
     SAVES_AT_END,
     TimeBudget,
 )
-from charlm.training.transfer import command_from
+from charlm.training.transfer import text_has_changed
 from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
@@ -77,9 +75,7 @@ class Trainer:
         sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
         if note := note_on_keeping(config.train, *sizes, run.path):
             self.notes.append(note)
-        every = config.train.keep_every
-        self._keep_every = None if every is None else Interval.parse(every)
-        self._kept_at = 0.0
+        self._keeper = Keeper(config.train.keep_every)
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
@@ -168,7 +164,7 @@ class Trainer:
             before = self.clock.seconds
             self.save()
             self._time_budget.save_seconds = self.clock.seconds - before
-        self._kept_at = self._kept_unit
+        self._keeper.restart(self._progress)
         self._plan_time()
         self._time_budget.restart(self._characters_learned)
 
@@ -293,16 +289,12 @@ class Trainer:
         return self.model_file(metrics=metrics)
 
     @property
-    def _kept_unit(self) -> float:
-        """How far the run is, in the unit of `train.keep_every`."""
-        unit = self._keep_every.unit if self._keep_every else "steps"
-        return {"steps": self.state.step, "epochs": self.epoch, "seconds": self.state.seconds}[unit]
+    def _progress(self) -> tuple[int, float, float]:
+        return self.state.step, self.epoch, self.state.seconds
 
     def _keep_if_due(self) -> None:
         """Keep the model as it is now if the settings ask for it; nothing of the training depends on that."""
-        before, self._kept_at = self._kept_at, self._kept_unit
-        every = self._keep_every
-        if not (every and is_past_multiple(before, self._kept_at, every.amount) and self.learner.is_finite):
+        if not (self._keeper.is_due(self._progress) and self.learner.is_finite):
             return
         if lost := self.logbook.kept:
             self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
@@ -354,7 +346,7 @@ class Trainer:
         self.state.recovery.count_rollback(before.recovery)
         self.state.seconds = before.seconds
         self._since_record = Losses()
-        self._kept_at = self._kept_unit
+        self._keeper.restart(self._progress)
         self.logbook.rewind(self.state.step)
         self._write_last(self.snapshot())
         self._listener(RolledBack(before.step, self.state.step, self.state.recovery.rate))
@@ -417,15 +409,6 @@ class Trainer:
             self._listener(Note(f"everything is written down again in `{self.run.path}`"))
         elif not is_written and not before:
             self._listener(Note(f"{self.logbook.trouble}; the run continues and tries again"))
-
-
-def text_has_changed(run: Path, corpus: Sequence[str], reason: str = "") -> RunError:
-    """Return the error that the text is not the one that a run was started with."""
-    return RunError(
-        f"the text has changed since `{run}` was started{reason}",
-        "resume with the same text, or `--new-text` to continue with this one; "
-        f"`{command_from(run, corpus)}` starts a new run from its model",
-    )
 
 
 def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
 from charlm.config import Inherited
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, RunError
 from charlm.run_folder import find_model
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary, name_character
@@ -102,6 +102,15 @@ def command_from(model: Path, corpus: Sequence[str] = (), out: Path | None = Non
     names = corpus if 0 < len(corpus) <= MAX_NAMED else ["TEXT"]
     texts = [word for name in names for word in ("--corpus", name)]
     return shlex.join(["charlm", "train", "--from", str(model), *texts, *(["--out", str(out)] if out else [])])
+
+
+def text_has_changed(run: Path, corpus: Sequence[str], reason: str = "") -> RunError:
+    """Return the error that the text is not the one that a run was started with."""
+    return RunError(
+        f"the text has changed since `{run}` was started{reason}",
+        "resume with the same text, or `--new-text` to continue with this one; "
+        f"`{command_from(run, corpus)}` starts a new run from its model",
+    )
 
 
 def note_on_new_symbols(before: Vocabulary, after: Vocabulary) -> str | None:
