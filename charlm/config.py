@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +20,7 @@ from pydantic import (
 )
 
 from charlm.cells import CELLS
-from charlm.errors import counted, did_you_mean, nearest_name
+from charlm.errors import ConfigError, counted, did_you_mean, nearest_name
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -85,6 +86,8 @@ USUAL_NAMES = {
     "train.threads": "numthreads nthreads cores numworkers",
     "seed": "randomseed rngseed manualseed",
 }
+INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(steps?|epochs?)", re.IGNORECASE)
+MIN_INTERVAL, MAX_INTERVAL = 1e-6, 1e9
 
 
 def parse_seconds(value: Any) -> Any:
@@ -144,6 +147,42 @@ def meant_setting(key: str) -> str | None:
 
 def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
+
+
+class Interval(NamedTuple):
+    """How often something happens in a run.
+
+    Attributes:
+        amount: of steps, epochs or seconds.
+        unit: which of these.
+    """
+
+    amount: float
+    unit: Literal["steps", "epochs", "seconds"]
+
+    @classmethod
+    def parse(cls, value: int | str) -> Interval:
+        """Read `500`, `"500 steps"`, `"0.5 epochs"` or `"30s"`.
+
+        Raises:
+            ValueError: it is none of these, or too small or too large.
+        """
+        text = f"{value} steps" if type(value) is int else str(value)
+        if found := INTERVAL.fullmatch(text):
+            interval = cls(float(found[1]), "steps" if found[2].lower().startswith("step") else "epochs")
+        else:
+            seconds = None if re.fullmatch(NUMBER, text.strip()) else parse_seconds(text)
+            interval = cls(seconds if isinstance(seconds, float) else 0.0, "seconds")
+        is_whole = interval.unit != "steps" or interval.amount % 1 == 0
+        if not (is_whole and MIN_INTERVAL <= interval.amount <= MAX_INTERVAL):
+            raise ValueError("should be steps, epochs or a time, as in 500, `0.5 epochs` or `30s`")
+        return interval
+
+
+def _interval_or_none(value: Any) -> Any:
+    if value is not None:
+        Interval.parse(value)
+    return value
 
 
 def _as_names(value: Any) -> Any:
@@ -362,6 +401,11 @@ class TrainConfig(Settings):
         json_schema_extra=FIXED,
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without improvement that end the run")
+    keep_every: Annotated[int | str | None, BeforeValidator(_interval_or_none)] = Field(
+        None,
+        description="how often to keep a small model file along the way, in `kept/` of the run folder, as in 500 "
+        "(blocks), `0.5 epochs` or `30s`; null: never",
+    )
     sample_every: int | None = Field(
         None, ge=1, le=10**9, description="blocks between two samples of the model's text; null: no samples"
     )
@@ -423,3 +467,31 @@ GROUPS: dict[str, type[Settings]] = {
     "data": DataConfig,
     "train": TrainConfig,
 }
+
+
+class Inherited(NamedTuple):
+    """The settings that a run takes over from the model it starts from.
+
+    Attributes:
+        owner: the name of the model.
+        values: the settings by dotted key.
+    """
+
+    owner: str
+    values: Mapping[str, Any]
+
+    def contradiction(self, key: str, given: Any, place: str) -> str | None:
+        """Return what is wrong with a given value of an inherited setting; None if it is the same or `auto`."""
+        if str(given).lower() in ("auto", str(self.values[key]).lower()):
+            return None
+        return f"{place}: `{key}` is {reprlib.repr(given)}, but the model `{self.owner}` has {self.values[key]!r}"
+
+    def refuse(self, contradictions: Sequence[str]) -> None:
+        """Refuse what contradicts these settings.
+
+        Raises:
+            ConfigError: something does.
+        """
+        if contradictions:
+            hint = "a run that starts from a model keeps its cell, sizes, direction and vocabulary: leave these out"
+            raise ConfigError("; ".join(contradictions), hint)

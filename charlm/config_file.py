@@ -17,6 +17,7 @@ from charlm.config import (
     GROUPS,
     SHORT_FOR,
     Config,
+    Inherited,
     Settings,
     TrainConfig,
     meant_setting,
@@ -48,7 +49,10 @@ class Tree(NamedTuple):
 
 
 def load_config(
-    source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    source: str | Path | None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    inherited: Inherited | None = None,
 ) -> Config:
     """Read a settings file and apply overrides to it.
 
@@ -56,6 +60,7 @@ def load_config(
         source: a path, or the name of a bundled file such as `gru`; None for the default.
         overrides: `key=value` with a dotted key, the value as YAML; later ones win.
         flags: values by dotted key; they win over the file and the overrides.
+        inherited: settings of a model, which the file and the overrides may not contradict. The default file may.
 
     Raises:
         ConfigError: all problems of the file and the overrides at once, each with its place.
@@ -78,7 +83,9 @@ def load_config(
         if path.suffix not in (".yaml", ".yml"):
             error.hint = f"to train on a text, use `--corpus {path}`"
         raise
-    return _overridden(tree, overrides, flags or {}, str(path))
+    for key, value in inherited.values.items() if inherited and source is None else ():
+        _put(tree, key, value, str(path))
+    return _overridden(tree, overrides, flags or {}, str(path), inherited)
 
 
 def override_config(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
@@ -172,7 +179,9 @@ def _locate(source: str | Path | None) -> Path:
     raise ConfigError(f"there is no settings file `{name}`", hint.lstrip())
 
 
-def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
+def _overridden(
+    tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str, inherited: Inherited | None = None
+) -> Config:
     problems = list(tree.problems)
     for override in overrides:
         try:
@@ -182,7 +191,28 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
             problems.append(str(error))
     for key, value in flags.items():
         _put(tree, key, value, f"--{key.rpartition('.')[2]}")
-    return _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
+    contradictions = _inherit(tree, inherited, name) if inherited else []
+    config = _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
+    if inherited:
+        inherited.refuse(contradictions)
+    return config
+
+
+def _inherit(tree: Tree, inherited: Inherited, name: str) -> list[str]:
+    """Put inherited settings into a tree; return what contradicts them."""
+    contradictions = []
+    for key, value in inherited.values.items():
+        group, _, last = key.partition(".")
+        given = tree.values.get(group)
+        if isinstance(given, str) and group in SHORT_FOR:
+            given = {SHORT_FOR[group]: given}
+        if given is not None and not isinstance(given, dict):
+            continue  # this is no group of settings, which is reported when they are validated
+        if given and given.get(last) is not None:
+            place = tree.places.get(key) or tree.places.get(group) or name
+            contradictions.append(inherited.contradiction(key, given[last], place))
+        _put(tree, key, value, inherited.owner)
+    return [contradiction for contradiction in contradictions if contradiction]
 
 
 def _without_useless(config: Config, tree: Tree) -> Config:

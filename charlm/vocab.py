@@ -34,8 +34,8 @@ class Vocabulary:
     """The symbols of a model, in id order.
 
     Attributes:
-        kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
-            256 byte values of UTF-8, so that no character is unknown.
+        kind: `characters`, one symbol for each distinct character, sorted by code point, later ones at the end; or
+            `bytes`, the 256 byte values of UTF-8, so that no character is unknown.
         symbols: each symbol as text, by id; a byte is the character with the same number.
         filter: how a text is changed before it is read, see `TextFilter`.
     """
@@ -70,6 +70,11 @@ class Vocabulary:
     def of_bytes(cls) -> Self:
         """Return the 256 byte values."""
         return cls("bytes", "".join(map(chr, range(256))))
+
+    def grown_by(self, other: Vocabulary) -> Vocabulary:
+        """Return a vocabulary that also has the symbols of another one: they come last, so that every id stays."""
+        new = [symbol for symbol in other.symbols if symbol not in self._ids]
+        return Vocabulary(self.kind, self.symbols + "".join(new), self.filter)
 
     @property
     def unit(self) -> str:

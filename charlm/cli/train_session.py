@@ -85,6 +85,8 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
     if trainer.state.finished not in ("", "done"):
         say(f"ended early: {trainer.state.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
+    if outcome.forgetting:
+        say(outcome.forgetting)
     say(verdict(trainer))
     figures = {
         name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)

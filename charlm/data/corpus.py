@@ -65,6 +65,7 @@ class _Reading:
         filter: of the vocabulary.
         given: the vocabulary to encode with; None for the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
+        grows: whether they are added to it instead.
     """
 
     sources: Sequence[Source]
@@ -73,6 +74,7 @@ class _Reading:
     filter: Filter
     given: Vocabulary | None
     unknown: str
+    grows: bool
 
 
 def load_corpus(
@@ -83,6 +85,7 @@ def load_corpus(
     filter: Filter = "none",
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
+    grows: bool = False,
     progress: DownloadProgress | None = None,
     max_bytes: int | None = None,
 ) -> Corpus:
@@ -98,6 +101,7 @@ def load_corpus(
         filter: a change to the text before it is encoded, see `vocab.TextFilter`.
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
+        grows: add these characters to the given vocabulary instead, after its own symbols.
         progress: called during a download.
         max_bytes: how many bytes each name may have, in files, not pipes; for names that come from an untrusted file.
 
@@ -111,7 +115,7 @@ def load_corpus(
         kind, filter = vocabulary.kind, vocabulary.filter
     notes: list[str] = []
     sources = [source for name in names for source in find_sources(name, encoding, notes, progress, max_bytes)]
-    reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown)
+    reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown, grows)
     sha256, lengths = _fingerprint(sources)
     title = " + ".join("standard input" if name == "-" else name for name in names)
     if not sum(lengths):
@@ -154,6 +158,7 @@ def _key(reading: _Reading, sha256: str, lengths: list[int]) -> str:
     given = reading.given.symbols if reading.given else ""
     parts: list[Any] = [CACHE_VERSION, sha256, lengths, reading.encoding, reading.kind, reading.filter]
     parts += [list(map(ord, given)), reading.unknown if reading.given else ""]
+    parts += ["grows"] if reading.given and reading.grows else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -181,7 +186,10 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
     Raises:
         CorpusError: the bytes are not those that were first read.
     """
-    vocabulary = reading.given or _own_vocabulary(reading)
+    vocabulary = reading.given
+    if vocabulary is None or reading.grows:
+        own = _own_vocabulary(reading)
+        vocabulary = own if vocabulary is None else vocabulary.grown_by(own)
     read_sha256, text_filter = hashlib.sha256(), TextFilter(reading.filter)
     characters = skipped = unfiltered = 0
     marked = []
@@ -212,7 +220,7 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
     try:
         return vocabulary.encode(text, reading.unknown, position, is_filtered=True)
     except UnknownCharacterError as error:
-        if reading.given is None:
+        if reading.given is None or reading.grows:
             raise CorpusError(*CHANGED) from error
         raise UnknownCharacterError(f"`{source.name}`: {error}") from None
 

@@ -118,7 +118,9 @@ def _below(folder: Path) -> Iterator[Path]:
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if "last.safetensors" not in files:
+        if "last.safetensors" in files:
+            folders.clear()
+        else:
             for path in (Path(parent, name) for name in files if not name.startswith(".")):
                 if path.is_file():
                     yield path

@@ -18,13 +18,11 @@ import numpy as np
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import ModelFileError, RunError
 from charlm.files import expanded
-from charlm.run_folder import RUNS_FOLDER, RunFolder, best_in, did_you_mean_run
+from charlm.run_folder import KEPT_FOLDER, RUNS_FOLDER, RunFolder, best_in, did_you_mean_run
 
 MAX_METRICS_BYTES = 1 << 28
 # Larger numbers in a record are not believable.
 LARGEST = 1e15
-# Where a run keeps models of some of its steps.
-KEPT_FOLDER = "kept"
 
 
 @dataclass(frozen=True)

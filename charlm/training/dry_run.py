@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from charlm.config import Config
+from charlm.config import Config, Interval
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import split_ids
@@ -17,10 +17,10 @@ from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
+from charlm.training.keeping import BYTES_PER_NUMBER, num_kept
 from charlm.training.learner import Learner
 from charlm.training.regularisation import Regularisation
 
-BYTES_PER_NUMBER = 4
 # The numbers that each optimiser keeps for a weight; under Muon some weights are AdamW's.
 MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
 # The memory of what torch loads with the first optimiser of a process.
@@ -44,6 +44,7 @@ class Estimate:
         steps: blocks until the end.
         epochs: how often the training part will have been read.
         seconds: until the end, validations included.
+        kept_models: how many models `train.keep_every` keeps, each as large as the model file to share.
     """
 
     parameters: int
@@ -53,6 +54,7 @@ class Estimate:
     steps: int
     epochs: float
     seconds: float
+    kept_models: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields."""
@@ -127,15 +129,17 @@ def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
     else:
         seconds = settings.time
         steps = max(1, round(seconds / per_block))
-    num_parameters = learner.model.spec.num_parameters
+    num_parameters, epochs = learner.model.spec.num_parameters, learner.batches.epoch(steps)
+    every = settings.keep_every
     return Estimate(
         parameters=num_parameters,
         model_bytes=BYTES_PER_NUMBER * num_parameters,
         memory_bytes=_peak_bytes(),
         characters_per_second=learner.characters_per_block / per_block,
         steps=steps,
-        epochs=learner.batches.epoch(steps),
+        epochs=epochs,
         seconds=seconds,
+        kept_models=0 if every is None else num_kept(Interval.parse(every), steps, epochs, seconds),
     )
 
 

@@ -138,6 +138,12 @@ def step_share(num_epochs: float, factor: float, after_epochs: int) -> float:
     return float(factor ** max(0, math.floor(num_epochs) - after_epochs + 1))
 
 
+def is_past_multiple(before: float, now: float, every: float) -> bool:
+    """Return whether a multiple of `every` lies after `before` and not after `now`."""
+    # A quotient such as 0.3 / 0.1 may be slightly below 3.
+    return int(now / every + 1e-9) > int(before / every + 1e-9)
+
+
 def due(share_before: float, share: float, times: int) -> bool:
     """Return whether an event that happens so many times in a run happens between two shares of the run."""
     # A share such as 29/100 times 100 may be slightly below 29.

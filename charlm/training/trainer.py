@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from charlm.training.events import (
     Validating,
     ignore,
 )
+from charlm.training.keeping import Keeper, note_on_keeping, note_on_size
 from charlm.training.learner import Learner
 from charlm.training.logbook import Logbook
 from charlm.training.recovery import MAX_ROLLBACKS
@@ -38,6 +40,7 @@ from charlm.training.time_budget import (
     SAVES_AT_END,
     TimeBudget,
 )
+from charlm.training.transfer import text_has_changed
 from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
@@ -57,6 +60,8 @@ class Trainer:
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
         notes: facts that a person should know before the run starts.
+        base: of a run that started from a model, what it saves about that model.
+        old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
     def __init__(
@@ -67,9 +72,15 @@ class Trainer:
         self.logbook = Logbook(run)
         self.learner = Learner(config, corpus, runtime)
         self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
+        if note := note_on_keeping(config.train, *sizes, run.path):
+            self.notes.append(note)
+        self._keeper = Keeper(config.train.keep_every)
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
+        self.base: dict[str, Any] = {}
+        self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
         self._regulariser = Regulariser(config, self.learner.batches)
@@ -122,6 +133,7 @@ class Trainer:
             if decision.roll_back:
                 self._roll_back()
                 continue
+            self._keep_if_due()
             if decision.record:
                 self._report(decision)
             elif decision.record_by_clock:
@@ -152,6 +164,7 @@ class Trainer:
             before = self.clock.seconds
             self.save()
             self._time_budget.save_seconds = self.clock.seconds - before
+        self._keeper.restart(self._progress)
         self._plan_time()
         self._time_budget.restart(self._characters_learned)
 
@@ -160,7 +173,7 @@ class Trainer:
         budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
         if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._time_budget.save_seconds
+        reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds
         if len(part):
             model, now = self.learner.model, self.clock.now
             validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
@@ -269,8 +282,26 @@ class Trainer:
         state = self.state
         is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
-            metrics = {"step": state.step, "epoch": self.epoch, "seconds": state.seconds}
-            self.write_down(best=self.model_file(self.learner.model.arrays(), metrics))
+            self.write_down(best=self._model_now())
+
+    def _model_now(self) -> ModelFile:
+        metrics = {"step": self.state.step, "epoch": self.epoch, "seconds": self.state.seconds}
+        return self.model_file(metrics=metrics)
+
+    @property
+    def _progress(self) -> tuple[int, float, float]:
+        return self.state.step, self.epoch, self.state.seconds
+
+    def _keep_if_due(self) -> None:
+        """Keep the model as it is now if the settings ask for it; nothing of the training depends on that."""
+        if not (self._keeper.is_due(self._progress) and self.learner.is_finite):
+            return
+        if lost := self.logbook.kept:
+            self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
+        self.write_down(kept=self._model_now())
+        with suppress(OSError):
+            if note := note_on_size([file.stat().st_size for file in self.run.kept_models().values()]):
+                self._listener(Note(note))
 
     # Saving, rolling back, resuming
 
@@ -282,7 +313,7 @@ class Trainer:
         """Return arrays, by default the model's weights as they are now, as a model file of this run."""
         arrays = self.learner.model.arrays() if arrays is None else arrays
         facts = self.corpus.facts(), self.runtime.facts()
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts, self.base)
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`; roll back if it holds numbers that are not finite."""
@@ -315,6 +346,7 @@ class Trainer:
         self.state.recovery.count_rollback(before.recovery)
         self.state.seconds = before.seconds
         self._since_record = Losses()
+        self._keeper.restart(self._progress)
         self.logbook.rewind(self.state.step)
         self._write_last(self.snapshot())
         self._listener(RolledBack(before.step, self.state.step, self.state.recovery.rate))
@@ -336,10 +368,7 @@ class Trainer:
     def _take_over(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
-            raise RunError(
-                f"the text has changed since `{self.run.path}` was started",
-                "resume with the same text, or `--new-text` to continue with this one",
-            )
+            raise text_has_changed(self.run.path, self.config.data.corpus)
         # Old runs have no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
