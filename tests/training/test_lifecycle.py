@@ -63,13 +63,13 @@ def test_a_resume_to_an_earlier_step_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "option"), [("train.steps=3", "--set train.steps=12"), ("train.epochs=0.01", "--set train.epochs=")]
 )
-def test_the_option_that_makes_a_run_longer_is_named(text: str, change: str, option: str) -> None:
-    """A finished run, and one that is to end before it has begun, name an option that continues it."""
+def test_the_command_that_makes_a_run_longer_is_named(text: str, change: str, option: str) -> None:
+    """A finished run, and one that is to end before it has begun, name a command that continues it."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
     finished = call("train", "--resume", "run", "--sample-length", "0").stderr
-    assert "this run ended at step 6; `--set train.steps=12` makes it longer" in finished
+    assert "this run ended at step 6; `charlm train --resume run --set train.steps=12` continues it" in finished
     refused = call("train", "--resume", "run", "--set", change).stderr
-    longer = re.search("`(--set train.*?)`", refused)
+    longer = re.search("`charlm train --resume run (--set train.*?)`", refused)
     assert longer is not None
     assert longer[1].startswith(option)
     assert call("train", "--resume", "run", *longer[1].split(" "), "--sample-length", "0").exit_code == 0
