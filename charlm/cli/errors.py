@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from charlm.cli.render import report_error
+from charlm.cli.unquoted import with_all_corpora
 from charlm.errors import CharlmError, UsageError
 
 
@@ -77,6 +78,15 @@ class Commands(TyperGroup):
             return super().main(*arguments, **options)
         except OSError as error:
             sys.exit(report_error(f"nothing can be written: {error.strerror or error}", "", 1))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and all texts that were meant for its `--corpus`."""
+        name, command, rest = super().resolve_command(ctx, args)
+        parameters = command.params if command else []
+        if any("--corpus" in parameter.opts for parameter in parameters):
+            takes_settings = any(parameter.param_type_name == "argument" for parameter in parameters)
+            rest = with_all_corpora(rest, takes_settings)
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""

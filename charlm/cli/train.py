@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
+from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
 from charlm.cli.render import print_json, show_download
 from charlm.errors import UsageError
 
@@ -31,6 +31,7 @@ def train(
         bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
     ] = False,
     encoding: Encoding = None,
+    skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
     dry_run: Annotated[
@@ -51,6 +52,7 @@ def train(
         print(describe_settings())
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
+    flags |= {"data.skip_undecodable": skip_undecodable or None}
     flags = {key: value for key, value in flags.items() if value is not None}
     _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
     from charlm.config_file import load_config
