@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from glob import glob
 from itertools import takewhile
 from pathlib import Path
 from shlex import quote
@@ -50,7 +51,7 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
 
 def _is_text(name: str, takes_settings: bool) -> bool:
     """Return whether a name is that of a file or folder, and not of settings."""
-    return os.path.exists(name) and not (takes_settings and _are_settings(Path(name)))
+    return os.path.lexists(name) and not (takes_settings and _are_settings(Path(name)))
 
 
 def _are_settings(path: Path) -> bool:
@@ -70,8 +71,9 @@ def _are_settings(path: Path) -> bool:
 
 
 def _pattern(texts: Sequence[str]) -> str:
-    """Return a pattern that finds some files, or their name if there is only one, for a shell."""
-    folders, suffixes = {Path(text).parent for text in texts}, {Path(text).suffix for text in texts}
-    if len(texts) == 1 or len(folders) > 1 or len(suffixes) > 1:
-        return " --corpus ".join(map(quote, texts[:2])) + (" and so on" if len(texts) > 2 else "")
-    return quote(str(folders.pop() / f"*{suffixes.pop()}"))
+    """Return a pattern that finds these files and no others, or their names, as a shell takes them."""
+    first = Path(texts[0])
+    pattern = str(first.parent / f"*{first.suffix}")
+    if len(texts) > 1 and {os.path.normpath(text) for text in texts} == set(glob(pattern)):
+        return quote(pattern)
+    return " --corpus ".join(map(quote, texts[:2])) + (" and so on" if len(texts) > 2 else "")

@@ -41,6 +41,16 @@ class Source:
     compression: str = ""
     format: Format | None = None
 
+    @property
+    def is_document(self) -> bool:
+        """Whether it is something else than text."""
+        return self.format is not None and not self.format.is_text
+
+    @property
+    def advice(self) -> str:
+        """How to get the text out of a document; empty if it is none."""
+        return self.format.advice(self.name) if self.format else ""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -14,15 +14,17 @@ import numpy as np
 
 from charlm.data.cache import Description, encode_cached
 from charlm.data.catalog import Source
-from charlm.data.decoding import DecodedSource, is_document, named, read_chunks, refuse
+from charlm.data.decoding import DecodedSource, named, note_on_nul, place, read_chunks, refuse
 from charlm.data.downloads import DownloadProgress
 from charlm.data.formats import STANDARD_INPUT
-from charlm.data.line_ends import LineEnds, describe_line_ends
+from charlm.data.line_ends import LineEnds, conversion, describe_line_ends
 from charlm.data.sources import find_sources
 from charlm.errors import CorpusError, TooLargeError, UndecodableError, UnknownCharacterError, UsageError
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
 CACHE_VERSION = 5
+# If more than one character in so many is NUL, a text is not in the encoding that was given.
+NUL_SHARE = 5
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
@@ -119,7 +121,7 @@ def load_corpus(
     title = _title(names)
     reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown)
     try:
-        if kind == "characters" and any(map(is_document, sources)):
+        if kind == "characters" and any(source.is_document for source in sources):
             raise UndecodableError(f"{title} is not text")
         sha256, lengths = _fingerprint(sources, max_bytes)
         if not sum(lengths):
@@ -133,9 +135,7 @@ def load_corpus(
         raise CorpusError(f"{title} holds no character that could be used")
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
-    notes += _notes(reading, description)
-    line_ends = describe_line_ends(description.line_ends, ids, symbols, sources, encoding)
-    notes += [line_ends] if line_ends else []
+    notes += _notes(reading, description, ids, symbols)
     return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes))
 
 
@@ -163,10 +163,10 @@ def _find(
     options = (encoding, notes, progress, max_bytes, left_out)
     sources = [source for name in names for source in find_sources(name, *options)]
     if left_out:
-        files = "1 file" if len(left_out) == 1 else f"{len(left_out):,} files"
-        notes.append(f"{files} left out, no text in {encoding}: {named(left_out)}")
         if not sources:
-            raise CorpusError(f"nothing of {_title(names)} is left: {notes[-1]}")
+            refuse(left_out, encoding, may_be_bytes=False)
+        files = "1 file" if len(left_out) == 1 else f"{len(left_out):,} files"
+        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=place))}")
     return sources
 
 
@@ -201,9 +201,9 @@ def _key(reading: _Reading, sha256: str, lengths: list[int]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _notes(reading: _Reading, description: Description) -> list[str]:
+def _notes(reading: _Reading, description: Description, ids: Ids, vocabulary: Vocabulary) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
-    notes = []
+    notes, sources = [], reading.sources
     if description.skipped:
         notes.append(f"{description.skipped:,} characters that the model does not know are left out")
     if reading.filter != "none":
@@ -211,12 +211,13 @@ def _notes(reading: _Reading, description: Description) -> list[str]:
             f"vocab.filter {reading.filter}: of {description.unfiltered:,} characters {description.characters:,} are "
             "left, lower-cased, with one space for all that stands between letters"
         )
-    notes += [
-        f"`{source.name}` is {source.format}: {source.format.advice(source.name)}"
-        for source in reading.sources
-        if source.format
-    ]
-    return notes + [f"byte order mark of `{reading.sources[index].name}` dropped" for index in description.marked]
+    notes += [f"`{source.name}` is {source.format}: {source.advice}" for source in sources if source.format]
+    if note := describe_line_ends(description.line_ends, ids, vocabulary, sources, reading.encoding):
+        notes.append(note)
+    if vocabulary.kind == "characters" and "\0" in vocabulary:
+        is_nul = ids == vocabulary.symbols.index("\0")
+        notes += note_on_nul(sources, reading.encoding) if NUL_SHARE * np.count_nonzero(is_nul) > len(ids) else []
+    return notes + [f"byte order mark of `{sources[index].name}` dropped" for index in description.marked]
 
 
 def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Description:
@@ -269,7 +270,11 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
     except UnknownCharacterError as error:
         if reading.given is None:
             raise CorpusError(*CHANGED) from error
-        raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
+        hint = error.hint
+        if "\r" in text and "\r" not in vocabulary:
+            crlf, cr, lf = (text.count(end) for end in ("\r\n", "\r", "\n"))
+            hint = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding)} its line ends; {hint}"
+        raise UnknownCharacterError(f"`{source.name}`: {error}", hint) from None
 
 
 def _own_vocabulary(reading: _Reading) -> Vocabulary:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from charlm.data.catalog import Source
 from charlm.data.encodings import guess_encoding, is_damaged_utf8, reads
@@ -47,11 +49,6 @@ def recognised(source: Source) -> Source:
     except UndecodableError:
         # Reported when it is read, and perhaps it is to be left out.
         return source
-
-
-def is_document(source: Source) -> bool:
-    """Return whether a source is something else than text, by its first bytes."""
-    return source.format is not None and not source.format.is_text
 
 
 def first_bytes(source: Source) -> bytes:
@@ -111,9 +108,8 @@ def refusal_of(source: Source, encoding: str, max_bytes: int | None = None) -> U
         encoding: how its bytes should spell characters.
         max_bytes: read no further than this.
     """
-    if is_document(source):
-        assert source.format
-        return UndecodableError(f"`{source.name}` is {source.format}, not text", source.format.advice(source.name))
+    if source.is_document:
+        return UndecodableError(f"`{source.name}` is {source.format}, not text", source.advice)
     try:
         for _ in DecodedSource(source.name, _first_of(read_chunks(source), max_bytes), encoding):
             pass
@@ -146,8 +142,10 @@ def refuse(sources: Sequence[Source], encoding: str, may_be_bytes: bool) -> None
         hints.append(f"`--skip-undecodable` leaves {'it' if len(found) == 1 else 'them'} out")
     if isinstance(error.__cause__, UnicodeError):
         hints.append(_hint_at_encoding(first, sources if is_all else [], encoding))
-    hints += [error.hint, ANY_BYTES if may_be_bytes else ""]
-    raise UndecodableError(message, "; ".join(filter(None, hints))) from error
+    # A damaged archive cannot be read as bytes either.
+    if may_be_bytes and (first.is_document or isinstance(error.__cause__, UnicodeError)):
+        hints.append(ANY_BYTES)
+    raise UndecodableError(message, "; ".join(filter(None, [error.hint, *hints]))) from error
 
 
 def named(sources: Sequence[Source]) -> str:
@@ -156,12 +154,22 @@ def named(sources: Sequence[Source]) -> str:
     return ", ".join(names) + (f" and {len(sources) - MAX_NAMES:,} more" if len(sources) > MAX_NAMES else "")
 
 
+def note_on_nul(sources: Sequence[Source], encoding: str) -> list[str]:
+    """Name the encoding of a text that was read in another one, which found a NUL in every second character."""
+    for source in sources:
+        if b"\0" in first_bytes(source) and (guess := guess_encoding(partial(read_chunks, source), encoding)):
+            return [f'`{source.name}` is full of NUL; `--encoding {guess.encoding}` reads it as "{guess.excerpt}"']
+    return []
+
+
+def place(source: Source) -> Path:
+    """Return the path of a source, by which the files of a folder are sorted."""
+    return Path(source.name)
+
+
 def _hint_at_encoding(source: Source, all_sources: Sequence[Source], tried: str) -> str:
     """Say which encoding reads a source. If it reads them all, the corpus can be read in it."""
-
-    def chunks() -> Iterator[bytes]:
-        return read_chunks(source)
-
+    chunks = partial(read_chunks, source)
     if codecs.lookup(tried).name == "utf-8" and is_damaged_utf8(chunks()):
         return "all but a few of its bytes are UTF-8; `iconv -c -f utf-8 -t utf-8` leaves out those that are not"
     if (guess := guess_encoding(chunks, tried)) is None:

@@ -185,9 +185,9 @@ def _is_plausible(text: str) -> bool:
 
 
 def _excerpt(text: str) -> str:
-    """Return a piece of the first line that is more than ASCII, from a little before the first such character."""
-    line = next((line for line in text.splitlines() if not line.isascii()), text).lstrip("\ufeff")
-    first = next((place for place, character in enumerate(line) if not character.isascii()), 0)
+    """Return a piece of a text in one line, from a little before its first character beyond ASCII."""
+    line = " ".join(text.lstrip("\ufeff").split())
+    first = next((index for index, character in enumerate(line) if not character.isascii()), 0)
     start = max(0, first - EXCERPT_LENGTH // 4)
     end = start + EXCERPT_LENGTH
     return f"{'...' if start else ''}{line[start:end].strip()}{'...' if end < len(line) else ''}"

@@ -30,6 +30,7 @@ TOOLS = {"lzma": "xz"}
 # No text of this size shrinks to so small a part. Logs and wikis with all their old versions do at most to a 200th.
 BOMB_BYTES = 1 << 28
 BOMB_RATIO = 500
+DAMAGED = "copy or download it again"
 
 
 class Format(NamedTuple):
@@ -72,7 +73,7 @@ FORMATS = {
     rb".{60}BOOKMOBI": Format("an e-book (Mobipocket)", "ebook-convert {file} {text}"),
     rb"AT&TFORM.{2}": Format("a DjVu document", "djvutxt {file} {text}"),
     rb"PK\x03\x04(.{26}mimetypeapplication/epub\+zip|.*META-INF/container\.xml)": _pandoc("an e-book (EPUB)", "epub"),
-    rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text": _pandoc("an OpenDocument text", "odt"),
+    rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text": _pandoc("an OpenDocument file", "odt"),
     rb"PK\x03\x04.*word/document\.xml": _pandoc("a Word document", "docx"),
     rb"PK\x03\x04.{26}\[Content_Types\]\.xml": Format("an Office document", TO_TXT),
     rb"PK\x03\x04|PK\x05\x06": Format("a zip archive", "unzip -p {file} > {text}"),
@@ -115,25 +116,25 @@ def decompressed(file: BinaryIO, name: str, compression: str) -> Iterator[bytes]
     Raises:
         UndecodableError: it is damaged, or expands to more than any text does, or Python lacks what reads it.
     """
-    num_bytes = 0
+    num_bytes, is_compressed = 0, f"`{name}` is compressed ({compression})"
     stream, errors = _opened(file, name, compression)
     with stream:
         while True:
             try:
                 chunk = stream.read(CHUNK_BYTES)
             except EOFError as error:
-                raise UndecodableError(f"`{name}` is compressed ({compression}), and its end is missing") from error
+                raise UndecodableError(f"{is_compressed}, and its end is missing", DAMAGED) from error
             except errors as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 reason = str(error) or "it needs too much memory"
-                raise UndecodableError(f"`{name}` is compressed ({compression}) and damaged: {reason}") from error
+                raise UndecodableError(f"{is_compressed} and damaged: {reason}", DAMAGED) from error
             if not chunk:
                 return
             num_bytes += len(chunk)
             if num_bytes > BOMB_BYTES and num_bytes > BOMB_RATIO * file.tell():
                 raise UndecodableError(
-                    f"`{name}` is compressed ({compression}) and expands to more than {BOMB_RATIO} times its size",
+                    f"{is_compressed} and expands to more than {BOMB_RATIO} times its size",
                     f"no text of more than {BOMB_BYTES >> 20} MB does; if it is meant to, decompress it first",
                 )
             yield chunk

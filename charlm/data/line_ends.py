@@ -64,11 +64,21 @@ def describe_line_ends(
     found = numbers.replace(" ", " line ends " if ends[0][0] == 1 else " lines end ", 1)
     with_cr = [source for source, (pairs, alone) in zip(sources, counts, strict=True) if pairs or alone]
     where = f", in {len(with_cr):,} of {len(sources):,} files ({named(with_cr)})" if len(sources) > 1 else ""
-    if cr and len(ends) == 1:
-        meaning, command = "most programs take them for one long line", r"tr '\r' '\n'"
-    else:
-        meaning = "the model learns CR as a character of its own"
-        command = r"perl -pe 's/\r\n?/\n/g'" if cr else r"tr -d '\r'"
+    is_one_line = cr and len(ends) == 1
+    meaning = "most programs see one long line" if is_one_line else "the model learns CR as a character of its own"
+    return f"{found}{where}: {meaning}; {conversion(crlf, cr, lf, encoding)} them"
+
+
+def conversion(crlf: int, cr: int, lf: int, encoding: str) -> str:
+    """Say which command makes LF of line ends; the sentence lacks its last words.
+
+    Args:
+        crlf: how many lines end with CR LF.
+        cr: the same with CR alone.
+        lf: the same with LF alone.
+        encoding: of the text.
+    """
+    command = r"tr -d '\r'" if not cr else r"perl -pe 's/\r\n?/\n/g'" if crlf or lf else r"tr '\r' '\n'"
     if "\r".encode(encoding) != b"\r":
         command = f"iconv -f {encoding} -t utf-8 | {command}"
-    return f"{found}{where}: {meaning}; `{command}` makes LF of them"
+    return f"`{command}` makes LF of"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
-from charlm.data.decoding import first_bytes, is_document, named, recognised, refusal_of
+from charlm.data.decoding import first_bytes, named, place, recognised, refusal_of
 from charlm.data.downloads import DownloadProgress
 from charlm.data.formats import STANDARD_INPUT
 from charlm.errors import CorpusError, TooLargeError, UndecodableError, did_you_mean, nearest_name
@@ -65,7 +65,7 @@ def find_sources(
                 raise CorpusError(f"`{name}` is not a file")
             return list(_within(_decodable([_checked(path)], encoding, left_out, max_bytes), max_bytes))
         files = (_checked(file) for file in _once(_matches(path)))
-        sources = sorted(_within(_decodable(files, encoding, left_out, max_bytes), max_bytes), key=_place)
+        sources = sorted(_within(_decodable(files, encoding, left_out, max_bytes), max_bytes), key=place)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
     if sources or left_out:
@@ -99,17 +99,17 @@ def _in_folder(
             else:
                 yield source
 
-    sources = sorted(_within(_decodable(texts(), encoding, left_out, max_bytes), max_bytes), key=_place)
+    sources = sorted(_within(_decodable(texts(), encoding, left_out, max_bytes), max_bytes), key=place)
     if binary:
         files = f"{len(binary):,} binary file{'' if len(binary) == 1 else 's'}"
-        notes.append(f"{files} in `{folder}` left out: {named(sorted(binary, key=_place))}")
+        notes.append(f"{files} in `{folder}` left out: {named(sorted(binary, key=place))}")
     if not (sources or left_out):
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
 
 
 def _is_binary(source: Source, encoding: str) -> bool:
-    if is_document(source):
+    if source.is_document:
         return True
     try:
         return "\0" in first_bytes(source)[:NUL_BYTES].decode(encoding, "replace")
@@ -127,10 +127,6 @@ def _decodable(
             left_out.append(source)
         else:
             yield source
-
-
-def _place(source: Source) -> Path:
-    return Path(source.name)
 
 
 def _once(paths: Iterable[Path]) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from charlm.checkpoint import ModelFile
 from charlm.config_file import validate_settings
@@ -85,10 +85,10 @@ def load_own_text(model: ModelFile, part: Part = "validation") -> TextToScore:
 def _load_own_corpus(model: ModelFile, names: list[str], encoding: str, skip_undecodable: bool) -> Corpus:
     if names == ["-"]:
         raise UsageError("the model learned from standard input", SCORE_ANOTHER_TEXT)
-    options = {"encoding": encoding, "kind": model.vocabulary.kind, "filter": model.vocabulary.filter}
-    options |= {"skip_undecodable": skip_undecodable}
+    options: dict[str, Any] = {"encoding": encoding, "skip_undecodable": skip_undecodable}
+    options |= {"kind": model.vocabulary.kind, "filter": model.vocabulary.filter}
     try:
-        corpus = load_corpus(names, max_bytes=model.corpus_bytes, **options)  # type: ignore[arg-type]
+        corpus = load_corpus(names, max_bytes=model.corpus_bytes, **options)
     except TooLargeError as error:
         raise UsageError(f"the model's own text is no longer what it was: {error}", SCORE_ANOTHER_TEXT) from error
     except CorpusError as error:
