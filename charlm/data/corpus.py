@@ -23,8 +23,8 @@ from charlm.errors import CorpusError, TooLargeError, UndecodableError, UnknownC
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
 CACHE_VERSION = 5
-# If more than one character in so many is NUL, a text is not in the encoding that was given.
-NUL_SHARE = 5
+# If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
+NUL_SHARE = 50
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
@@ -273,7 +273,8 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
         hint = error.hint
         if "\r" in text and "\r" not in vocabulary:
             crlf, cr, lf = (text.count(end) for end in ("\r\n", "\r", "\n"))
-            hint = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding)} its line ends; {hint}"
+            convert = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding)} its line ends"
+            hint = "; ".join(filter(None, [convert, hint]))
         raise UnknownCharacterError(f"`{source.name}`: {error}", hint) from None
 
 

@@ -43,12 +43,15 @@ def recognised(source: Source) -> Source:
     Raises:
         CorpusError: it cannot be read.
     """
-    source = replace(source, compression=compression_of(first_bytes(source)))
-    try:
-        return replace(source, format=format_of(first_bytes(source)))
-    except UndecodableError:
-        # Reported when it is read, and perhaps it is to be left out.
-        return source
+    head = first_bytes(source)
+    if compression := compression_of(head):
+        source = replace(source, compression=compression)
+        try:
+            head = first_bytes(source)
+        except UndecodableError:
+            # Reported when it is read, and perhaps it is to be left out.
+            return source
+    return replace(source, format=format_of(head))
 
 
 def first_bytes(source: Source) -> bytes:

@@ -36,6 +36,8 @@ LATIN = ("cp1252", "mac-roman", "cp850", "cp1250", "iso8859-2")
 CYRILLIC = ("cp1251", "koi8-r", "cp866")
 # Signs that may stand between two letters.
 BETWEEN_LETTERS = "\u2019\u2014\u00b7\u00ad"
+# What the encodings of Central Europe make of the letters a with grave and a with ring of those of the West.
+RARE = "\u0155\u013a"
 # The bytes of common characters in the encodings that have two bytes for most of them, and of their punctuation.
 KOREAN = rb"[\xa1\xa3\xb0-\xc8][\xa1-\xfe]"
 SHIFTED = rb"[\x81-\x83\x88-\x97][\x40-\xfc]"
@@ -161,11 +163,11 @@ def _num_beyond_ascii(sample: bytes) -> int:
 
 
 def _num_odd(text: str) -> int:
-    """Count capitals and signs beyond ASCII inside words, where a wrong encoding puts them."""
+    """Count capitals, rare letters and signs beyond ASCII inside words, where a wrong encoding puts them."""
     return sum(
         before.isalpha()
         and not here.isascii()
-        and (here.isupper() or (not here.isalpha() and after.isalpha() and here not in BETWEEN_LETTERS))
+        and (here.isupper() or here in RARE or (not here.isalpha() and after.isalpha() and here not in BETWEEN_LETTERS))
         for before, here, after in zip(text, text[1:], text[2:], strict=False)
     )
 

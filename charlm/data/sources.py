@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -188,18 +189,25 @@ def _near(name: str, path: Path) -> str:
 
 def _spool(name: str, stream: BinaryIO) -> Source:
     """Copy what comes through a pipe to a temporary file, so that it can be read more than once."""
+    path = None
     try:
-        spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
-        while chunk := stream.read(CHUNK_BYTES):
-            spool.write(chunk)
-        spool.flush()
-    except OSError as error:
+        with tempfile.NamedTemporaryFile(prefix="charlm-", delete=False) as spool:
+            path = Path(spool.name)
+            while chunk := stream.read(CHUNK_BYTES):
+                spool.write(chunk)
+    except BaseException as error:
+        if path:
+            path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise CorpusError(
             f"what comes through {name} cannot be kept: {error.strerror or error}",
             "`TMPDIR` may name a folder with more room",
         ) from error
 
     def reopen() -> BinaryIO:
-        return Path(spool.name).open("rb")
+        return path.open("rb")
 
+    # It lives as long as the source.
+    weakref.finalize(reopen, path.unlink, missing_ok=True)
     return Source(name, reopen)
