@@ -97,34 +97,45 @@ def is_damaged_utf8(chunks: Iterable[bytes]) -> bool:
     """Return whether bytes are UTF-8 but for a few."""
     found = _sample(chunks).decode("utf-8", "replace")
     damaged = found.count("\ufffd")
-    return 0 < 10 * damaged <= sum(not character.isascii() for character in found) - damaged
+    return 0 < 2 * damaged <= sum(not character.isascii() for character in found) - damaged
 
 
 def _sample(chunks: Iterable[bytes]) -> bytes:
-    """Return pieces of the lines that are more than ASCII. No character of them is cut, whatever the encoding."""
+    """Return pieces of the lines that are more than ASCII; only the last character may be cut, in any encoding."""
     pieces: list[bytes] = []
-    size, starts_inside = 0, False
+    cut, size, starts_inside = b"", 0, False
     for chunk in chunks:
         # All that spells a character in several bytes ends within a few bytes, and never with the end of a line.
         lines = [] if chunk.isascii() else chunk.splitlines(keepends=True)[starts_inside:]
         starts_inside = not chunk[-4:].isascii()
         for line in lines:
-            if not line.isascii():
-                pieces.append(_window(line))
-                size += len(pieces[-1])
-                if size > SAMPLE_BYTES:
-                    return b"".join(pieces)
-    return b"".join(pieces)
+            if line.isascii():
+                continue
+            piece, is_cut = _window(line)
+            if is_cut:
+                cut = cut or piece
+                continue
+            pieces.append(piece)
+            size += len(piece)
+            if size > SAMPLE_BYTES:
+                return b"".join(pieces)
+    return b"".join([*pieces, cut])
 
 
-def _window(line: bytes) -> bytes:
-    """Cut the beginning of a line before its first byte beyond ASCII, and its end after a blank or a stop."""
+def _window(line: bytes) -> tuple[bytes, bool]:
+    """Cut the beginning of a line before its first byte beyond ASCII, and its end after a blank or a stop.
+
+    Returns:
+        The piece, and whether its last character may be cut.
+    """
     found = re.search(rb"[\x80-\xff]", line)
     start = max(0, found.start() - EXCERPT_LENGTH) if found else 0
     piece = line[start : start + WINDOW_BYTES]
+    if piece.endswith((b"\n", b"\r")):
+        return piece, False
     # Bytes from 0x30 may be the second byte of a character.
-    ends = re.match(rb".*[\t -/]", piece, re.DOTALL) if start + WINDOW_BYTES < len(line) else None
-    return ends[0] + b"\n" if ends else piece
+    ends = re.match(rb".*[\t -/]", piece, re.DOTALL)
+    return (ends[0] + b"\n", False) if ends and ends.end() > len(piece) // 2 else (piece, True)
 
 
 def _ranked(sample: bytes) -> Iterator[str]:
@@ -154,7 +165,9 @@ def _ranked(sample: bytes) -> Iterator[str]:
 def _common_share(sample: bytes, encoding: str) -> float:
     """Return which share of the characters beyond ASCII is common, in an encoding with two bytes for most of them."""
     characters = [character for character in _decode(sample, encoding) if not character.isascii()]
-    common = sum(bool(re.fullmatch(COMMON[encoding], character.encode(encoding))) for character in characters)
+    common = sum(
+        bool(re.fullmatch(COMMON[encoding], character.encode(encoding, "replace"))) for character in characters
+    )
     return common / max(1, len(characters))
 
 

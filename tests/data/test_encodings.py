@@ -85,6 +85,12 @@ def test_a_line_without_end_is_recognised() -> None:
     assert named_in(hint_at(text.encode("gbk"))) == "gb18030"
 
 
+def test_long_lines_without_a_blank_are_recognised() -> None:
+    """A character that the sample cuts in two does not spoil what follows."""
+    text = "".join("1" * (number % 3) + "狐狸和葡萄的故事，" * 200 + "\n" for number in range(20))
+    assert named_in(hint_at(text.encode("gbk"))) == "gb18030"
+
+
 def test_a_text_in_utf8_is_recognised_in_another_encoding() -> None:
     """`--encoding ascii` and the like get a hint at UTF-8."""
     assert named_in(hint_at(FRENCH.encode(), encoding="ascii")) == "utf-8"
