@@ -57,6 +57,7 @@ def find_sources(
         if os.path.lexists(name):
             notes.append(f"`{name}` is a text that charlm knows by name; what is here is `--corpus .{os.sep}{name}`")
         return entry.sources(progress)
+    num_left_out = len(left_out or [])
     try:
         path = expanded(name)
         if path.is_dir():
@@ -69,7 +70,7 @@ def find_sources(
         sources = sorted(_within(_decodable(files, encoding, left_out, max_bytes), max_bytes), key=place)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
-    if sources or left_out:
+    if sources or len(left_out or []) > num_left_out:
         return sources
     hint = f"{_near(name, path)} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
@@ -92,6 +93,7 @@ def _in_folder(
     folder: Path, encoding: str, notes: list[str], max_bytes: int | None, left_out: list[Source] | None
 ) -> list[Source]:
     binary: list[Source] = []
+    num_left_out = len(left_out or [])
 
     def texts() -> Iterator[Source]:
         for source in map(_checked, _below(folder)):
@@ -104,7 +106,7 @@ def _in_folder(
     if binary:
         files = f"{len(binary):,} binary file{'' if len(binary) == 1 else 's'}"
         notes.append(f"{files} in `{folder}` left out: {named(sorted(binary, key=place))}")
-    if not (sources or left_out):
+    if not sources and len(left_out or []) == num_left_out:
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
 

@@ -89,6 +89,14 @@ def test_a_corpus_of_which_nothing_is_left_is_refused() -> None:
     assert "--encoding cp1252" in caught.value.hint
 
 
+@pytest.mark.parametrize("missing", ["missing.txt", "*.none", "empty"])
+def test_a_missing_text_is_reported_beside_one_left_out(missing: str) -> None:
+    """What is left out of one name does not excuse that another one leads nowhere."""
+    Path("empty").mkdir()
+    with pytest.raises(CorpusError, match=r"there is no"):
+        load_corpus([write("a.txt", LATIN), write("b.txt", "text"), missing], skip_undecodable=True)
+
+
 def test_nothing_is_left_out_of_bytes() -> None:
     """Any bytes are bytes."""
     folder_of(1, 1)
