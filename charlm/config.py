@@ -340,6 +340,7 @@ class DataConfig(Settings):
         ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
     )
     encoding: str = Field("utf-8", description="character encoding of the text")
+    skip_undecodable: bool = Field(False, description="leave out files that are no text in this encoding")
     validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
     test_fraction: Fraction = Field(0.0, description="share after that, which training does not read at all")
 

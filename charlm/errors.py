@@ -5,7 +5,8 @@ CharlmError                 exit 1, one line (or one for each mistake) and a hin
 |- ConfigError              exit 2, a settings file or `--set` is wrong
 |- UnknownCharacterError    a text holds characters the vocabulary lacks
 |- CorpusError              a text is missing, empty, undecodable or changed
-|  `- TooLargeError         ... or is larger than the model file says
+|  |- TooLargeError         ... or is larger than the model file says
+|  `- UndecodableError      ... or its bytes spell no text in this encoding
 |- DownloadError            a corpus could not be downloaded, or has the wrong content
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
 |- RunError                 a run folder cannot be used
@@ -89,6 +90,10 @@ class CorpusError(CharlmError):
 
 class TooLargeError(CorpusError):
     """A corpus is larger than the model file says it was."""
+
+
+class UndecodableError(CorpusError):
+    """The bytes of a file spell no text in the encoding that was given."""
 
 
 class DownloadError(CharlmError):

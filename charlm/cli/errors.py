@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
+from charlm.cli.unquoted import with_all_corpora
 from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
 
 # Where the arguments of the command are kept while it runs.
@@ -96,9 +97,15 @@ class Commands(TyperGroup):
             raise self._refused(usage_error(error, self.commands, given)) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command, and keep what was given for the hint of an error."""
+        """Find the command, and all texts that were meant for its `--corpus`; keep them for the hint of an error."""
         ctx.meta[ARGUMENTS] = list(args)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        parameters = command.params if command else []
+        if any("--corpus" in parameter.opts for parameter in parameters):
+            takes_settings = any(parameter.param_type_name == "argument" for parameter in parameters)
+            rest = with_all_corpora(rest, takes_settings)
+            ctx.meta[ARGUMENTS] = [args[0], *rest]
+        return name, command, rest
 
     def _refused(self, error: CharlmError, arguments: Sequence[str] = ()) -> typer.Exit:
         """Report an error, with the hint that fits the command line."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
-from charlm.cli.options import CorpusNames, Encoding, Json, Model, Unknown, model_file
+from charlm.cli.options import CorpusNames, Encoding, Json, Model, SkipUndecodable, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say, show_download
 from charlm.errors import UsageError, counted, one_line
 
@@ -33,6 +33,7 @@ def evaluate_model(
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
     ] = None,
     encoding: Encoding = None,
+    skip_undecodable: SkipUndecodable = False,
     unknown: Unknown = "error",
     with_baselines: Annotated[
         bool,
@@ -55,6 +56,8 @@ def evaluate_model(
         raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
+    if skip_undecodable and not corpus:
+        raise UsageError("`--skip-undecodable` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
@@ -62,7 +65,7 @@ def evaluate_model(
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    text = load_text(file, part, corpus, encoding, unknown)
+    text = load_text(file, part, corpus, encoding, unknown, skip_undecodable)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
         print_json(found.to_json())
@@ -105,14 +108,19 @@ class Evaluation:
 
 
 def load_text(
-    file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
+    file: ModelFile,
+    part: Part | None,
+    corpus: list[str] | None,
+    encoding: str | None,
+    unknown: str,
+    skip_undecodable: bool = False,
 ) -> TextToScore:
     """Read the text to score: another corpus, or a part of the model's own."""
     from charlm.evaluation.scored_text import load_other_text, load_own_text
 
     if not corpus:
         return load_own_text(file, part or "validation")
-    text = load_other_text(file, corpus, encoding or "utf-8", unknown, show_download)
+    text = load_other_text(file, corpus, encoding or "utf-8", unknown, show_download, skip_undecodable)
     for note in text.notes:
         say(f"note: {note}")
     return text

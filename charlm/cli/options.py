@@ -67,6 +67,9 @@ CorpusNames = Annotated[
     typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
 ]
 Encoding = Annotated[str | None, typer.Option(help="The encoding of the text; UTF-8 by default.")]
+SkipUndecodable = Annotated[
+    bool, typer.Option("--skip-undecodable", help="Leave out files that are no text in this encoding.")
+]
 Unknown = Annotated[
     str,
     typer.Option(

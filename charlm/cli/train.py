@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.layout import screen_width, wrapped
-from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
+from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
 from charlm.cli.render import print_json, print_lines, say, show_download
 from charlm.errors import UsageError, counted
 
@@ -43,6 +43,7 @@ def train(
         bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
     ] = False,
     encoding: Encoding = None,
+    skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
     dry_run: Annotated[
@@ -66,6 +67,7 @@ def train(
         print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
+    flags |= {"data.skip_undecodable": skip_undecodable or None}
     flags = {key: value for key, value in flags.items() if value is not None}
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import yaml
 
 from charlm.data.downloads import MAX_BYTES, DownloadProgress, download_file
+from charlm.data.formats import Format
 from charlm.errors import CorpusError, DownloadError, counted
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
@@ -31,10 +32,24 @@ class Source:
     Attributes:
         name: its name in messages.
         open: opens it for reading from the start.
+        compression: how its bytes are compressed, see `formats`; empty if they are not.
+        format: what it is, if it is not plain text.
     """
 
     name: str
     open: Callable[[], BinaryIO]
+    compression: str = ""
+    format: Format | None = None
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is something else than text."""
+        return self.format is not None and not self.format.is_text
+
+    @property
+    def advice(self) -> str:
+        """How to get the text out of a document; empty if it is none."""
+        return self.format.advice(self.name) if self.format else ""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,12 @@ class TextToScore:
 
 
 def load_other_text(
-    model: ModelFile, names: Sequence[str], encoding: str, unknown: str, progress: DownloadProgress | None = None
+    model: ModelFile,
+    names: Sequence[str],
+    encoding: str,
+    unknown: str,
+    progress: DownloadProgress | None = None,
+    skip_undecodable: bool = False,
 ) -> TextToScore:
     """Read any text in the vocabulary of a model, to be scored as a whole.
 
@@ -46,13 +51,14 @@ def load_other_text(
         encoding: how the bytes of the text spell characters.
         unknown: what to do about characters the model does not know: `error`, `skip`, or `replace=C`.
         progress: called as a download proceeds.
+        skip_undecodable: leave out files that are no text in this encoding.
 
     Raises:
         CorpusError: the text is missing, empty or undecodable.
         UnknownCharacterError: it holds unknown characters, under `unknown="error"`.
     """
     options = {"encoding": encoding, "vocabulary": model.vocabulary, "unknown": unknown}
-    corpus = load_corpus(names, progress=progress, **options)  # type: ignore[arg-type]
+    corpus = load_corpus(names, progress=progress, skip_undecodable=skip_undecodable, **options)  # type: ignore[arg-type]
     return TextToScore(corpus.name, corpus.ids, notes=corpus.notes)
 
 
@@ -66,7 +72,7 @@ def load_own_text(model: ModelFile, part: Part = "validation") -> TextToScore:
     """
     # A model file is untrusted: its settings are checked like those of a user.
     settings = validate_settings({"data": model.config.get("data")}, {}, "the model's settings").data
-    corpus = _load_own_corpus(model, settings.corpus, settings.encoding)
+    corpus = _load_own_corpus(model, settings.corpus, settings.encoding, settings.skip_undecodable)
     name = f"{part} part of {corpus.name}"
     parts = split_ids(corpus.ids, settings.validation_fraction, settings.test_fraction)
     ids: Ids = getattr(parts, part)
@@ -76,10 +82,10 @@ def load_own_text(model: ModelFile, part: Part = "validation") -> TextToScore:
     return TextToScore(name, ids, None if part == "train" else parts.train)
 
 
-def _load_own_corpus(model: ModelFile, names: list[str], encoding: str) -> Corpus:
+def _load_own_corpus(model: ModelFile, names: list[str], encoding: str, skip_undecodable: bool) -> Corpus:
     if "-" in names:
         raise UsageError("the model learned from standard input", SCORE_ANOTHER_TEXT)
-    options: dict[str, Any] = {"encoding": encoding}
+    options: dict[str, Any] = {"encoding": encoding, "skip_undecodable": skip_undecodable}
     options |= {"kind": model.vocabulary.kind, "filter": model.vocabulary.filter}
     # A model that was trained on from another one also has the symbols of that one.
     options |= {"vocabulary": model.vocabulary, "grows": True} if model.base else {}

@@ -297,7 +297,7 @@ def _check_best(trainer: Trainer) -> None:
 
 def _fixed(config: Config) -> dict[str, Any]:
     changeable = set(TrainConfig.model_fields) - FIXED_OF_TRAIN
-    return config.model_dump(exclude={"train": changeable, "data": {"corpus"}})
+    return config.model_dump(exclude={"train": changeable, "data": {"corpus", "skip_undecodable"}})
 
 
 def _notes_on_lock(is_held: bool) -> list[str]:
@@ -332,4 +332,5 @@ def _load_text(
     data, vocab = config.data, config.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
     options |= {"vocabulary": vocabulary, "max_bytes": max_bytes, "grows": grows}
+    options |= {"skip_undecodable": data.skip_undecodable}
     return load_corpus(data.corpus, progress=on_download, **options)

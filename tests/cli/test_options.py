@@ -83,7 +83,7 @@ CHANGES: dict[str, Any] = {
     "train.threads": 2,
 }
 # What a run learns does not depend on these; they have tests of their own.
-ELSEWHERE = {"train.device", "train.sample_every"}
+ELSEWHERE = {"train.device", "train.sample_every", "data.skip_undecodable"}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +196,7 @@ FLAGS = [
     (EVALUATE, ["--model", "other.safetensors"]),
     (EVALUATE, ["-c", "abc.txt"]),
     (["eval", "-m", "small.safetensors", "-c", "utf16.txt"], ["--encoding", "utf-16"]),
+    (["eval", "-m", "small.safetensors", "-c", "abc.txt", "-c", "utf16.txt"], ["--skip-undecodable"]),
     (["eval", "-m", "small.safetensors", "-c", "unknown.txt"], ["--unknown", "skip"]),
     (["corpora"], ["--json"]),
     (BENCH, ["--only", "texts"]),

@@ -218,7 +218,8 @@ def test_a_byte_that_is_not_utf8_is_reported_with_its_place(prefix: bytes, bad: 
     with pytest.raises(UnicodeDecodeError) as independent:
         (prefix + bad + ending).decode("utf-8")
     assert independent.value.start == len(prefix)
-    assert "--encoding cp1252" in caught.value.hint
+    # What is UTF-8 but for one byte is damaged, and not in another encoding.
+    assert ("iconv -c" if prefix.endswith("\u6587".encode()) else "--encoding cp1252") in caught.value.hint
     assert "vocab=bytes" in caught.value.hint
 
 
@@ -333,7 +334,7 @@ def test_a_text_is_never_normalised(text: str) -> None:
     """Line ends, blanks, case, accents and control characters stay as they are in the file."""
     loaded = load_corpus([write("a.txt", text)])
     assert text == text_of(loaded)
-    assert loaded.notes == ()
+    assert len(loaded.notes) == ("\r" in text)  # its line ends are said, and stay as they are
 
 
 @settings(max_examples=50, deadline=None)

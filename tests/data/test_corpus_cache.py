@@ -49,7 +49,7 @@ def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     def decode(*arguments: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(corpus, "_DecodedSource", decode)
+    monkeypatch.setattr(corpus, "DecodedSource", decode)
     assert text_of(load_corpus([name])) == "text"
 
 
