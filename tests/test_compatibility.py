@@ -55,4 +55,4 @@ def test_an_old_model_file_writes_the_same_text() -> None:
     """A model file of an older charlm loads and samples the same text as before."""
     model = str(FILES / "old_run_finished.safetensors")
     text = call("sample", "1 gr", "--model", model, "--seed", "3", "-n", "60").stdout
-    assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag "
+    assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag \n"

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from charlm.cli.render import say
+from charlm.cli.slips import is_option, meant_option
 from charlm.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -113,40 +114,41 @@ class TextCommand(TyperCommand):
             if parameter.param_type_name == "option":
                 names = [*parameter.opts, *parameter.secondary_opts]
                 takes_value |= dict.fromkeys(names, not getattr(parameter, "is_flag", False))
-        return super().parse_args(ctx, _texts_last(args, takes_value, self.name or ""))
+        return super().parse_args(ctx, self._texts_last(args, takes_value))
 
+    def _texts_last(self, arguments: list[str], takes_value: dict[str, bool]) -> list[str]:
+        """Put what is a text behind the options and `--`.
 
-def _texts_last(arguments: list[str], takes_value: dict[str, bool], command: str) -> list[str]:
-    """Put what is a text behind the options and `--`.
-
-    Args:
-        arguments: what follows the name of the command.
-        takes_value: the options by name, and whether a value follows.
-        command: the name of the command, for the hint.
-    """
-    options: list[str] = []
-    texts: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, has_value, _ = argument.partition("=")
-        if argument == "--":
-            texts += rest
-        elif argument == "-" or not argument.startswith("-"):
-            texts.append(argument)
-        elif name in takes_value:
-            options += [argument, *islice(rest, 1 if takes_value[name] and not has_value else 0)]
-        elif _is_short_option(argument, takes_value):
-            options.append(argument)
-        elif _is_plainly_a_text(argument, takes_value):
-            texts.append(argument)
-        else:
-            others = [other for other in arguments if other is not argument]
-            line = shlex.join(["charlm", command, *others, "--", argument])
-            how = f"a text that begins with a dash comes last, after `--`: {as_given(line)}"
-            raise UsageError(
-                f"there is no option `{as_given(argument)}`", f"{did_you_mean(name, takes_value)} {how}".strip()
-            )
-    return [*options, "--", *texts]
+        Args:
+            arguments: what follows the name of the command.
+            takes_value: the options by name, and whether a value follows.
+        """
+        options: list[str] = []
+        texts: list[str] = []
+        rest = iter(arguments)
+        for argument in rest:
+            name, has_value, _ = argument.partition("=")
+            if argument == "--":
+                texts += rest
+            elif argument == "-" or not argument.startswith("-"):
+                texts.append(argument)
+            elif name in takes_value:
+                options += [argument, *islice(rest, 1 if takes_value[name] and not has_value else 0)]
+            elif _is_short_option(argument, takes_value):
+                options.append(argument)
+            elif _is_plainly_a_text(argument, takes_value):
+                texts.append(argument)
+            elif is_option(argument) and meant_option(name, self) is not None:
+                # Typer refuses it, and the hint is the command line that was meant.
+                options.append(argument)
+            else:
+                others = [other for other in arguments if other is not argument]
+                line = shlex.join(["charlm", self.name or "", *others, "--", argument])
+                how = f"a text that begins with a dash comes last, after `--`: {as_given(line)}"
+                raise UsageError(
+                    f"there is no option `{as_given(argument)}`", f"{did_you_mean(name, takes_value)} {how}".strip()
+                )
+        return [*options, "--", *texts]
 
 
 def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:

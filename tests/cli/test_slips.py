@@ -136,7 +136,7 @@ def test_a_text_in_place_of_a_command_is_for_training(text: str) -> None:
 def test_an_option_with_the_name_of_a_setting_is_meant(setting: str) -> None:
     """Every setting is found by its own name, with dashes or underscores, unless `train` has the option."""
     name = setting.rpartition(".")[2]
-    if f"--{name}" not in OPTIONS["train"] and name not in ("corpus", "encoding", "time", "seed"):
+    if f"--{name.replace('_', '-')}" not in OPTIONS["train"] and name not in ("corpus", "encoding", "time", "seed"):
         train = COMMANDS_OF_TYPER["train"]
         assert meant_option(f"--{name}", train) == meant_option(f"--{name.replace('_', '-')}", train) == setting
 
