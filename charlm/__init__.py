@@ -38,8 +38,15 @@ def load(path: str | os.PathLike[str] | None = None) -> LanguageModel:
 
 
 def __getattr__(name: str) -> Any:
-    """Load `train`, which needs torch, when it is first used."""
+    """Load `train`, which needs torch, when it is first used.
+
+    Raises:
+        TorchError: torch is missing, or its installation is broken.
+    """
     if name == "train":
+        from charlm.training.load_torch import load_torch
+
+        load_torch()
         from charlm.training.run import train
 
         return train

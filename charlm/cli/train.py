@@ -10,6 +10,7 @@ import typer
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
 from charlm.cli.render import print_json, show_download
 from charlm.errors import UsageError
+from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
     from charlm.config import Config
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        str | None, typer.Argument(help="A settings file, or lstm, gru, rnn, quick, best, hello; lstm by default.")
+        str | None,
+        typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default."),
     ] = None,
     corpus: CorpusNames = None,
     overrides: Annotated[
@@ -46,17 +48,17 @@ def train(
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
     """
     if help_settings:
-        from charlm.config_file import describe_settings
-
-        print(describe_settings())
+        _print_settings(as_json)
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
     _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
     from charlm.config_file import load_config
+    from charlm.training.load_torch import load_torch
 
     # Read before torch is loaded, so that a mistake is reported at once.
     settings = None if resume else load_config(config, overrides or [], flags)
+    load_torch()
     if settings and dry_run:
         _dry_run(settings, as_json)
         return
@@ -73,6 +75,15 @@ def train(
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _print_settings(as_json: bool) -> None:
+    from charlm.config_file import describe_settings, list_settings
+
+    if as_json:
+        print_json(list_settings())
+    else:
+        print(describe_settings())
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
