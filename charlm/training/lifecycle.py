@@ -22,7 +22,7 @@ from charlm.run_folder import RunFolder
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best
-from charlm.training.schedule import Clock
+from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary
@@ -85,15 +85,15 @@ def begin(config: Config, out: Path | None, on_download: OnDownload | None = Non
     if config.seed is None:
         config = config.model_copy(update={"seed": draw_seed()})
     text = _load_text(config, on_download)
-    clock = Clock()
-    config, runtime, reason = fit_to_machine(config, text)
-    check_memory(config, text, runtime)
-    run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
-    with run.locked() as is_held:
-        write_atomic(run.config, to_yaml(config).encode())
-        trainer = Trainer(config, text, run, runtime, clock)
-        trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
-        yield trainer
+    with awake_clock(config.train.time is not None) as clock:
+        config, runtime, reason = fit_to_machine(config, text)
+        check_memory(config, text, runtime)
+        run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
+        with run.locked() as is_held:
+            write_atomic(run.config, to_yaml(config).encode())
+            trainer = Trainer(config, text, run, runtime, clock)
+            trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
+            yield trainer
 
 
 @contextmanager
@@ -129,16 +129,17 @@ def resume(
         runtime = choose_runtime(config.model, config.train, last.runtime)
         text = _resumed_text(path, config, started, last, is_new_text, on_download)
         check_memory(config, text, runtime)
-        trainer = Trainer(config, text, run, runtime)
-        trainer.restore(last, is_new_text)
-        trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
-        _reopen(trainer, started, path)
-        _check_best(trainer)
-        trainer.logbook.rewind(trainer.state.step)
-        # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run here.
-        with suppress(OSError):
-            write_atomic(run.config, to_yaml(config).encode())
-        yield trainer
+        with awake_clock(config.train.time is not None) as clock:
+            trainer = Trainer(config, text, run, runtime, clock)
+            trainer.restore(last, is_new_text)
+            trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
+            _reopen(trainer, started, path)
+            _check_best(trainer)
+            trainer.logbook.rewind(trainer.state.step)
+            # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run.
+            with suppress(OSError):
+                write_atomic(run.config, to_yaml(config).encode())
+            yield trainer
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
