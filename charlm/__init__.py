@@ -11,10 +11,13 @@ Importing this loads neither NumPy nor torch, and changes nothing in the process
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+# A type checker takes it as true. Importing `typing` takes time, in which a Ctrl-C prints a traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    import os
+    from typing import Any
+
     from charlm.inference.language_model import LanguageModel
     from charlm.training.run import train as train
 
