@@ -11,11 +11,12 @@ Importing this loads neither NumPy nor torch, and changes nothing in the process
 
 from __future__ import annotations
 
-# A type checker takes it as true. Importing `typing` takes time, in which a Ctrl-C prints a traceback.
+import os
+
+# True for type checkers. Importing `typing` takes time, in which a Ctrl-C would print a traceback.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    import os
     from typing import Any
 
     from charlm.inference.language_model import LanguageModel

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from charlm.config import Config
 
 
+SettingsFile = Annotated[
+    str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
+]
+
+
 def train(
-    config: Annotated[
-        str | None,
-        typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default."),
-    ] = None,
+    config: SettingsFile = None,
     corpus: CorpusNames = None,
     overrides: Annotated[
         list[str] | None,
@@ -39,7 +41,9 @@ def train(
         bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
     ] = False,
     as_json: Json = False,
-    help_settings: Annotated[bool, typer.Option("--help-settings", help="List every setting and exit.")] = False,
+    help_settings: Annotated[
+        bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
+    ] = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
 
