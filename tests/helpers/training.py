@@ -85,7 +85,7 @@ def training_of(config: Config, run: RunFolder, now: Callable[[], float] | Clock
     return Trainer(config, text, run, runtime, clock)
 
 
-def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Trainer:
+def resume(run: RunFolder, now: Callable[[], float] | Clock | None = None, **changes: Any) -> Trainer:
     """Resume a run, perhaps with other settings of `train`."""
     last = load_checkpoint(run.last)
     flags = {key.replace("__", "."): value for key, value in changes.items()}
