@@ -29,7 +29,6 @@ BROKEN = {
     "an escape sequence": ("raise KeyError('\\x1b[31m')", "KeyError"),
     "no reason": ("raise RuntimeError", "loaded: RuntimeError"),
     "it exits": ("raise SystemExit(3)", "SystemExit: 3"),
-    "another module": ("", "AttributeError"),
 }
 LIGHT = {
     "sample": ["a", "-m", "model", "--length", "3", "--seed", "1"],
@@ -140,6 +139,20 @@ def test_a_broken_torch_is_reported_in_one_line(program: str, said: str, replace
         load_torch()
     assert str(caught.value).isprintable()
     assert f'pip install --force-reinstall "{REQUIREMENT}"' in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["torch.py", "torch"])
+def test_another_module_of_the_same_name_is_named(
+    name: str, replace_torch: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file or a folder in the way is not torch, and the error says where it is."""
+    replace_torch("")
+    if name == "torch":
+        (tmp_path / "torch.py").unlink()
+        (tmp_path / "torch").mkdir()
+        monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(TorchError, match=re.escape(f"`{tmp_path / name}` is imported in its place")):
+        load_torch()
 
 
 def test_a_ctrl_c_while_torch_loads_is_no_broken_torch(replace_torch: Callable[[str], None]) -> None:

@@ -16,15 +16,15 @@ def load_torch() -> None:
     """
     try:
         import torch
-
-        # A folder or a file of the same name may stand in its place.
-        torch.__version__  # noqa: B018
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "torch":
             hint = f'`pip install "{REQUIREMENT}"` installs it'
             raise TorchError("this needs torch, which is not installed", hint) from error
         hint = f'`pip install --force-reinstall "{REQUIREMENT}"` installs it anew'
         raise TorchError(f"this needs torch, which cannot be loaded: {_reason(error)}", hint) from error
+    if not hasattr(torch, "__version__"):
+        place = torch.__file__ or next(iter(torch.__path__))
+        raise TorchError(f"this needs torch, but `{place}` is imported in its place", "rename it")
 
 
 def _reason(error: BaseException) -> str:
