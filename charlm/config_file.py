@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -24,7 +24,7 @@ from charlm.config import (
     too_many_durations,
 )
 from charlm.errors import ConfigError, did_you_mean, nearest_name
-from charlm.files import bundled_folder, expanded
+from charlm.files import bundled_configs, bundled_folder, expanded
 
 DEFAULT_CONFIG = "lstm"
 ALL_SETTINGS = "`charlm train --help-settings` lists all settings"
@@ -102,20 +102,26 @@ def to_yaml(config: Config) -> str:
 
 
 def describe_settings() -> str:
-    """List every setting with its default and its meaning."""
+    """Describe every setting in a line: its default, its meaning and its choices."""
     lines = []
-    groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
-    for group, model in groups.items():
-        for name, field in model.model_fields.items():
-            if field.description:
-                default = "none" if field.default is None else field.default
-                allowed = f"; one of {', '.join(get_args(field.annotation))}" if _is_choice(field.annotation) else ""
-                lines.append(f"{group}{name} (default {default}): {field.description}{allowed}")
+    for setting in list_settings():
+        default = "none" if setting["default"] is None else setting["default"]
+        allowed = f"; one of {', '.join(setting['enum'])}" if "enum" in setting else ""
+        lines.append(f"{setting['name']} (default {default}): {setting['description']}{allowed}")
     return "\n".join(lines)
 
 
-def _is_choice(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal
+def list_settings() -> list[dict[str, Any]]:
+    """List every setting as plain values: its name, group, default, and its meaning and type in JSON Schema."""
+    settings = []
+    groups: dict[str, type[Settings]] = {"": Config} | GROUPS
+    for group, model in groups.items():
+        schemas = model.model_json_schema()["properties"]
+        for name, field in model.model_fields.items():
+            if field.description:
+                about = {"name": f"{group}.{name}".lstrip("."), "group": group, "default": field.default}
+                settings.append(about | {key: value for key, value in schemas[name].items() if key != "title"})
+    return settings
 
 
 def validate_settings(
@@ -162,8 +168,7 @@ def _line_of(problem: str, name: str) -> int:
 def _locate(source: str | Path | None) -> Path:
     name = DEFAULT_CONFIG if source is None else str(source)
     path = expanded(name)
-    bundled = bundled_folder("configs")
-    known = sorted(file.stem for file in bundled.glob("*.yaml"))
+    bundled, known = bundled_folder("configs"), bundled_configs()
     if name in known:
         return bundled / f"{name}.yaml"
     try:

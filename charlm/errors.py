@@ -11,7 +11,8 @@ CharlmError                 exit 1, one line (or one for each mistake) and a hin
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
 |- RunError                 a run folder cannot be used
 |- TrainingError            training cannot continue
-`- DeviceError              this machine lacks the device or precision that was asked for
+|- DeviceError              this machine lacks the device or precision that was asked for
+`- TorchError               torch is missing or cannot be loaded
 """
 
 from __future__ import annotations
@@ -114,3 +115,7 @@ class TrainingError(CharlmError):
 
 class DeviceError(CharlmError):
     """The machine lacks the device or precision that the settings ask for."""
+
+
+class TorchError(CharlmError, ImportError):
+    """Torch is missing, or its installation is broken."""

@@ -114,6 +114,11 @@ def bundled_folder(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def bundled_configs() -> list[str]:
+    """Return the names of the settings files that charlm ships."""
+    return sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
+
+
 def cache_folder() -> Path:
     """Return charlm's folder in the platform's cache folder of the user; `CHARLM_CACHE` overrides it.
 

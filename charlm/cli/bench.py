@@ -34,6 +34,9 @@ def bench(
 
     charlm bench --only sampling --json
     """
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
     from charlm.evaluation.bench import PARTS, WORKLOAD, describe_machine, measure
     from charlm.nn.runtime import Runtime, keep_freed_memory
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 import typer
@@ -68,6 +69,17 @@ def _prepare_streams() -> None:
     sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let the first Ctrl-C end the command, and another one the process, both without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while frame:
+        # A module that is being loaded may take an exception for its own failure, and there is nothing to tidy up.
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def _check_folder() -> None:
     try:
         Path.cwd()
@@ -124,7 +136,7 @@ class Commands(TyperGroup):
         """Run the command that was named."""
         _prepare_streams()
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             _check_folder()
             return super().invoke(ctx)

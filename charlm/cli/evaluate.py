@@ -130,6 +130,9 @@ def measure(
     file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool, with_baselines: bool
 ) -> Evaluation:
     """Score a text with a model and with the baselines."""
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
     from charlm.evaluation.baselines import baselines
     from charlm.evaluation.dynamic import evaluate_dynamically
     from charlm.evaluation.evaluate import evaluate

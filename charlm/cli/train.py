@@ -14,6 +14,7 @@ from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
 from charlm.cli.render import print_json, print_lines, say, show_download
 from charlm.errors import UsageError, counted
+from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
     from charlm.config import Config
@@ -26,10 +27,13 @@ Base = Annotated[
 ]
 
 
+SettingsFile = Annotated[
+    str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
+]
+
+
 def train(
-    config: Annotated[
-        str | None, typer.Argument(help="A settings file, or lstm, gru, rnn, quick, best, hello; lstm by default.")
-    ] = None,
+    config: SettingsFile = None,
     corpus: CorpusNames = None,
     overrides: Annotated[
         list[str] | None,
@@ -50,7 +54,9 @@ def train(
         bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
     ] = False,
     as_json: Json = False,
-    help_settings: Annotated[bool, typer.Option("--help-settings", help="List every setting and exit.")] = False,
+    help_settings: Annotated[
+        bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
+    ] = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
 
@@ -61,10 +67,7 @@ def train(
     charlm train --from runs/fables-lstm-1 --corpus my-novel.txt
     """
     if help_settings:
-        from charlm.config_file import describe_settings
-
-        width = screen_width(sys.stdout)
-        print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
+        _print_settings(as_json)
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
     flags |= {"data.skip_undecodable": skip_undecodable or None}
@@ -72,8 +75,11 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
+    from charlm.training.load_torch import load_torch
+
     # Read before torch is loaded, so that a mistake is reported at once.
     settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+    load_torch()
     if settings and dry_run:
         _dry_run(settings, start, as_json)
         return
@@ -96,6 +102,16 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _print_settings(as_json: bool) -> None:
+    from charlm.config_file import describe_settings, list_settings
+
+    if as_json:
+        print_json(list_settings())
+    else:
+        width = screen_width(sys.stdout)
+        print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:

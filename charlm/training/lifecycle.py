@@ -35,7 +35,7 @@ from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best
 from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
-from charlm.training.schedule import Clock
+from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer
 from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols, text_has_changed
@@ -110,17 +110,17 @@ def begin(
     config = config.model_copy(update={"data": named})
     text = _load_new_text(config, on_download, base)
     old_text = load_old_text(base) if base else ""
-    clock = Clock()
-    config, runtime, reason = _fit(config, text, base)
-    check_memory(config, text, runtime)
-    run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
-    with run.locked() as is_held:
-        trainer = Trainer(config, text, run, runtime, clock)
-        trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
-        if base:
-            start_from(trainer, base, old_text)
-        _write_settings(trainer)
-        yield trainer
+    with awake_clock(config.train.time is not None) as clock:
+        config, runtime, reason = _fit(config, text, base)
+        check_memory(config, text, runtime)
+        run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
+        with run.locked() as is_held:
+            trainer = Trainer(config, text, run, runtime, clock)
+            trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
+            if base:
+                start_from(trainer, base, old_text)
+            _write_settings(trainer)
+            yield trainer
 
 
 @contextmanager
@@ -156,17 +156,18 @@ def resume(
         runtime = choose_runtime(config.model, config.train, last.runtime)
         text = _resumed_text(path, config, started, last, is_new_text, on_download)
         check_memory(config, text, runtime)
-        trainer = Trainer(config, text, run, runtime)
-        trainer.base = Base.from_json(last.base).to_json() if last.base else {}
-        trainer.restore(last, is_new_text)
-        trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
-        _reopen(trainer, started, path)
-        _check_best(trainer)
-        trainer.logbook.rewind(trainer.state.step)
-        # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run here.
-        with suppress(OSError):
-            _write_settings(trainer)
-        yield trainer
+        with awake_clock(config.train.time is not None) as clock:
+            trainer = Trainer(config, text, run, runtime, clock)
+            trainer.base = Base.from_json(last.base).to_json() if last.base else {}
+            trainer.restore(last, is_new_text)
+            trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
+            _reopen(trainer, started, path)
+            _check_best(trainer)
+            trainer.logbook.rewind(trainer.state.step)
+            # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run.
+            with suppress(OSError):
+                _write_settings(trainer)
+            yield trainer
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:

@@ -14,7 +14,7 @@ from charlm.errors import ModelFileError, RunError, TrainingError, counted
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.decisions import Decision, Facts, decide, reason_to_finish
+from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
     Finished,
@@ -84,7 +84,7 @@ class Trainer:
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
         self._regulariser = Regulariser(config, self.learner.batches)
-        self._rate = 0.0
+        self._rate = self._seconds_asleep = 0.0
         # Since the last record of either kind.
         self._since_record = Losses()
         self._last_good: ModelFile | None = None
@@ -109,6 +109,13 @@ class Trainer:
     def can_tell_best(self) -> bool:
         """Whether enough is held out to tell which of two models is better."""
         return len(self.learner.parts.validation) >= MIN_VALIDATION_CHARACTERS
+
+    @property
+    def _is_memorised(self) -> bool:
+        """Whether a timed run has learned a text that is too short to hold enough of it out."""
+        losses = Losses(self.state.nats, self.state.num_losses)
+        is_known = knows_text(losses.mean, len(self.learner.parts.train))
+        return is_known and self.config.train.time is not None and not self.can_tell_best
 
     # The loop
 
@@ -146,6 +153,7 @@ class Trainer:
                 self.save()
             elif decision.save_by_clock:
                 self._save_by_clock()
+            self._note_sleep()
             self._listener(BlockLearned(self.state.step, self.share, None if nats is None else nats * BITS))
         if not self.state.finished:
             self.save()
@@ -196,6 +204,12 @@ class Trainer:
         self._time_budget.block_took(state.seconds - before)
         return nats
 
+    def _note_sleep(self) -> None:
+        asleep = self.clock.seconds_asleep - self._seconds_asleep
+        if asleep:
+            self._seconds_asleep += asleep
+            self._listener(Note(f"the process slept for about {asleep:,.0f} s, which is not counted"))
+
     def _decide(self, share_before: float) -> Decision:
         state, time_budget = self.state, self._time_budget
         facts = Facts(
@@ -206,6 +220,7 @@ class Trainer:
             is_record_due=time_budget.is_record_due(state.seconds),
             is_save_due=time_budget.is_save_due(state.seconds),
             is_lost=state.recovery.is_lost,
+            is_memorised=self._is_memorised,
         )
         return decide(facts, self.config.train.evaluations, lambda: self.learner.is_finite)
 

@@ -20,7 +20,7 @@ from charlm.inference.stepper import Stack
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, call, spawn
 
 Make = Callable[..., ModelFile]
 # The letters of the gates in the equations.
@@ -221,6 +221,13 @@ def test_explain_shows_a_cell_with_its_parameters(cell: str) -> None:
     shown = call("explain", cell).stdout
     assert shown.startswith(f"{cell}: {values['text']}\n\n{values['notation']}\n")
     assert f"{values['parameters']['all']:,}" in shown
+
+
+def test_explain_shows_equations_where_docstrings_are_removed() -> None:
+    """Under `python -OO` the command prints what it always prints."""
+    done = spawn("explain", "gru", env={"PYTHONOPTIMIZE": "2"})
+    assert done.stdout.decode() == call("explain", "gru").stdout
+    assert spawn("explain", env={"PYTHONOPTIMIZE": "2"}).stdout.decode() == call("explain").stdout
 
 
 def test_explain_takes_sizes() -> None:
