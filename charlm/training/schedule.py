@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from charlm.config import TrainConfig
 
-# A thread looks at the clock of a timed run this often. If a look comes later than that, the process was asleep.
+# How often a thread looks at the clock of a timed run, and how far apart two looks are if the process slept.
 LOOK_SECONDS = 0.2
-LATE_SECONDS = 5.0
+SLEEP_SECONDS = 5.0
 
 
 class Look(NamedTuple):
@@ -53,7 +53,7 @@ class Clock:
             look = self._look()
             gap, computed = look.seconds - self._last.seconds, look.computed - self._last.computed
             self._last = look
-            if self._computed and gap > LATE_SECONDS and computed < gap / 2:
+            if self._computed and gap > SLEEP_SECONDS and computed < gap / 2:
                 self.seconds_asleep += gap
             return look.seconds - self.seconds_asleep
 
