@@ -231,10 +231,12 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
 
 
 def _hint_on_option(option: str, commands: Mapping[str, Any], name: str) -> str:
-    """Return which other command has an option, or which setting of `charlm train` it is."""
+    """Return which option or setting was meant, or which other command has the option."""
     meant = meant_option(option, commands[name])
     if meant and not meant.startswith("--") and meant != "model.cell":
         return f"`--set {meant}=VALUE` sets it"
+    if meant in options_of(commands[name]):
+        return f"did you mean `{meant}`?"
     others = [f"`charlm {other} {option}`" for other in commands if option in options_of(commands[other])]
     if not others and name != "train" and (setting := meant_option(option, commands["train"])):
         others = [f"`charlm train {setting if setting.startswith('--') else f'--set {setting}=VALUE'}`"]
