@@ -29,6 +29,7 @@ class Description:
         skipped: how many characters were dropped because the vocabulary lacks them.
         unfiltered: how many characters there were before the filter.
         marked: the numbers of the sources that began with a byte order mark.
+        ends: how many ids there are up to the end of each source.
     """
 
     symbols: list[int]
@@ -36,6 +37,7 @@ class Description:
     skipped: int
     unfiltered: int
     marked: list[int]
+    ends: list[int]
 
 
 # Encodes a text: hands the ids over piece by piece, and returns what they are.

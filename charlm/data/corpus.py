@@ -19,7 +19,7 @@ from charlm.data.sources import find_sources, read_chunks
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 BYTE_ORDER_MARK = "\ufeff"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
@@ -35,6 +35,7 @@ class Corpus:
         sha256: the fingerprint of the bytes that were read.
         num_bytes: how many bytes were read.
         notes: what was done to the text that a person should know of.
+        ends: how many characters there are up to the end of each source.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Corpus:
     sha256: str
     num_bytes: int
     notes: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -122,7 +124,7 @@ def load_corpus(
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
     notes += _notes(reading, description)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes))
+    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes), tuple(description.ends))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -184,13 +186,14 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
     vocabulary = reading.given or _own_vocabulary(reading)
     read_sha256, text_filter = hashlib.sha256(), TextFilter(reading.filter)
     characters = skipped = unfiltered = 0
-    marked = []
+    marked, ends = [], []
     for index, source in enumerate(reading.sources):
         chunks = _hashing(read_chunks(source), read_sha256)
         if vocabulary.kind == "bytes":
             for chunk in chunks:
                 write(np.frombuffer(chunk, dtype=np.uint8))
                 characters, unfiltered = characters + len(chunk), unfiltered + len(chunk)
+            ends.append(characters)
             continue
         decoded = _DecodedSource(source.name, chunks, reading.encoding)
         position = 0
@@ -201,11 +204,12 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
             position += len(text)
             characters, skipped = characters + len(ids), skipped + len(text) - len(ids)
             unfiltered += len(piece)
+        ends.append(characters)
         if decoded.has_mark:
             marked.append(index)
     if read_sha256.hexdigest() != sha256:
         raise CorpusError(*CHANGED)
-    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked)
+    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked, ends)
 
 
 def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, text: str, position: int) -> Ids:
