@@ -172,6 +172,9 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         if not (np.abs(array) <= MAX_NUMBER).all():
             numbers = f"has NaN, infinite or implausibly large numbers in `{name}`"
             raise _Refused(numbers, "use a model that `charlm train` wrote")
+    if isinstance(data := fields["config"].get("data"), dict):
+        # Files older than `data.holdout` held out the end.
+        data.setdefault("holdout", "end")
     return ModelFile(arrays, vocabulary, fields["config"], fields["metrics"], fields["corpus"], fields["runtime"])
 
 

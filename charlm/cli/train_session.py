@@ -90,7 +90,12 @@ def verdict(trainer: Trainer) -> str:
         return "the last validation was the best: more time may make it better yet"
     if since == 1:
         return "the validation before the last was the best: too early to tell whether more time would help"
-    return f"no validation has been better since step {trainer.logbook.best.step:,}: it has started to overfit"
+    since_then = f"no validation has been better since step {trainer.logbook.best.step:,}"
+    if "validation" in trainer.unlike:
+        return (
+            f"{since_then}: the validation part is unlike the rest, so this may say more about it than about training"
+        )
+    return f"{since_then}: it has started to overfit"
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
@@ -150,8 +155,8 @@ def _show_sample(
 def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
     """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out."""
     parts = trainer.learner.parts
-    ids = parts.validation if len(parts.validation) else parts.train
-    passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
+    part = parts.validation if len(parts.validation) else parts.train
+    passage = file.vocabulary.decode(part.stretches[0][:PASSAGE_LENGTH]).replace("\n", " ")
     every = min(BLANK_EVERY, len(passage))
     pieces = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
     pieces = [*pieces, ""] if len(pieces) == 1 else pieces

@@ -71,6 +71,12 @@ class Part:
         stretches = self.stretches
         return stretches[0] if len(stretches) == 1 else np.concatenate([self.ids[:0], *stretches])
 
+    def at(self, places: NDArray[np.int64]) -> Ids:
+        """Return the characters at these places, which are counted in the joined stretches."""
+        upto_S = np.cumsum(self.lengths_S)
+        stretches = np.searchsorted(upto_S, places, side="right")
+        return self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
+
     def backwards(self) -> Part:
         """Return the same characters of the reversed text."""
         return Part(self.ids[::-1], len(self.ids) - self.bounds_S2[::-1, ::-1])
@@ -210,7 +216,7 @@ def _regions(corpus: Corpus, fractions: Sequence[Fraction]) -> list[Block]:
 
 def _gap(fractions: Sequence[Fraction]) -> Fraction:
     """Return the share of a region that lies between two of its blocks, and half of which lies at either end."""
-    return (1 - sum(fractions)) / max(1, sum(map(bool, fractions)))
+    return (1 - sum(fractions, Fraction(0))) / max(1, sum(map(bool, fractions)))
 
 
 def _blocks(corpus: Corpus, regions: Sequence[Block], fractions: Sequence[Fraction]) -> list[list[Block]]:

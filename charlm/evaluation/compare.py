@@ -151,11 +151,13 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     data = [model.config.get("data") for model in models]
     fractions = ("validation_fraction", "test_fraction")
     held_out = [[part.get(name) for name in fractions] if isinstance(part, dict) else None for part in data]
+    is_same_text = not differ([model.corpus.get("sha256") for model in models])
+    holds_out_other = differ(held_out) or (is_same_text and differ([model.corpus.get("held_out") for model in models]))
     train = [model.config.get("train") for model in models]
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
-        "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
-        "they hold out different parts": differ(held_out),
+        "they learned different texts": not is_same_text,
+        "they hold out different parts": holds_out_other,
         "they count different symbols": differ([model.vocabulary for model in models]),
         "some see both sides of what they predict": differ(directions),
         "they validated on different amounts on the way": differ(amounts),

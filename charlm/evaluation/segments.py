@@ -73,8 +73,8 @@ class Segments:
 
     def __getitem__(self, which_S: Positions) -> Self:
         """Return some of them."""
-        arrays = (self.first_S, self.last_S, self.starts_S, self.ends_S)
-        return type(self)(*(array[which_S] for array in arrays), self.warm_up)
+        starts_S, ends_S = self.starts_S[which_S], self.ends_S[which_S]
+        return type(self)(self.first_S[which_S], self.last_S[which_S], starts_S, ends_S, self.warm_up)
 
 
 def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) -> Segments:

@@ -9,6 +9,8 @@ from typing import Any
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
+from charlm.data.holdout import Part, Split
+from charlm.data.likeness import notes_on_holdout, unlike_training
 from charlm.errors import ModelFileError, RunError, TrainingError
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
@@ -38,7 +40,6 @@ from charlm.training.time_budget import (
     SAVES_AT_END,
     TimeBudget,
 )
-from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
 # Fewer characters than these do not tell which of two models is better.
@@ -56,17 +57,27 @@ class Trainer:
         learner: model, optimiser and batches.
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
+        unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
     """
 
     def __init__(
-        self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime, clock: Clock | None = None
+        self,
+        config: Config,
+        corpus: Corpus,
+        run: RunFolder,
+        runtime: Runtime,
+        clock: Clock | None = None,
+        parts: Split | None = None,
     ) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
         self.clock = clock or Clock()
         self.logbook = Logbook(run)
-        self.learner = Learner(config, corpus, runtime)
-        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        self.learner = Learner(config, corpus, runtime, parts)
+        parts = self.learner.parts
+        self.unlike = unlike_training(corpus, parts)
+        self.notes = [*corpus.notes, *notes_on_holdout(corpus, config.data, parts, self.unlike)]
+        self.notes += [*_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
@@ -245,8 +256,8 @@ class Trainer:
         self._listener(record)
 
     @property
-    def _validated_part(self) -> Ids:
-        return self.learner.parts.validation[: self.config.train.evaluation_characters]
+    def _validated_part(self) -> Part:
+        return self.learner.parts.validation.beginnings(self.config.train.evaluation_characters)
 
     def _validate(self) -> float | None:
         """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
@@ -281,7 +292,7 @@ class Trainer:
     def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
         """Return arrays, by default the model's weights as they are now, as a model file of this run."""
         arrays = self.learner.model.arrays() if arrays is None else arrays
-        facts = self.corpus.facts(), self.runtime.facts()
+        facts = self.corpus.facts() | self.learner.parts.facts(), self.runtime.facts()
         return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
 
     def save(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import split_at_end
 from charlm.evaluation.baselines import baselines, kneser_ney
 from charlm.vocab import Vocabulary
 
@@ -132,6 +132,6 @@ def test_kneser_ney_on_tiny_shakespeare_agrees_with_others() -> None:
     """Contexts of 0 to 6 characters give the nats per character that others published for the same split."""
     text = YARDSTICK.read_text(encoding="utf-8")
     vocabulary = Vocabulary.of_characters(text)
-    parts = split_ids(vocabulary.encode(text), 0.1, 0.0)
+    parts = split_at_end(vocabulary.encode(text), 0.1, 0.0)
     found = kneser_ney(parts.train, parts.validation, len(vocabulary), 7)
     assert found == pytest.approx([3.3473, 2.4835, 2.0381, 1.7191, 1.5612, 1.5226, 1.5165], abs=1e-4)

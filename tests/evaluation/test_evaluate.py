@@ -12,10 +12,12 @@ import torch
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
+from charlm.data.holdout import Part
 from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, reading_that_fits
+from charlm.evaluation.segments import MIN_SEGMENTS, WARM_UP, sample
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
@@ -75,7 +77,7 @@ def test_streams_with_a_warm_up_score_as_one_stream(
     """A long text in several streams, each with a warm-up of 256 characters, has the score of one stream."""
     module, ids = module_of(make_model("lstm", 2)), random_ids(9000)
     in_parts = evaluate(module, ids)
-    monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 10**9)
+    monkeypatch.setattr("charlm.evaluation.segments.MIN_CHARACTERS_PER_STREAM", 10**9)
     in_one = evaluate(module, ids)
     assert in_parts.characters == in_one.characters == 9000
     assert in_parts.nats_per_character == pytest.approx(in_one.nats_per_character, abs=1e-5)
@@ -136,8 +138,8 @@ def test_evaluate_refuses_numbers_that_overflow(make_model: Callable[..., ModelF
 def test_a_segment_of_a_sample_scores_as_in_the_whole_text(make_model: Callable[..., ModelFile], cell: str) -> None:
     """A sample is the mean over its segments, each scored as if the whole text before it had been read."""
     module, ids = module_of(make_model(cell)), random_ids(20_000)
-    segments = evaluation._spread(len(ids), 9_000)
-    assert (len(segments.first_S), segments.length, segments.warm_up) == (16, 306, 256)
+    segments = sample(Part.of(ids), 9_000)
+    assert (len(segments), segments.length, segments.warm_up) == (16, 306, 256)
     costs = []
     for first in segments.first_S:
         end = int(first) + segments.length
@@ -156,12 +158,14 @@ def test_segments_of_a_sample_are_spread_over_the_text(length: int, num_read: in
     """Segments stay within the text, do not overlap, are evenly spaced, and read no more than allowed."""
     if num_read >= length:
         return
-    first_S, size, warm_up = evaluation._spread(length, num_read)
+    segments = sample(Part.of(random_ids(length)), num_read)
+    first_S, size, warm_up = segments.first_S, segments.length, segments.warm_up
+    assert (segments.lengths_S == size).all()
     assert first_S[0] >= 0
     assert first_S[-1] + size <= length
     assert (np.diff(first_S) >= size).all()
-    assert len(first_S) * (size + warm_up) <= max(num_read, 2 * evaluation.MIN_SEGMENTS)
-    assert 0 <= warm_up <= evaluation.WARM_UP
+    assert len(first_S) * (size + warm_up) <= max(num_read, 2 * MIN_SEGMENTS)
+    assert 0 <= warm_up <= WARM_UP
     assert np.ptp(np.diff(first_S)) <= 1 if len(first_S) > 1 else True
 
 

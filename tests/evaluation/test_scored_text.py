@@ -29,15 +29,15 @@ def test_the_validation_part_is_scored_by_default(model: ModelFile) -> None:
     """The last fifth of the text is scored, beside baselines that learn from the rest."""
     text = load_own_text(model)
     assert text.name == "validation part of own.txt"
-    assert model.vocabulary.decode(text.ids) == OWN[80:]
+    assert model.vocabulary.decode(text.ids.joined()) == OWN[80:]
     assert text.training_ids is not None
-    assert model.vocabulary.decode(text.training_ids) == OWN[:80]
+    assert model.vocabulary.decode(text.training_ids.joined()) == OWN[:80]
 
 
 def test_the_training_part_has_no_baselines(model: ModelFile) -> None:
     """There are no baselines that would learn from the text that they predict."""
     text = load_own_text(model, "train")
-    assert (model.vocabulary.decode(text.ids), text.training_ids) == (OWN[:80], None)
+    assert (model.vocabulary.decode(text.ids.joined()), text.training_ids) == (OWN[:80], None)
 
 
 def test_an_empty_part_is_refused_with_its_setting(model: ModelFile) -> None:
@@ -66,7 +66,7 @@ def test_another_text_is_scored_as_a_whole(model: ModelFile) -> None:
     """Another text is encoded with the model's vocabulary, and a note counts the skipped characters."""
     Path("other.txt").write_text("jabX", encoding="utf-8")
     text = load_other_text(model, ["other.txt"], "utf-8", "skip")
-    assert (text.name, model.vocabulary.decode(text.ids), text.training_ids) == ("other.txt", "jab", None)
+    assert (text.name, model.vocabulary.decode(text.ids.joined()), text.training_ids) == ("other.txt", "jab", None)
     assert any("1 characters that the model does not know" in note for note in text.notes)
     with pytest.raises(UnknownCharacterError, match="X"):
         load_other_text(model, ["other.txt"], "utf-8", "error")
