@@ -92,9 +92,8 @@ def verdict(trainer: Trainer) -> str:
         return "the validation before the last was the best: too early to tell whether more time would help"
     since_then = f"no validation has been better since step {trainer.logbook.best.step:,}"
     if "validation" in trainer.unlike:
-        return (
-            f"{since_then}: the validation part is unlike the rest, so this may say more about it than about training"
-        )
+        reason = "this may say more about the validation part, which is unlike the rest, than about the training"
+        return f"{since_then}: {reason}"
     return f"{since_then}: it has started to overfit"
 
 

@@ -75,7 +75,8 @@ class Part:
         """Return the characters at these places, which are counted in the joined stretches."""
         upto_S = np.cumsum(self.lengths_S)
         stretches = np.searchsorted(upto_S, places, side="right")
-        return self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
+        ids: Ids = self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
+        return ids
 
     def backwards(self) -> Part:
         """Return the same characters of the reversed text."""

@@ -17,8 +17,8 @@ from charlm.data.holdout import Part, Split, hold_out
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
 # part, is looked at in so many places, at up to so many characters in each.
 PIECES, PLACES, CHARACTERS = 9, 10, 2000
-# Fewer characters in all have frequencies of their own.
-MIN_CHARACTERS = 300
+# Fewer characters in all have frequencies of their own. Less is enough for sorted lines.
+MIN_CHARACTERS, MIN_CHARACTERS_OF_LIST = 1000, 300
 # How far, in bits, the frequencies of characters and of pairs may be from those of the training part: more than this,
 # and more than so many times as far as those of other pieces.
 FAR, TIMES = (0.02, 0.05), 3.0
@@ -46,15 +46,18 @@ class _Distance(NamedTuple):
 
     def is_beyond(self, far: float, times: float = 0.0) -> bool:
         """Whether this is farther than so many bits, than so many times the usual, and than chance explains."""
-        return self.excess > max(far, times * self.usual, self.noise / 2)
+        return self.excess > max(far, times * self.usual, self.noise)
 
 
 def unlike_training(corpus: Corpus, parts: Split) -> list[str]:
     """Return the names of the held-out parts whose characters, or pairs of them, have quite other frequencies.
 
-    The time does not grow with the text, because only some of it is read.
+    Blocks that are spread over the text are as much like the rest as can be. The time does not grow with the text,
+    because only some of it is read.
     """
-    return [name for name in ("validation", "test") if _is_unlike(corpus, getattr(parts, name), parts)]
+    if parts.is_spread:
+        return []
+    return [name for name in ("validation", "test") if _is_unlike(corpus, getattr(parts, name), parts.train)]
 
 
 def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: list[str]) -> list[str]:
@@ -69,7 +72,7 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
         notes.append("the text is too short to be held out in blocks: its end is held out")
     for name in unlike:
         remedies = ["shuffle its lines, which are sorted"] if _has_sorted_lines(corpus) else []
-        if not parts.is_spread and hold_out(corpus, data.model_copy(update={"holdout": "spread"})).is_spread:
+        if hold_out(corpus, data.model_copy(update={"holdout": "spread"})).is_spread:
             remedies.append("`--set data.holdout=spread` holds out blocks from the whole text")
         elif not remedies:
             remedies.append(f"a larger `data.{name}_fraction` holds out more of it")
@@ -80,14 +83,16 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
     return notes
 
 
-def _is_unlike(corpus: Corpus, held_out: Part, parts: Split) -> bool:
-    if len(held_out) < MIN_CHARACTERS or len(parts.train) < PIECES * MIN_CHARACTERS:
+def _is_unlike(corpus: Corpus, held_out: Part, train: Part) -> bool:
+    num_characters = min(len(held_out), len(train) // PIECES)
+    if num_characters < MIN_CHARACTERS_OF_LIST:
         return False
-    of_characters, of_pairs = _distances(held_out, parts.train)
+    of_characters, of_pairs = _distances(held_out, train)
+    if of_pairs.excess > FAR_IN_SORTED_LINES and _has_sorted_lines(corpus):
+        return True
     is_far = of_characters.is_beyond(FAR[0], TIMES) or of_pairs.is_beyond(FAR[1], TIMES)
     is_very_far = of_characters.is_beyond(VERY_FAR[0]) or of_pairs.is_beyond(VERY_FAR[1])
-    is_late_in_list = not parts.is_spread and of_pairs.excess > FAR_IN_SORTED_LINES and _has_sorted_lines(corpus)
-    return is_far or is_very_far or is_late_in_list
+    return num_characters >= MIN_CHARACTERS and (is_far or is_very_far)
 
 
 def _distances(held_out: Part, train: Part) -> tuple[_Distance, _Distance]:
@@ -144,7 +149,8 @@ def _has_sorted_lines(corpus: Corpus) -> bool:
     initials: dict[int, int] = {}
     for place in np.linspace(0, max(len(corpus.ids) - LONGEST_LINE, 0), LINES_LOOKED_AT).astype(int).tolist():
         before, end, after = corpus.vocabulary.decode(corpus.ids[place : place + LONGEST_LINE]).partition("\n")
-        if end and after:
+        if end and after[:1].strip():
             initials[place + len(before)] = ord(after[0].lower()[0])
     steps = np.diff(list(initials.values()))
-    return len(set(initials.values())) > 4 and bool(max((steps >= 0).mean(), (steps <= 0).mean()) > 0.95)
+    rises, falls = int((steps > 0).sum()), int((steps < 0).sum())
+    return max(rises, falls) > 4 and min(rises, falls) <= 0.1 * max(rises, falls)
