@@ -122,11 +122,16 @@ def hold_out(corpus: Corpus, data: DataConfig) -> Split:
 
     A text that is too short to be spread is cut at its end.
     """
-    is_spread = data.holdout == "spread" or (data.holdout == "auto" and len(corpus.ends) > 1)
     fractions = [_in_decimals(data.validation_fraction), _in_decimals(data.test_fraction)]
-    if is_spread and (regions := _regions(corpus, fractions)):
+    if should_spread(corpus, data) and (regions := _regions(corpus, fractions)):
         return _split_at(corpus.ids, *_blocks(corpus, regions, fractions))
     return split_at_end(corpus.ids, data.validation_fraction, data.test_fraction)
+
+
+def should_spread(corpus: Corpus, data: DataConfig) -> bool:
+    """Whether blocks should be held out, if the text is long enough: `auto` spreads several texts."""
+    is_several = len({0, *corpus.ends}) > 2
+    return data.holdout == "spread" or (data.holdout == "auto" and is_several)
 
 
 def split_at_end(ids: Ids, validation_fraction: float, test_fraction: float) -> Split:

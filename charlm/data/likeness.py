@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import Part, Split, hold_out
+from charlm.data.holdout import Part, Split, hold_out, should_spread
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
 # part, is looked at in so many places, at up to so many characters in each.
@@ -68,7 +68,7 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
         notes.append(
             f"held out: {size:,} {corpus.vocabulary.unit}s in {number} block{'s' * (number > 1)} spread over the text"
         )
-    elif sum(blocks) and (data.holdout == "spread" or (data.holdout == "auto" and len(corpus.ends) > 1)):
+    elif sum(blocks) and should_spread(corpus, data):
         notes.append("the text is too short to be held out in blocks: its end is held out")
     for name in unlike:
         remedies = ["shuffle its lines, which are sorted"] if _has_sorted_lines(corpus) else []
