@@ -95,9 +95,9 @@ def test_no_share_of_an_ordinary_text_is_noted(share: float) -> None:
 
 
 def test_random_texts_have_no_note() -> None:
-    """Of sixty texts without any order, short and long, of few and of many symbols, none is noted."""
+    """Of thirty texts without any order, short and long, of few and of many symbols, none is noted."""
     random = np.random.default_rng(0)
-    for number in range(60):
+    for number in range(30):
         length, num_symbols = int(random.integers(3_000, 60_000)), int(random.choice([2, 30, 2000]))
         write(f"{number}.txt", "".join(map(chr, 0x4E00 + random.integers(num_symbols, size=length))))
         assert held_out(f"{number}.txt")[0] == [], (length, num_symbols)
