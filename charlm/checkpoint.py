@@ -176,6 +176,9 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         if not (np.abs(array) <= MAX_NUMBER).all():
             numbers = f"has NaN, infinite or implausibly large numbers in `{name}`"
             raise _Refused(numbers, "use a model that `charlm train` wrote")
+    if isinstance(data := fields["config"].get("data"), dict):
+        # Files older than `data.holdout` held out the end.
+        data.setdefault("holdout", "end")
     others = {name: fields[name] for name in ("config", "metrics", "corpus", "runtime", "base")}
     return ModelFile(arrays, vocabulary, **others)
 

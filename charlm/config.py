@@ -341,8 +341,13 @@ class DataConfig(Settings):
     )
     encoding: str = Field("utf-8", description="character encoding of the text")
     skip_undecodable: bool = Field(False, description="leave out files that are no text in this encoding")
-    validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
-    test_fraction: Fraction = Field(0.0, description="share after that, which training does not read at all")
+    validation_fraction: Fraction = Field(0.1, description="share of the text that is never trained on")
+    test_fraction: Fraction = Field(0.0, description="another share, which training does not read at all")
+    holdout: Literal["auto", "end", "spread"] = Field(
+        "auto",
+        description="which text these shares are: its end, or blocks that are spread over it; auto: end for one text, "
+        "spread for several",
+    )
 
 
 class TrainConfig(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,12 @@ Part = Literal["train", "validation", "test"]
 
 def evaluate_model(
     model: Model = None,
-    part: Annotated[Part | None, typer.Option(case_sensitive=False, help="Which part of the run's own corpus.")] = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(
+            case_sensitive=False, help="Which part of the text that was learned; `--corpus` says where it is now."
+        ),
+    ] = None,
     corpus: CorpusNames = None,
     window: Annotated[
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
@@ -51,9 +57,9 @@ def evaluate_model(
     charlm eval --part test
 
     charlm eval --corpus another.txt --json
+
+    charlm eval --part validation --corpus moved.txt
     """
-    if part and corpus:
-        raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
     if skip_undecodable and not corpus:
@@ -65,7 +71,9 @@ def evaluate_model(
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    text = load_text(file, part, corpus, encoding, unknown, skip_undecodable)
+    command = f"charlm eval --model {shlex.quote(str(model))}" if model else "charlm eval"
+    reading = {"encoding": encoding, "skip_undecodable": skip_undecodable}
+    text = load_text(file, part, corpus, unknown, command, reading)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
         print_json(found.to_json())
@@ -108,19 +116,14 @@ class Evaluation:
 
 
 def load_text(
-    file: ModelFile,
-    part: Part | None,
-    corpus: list[str] | None,
-    encoding: str | None,
-    unknown: str,
-    skip_undecodable: bool = False,
+    file: ModelFile, part: Part | None, corpus: list[str] | None, unknown: str, command: str, reading: dict[str, Any]
 ) -> TextToScore:
     """Read the text to score: another corpus, or a part of the model's own."""
     from charlm.evaluation.scored_text import load_other_text, load_own_text
 
-    if not corpus:
-        return load_own_text(file, part or "validation")
-    text = load_other_text(file, corpus, encoding or "utf-8", unknown, show_download, skip_undecodable)
+    if part or not corpus:
+        return load_own_text(file, part or "validation", corpus, command, show_download, **reading)
+    text = load_other_text(file, corpus, unknown, show_download, **reading)
     for note in text.notes:
         say(f"note: {note}")
     return text

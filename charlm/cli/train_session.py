@@ -47,9 +47,10 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
 
     A block that is read from an empty state is as unpredictable as the choice among all blocks of the text.
     """
-    ids, size = trainer.learner.parts.train, trainer.learner.block_size
-    if trainer.config.train.reset_probability < 1 or trainer.can_tell_best or len(ids) > MAX_MEMORISED:
+    part, size = trainer.learner.parts.train, trainer.learner.block_size
+    if trainer.config.train.reset_probability < 1 or trainer.can_tell_best or len(part) > MAX_MEMORISED:
         return []
+    ids = part.joined()
     counts = Counter(ids[start : start + size].tobytes() for start in range(len(ids) - size + 1))
     bits = sum(count * math.log2(counts.total() / count) for count in counts.values()) / counts.total()
     unit = trainer.corpus.vocabulary.unit
@@ -112,7 +113,11 @@ def verdict(trainer: Trainer) -> str:
         return "the last validation was the best: more time may make it better yet"
     if since == 1:
         return "the validation before the last was the best: too early to tell whether more time would help"
-    return f"no validation has been better since step {trainer.logbook.best.step:,}: it has started to overfit"
+    since_then = f"no validation has been better since step {trainer.logbook.best.step:,}"
+    if "validation" in trainer.unlike:
+        reason = "this may say more about the validation part, which is unlike the rest, than about the training"
+        return f"{since_then}: {reason}"
+    return f"{since_then}: it has started to overfit"
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
@@ -178,8 +183,8 @@ def _show_sample(
 def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
     """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out."""
     parts = trainer.learner.parts
-    ids = parts.validation if len(parts.validation) else parts.train
-    passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
+    part = parts.validation if len(parts.validation) else parts.train
+    passage = file.vocabulary.decode(part.stretches[0][:PASSAGE_LENGTH]).replace("\n", " ")
     every = min(BLANK_EVERY, len(passage))
     pieces = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
     pieces = [*pieces, ""] if len(pieces) == 1 else pieces

@@ -30,6 +30,7 @@ class Description:
         unfiltered: how many characters there were before the filter.
         marked: the numbers of the sources that began with a byte order mark.
         line_ends: how many lines of each source end with LF alone, with CR LF and with CR alone.
+        ends: how many ids there are up to the end of each source.
     """
 
     symbols: list[int]
@@ -38,6 +39,7 @@ class Description:
     unfiltered: int
     marked: list[int]
     line_ends: list[list[int]]
+    ends: list[int]
 
 
 # Encodes a text: hands the ids over piece by piece, and returns what they are.

@@ -46,6 +46,7 @@ class Corpus:
         sha256: the fingerprint of the bytes that were read.
         num_bytes: how many bytes were read.
         notes: what was done to the text that a person should know of.
+        ends: how many characters there are up to the end of each source.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Corpus:
     sha256: str
     num_bytes: int
     notes: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -147,7 +149,7 @@ def load_corpus(
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
     notes += _notes(reading, description, ids, symbols)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes))
+    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes), tuple(description.ends))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -249,17 +251,18 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
         vocabulary = own if vocabulary is None else vocabulary.grown_by(own)
     read_sha256, text_filter = hashlib.sha256(), TextFilter(reading.filter)
     characters = skipped = unfiltered = 0
-    marked, line_ends = [], []
+    marked, line_ends, ends = [], [], []
     for index, source in enumerate(reading.sources):
-        ends = LineEnds(vocabulary)
+        counter = LineEnds(vocabulary)
         chunks = _hashing(read_chunks(source), read_sha256)
         if vocabulary.kind == "bytes":
             for chunk in chunks:
                 ids: Ids = np.frombuffer(chunk, dtype=np.uint8)
                 write(ids)
-                ends.add(ids)
+                counter.add(ids)
                 characters, unfiltered = characters + len(chunk), unfiltered + len(chunk)
-            line_ends.append(ends.counts)
+            line_ends.append(counter.counts)
+            ends.append(characters)
             continue
         decoded = DecodedSource(source.name, chunks, reading.encoding)
         position = 0
@@ -267,16 +270,17 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
             text = text_filter(piece)
             ids = _encode_piece(reading, vocabulary, source, text, position)
             write(ids)
-            ends.add(ids)
+            counter.add(ids)
             position += len(text)
             characters, skipped = characters + len(ids), skipped + len(text) - len(ids)
             unfiltered += len(piece)
-        line_ends.append(ends.counts)
+        line_ends.append(counter.counts)
+        ends.append(characters)
         if decoded.has_mark:
             marked.append(index)
     if read_sha256.hexdigest() != sha256:
         raise CorpusError(*CHANGED)
-    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked, line_ends)
+    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked, line_ends, ends)
 
 
 def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, text: str, position: int) -> Ids:

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.holdout import Part
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
-# Only the end of a longer training text is counted or compressed: it is next to the text that is scored.
+# Only the end of a longer training text, or of each of its stretches, is counted or compressed: it is next to the text
+# that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
 
@@ -41,23 +43,24 @@ class Baseline:
         return asdict(self)
 
 
-def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baseline]:
+def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> Iterator[Baseline]:
     """Score a text with each baseline: uniform, unigram, the best order of Kneser-Ney, then the compressors.
 
     Args:
-        train: the text to learn from, shape (N,).
-        text: the text to score, shape (M,), M at least 1.
+        train: the text to learn from, of at least one character.
+        text: the text to score, of at least one character.
         vocabulary: of both.
     """
+    train, text = Part.of(train), Part.of(text)
     yield Baseline("uniform", math.log2(len(vocabulary)), 0)
-    counted = train[-MAX_COUNTED:]
+    counted = train.endings(MAX_COUNTED)
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
     # With a single symbol the sum is -0.0.
     yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
     best = int(np.argmin(nats))
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
-    seen = train[-MAX_COMPRESSED:]
-    before, after = (vocabulary.decode(part).encode("utf-8", "surrogatepass") for part in (seen, text))
+    seen = train.endings(MAX_COMPRESSED)
+    before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
     compressors: dict[str, Callable[[bytes], bytes]] = {
         "xz": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
         "bz2": lambda data: bz2.compress(data, 9),
@@ -69,12 +72,12 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
             yield Baseline(name, 8 * num_bytes / len(text), len(seen))
 
 
-def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[float]:
+def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:
     """Score a text with interpolated modified Kneser-Ney models counted on another.
 
     Args:
-        train: ids to count, shape (N,).
-        text: ids to score, shape (M,); the context of a character is the part of this text before it.
+        train: ids to count, N in all. No n-gram reaches from one stretch into the next.
+        text: ids to score, M in all; the context of a character is what stands before it in its stretch.
         num_symbols: V; the lowest order falls back to 1 / V.
         max_order: the longest n-gram.
 
@@ -83,19 +86,20 @@ def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[
 
     Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3.
     """
-    tables = _count(train, num_symbols, max_order)
+    tables, text = _count(Part.of(train), num_symbols, max_order), Part.of(text)
+    ids_M, begins_M = text.joined(), _places_in_stretch(text) == 0
     nats = []
     for order in range(1, max_order + 1):
         # The longest n-grams are counted by occurrence, shorter ones by how many different symbols precede them.
-        p_M = np.full(len(text), 1 / num_symbols)
-        contexts_M = np.zeros(len(text), dtype=np.int64)
+        p_M = np.full(len(ids_M), 1 / num_symbols)
+        contexts_M = np.zeros(len(ids_M), dtype=np.int64)
         for length in range(1, order + 1):
             table = tables[length - 1]
             counts = table.occurrences if length == order else table.predecessors
-            found_M = table.find(contexts_M, text)
+            found_M = table.find(contexts_M, ids_M)
             p_M = _interpolate(table, counts, contexts_M, found_M, p_M)
             # The next longer context of a character is the n-gram that ends right before it.
-            contexts_M = np.concatenate([[-1], found_M[:-1]])
+            contexts_M = np.where(begins_M, -1, np.roll(found_M, 1))
         nats.append(float(-np.log(p_M).mean()))
     return nats
 
@@ -129,26 +133,33 @@ class _Table:
         return np.where((contexts_M >= 0) & (self.keys[places_M] == keys_M), places_M, -1)
 
 
-def _count(train: Ids, num_symbols: int, max_order: int) -> list[_Table]:
-    symbols = train.astype(np.int64)
+def _places_in_stretch(part: Part) -> NDArray[np.int64]:
+    """Return how many characters of its stretch stand before each character."""
+    return np.concatenate([np.arange(0), *map(np.arange, part.lengths_S)])
+
+
+def _count(train: Part, num_symbols: int, max_order: int) -> list[_Table]:
+    symbols_N, places_N = train.joined().astype(np.int64), _places_in_stretch(train)
     tables: list[_Table] = []
     # For each character: the number of the n-gram before it, and of the n-gram, one shorter, that ends with it.
     contexts_N, shorter_N = np.zeros(len(train), dtype=np.int64), None
     num_contexts = 1
     for length in range(1, max_order + 1):
-        inside = symbols[length - 1 :]
         keys, first, numbers_N, occurrences = np.unique(
-            contexts_N * num_symbols + inside, return_index=True, return_inverse=True, return_counts=True
+            contexts_N * num_symbols + symbols_N, return_index=True, return_inverse=True, return_counts=True
         )
         if shorter_N is not None:
             # Each different n-gram counts as one predecessor of the n-gram without its first symbol.
-            suffixes = shorter_N[1:][first]
+            suffixes = shorter_N[first]
             tables[-1].predecessors[:] = np.bincount(suffixes, minlength=len(tables[-1].keys))
         tables.append(
             _Table(keys, keys // num_symbols, num_symbols, num_contexts, occurrences, np.zeros_like(occurrences))
         )
         num_contexts = len(keys)
-        contexts_N, shorter_N = numbers_N[:-1], numbers_N
+        # Only what is farther from the start of its stretch ends a longer n-gram.
+        is_inside_N = places_N >= length
+        shorter_N, contexts_N = numbers_N[is_inside_N], numbers_N[np.roll(is_inside_N, -1)]
+        symbols_N, places_N = symbols_N[is_inside_N], places_N[is_inside_N]
     return tables
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from charlm.config import Config, Interval
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import hold_out
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
@@ -91,8 +91,8 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
     """Return the bytes that a block keeps in the forward pass and allocates in the backward pass."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
-    learned = split_ids(text.ids, config.data.validation_fraction, config.data.test_fraction).train
-    num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
+    lengths = hold_out(text, config.data).train.lengths_S.tolist()
+    num_characters = math.prod(fit_batch(lengths, train.batch_size, train.block_size, train.reset_probability))
     cell = spec.recurrence
     # The number of blocks that each stack of layers reads; the right context is up to half a block longer.
     blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
@@ -119,7 +119,7 @@ def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
     # A run also holds a copy of its state when it saves it.
     learner.arrays()
     evaluation_began = time.monotonic()
-    part = learner.parts.validation[: settings.evaluation_characters]
+    part = learner.parts.validation.beginnings(settings.evaluation_characters)
     if len(part):
         evaluate(learner.model, part)
     evaluations = settings.evaluations * (time.monotonic() - evaluation_began)

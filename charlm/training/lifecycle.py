@@ -16,6 +16,7 @@ from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.holdout import recorded_split
 from charlm.data.sources import catalog_name
 from charlm.errors import (
     ConfigError,
@@ -156,8 +157,10 @@ def resume(
         runtime = choose_runtime(config.model, config.train, last.runtime)
         text = _resumed_text(path, config, started, last, is_new_text, on_download)
         check_memory(config, text, runtime)
+        is_same_text = text.sha256 == last.corpus.get("sha256")
+        parts = recorded_split(text.ids, config.data, last.corpus) if is_same_text else None
         with awake_clock(config.train.time is not None) as clock:
-            trainer = Trainer(config, text, run, runtime, clock)
+            trainer = Trainer(config, text, run, runtime, clock, parts)
             trainer.base = Base.from_json(last.base).to_json() if last.base else {}
             trainer.restore(last, is_new_text)
             trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]

@@ -10,6 +10,8 @@ from typing import Any
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
+from charlm.data.holdout import Part, Split
+from charlm.data.likeness import notes_on_holdout, unlike_training
 from charlm.errors import ModelFileError, RunError, TrainingError, counted
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
@@ -41,7 +43,6 @@ from charlm.training.time_budget import (
     TimeBudget,
 )
 from charlm.training.transfer import text_has_changed
-from charlm.vocab import Ids
 
 BITS = 1 / math.log(2)
 # Fewer characters than these do not tell which of two models is better.
@@ -59,19 +60,29 @@ class Trainer:
         learner: model, optimiser and batches.
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
+        unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
         base: of a run that started from a model, what it saves about that model.
         old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
     def __init__(
-        self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime, clock: Clock | None = None
+        self,
+        config: Config,
+        corpus: Corpus,
+        run: RunFolder,
+        runtime: Runtime,
+        clock: Clock | None = None,
+        parts: Split | None = None,
     ) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
         self.clock = clock or Clock()
         self.logbook = Logbook(run)
-        self.learner = Learner(config, corpus, runtime)
-        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        self.learner = Learner(config, corpus, runtime, parts)
+        parts = self.learner.parts
+        self.unlike = unlike_training(corpus, parts)
+        self.notes = [*corpus.notes, *notes_on_holdout(corpus, config.data, parts, self.unlike)]
+        self.notes += [*_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
         sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
         if note := note_on_keeping(config.train, *sizes, run.path):
             self.notes.append(note)
@@ -273,8 +284,8 @@ class Trainer:
         self._listener(record)
 
     @property
-    def _validated_part(self) -> Ids:
-        return self.learner.parts.validation[: self.config.train.evaluation_characters]
+    def _validated_part(self) -> Part:
+        return self.learner.parts.validation.beginnings(self.config.train.evaluation_characters)
 
     def _validate(self) -> float | None:
         """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
@@ -327,7 +338,7 @@ class Trainer:
     def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
         """Return arrays, by default the model's weights as they are now, as a model file of this run."""
         arrays = self.learner.model.arrays() if arrays is None else arrays
-        facts = self.corpus.facts(), self.runtime.facts()
+        facts = self.corpus.facts() | self.learner.parts.facts(), self.runtime.facts()
         return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts, self.base)
 
     def save(self) -> None:

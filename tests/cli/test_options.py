@@ -83,7 +83,7 @@ CHANGES: dict[str, Any] = {
     "train.threads": 2,
 }
 # What a run learns does not depend on these; they have tests of their own.
-ELSEWHERE = {"train.device", "train.sample_every", "train.keep_every", "data.skip_undecodable"}
+ELSEWHERE = {"data.holdout", "data.skip_undecodable", "train.device", "train.sample_every", "train.keep_every"}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
