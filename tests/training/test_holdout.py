@@ -60,7 +60,7 @@ def test_a_run_on_several_texts_resumes_exactly(direction: str) -> None:
     assert_same_run(whole, again)
 
 
-def test_a_run_resumes_with_its_blocks_from_the_text_in_one_piece() -> None:
+def test_a_run_resumes_its_blocks_from_the_text_in_one_piece() -> None:
     """The two texts, joined to one file, are divided as they were, so that nothing held out is learned."""
     begun = begin_on_two()
     interrupt(begun, 9)
