@@ -12,9 +12,13 @@ Importing this loads neither NumPy nor torch, and changes nothing in the process
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+
+# True for type checkers. Importing `typing` takes time, in which a Ctrl-C would print a traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from charlm.inference.language_model import LanguageModel
     from charlm.training.run import train as train
 
@@ -38,8 +42,15 @@ def load(path: str | os.PathLike[str] | None = None) -> LanguageModel:
 
 
 def __getattr__(name: str) -> Any:
-    """Load `train`, which needs torch, when it is first used."""
+    """Load `train`, which needs torch, when it is first used.
+
+    Raises:
+        TorchError: torch is missing, or its installation is broken.
+    """
     if name == "train":
+        from charlm.training.load_torch import load_torch
+
+        load_torch()
         from charlm.training.run import train
 
         return train

@@ -7,6 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
@@ -20,7 +21,15 @@ def main() -> None:
     limit_spinning()
     from charlm.cli.app import app
 
-    app()
+    try:
+        try:
+            app()
+        finally:
+            # Nothing is left to interrupt. The exit hooks of torch would print a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        # It came after Typer had caught all others.
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The recurrences, each written once, as equations. They run on NumPy arrays and on torch tensors alike.
 
-`charlm explain` prints the docstrings of the step functions, so their equations are program output.
+`charlm explain` prints the equations. They are constants, because `python -OO` removes docstrings.
 
 Notation: `x` is the input's term for each gate, W x + b, already computed; the gates lie side by side in its last
 axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, the
@@ -43,6 +43,7 @@ class Cell:
 
     Attributes:
         step: `(x_BG, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
+        text: a sentence with the source, the equations of a step, and notes on them.
         gates: the gates in the order in which they lie in the weights.
         state: the parts of the state; the first one is the layer's output.
         products: how many gates each product with the state computes; they add up to all gates, or to none.
@@ -51,6 +52,7 @@ class Cell:
     """
 
     step: Callable[[Array, Recurrent, State], tuple[State, Gates]]
+    text: str
     gates: tuple[str, ...]
     state: tuple[str, ...]
     products: tuple[int, ...]
@@ -77,10 +79,14 @@ class Cell:
         return weights | biases
 
 
-def rnn(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Simple recurrent network (Elman 1990).
+RNN = """Simple recurrent network (Elman 1990).
 
-    h' = tanh(x + R(h))
+h' = tanh(x + R(h))
+"""
+
+
+def rnn(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+    """Take one step of `RNN`.
 
     Args:
         x_BG: shape (B, H).
@@ -93,13 +99,17 @@ def rnn(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     return (h,), {"candidate": h}
 
 
+RNN_RELU = """Simple recurrent network (Elman 1990) of rectified linear units.
+
+h' = max(0, x + R(h))
+
+Nothing bounds the state. Le, Jaitly and Hinton 2015 initialise R as the identity to keep the state small; here R
+is initialised like any other matrix.
+"""
+
+
 def rnn_relu(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Simple recurrent network (Elman 1990) of rectified linear units.
-
-    h' = max(0, x + R(h))
-
-    Nothing bounds the state. Le, Jaitly and Hinton 2015 initialise R as the identity to keep the state small; here R
-    is initialised like any other matrix.
+    """Take one step of `RNN_RELU`.
 
     Args:
         x_BG: shape (B, H).
@@ -112,18 +122,22 @@ def rnn_relu(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Ga
     return (h,), {"candidate": h}
 
 
+LSTM = """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+
+i = sigmoid(x_i + R_i(h))
+f = sigmoid(x_f + R_f(h))
+g = tanh(x_g + R_g(h))
+o = sigmoid(x_o + R_o(h))
+c' = f * c + i * g
+h' = o * tanh(c')
+
+The input gate i says how much of the candidate g enters the cell, the forget gate f how much of the old cell
+stays, and the output gate o how much of the cell the rest of the net sees.
+"""
+
+
 def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
-
-    i = sigmoid(x_i + R_i(h))
-    f = sigmoid(x_f + R_f(h))
-    g = tanh(x_g + R_g(h))
-    o = sigmoid(x_o + R_o(h))
-    c' = f * c + i * g
-    h' = o * tanh(c')
-
-    The input gate i says how much of the candidate g enters the cell, the forget gate f how much of the old cell
-    stays, and the output gate o how much of the cell the rest of the net sees.
+    """Take one step of `LSTM`.
 
     Args:
         x_BG: shape (B, 4H).
@@ -139,18 +153,22 @@ def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]
     return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
 
 
+LSTM_PEEPHOLE = """Long short-term memory whose gates see the cell state (Gers and Schmidhuber 2000).
+
+i = sigmoid(x_i + R_i(h) + p_i * c)
+f = sigmoid(x_f + R_f(h) + p_f * c)
+g = tanh(x_g + R_g(h))
+c' = f * c + i * g
+o = sigmoid(x_o + R_o(h) + p_o * c')
+h' = o * tanh(c')
+
+Each unit's gates see that unit's own cell through one weight: the input and forget gates see the old cell, the
+output gate sees the new one.
+"""
+
+
 def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Long short-term memory whose gates see the cell state (Gers and Schmidhuber 2000).
-
-    i = sigmoid(x_i + R_i(h) + p_i * c)
-    f = sigmoid(x_f + R_f(h) + p_f * c)
-    g = tanh(x_g + R_g(h))
-    c' = f * c + i * g
-    o = sigmoid(x_o + R_o(h) + p_o * c')
-    h' = o * tanh(c')
-
-    Each unit's gates see that unit's own cell through one weight: the input and forget gates see the old cell, the
-    output gate sees the new one.
+    """Take one step of `LSTM_PEEPHOLE`.
 
     Args:
         x_BG: shape (B, 4H).
@@ -167,18 +185,22 @@ def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[Stat
     return (h, c), {"input": i, "forget": f, "candidate": g, "output": o}
 
 
+LSTM_COUPLED = """Long short-term memory with coupled input and forget gates (CIFG of Greff et al. 2015).
+
+f = sigmoid(x_f + R_f(h))
+g = tanh(x_g + R_g(h))
+o = sigmoid(x_o + R_o(h))
+i = 1 - f
+c' = f * c + i * g
+h' = o * tanh(c')
+
+Greff et al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned,
+which is equivalent.
+"""
+
+
 def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Long short-term memory with coupled input and forget gates (CIFG of Greff et al. 2015).
-
-    f = sigmoid(x_f + R_f(h))
-    g = tanh(x_g + R_g(h))
-    o = sigmoid(x_o + R_o(h))
-    i = 1 - f
-    c' = f * c + i * g
-    h' = o * tanh(c')
-
-    Greff et al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned,
-    which is equivalent.
+    """Take one step of `LSTM_COUPLED`.
 
     Args:
         x_BG: shape (B, 3H).
@@ -194,16 +216,20 @@ def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State
     return (h, c), {"forget": f, "candidate": g, "output": o}
 
 
+GRU = """Gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
+
+r = sigmoid(x_r + R_r(h))
+z = sigmoid(x_z + R_z(h))
+n = tanh(x_n + r * R_n(h))
+h' = (1 - z) * n + z * h
+
+The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; in other texts, among them
+Chung et al. 2014, z is the share of the new one.
+"""
+
+
 def gru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
-
-    r = sigmoid(x_r + R_r(h))
-    z = sigmoid(x_z + R_z(h))
-    n = tanh(x_n + r * R_n(h))
-    h' = (1 - z) * n + z * h
-
-    The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; in other texts, among them
-    Chung et al. 2014, z is the share of the new one.
+    """Take one step of `GRU`.
 
     Args:
         x_BG: shape (B, 3H).
@@ -219,16 +245,20 @@ def gru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
+GRU_RESET_BEFORE = """Gated recurrent unit, reset applied before the recurrent product (Cho et al. 2014).
+
+r = sigmoid(x_r + R_r(h))
+z = sigmoid(x_z + R_z(h))
+n = tanh(x_n + R_n(r * h))
+h' = (1 - z) * n + z * h
+
+The candidate sees the old state multiplied by the reset gate r. The update gate z is the share of the OLD state
+that is kept, as in Cho et al. 2014; in other texts z is the share of the new one.
+"""
+
+
 def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Gated recurrent unit, reset applied before the recurrent product (Cho et al. 2014).
-
-    r = sigmoid(x_r + R_r(h))
-    z = sigmoid(x_z + R_z(h))
-    n = tanh(x_n + R_n(r * h))
-    h' = (1 - z) * n + z * h
-
-    The candidate sees the old state multiplied by the reset gate r. The update gate z is the share of the OLD state
-    that is kept, as in Cho et al. 2014; in other texts z is the share of the new one.
+    """Take one step of `GRU_RESET_BEFORE`.
 
     Args:
         x_BG: shape (B, 3H).
@@ -244,15 +274,19 @@ def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[S
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
+MINGRU = """Minimal gated recurrent unit (Feng et al. 2024): the gate and the candidate see only the input.
+
+z = sigmoid(x_z)
+n = x_n
+h' = (1 - z) * h + z * n
+
+Here z is the share of the NEW candidate; in `gru` it is the share of the old state. Only the last line depends on
+the state, so all steps of a block can be computed at once and joined by a scan.
+"""
+
+
 def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Minimal gated recurrent unit (Feng et al. 2024): the gate and the candidate see only the input.
-
-    z = sigmoid(x_z)
-    n = x_n
-    h' = (1 - z) * h + z * n
-
-    Here z is the share of the NEW candidate; in `gru` it is the share of the old state. Only the last line depends on
-    the state, so all steps of a block can be computed at once and joined by a scan.
+    """Take one step of `MINGRU`.
 
     Args:
         x_BG: shape (B, 2H).
@@ -265,17 +299,21 @@ def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gate
     return ((1 - z) * h + z * n,), {"update": z, "candidate": n}
 
 
+MINLSTM = """Minimal long short-term memory (Feng et al. 2024): the gates see only the input and sum to 1.
+
+s = sigmoid(x_f) + sigmoid(x_i)
+f = sigmoid(x_f) / s
+i = sigmoid(x_i) / s
+g = x_g
+h' = f * h + i * g
+
+There is no cell state, only h. Only the last line depends on it, so all steps of a block can be computed at once
+and joined by a scan.
+"""
+
+
 def minlstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
-    """Minimal long short-term memory (Feng et al. 2024): the gates see only the input and sum to 1.
-
-    s = sigmoid(x_f) + sigmoid(x_i)
-    f = sigmoid(x_f) / s
-    i = sigmoid(x_i) / s
-    g = x_g
-    h' = f * h + i * g
-
-    There is no cell state, only h. Only the last line depends on it, so all steps of a block can be computed at once
-    and joined by a scan.
+    """Take one step of `MINLSTM`.
 
     Args:
         x_BG: shape (B, 3H).
@@ -294,15 +332,17 @@ _LSTM_GATES = ("input", "forget", "candidate", "output")
 _GRU_GATES = ("reset", "update", "candidate")
 
 CELLS = {
-    "rnn": Cell(rnn, ("candidate",), ("hidden",), (1,), "h'"),
-    "rnn-relu": Cell(rnn_relu, ("candidate",), ("hidden",), (1,), "h'"),
-    "lstm": Cell(lstm, _LSTM_GATES, ("hidden", "cell"), (4,), "g"),
-    "lstm-peephole": Cell(lstm_peephole, _LSTM_GATES, ("hidden", "cell"), (4,), "g", ("input", "forget", "output")),
-    "lstm-coupled": Cell(lstm_coupled, ("forget", "candidate", "output"), ("hidden", "cell"), (3,), "g"),
-    "gru": Cell(gru, _GRU_GATES, ("hidden",), (3,), "n"),
-    "gru-reset-before": Cell(gru_reset_before, _GRU_GATES, ("hidden",), (2, 1), "n"),
-    "mingru": Cell(mingru, ("update", "candidate"), ("hidden",), (), "n"),
-    "minlstm": Cell(minlstm, ("forget", "input", "candidate"), ("hidden",), (), "g"),
+    "rnn": Cell(rnn, RNN, ("candidate",), ("hidden",), (1,), "h'"),
+    "rnn-relu": Cell(rnn_relu, RNN_RELU, ("candidate",), ("hidden",), (1,), "h'"),
+    "lstm": Cell(lstm, LSTM, _LSTM_GATES, ("hidden", "cell"), (4,), "g"),
+    "lstm-peephole": Cell(
+        lstm_peephole, LSTM_PEEPHOLE, _LSTM_GATES, ("hidden", "cell"), (4,), "g", ("input", "forget", "output")
+    ),
+    "lstm-coupled": Cell(lstm_coupled, LSTM_COUPLED, ("forget", "candidate", "output"), ("hidden", "cell"), (3,), "g"),
+    "gru": Cell(gru, GRU, _GRU_GATES, ("hidden",), (3,), "n"),
+    "gru-reset-before": Cell(gru_reset_before, GRU_RESET_BEFORE, _GRU_GATES, ("hidden",), (2, 1), "n"),
+    "mingru": Cell(mingru, MINGRU, ("update", "candidate"), ("hidden",), (), "n"),
+    "minlstm": Cell(minlstm, MINLSTM, ("forget", "input", "candidate"), ("hidden",), (), "g"),
 }
 
 

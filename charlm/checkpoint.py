@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, counted
 from charlm.files import write_atomic
 from charlm.machine import usable_bytes
 from charlm.spec import ModelSpec
@@ -49,6 +49,7 @@ class ModelFile:
         metrics: the progress of its training: step, epoch, validation in bits per character, ...
         corpus: name, sha256 and number of characters of its training text.
         runtime: device, precision, threads and torch version of its training.
+        base: the model that its training started from, if it started from one, and the text which that had learned.
     """
 
     arrays: Arrays
@@ -57,6 +58,7 @@ class ModelFile:
     metrics: dict[str, Any]
     corpus: dict[str, Any]
     runtime: dict[str, Any] = field(default_factory=dict)
+    base: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -94,6 +96,7 @@ class ModelFile:
             "corpus": self.corpus,
             "runtime": self.runtime,
         }
+        fields |= {"base": self.base} if self.base else {}
         metadata = {name: json.dumps(value) for name, value in fields.items()}
         arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
         metadata |= {"format": "charlm", "format_version": str(FORMAT_VERSION)}
@@ -112,7 +115,8 @@ def load_checkpoint(path: Path) -> ModelFile:
         with path.open("rb") as file:
             return _load(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
+        hint = "a model is a run folder or one of its model files" if isinstance(error, FileNotFoundError) else ""
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}", hint) from error
     except _Refused as error:
         raise ModelFileError(f"`{path}` {error}", error.hint) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
@@ -148,7 +152,7 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         has = f"this machine or container has {there / 1e9:,.2f}"
         raise _Refused(f"needs {needed / 1e9:,.2f} GB of memory to be read, {has}")
     texts = {name: metadata[name] for name in ("vocabulary", "config", "metrics", "corpus")}
-    texts["runtime"] = metadata.get("runtime", "{}")
+    texts |= {name: metadata.get(name, "{}") for name in ("runtime", "base")}
     # Parsed JSON takes many times the memory of its text. Only a vocabulary can be long.
     if any(len(text) > MAX_FIELD_CHARACTERS for name, text in texts.items() if name != "vocabulary"):
         raise _Refused("has more metadata than any model")
@@ -172,7 +176,11 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         if not (np.abs(array) <= MAX_NUMBER).all():
             numbers = f"has NaN, infinite or implausibly large numbers in `{name}`"
             raise _Refused(numbers, "use a model that `charlm train` wrote")
-    return ModelFile(arrays, vocabulary, fields["config"], fields["metrics"], fields["corpus"], fields["runtime"])
+    if isinstance(data := fields["config"].get("data"), dict):
+        # Files older than `data.holdout` held out the end.
+        data.setdefault("holdout", "end")
+    others = {name: fields[name] for name in ("config", "metrics", "corpus", "runtime", "base")}
+    return ModelFile(arrays, vocabulary, **others)
 
 
 def _content_hash(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
@@ -191,7 +199,9 @@ def _spec_in(config: Mapping[str, Any], num_symbols: int, num_arrays: int) -> Mo
         raise _Refused(str(error)) from error
     # Checked before the layers' shapes are listed, because the file may claim a million layers.
     if spec.num_layers > num_arrays:
-        raise _Refused(f"describes no model: it claims {spec.num_layers} layers, but has {num_arrays} arrays")
+        raise _Refused(
+            f"describes no model: it claims {counted(spec.num_layers, 'layer')}, but has {counted(num_arrays, 'array')}"
+        )
     return spec
 
 

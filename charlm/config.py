@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from charlm.cells import CELLS
-from charlm.errors import did_you_mean
+from charlm.errors import ConfigError, counted, did_you_mean, nearest_name
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -25,16 +37,151 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Marks a setting of `train` that gives the saved state of a run its meaning: a resumed run cannot change it.
 FIXED: dict[str, JsonValue] = {"fixed": True}
-UNITS_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+# Settings whose text is read as it is. In all others it is a name, and names are read in any case.
+FREE_TEXT = ("corpus", "encoding")
+NUMBER = r"[0-9]++(?:\.[0-9]*+)?|\.[0-9]++"
+UNITS_SECONDS = {
+    r"h(?:(?:ou)?rs?)?": 3600,
+    r"m(?:in(?:ute)?s?)?": 60,
+    r"s(?:ec(?:ond)?s?)?": 1,
+}
+TIME = re.compile(
+    r",?\s*".join(rf"(?:({NUMBER})\s*{unit}(?![a-z]))?" for unit in UNITS_SECONDS), re.ASCII | re.IGNORECASE
+)
+# What other tools call a setting, without case and separators.
+USUAL_NAMES = {
+    "model.cell": "rnn rnntype celltype model modeltype arch architecture type",
+    "model.embedding_size": "embedding embeddings embed embedsize embeddim embeddingdim embsize embdim emsize nembd",
+    "model.hidden_size": "hidden units rnnsize lstmsize hiddendim hiddenunits numunits numhidden nhidden nhid rnnunits",
+    "model.num_layers": "layers layer numlayer nlayers nlayer depth",
+    "model.direction": "bidirectional",
+    "model.initialiser": "initializer initialization init weightinit",
+    "model.dropout": "drop dropoutrate dropoutprob dropoutprobability",
+    "model.weight_dropout": "recurrentdropout wdrop",
+    "vocab.kind": "tokenizer",
+    "vocab.filter": "lower lowercase",
+    "data.corpus": "data file files filename path text input inputfile dataset datafile datadir datapath textfile "
+    "trainfile source",
+    "data.validation_fraction": "validation validationsplit valsplit valfraction valfrac valratio",
+    "data.test_fraction": "testsplit testfrac testratio",
+    "train.steps": "iterations iters iter maxiters maxiter maxiterations numiterations maxsteps numsteps trainsteps "
+    "updates",
+    "train.epochs": "epoch numepochs nepochs maxepochs",
+    "train.time": "seconds duration timelimit maxtime",
+    "train.batch_size": "batch bs minibatch minibatchsize",
+    "train.block_size": "seqlength seqlen sequencelength sequencesize bptt context contextlength contextsize window "
+    "windowsize chunklen chunksize unroll timesteps",
+    "train.optimizer": "optimiser optim opt",
+    "train.learning_rate": "lr rate eta",
+    "train.weight_decay": "wd l2 decay",
+    "train.warmup_fraction": "warmup",
+    "train.schedule": "scheduler lrschedule lrscheduler",
+    "train.step_factor": "learningratedecay lrdecay decayrate gamma",
+    "train.step_after_epochs": "learningratedecayafter",
+    "train.clip_norm": "clip gradclip gradientclip gradientclipping gradclipnorm maxgradnorm maxnorm clipgrad",
+    "train.evaluations": "evals numevals",
+    "train.patience": "earlystopping earlystop",
+    "train.sample_every": "sampleinterval printevery",
+    "train.precision": "dtype",
+    "train.threads": "numthreads nthreads cores numworkers",
+    "seed": "randomseed rngseed manualseed",
+}
+INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(steps?|epochs?)", re.IGNORECASE)
+MIN_INTERVAL, MAX_INTERVAL = 1e-6, 1e9
 
 
 def parse_seconds(value: Any) -> Any:
-    """Turn `90`, `"90s"`, `"1.5m"` or `"2h"` into seconds; leave anything else for the validator to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9.]+)\s*(s|m|min|h)?\s*", value)):
-        try:
-            return float(found[1]) * UNITS_SECONDS[found[2] or "s"]
-        except ValueError:
-            return value
+    """Turn `90`, `"90s"`, `"1.5 minutes"` or `"1h30m"` into seconds; leave anything else as it is."""
+    if not isinstance(value, str) or not (text := value.strip()):
+        return value
+    if re.fullmatch(NUMBER, text):
+        return float(text)
+    numbers = found.groups() if (found := TIME.fullmatch(text)) else ()
+    if not any(numbers):
+        return value
+    return sum(float(number or 0) * unit for number, unit in zip(numbers, UNITS_SECONDS.values(), strict=True))
+
+
+def _as_seconds(value: Any) -> Any:
+    seconds = parse_seconds(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
+        raise ValueError("should be a time, as in 60s, 15m or 2h")
+    return seconds
+
+
+def all_settings() -> dict[str, str]:
+    """Return the dotted name of every setting, with its name inside its group."""
+    groups: dict[str, type[Settings]] = {f"{name}.": model for name, model in GROUPS.items()} | {"": Config}
+    return {
+        f"{group}{name}": name
+        for group, model in groups.items()
+        for name, field in model.model_fields.items()
+        if field.description
+    }
+
+
+def usual_setting(key: str) -> str | None:
+    """Return the dotted name of a setting that is spelled otherwise, or has this name in other tools, or None."""
+    word = _plain(key.rpartition(".")[2])
+    own = next((setting for setting, name in all_settings().items() if _plain(name) == word), None)
+    return own or next((setting for setting, names in USUAL_NAMES.items() if word in names.split()), None)
+
+
+def meant_setting(key: str) -> str | None:
+    """Return the dotted name of the setting that a wrong name most probably stands for, or None.
+
+    Args:
+        key: with or without a group, such as `hidden-size`, `units` or `learning_rat`.
+    """
+    if setting := usual_setting(key):
+        return setting
+    (group, _, name), settings = key.rpartition("."), all_settings()
+    for names, least in (
+        ({own: setting for setting, own in settings.items() if setting.startswith(f"{group}.")}, 0.6),
+        ({own: setting for setting, own in settings.items()}, 0.85 if group else 0.75),
+    ):
+        if near := nearest_name(name, names, least):
+            return names[near]
+    return None
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+class Interval(NamedTuple):
+    """How often something happens in a run.
+
+    Attributes:
+        amount: of steps, epochs or seconds.
+        unit: which of these.
+    """
+
+    amount: float
+    unit: Literal["steps", "epochs", "seconds"]
+
+    @classmethod
+    def parse(cls, value: int | str) -> Interval:
+        """Read `500`, `"500 steps"`, `"0.5 epochs"` or `"30s"`.
+
+        Raises:
+            ValueError: it is none of these, or too small or too large.
+        """
+        text = f"{value} steps" if type(value) is int else str(value)
+        if found := INTERVAL.fullmatch(text):
+            interval = cls(float(found[1]), "steps" if found[2].lower().startswith("step") else "epochs")
+        else:
+            seconds = None if re.fullmatch(NUMBER, text.strip()) else parse_seconds(text)
+            interval = cls(seconds if isinstance(seconds, float) else 0.0, "seconds")
+        is_whole = interval.unit != "steps" or interval.amount % 1 == 0
+        if not (is_whole and MIN_INTERVAL <= interval.amount <= MAX_INTERVAL):
+            raise ValueError("should be steps, epochs or a time, as in 500, `0.5 epochs` or `30s`")
+        return interval
+
+
+def _interval_or_none(value: Any) -> Any:
+    if value is not None:
+        Interval.parse(value)
     return value
 
 
@@ -60,6 +207,12 @@ def _auto_or_whole(least: int, limit: int) -> BeforeValidator:
         raise ValueError(f"should be `auto` or a whole number from {least} to {limit}")
 
     return BeforeValidator(check)
+
+
+def too_many_durations(train: Mapping[str, Any]) -> str:
+    """Return what is wrong if more than one duration is set, or an empty string."""
+    given = [name for name in DURATIONS if train.get(name) is not None]
+    return f"steps, epochs and time exclude each other; {' and '.join(given)} are set" if len(given) > 1 else ""
 
 
 def _initialiser(value: str) -> str:
@@ -89,7 +242,7 @@ def _group_or_defaults(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=30 * 86400)]
+Seconds = Annotated[float, BeforeValidator(_as_seconds), Field(gt=0, le=30 * 86400)]
 Fraction = Annotated[float, Field(ge=0, le=0.5)]
 
 
@@ -97,6 +250,11 @@ class Settings(BaseModel):
     """The base of all groups of settings: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: Any, info: ValidationInfo) -> Any:
+        return value.lower() if isinstance(value, str) and info.field_name not in FREE_TEXT else value
 
 
 class ModelConfig(Settings):
@@ -133,7 +291,9 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
         if isinstance(self.dropout, list) and len(self.dropout) != self.num_layers:
-            raise ValueError(f"dropout has {len(self.dropout)} numbers for {self.num_layers} layers")
+            raise ValueError(
+                f"dropout has {counted(len(self.dropout), 'number')} for {counted(self.num_layers, 'layer')}"
+            )
         if self.weight_dropout not in ("auto", 0) and not CELLS[self.cell].products:
             raise ValueError(f"weight_dropout is for recurrent weights, and {self.cell} has none")
         return self
@@ -180,8 +340,14 @@ class DataConfig(Settings):
         ["fables"], min_length=1, description="corpora by name, files, folders, globs, or `-`; one or a list"
     )
     encoding: str = Field("utf-8", description="character encoding of the text")
-    validation_fraction: Fraction = Field(0.1, description="share of the text, at its end, that is never trained on")
-    test_fraction: Fraction = Field(0.0, description="share after that, which training does not read at all")
+    skip_undecodable: bool = Field(False, description="leave out files that are no text in this encoding")
+    validation_fraction: Fraction = Field(0.1, description="share of the text that is never trained on")
+    test_fraction: Fraction = Field(0.0, description="another share, which training does not read at all")
+    holdout: Literal["auto", "end", "spread"] = Field(
+        "auto",
+        description="which text these shares are: its end, or blocks that are spread over it; auto: end for one text, "
+        "spread for several",
+    )
 
 
 class TrainConfig(Settings):
@@ -241,6 +407,11 @@ class TrainConfig(Settings):
         json_schema_extra=FIXED,
     )
     patience: int | None = Field(None, ge=1, le=10**6, description="evaluations without improvement that end the run")
+    keep_every: Annotated[int | str | None, BeforeValidator(_interval_or_none)] = Field(
+        None,
+        description="how often to keep a small model file along the way, in `kept/` of the run folder, as in 500 "
+        "(blocks), `0.5 epochs` or `30s`; null: never",
+    )
     sample_every: int | None = Field(
         None, ge=1, le=10**9, description="blocks between two samples of the model's text; null: no samples"
     )
@@ -269,9 +440,8 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _one_duration(self) -> TrainConfig:
-        given = [name for name in DURATIONS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"steps, epochs and time exclude each other; {' and '.join(given)} are set")
+        if problem := too_many_durations(self.model_dump(include=set(DURATIONS))):
+            raise ValueError(problem)
         return self
 
 
@@ -303,3 +473,31 @@ GROUPS: dict[str, type[Settings]] = {
     "data": DataConfig,
     "train": TrainConfig,
 }
+
+
+class Inherited(NamedTuple):
+    """The settings that a run takes over from the model it starts from.
+
+    Attributes:
+        owner: the name of the model.
+        values: the settings by dotted key.
+    """
+
+    owner: str
+    values: Mapping[str, Any]
+
+    def contradiction(self, key: str, given: Any, place: str) -> str | None:
+        """Return what is wrong with a given value of an inherited setting; None if it is the same or `auto`."""
+        if str(given).lower() in ("auto", str(self.values[key]).lower()):
+            return None
+        return f"{place}: `{key}` is {reprlib.repr(given)}, but the model `{self.owner}` has {self.values[key]!r}"
+
+    def refuse(self, contradictions: Sequence[str]) -> None:
+        """Refuse what contradicts these settings.
+
+        Raises:
+            ConfigError: something does.
+        """
+        if contradictions:
+            hint = "a run that starts from a model keeps its cell, sizes, direction and vocabulary: leave these out"
+            raise ConfigError("; ".join(contradictions), hint)

@@ -7,16 +7,27 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from charlm.config import DURATIONS, GROUPS, SHORT_FOR, Config, Settings, TrainConfig
+from charlm.config import (
+    DURATIONS,
+    GROUPS,
+    SHORT_FOR,
+    Config,
+    Inherited,
+    Settings,
+    TrainConfig,
+    meant_setting,
+    too_many_durations,
+)
 from charlm.errors import ConfigError, did_you_mean, nearest_name
-from charlm.files import bundled_folder, expanded
+from charlm.files import bundled_configs, bundled_folder, expanded
 
 DEFAULT_CONFIG = "lstm"
+ALL_SETTINGS = "`charlm train --help-settings` lists all settings"
 MAX_PROBLEMS = 20
 MAX_GROUPS = 8
 MAX_BYTES = 1 << 14
@@ -38,7 +49,10 @@ class Tree(NamedTuple):
 
 
 def load_config(
-    source: str | Path | None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    source: str | Path | None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    inherited: Inherited | None = None,
 ) -> Config:
     """Read a settings file and apply overrides to it.
 
@@ -46,11 +60,18 @@ def load_config(
         source: a path, or the name of a bundled file such as `gru`; None for the default.
         overrides: `key=value` with a dotted key, the value as YAML; later ones win.
         flags: values by dotted key; they win over the file and the overrides.
+        inherited: settings of a model, which the file and the overrides may not contradict. The default file may.
 
     Raises:
         ConfigError: all problems of the file and the overrides at once, each with its place.
     """
-    path = _locate(source)
+    try:
+        path = _locate(source)
+    except ConfigError:
+        # In `--set key value`, the value looks like the name of a settings file.
+        for override in overrides:
+            _parse_override(override)
+        raise
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -62,7 +83,9 @@ def load_config(
         if path.suffix not in (".yaml", ".yml"):
             error.hint = f"to train on a text, use `--corpus {path}`"
         raise
-    return _overridden(tree, overrides, flags or {}, str(path))
+    for key, value in inherited.values.items() if inherited and source is None else ():
+        _put(tree, key, value, str(path))
+    return _overridden(tree, overrides, flags or {}, str(path), inherited)
 
 
 def override_config(tree: Mapping[str, Any], overrides: Sequence[str], flags: Mapping[str, Any]) -> Config:
@@ -79,20 +102,26 @@ def to_yaml(config: Config) -> str:
 
 
 def describe_settings() -> str:
-    """List every setting with its default and its meaning."""
+    """Describe every setting in a line: its default, its meaning and its choices."""
     lines = []
-    groups: dict[str, type[Settings]] = {"": Config} | {f"{name}.": group for name, group in GROUPS.items()}
-    for group, model in groups.items():
-        for name, field in model.model_fields.items():
-            if field.description:
-                default = "none" if field.default is None else field.default
-                allowed = f"; one of {', '.join(get_args(field.annotation))}" if _is_choice(field.annotation) else ""
-                lines.append(f"{group}{name} (default {default}): {field.description}{allowed}")
+    for setting in list_settings():
+        default = "none" if setting["default"] is None else setting["default"]
+        allowed = f"; one of {', '.join(setting['enum'])}" if "enum" in setting else ""
+        lines.append(f"{setting['name']} (default {default}): {setting['description']}{allowed}")
     return "\n".join(lines)
 
 
-def _is_choice(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal
+def list_settings() -> list[dict[str, Any]]:
+    """List every setting as plain values: its name, group, default, and its meaning and type in JSON Schema."""
+    settings = []
+    groups: dict[str, type[Settings]] = {"": Config} | GROUPS
+    for group, model in groups.items():
+        schemas = model.model_json_schema()["properties"]
+        for name, field in model.model_fields.items():
+            if field.description:
+                about = {"name": f"{group}.{name}".lstrip("."), "group": group, "default": field.default}
+                settings.append(about | {key: value for key, value in schemas[name].items() if key != "title"})
+    return settings
 
 
 def validate_settings(
@@ -109,29 +138,44 @@ def validate_settings(
     Raises:
         ConfigError: all problems at once.
     """
-    found = list(problems)
+    found, num_left_out = list(problems), 0
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        errors = error.errors()
-        found += [_describe(dict(problem), places, name) for problem in errors[:MAX_PROBLEMS]]
-        if len(errors) > MAX_PROBLEMS:
-            found.append(f"and {len(errors) - MAX_PROBLEMS:,} more")
+        errors: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+        train = values.get("train")
+        # pydantic compares settings with each other only when each of them is right.
+        if isinstance(train, dict) and (problem := too_many_durations(train)):
+            errors.append({"loc": ("train",), "type": "", "msg": problem, "input": {}})
+        errors.sort(key=lambda error: _line_of(_place(error["loc"], places, name), name))
+        found += [_describe(problem, places, name) for problem in errors[:MAX_PROBLEMS]]
+        num_left_out = len(errors[MAX_PROBLEMS:])
     if found:
-        raise ConfigError("; ".join(dict.fromkeys(found)), "`charlm train --help-settings` lists them all")
+        found = sorted(dict.fromkeys(found), key=lambda problem: _line_of(problem, name))
+        num_left_out += len(found[MAX_PROBLEMS:])
+        if num_left_out:
+            found = [*found[:MAX_PROBLEMS], f"and {num_left_out:,} more"]
+        raise ConfigError("; ".join(found), ALL_SETTINGS, found)
     return config
+
+
+def _line_of(problem: str, name: str) -> int:
+    """Return the line of a file that a problem or a place names; overrides, which come after the file, have none."""
+    line = re.match(r":(\d+)(?:$|: )", problem.removeprefix(name))
+    return int(line[1]) if line else MAX_BYTES
 
 
 def _locate(source: str | Path | None) -> Path:
     name = DEFAULT_CONFIG if source is None else str(source)
     path = expanded(name)
-    bundled = bundled_folder("configs")
-    known = sorted(file.stem for file in bundled.glob("*.yaml"))
+    bundled, known = bundled_folder("configs"), bundled_configs()
     if name in known:
         return bundled / f"{name}.yaml"
     try:
         if path.is_file():
             return path
+        if name.lower() in known:
+            return bundled / f"{name.lower()}.yaml"
     except OSError as error:
         raise ConfigError(f"there is no settings file `{name}`: {error.strerror or error}") from error
     if path.parent == Path("configs") and path.suffix == ".yaml" and path.stem in known:
@@ -140,7 +184,9 @@ def _locate(source: str | Path | None) -> Path:
     raise ConfigError(f"there is no settings file `{name}`", hint.lstrip())
 
 
-def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str) -> Config:
+def _overridden(
+    tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], name: str, inherited: Inherited | None = None
+) -> Config:
     problems = list(tree.problems)
     for override in overrides:
         try:
@@ -150,7 +196,28 @@ def _overridden(tree: Tree, overrides: Sequence[str], flags: Mapping[str, Any], 
             problems.append(str(error))
     for key, value in flags.items():
         _put(tree, key, value, f"--{key.rpartition('.')[2]}")
-    return _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
+    contradictions = _inherit(tree, inherited, name) if inherited else []
+    config = _without_useless(validate_settings(tree.values, tree.places, name, problems), tree)
+    if inherited:
+        inherited.refuse(contradictions)
+    return config
+
+
+def _inherit(tree: Tree, inherited: Inherited, name: str) -> list[str]:
+    """Put inherited settings into a tree; return what contradicts them."""
+    contradictions = []
+    for key, value in inherited.values.items():
+        group, _, last = key.partition(".")
+        given = tree.values.get(group)
+        if isinstance(given, str) and group in SHORT_FOR:
+            given = {SHORT_FOR[group]: given}
+        if given is not None and not isinstance(given, dict):
+            continue  # this is no group of settings, which is reported when they are validated
+        if given and given.get(last) is not None:
+            place = tree.places.get(key) or tree.places.get(group) or name
+            contradictions.append(inherited.contradiction(key, given[last], place))
+        _put(tree, key, value, inherited.owner)
+    return [contradiction for contradiction in contradictions if contradiction]
 
 
 def _without_useless(config: Config, tree: Tree) -> Config:
@@ -176,7 +243,7 @@ def _without_useless(config: Config, tree: Tree) -> Config:
         elif _place_of(other, tree).startswith("--"):
             defaults[name] = TrainConfig.model_fields[name].default
     if problems:
-        raise ConfigError("; ".join(problems), "remove it, or set the other one as well")
+        raise ConfigError("; ".join(problems), "remove it, or set the other one as well", problems)
     return config.model_copy(update={"train": config.train.model_copy(update=defaults)}) if defaults else config
 
 
@@ -189,7 +256,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key.isprintable() or not key:
-        raise ConfigError(f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`")
+        message = f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`"
+        raise ConfigError(message, ALL_SETTINGS)
     try:
         tree = parse_yaml(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
     except ConfigError as error:
@@ -223,22 +291,27 @@ def _put(tree: Tree, key: str, value: Any, place: str) -> None:
             branch.pop(other, None)
 
 
-def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> str:
-    parts = [str(part) for part in problem["loc"]]
+def _place(location: Sequence[str | int], places: Mapping[str, str], name: str) -> str:
+    """Return the place of the setting that pydantic reports."""
+    parts = [str(part) for part in location]
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     place = next((places[prefix] for prefix in prefixes if prefix in places), name)
     if len(parts) == 1 and parts[0] in GROUPS:
         # Settings of a group contradict each other: name the place of the one that was given last.
         given_below = [given for key, given in places.items() if key.startswith(".".join([*parts, ""]))]
         place = next((given for given in reversed(given_below) if given.startswith("--")), place)
+    return place
+
+
+def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> str:
+    place, parts = _place(problem["loc"], places, name), [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
         # pydantic's location may end with an item of a list or a member of a union, which are no settings.
         while len(parts) > 1 and parts[-1] not in _known_keys(parts[:-1]):
             parts.pop()
     key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        sibling = nearest_name(parts[-1], _known_keys(parts[:-1]))
-        close = ".".join([*parts[:-1], sibling]) if sibling else _elsewhere(parts[-1])
+        close = _meant_key(parts)
         if close == key:
             group, _, name = key.partition(".")
             return f"{place}: `{key}` is not a setting: in a file, put `{name}` into the group `{group}`"
@@ -250,6 +323,13 @@ def _describe(problem: dict[str, Any], places: Mapping[str, str], name: str) -> 
     return f"{place}: {about}{message[:1].lower() + message[1:]}{given}"
 
 
+def _meant_key(parts: Sequence[str]) -> str | None:
+    """Return the setting that an unknown key stands for, or at the top level perhaps a group."""
+    if len(parts) > 1:
+        return meant_setting(".".join(parts)) if parts[0] in GROUPS else None
+    return meant_setting(parts[0]) or nearest_name(parts[0], GROUPS)
+
+
 def _known_keys(groups: Sequence[str]) -> list[str]:
     model: Any = Config
     for group in groups:
@@ -258,13 +338,6 @@ def _known_keys(groups: Sequence[str]) -> list[str]:
         if not (isinstance(model, type) and issubclass(model, Settings)):
             return []
     return list(model.model_fields)
-
-
-def _elsewhere(key: str) -> str | None:
-    """Return the dotted name of the setting, in any group, with the name nearest to a key."""
-    dotted = {name: f"{group}.{name}" for group in GROUPS for name in _known_keys([group])}
-    name = nearest_name(key, dotted)
-    return dotted[name] if name else None
 
 
 def _without_absent(settings: Settings) -> dict[str, Any]:
@@ -301,7 +374,8 @@ def parse_yaml(data: bytes, name: str) -> Tree:
         ) from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{line}: {error.problem}") from error
+        hint = "settings are `key: value` lines, with a space after the colon and no tab before the key"
+        raise ConfigError(f"{name}{line}: {error.problem}", hint) from error
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         line = f":{loader.line + 1}" if loader else ""
         raise ConfigError(f"{name}{line}: {str(error).splitlines()[0]}") from error

@@ -1,21 +1,23 @@
 """Every error a user can see.
 
-CharlmError                 exit 1, one line and a hint
+CharlmError                 exit 1, one line (or one for each mistake) and a hint
 |- UsageError               exit 2, the arguments are wrong or contradict each other
 |- ConfigError              exit 2, a settings file or `--set` is wrong
 |- UnknownCharacterError    a text holds characters the vocabulary lacks
 |- CorpusError              a text is missing, empty, undecodable or changed
-|  `- TooLargeError         ... or is larger than the model file says
+|  |- TooLargeError         ... or is larger than the model file says
+|  `- UndecodableError      ... or its bytes spell no text in this encoding
 |- DownloadError            a corpus could not be downloaded, or has the wrong content
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
 |- RunError                 a run folder cannot be used
 |- TrainingError            training cannot continue
-`- DeviceError              this machine lacks the device or precision that was asked for
+|- DeviceError              this machine lacks the device or precision that was asked for
+`- TorchError               torch is missing or cannot be loaded
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Message and hint of a ModelFileError: untrusted weights are each within bounds, but the state overflows.
 OVERFLOW = (
@@ -31,14 +33,16 @@ class CharlmError(Exception):
 
     Attributes:
         hint: what the user can do about it; may be empty.
+        mistakes: a line for each mistake, if there are several; otherwise the message alone.
         exit_code: the exit code of the command.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", mistakes: Sequence[str] = ()) -> None:
         super().__init__(one_line(message))
         self.hint = one_line(hint)
+        self.mistakes = tuple(map(one_line, mistakes)) or (str(self),)
 
 
 def one_line(text: str) -> str:
@@ -47,11 +51,16 @@ def one_line(text: str) -> str:
     return shown + ("..." if len(text) > MAX_LENGTH else "")
 
 
-def nearest_name(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name with the most similar spelling, or None if none is similar."""
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 character`, `2,000 characters`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def nearest_name(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """Return the known name with the most similar spelling, or None if no similarity is at least `least`."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1, cutoff=least)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -84,6 +93,10 @@ class TooLargeError(CorpusError):
     """A corpus is larger than the model file says it was."""
 
 
+class UndecodableError(CorpusError):
+    """The bytes of a file spell no text in the encoding that was given."""
+
+
 class DownloadError(CharlmError):
     """A file could not be downloaded, or has the wrong content."""
 
@@ -102,3 +115,7 @@ class TrainingError(CharlmError):
 
 class DeviceError(CharlmError):
     """The machine lacks the device or precision that the settings ask for."""
+
+
+class TorchError(CharlmError, ImportError):
+    """Torch is missing, or its installation is broken."""

@@ -45,6 +45,31 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Make a file that does not exist yet, as a whole.
+
+    Raises:
+        FileExistsError: there is one, which stays as it is.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(name).chmod(0o666 & ~_umask())
+        try:
+            # Unlike a rename, a link never replaces a file.
+            path.hardlink_to(name)
+        except FileExistsError:
+            raise
+        except OSError:
+            # This file system has no links.
+            with path.open("xb") as file:
+                file.write(data)
+    finally:
+        with suppress(OSError):
+            Path(name).unlink()
+
+
 def append_whole(path: Path, data: bytes) -> None:
     """Add bytes to the end of a file: all of them, or none if that fails."""
     with path.open("ab", buffering=0) as file:
@@ -87,6 +112,11 @@ def bundled_folder(name: str) -> Path:
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
+
+
+def bundled_configs() -> list[str]:
+    """Return the names of the settings files that charlm ships."""
+    return sorted(path.stem for path in bundled_folder("configs").glob("*.yaml"))
 
 
 def cache_folder() -> Path:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelFileError, RunError
+from charlm.errors import ModelFileError, RunError, nearest_name
 from charlm.files import append_whole, expanded, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
 LOCK_FILE = ".lock"
+KEPT_FOLDER = "kept"
+KEPT_NAME = re.compile(r"step-([0-9]{8,12})\.safetensors")
 
 
 class RunFolder:
-    """One run on disk: `config.yaml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`.
+    """One run on disk: `config.yaml`, `metrics.jsonl`, `best.safetensors`, `last.safetensors`, perhaps `kept/`.
 
     Attributes:
         path: the folder.
@@ -46,6 +50,21 @@ class RunFolder:
     def last(self) -> Path:
         """The model file that training resumes from."""
         return self.path / "last.safetensors"
+
+    @property
+    def kept(self) -> Path:
+        """The folder of the models that are kept along the way."""
+        return self.path / KEPT_FOLDER
+
+    def kept_model(self, step: int) -> Path:
+        """Return the file of the model that is kept after so many steps."""
+        return self.kept / f"step-{step:08}.safetensors"
+
+    def kept_models(self) -> dict[int, Path]:
+        """Return the kept models on disk by their step, in order."""
+        # A link could lead to files of someone else.
+        files = () if self.kept.is_symlink() else self.kept.glob("step-*.safetensors")
+        return {int(name[1]): file for file in sorted(files) if (name := KEPT_NAME.fullmatch(file.name))}
 
     @classmethod
     def create(cls, path: Path | None, name: str) -> RunFolder:
@@ -76,8 +95,11 @@ class RunFolder:
             RunError: there is no run that can be resumed.
         """
         run = cls(expanded(path))
+        if run.path.suffix == run.last.suffix and run.path.is_file():
+            raise _no_run_folder(run.path)
         if not run.last.is_file():
-            raise RunError(f"there is no run to resume in `{path}`", "a run folder holds `last.safetensors`")
+            hint = did_you_mean_run(path) or "a run folder holds `last.safetensors`"
+            raise RunError(f"there is no run to resume in `{path}`", hint)
         return run
 
     @contextmanager
@@ -109,6 +131,8 @@ class RunFolder:
             return
         try:
             sweep_temporary(self.path)
+            if not self.kept.is_symlink():
+                sweep_temporary(self.kept)
             yield True
         finally:
             # Removed before the release, while no other process can have locked it.
@@ -134,6 +158,12 @@ class RunFolder:
         if b"".join(kept) != before:
             write_atomic(self.metrics, b"".join(kept))
 
+    def drop_kept(self, last_step: int) -> None:
+        """Remove the kept models after `last_step`, because training resumes there and keeps them again."""
+        for step, file in self.kept_models().items():
+            if step > last_step:
+                file.unlink()
+
     def _check_metrics(self) -> None:
         # Opening a pipe would block, and a link may lead to a file of someone else.
         if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
@@ -150,27 +180,67 @@ def find_model(path: Path | None) -> Path:
         ModelFileError: there is none.
     """
     if path is None:
-        found = [file for run in Path(RUNS_FOLDER).glob("*") if (file := best_in(run))]
+        found = _runs_in(Path(RUNS_FOLDER))
         if not found:
             raise ModelFileError(
-                f"there is no model here: `{RUNS_FOLDER}/` holds no run", "`charlm train` makes one, or pass `--model`"
+                f"there is no model here: `{RUNS_FOLDER}/` holds no run",
+                "`charlm train` makes one; a model that is elsewhere is given by its path",
             )
-        return max(found, key=lambda file: file.stat().st_mtime_ns)
+        return found[0]
     path = expanded(path)
     try:
         if not path.is_dir():
+            if not path.exists() and (hint := did_you_mean_run(path)):
+                raise ModelFileError(f"there is no model `{path}`", hint)
             return path
     except OSError as error:
         raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
     if best := best_in(path):
         return best
-    raise ModelFileError(f"there is no model file in `{path}`", "a run folder holds `best.safetensors`")
+    kept = next(iter(RunFolder(path.parent).kept_models().values()), None) if path.name == KEPT_FOLDER else None
+    hint = (
+        f"name one of the models in it, such as `{kept}`"
+        if kept
+        else did_you_mean_run(path)
+        or (
+            "a run folder holds `best.safetensors`; "
+            f"`charlm train --corpus {shlex.quote(str(path))}` trains on the texts in a folder"
+        )
+    )
+    raise ModelFileError(f"there is no model file in `{path}`", hint)
 
 
 def best_in(folder: Path) -> Path | None:
     """Return the best model of a run, or the last one before the first validation, or None if there is no run."""
     run = RunFolder(folder)
     return next((file for file in (run.best, run.last) if file.is_file()), None)
+
+
+def did_you_mean_run(path: Path) -> str:
+    """Return "did you mean ...?" with the newest run in a folder or with a name like it, or an empty string."""
+    with suppress(OSError):
+        if inside := _runs_in(path):
+            return f"did you mean its newest run, `{inside[0].parent}`?"
+        name = path.parent.name if path.suffix == ".safetensors" else path.name
+        runs = {file.parent.name: file.parent for file in _runs_in(Path(RUNS_FOLDER))}
+        near = next((run for run in runs if name and name.lower() in run.lower()), None) or nearest_name(name, runs)
+        if near:
+            return f"did you mean `{runs[near]}`?"
+    return ""
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the best model of each run in a folder, the newest first."""
+    found = [file for run in folder.glob("*") if (file := best_in(run))]
+    return sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+
+
+def _no_run_folder(file: Path) -> RunError:
+    """Return the error about a model file in place of a run folder."""
+    folder = next((folder for folder in file.parents[:2] if RunFolder(folder).last.is_file()), None)
+    resume = f"`charlm train --resume {shlex.quote(str(folder))}` resumes the run; " if folder else ""
+    new = f"`charlm train --from {shlex.quote(str(file))} --corpus TEXT` starts a new run from this model"
+    return RunError(f"`{file}` is a model file, and a run is resumed by its folder", resume + new)
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import UnknownCharacterError, UsageError
+from charlm.errors import UnknownCharacterError, UsageError, counted
 
 Ids = NDArray[np.unsignedinteger]
 Kind = Literal["characters", "bytes"]
@@ -34,8 +34,8 @@ class Vocabulary:
     """The symbols of a model, in id order.
 
     Attributes:
-        kind: `characters`, one symbol for each distinct character, sorted by code point; or `bytes`, the
-            256 byte values of UTF-8, so that no character is unknown.
+        kind: `characters`, one symbol for each distinct character, sorted by code point, later ones at the end; or
+            `bytes`, the 256 byte values of UTF-8, so that no character is unknown.
         symbols: each symbol as text, by id; a byte is the character with the same number.
         filter: how a text is changed before it is read, see `TextFilter`.
     """
@@ -70,6 +70,11 @@ class Vocabulary:
     def of_bytes(cls) -> Self:
         """Return the 256 byte values."""
         return cls("bytes", "".join(map(chr, range(256))))
+
+    def grown_by(self, other: Vocabulary) -> Vocabulary:
+        """Return a vocabulary that also has the symbols of another one: they come last, so that every id stays."""
+        new = [symbol for symbol in other.symbols if symbol not in self._ids]
+        return Vocabulary(self.kind, self.symbols + "".join(new), self.filter)
 
     @property
     def unit(self) -> str:
@@ -117,7 +122,7 @@ class Vocabulary:
 
         Raises:
             UnknownCharacterError: under `error`; it names each character, its code point, its first position
-                and the nearest character of the vocabulary.
+                and what it is in characters of the vocabulary, if there are any.
             UsageError: `unknown` is not one of the three, or its C is not in the vocabulary.
         """
         if not is_filtered:
@@ -133,7 +138,7 @@ class Vocabulary:
         if known.all():
             return ids
         if unknown == "error":
-            raise UnknownCharacterError(*self._describe_unknown(text, np.flatnonzero(~known), position))
+            raise UnknownCharacterError(self._describe_unknown(text, np.flatnonzero(~known), position))
         if replacement is None:
             return ids[known]
         ids[~known] = replacement
@@ -166,20 +171,20 @@ class Vocabulary:
         return name_character(symbol)
 
     def nearest(self, character: str) -> str | None:
-        """Return the known character that most resembles an unknown one, or None if there is none."""
-        candidates = [character.swapcase(), unicodedata.normalize("NFKD", character)[:1]]
-        candidates += [candidates[1].swapcase()]
+        """Return what an unknown character is in known ones, or None if nothing known means the same.
+
+        The same is another case or width, without the accent, a look-alike, or the characters it is composed of.
+        """
+        code = ord(character)
+        wide = chr(code + 0xFEE0) if 0x21 <= code < 0x7F else "\u3000" if character == " " else ""
+        candidates = [unicodedata.normalize("NFKC", character), character.swapcase(), wide]
+        if character.isalpha():
+            base = unicodedata.normalize("NFKD", character)[:1]
+            candidates += [base, base.swapcase()]
         candidates += [other for group in LOOK_ALIKES if character in group for other in sorted(group)]
         if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc"):
             candidates += [" ", "\n"]
-        found = next((other for other in candidates if other in self._ids), None)
-        if found is not None:
-            return found
-        category = unicodedata.category(character)
-        alike = [symbol for symbol in self.symbols if unicodedata.category(symbol) == category]
-        # Close neighbours in the code chart are related: the next ideograph, the next arrow.
-        closest = min(alike, key=lambda symbol: abs(ord(symbol) - ord(character)), default=None)
-        return closest if closest is not None and abs(ord(closest) - ord(character)) < 0x100 else None
+        return next((other for other in candidates if other and self._ids.keys() >= set(other)), None)
 
     def _replacement(self, unknown: str) -> int | None:
         if unknown in ("error", "skip"):
@@ -197,7 +202,7 @@ class Vocabulary:
             )
         return self._ids[character] if self.kind == "characters" else ord(character)
 
-    def _describe_unknown(self, text: str, positions: NDArray[np.intp], offset: int) -> tuple[str, str]:
+    def _describe_unknown(self, text: str, positions: NDArray[np.intp], offset: int) -> str:
         first: dict[str, int] = {}
         for position in positions:
             first.setdefault(text[position], offset + int(position))
@@ -208,12 +213,11 @@ class Vocabulary:
             where = "position" if self.filter == "none" else "filtered position"
             part = f"{name_character(character)} (U+{ord(character):04X}) at {where} {position}"
             nearest = self.nearest(character)
-            parts.append(part if nearest is None else f"{part}, nearest {name_character(nearest)}")
+            if nearest is not None:
+                part += f", nearest {name_character(nearest) if len(nearest) == 1 else repr(nearest)}"
+            parts.append(part)
         more = "; and more" if len(first) > 5 else ""
-        return (
-            f"not in the model's vocabulary of {len(self)} characters: {'; '.join(parts)}{more}",
-            "`--unknown skip` drops such characters, `--unknown replace=C` replaces each with C",
-        )
+        return f"not in the model's vocabulary of {counted(len(self), 'character')}: {'; '.join(parts)}{more}"
 
 
 class _CharacterDecoder:

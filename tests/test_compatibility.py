@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import load_checkpoint
+from charlm.config_file import validate_settings
 from tests.helpers.commands import call
 
 FILES = Path(__file__).parent / "files"
@@ -38,7 +39,8 @@ def test_an_old_run_resumes_and_ends_as_before(old_run: Path) -> None:
     found = load_checkpoint(old_run / "best.safetensors")
     expected = load_checkpoint(FILES / "old_run_finished.safetensors")
     assert found.step == expected.step == 40
-    assert found.config == expected.config
+    # Settings that the older charlm lacked have the value that changes nothing.
+    assert validate_settings(found.config, {}, "found") == validate_settings(expected.config, {}, "expected")
     assert found.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
         np.testing.assert_allclose(found.arrays[name], array, rtol=0, atol=1e-4, err_msg=name)
@@ -53,4 +55,4 @@ def test_an_old_model_file_writes_the_same_text() -> None:
     """A model file of an older charlm loads and samples the same text as before."""
     model = str(FILES / "old_run_finished.safetensors")
     text = call("sample", "1 gr", "--model", model, "--seed", "3", "-n", "60").stdout
-    assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag "
+    assert text == "1 gr 5nf fg,l,ahaglt4il5\nt6atlei ld ir0h0ii onlldin oea l7r8eag \n"

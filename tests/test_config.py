@@ -15,6 +15,7 @@ from charlm.cells import CELLS
 from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
 from charlm.config_file import describe_settings, load_config, to_yaml
 from charlm.errors import ConfigError
+from tests.helpers.commands import within
 from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 
 # Settings and their defaults
@@ -283,10 +284,24 @@ def test_the_home_of_an_unknown_user_is_a_missing_file() -> None:
         ("'90'", 90.0),
         ("' 60 s '", 60.0),
         ("720h", 30 * 86400.0),
+        ("20sec", 20.0),
+        ("20secs", 20.0),
+        ("90 seconds", 90.0),
+        ("1 second", 1.0),
+        ("1min", 60.0),
+        ("2 Minutes", 120.0),
+        ("3 mins", 180.0),
+        ("2 hours", 7200.0),
+        ("1hr", 3600.0),
+        ("2H", 7200.0),
+        ("1h30m", 5400.0),
+        ("1h 30min 5s", 5405.0),
+        ("1 hour, 30 minutes", 5400.0),
+        ("1m30s", 90.0),
     ],
 )
 def test_a_duration_is_a_number_of_seconds(text: str, seconds: float) -> None:
-    """Units are seconds, minutes and hours; a bare number is seconds."""
+    """Units are seconds, minutes and hours, alone or together, in the usual spellings; a bare number is seconds."""
     assert seconds == loaded(f"train:\n  time: {text}\n").train.time
     assert seconds == loaded("", f"train.time={text}").train.time
 
@@ -310,6 +325,14 @@ def test_a_duration_is_a_number_of_seconds(text: str, seconds: float) -> None:
         "true",
         "[60]",
         "9" * 400,
+        "1:30",
+        "30m 1h",
+        "1h30",
+        "5ms",
+        "1m 1m",
+        "h",
+        "','",
+        "5\u017f",
     ],
 )
 def test_an_invalid_duration_is_reported(text: str) -> None:
@@ -327,6 +350,18 @@ def test_a_duration_is_seconds_or_left_to_be_refused(value: Any) -> None:
     """`parse_seconds` turns any duration into a number and leaves any other value as it is."""
     found = parse_seconds(value)
     assert found is value or (isinstance(value, str) and isinstance(found, float))
+
+
+def test_the_error_about_a_duration_shows_what_is_one() -> None:
+    """The error has examples, for words and for values that are no text."""
+    for text in ("20 parsecs", "[60]", "true"):
+        assert "should be a time, as in 60s, 15m or 2h" in refusal(f"train:\n  time: {text}\n")
+
+
+def test_a_long_number_is_read_as_a_duration_at_once() -> None:
+    """Reading a duration takes time in proportion to its length."""
+    with within(1.0):
+        assert parse_seconds("1" * 100_000 + "x") == "1" * 100_000 + "x"
 
 
 def test_digits_of_other_scripts_are_no_duration() -> None:
@@ -387,6 +422,37 @@ def test_a_conflict_is_reported_at_the_override() -> None:
     assert str(raised.value).startswith("--set model.dropout: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "group", "key", "value"),
+    [
+        ("model.cell=LSTM", "model", "cell", "lstm"),
+        ("model.cell=Rnn-ReLU", "model", "cell", "rnn-relu"),
+        ("model.hidden_size=AUTO", "model", "hidden_size", "auto"),
+        ("model.initialiser=Normal(1E-3)", "model", "initialiser", "normal(1e-3)"),
+        ("model.direction=Both", "model", "direction", "both"),
+        ("model.dropout=Auto", "model", "dropout", "auto"),
+        ("vocab=Bytes", "vocab", "kind", "bytes"),
+        ("vocab.filter=LETTERS", "vocab", "filter", "letters"),
+        ("train.optimizer=AdamW", "train", "optimizer", "adamw"),
+        ("train.schedule=Cosine", "train", "schedule", "cosine"),
+        ("train.precision=BF16", "train", "precision", "bf16"),
+        ("train.device=CPU", "train", "device", "cpu"),
+        ("data.corpus=My Novel.txt", "data", "corpus", ["My Novel.txt"]),
+    ],
+)
+def test_names_are_read_in_any_case(text: str, group: str, key: str, value: Any) -> None:
+    """Names are saved as charlm writes them; the name of a text stays as it is."""
+    assert value == getattr(getattr(loaded("", text), group), key)
+    assert f"{key}: {value}" in to_yaml(loaded("", text)) or isinstance(value, list)
+
+
+def test_a_bundled_settings_file_is_named_in_any_case() -> None:
+    """`charlm train GRU` takes the bundled file, unless there is a file of that name."""
+    assert load_config("GRU").model.cell == "gru"
+    Path("GRU").write_text("model: {cell: rnn}\n", encoding="utf-8")
+    assert load_config("GRU").model.cell == "rnn"
+
+
 def test_an_unknown_cell_gets_the_nearest_name() -> None:
-    """The error for an unknown cell suggests the nearest name, also if only the case is wrong."""
-    assert "did you mean `lstm`?" in refusal("model: {cell: LSTM}\n")
+    """The error for an unknown cell suggests the nearest name, in whatever case it was given."""
+    assert "did you mean `lstm`?" in refusal("model: {cell: LSMT}\n")

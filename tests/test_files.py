@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from charlm import files
-from charlm.files import bundled_folder, cache_folder, replacing, sweep_temporary, write_atomic
+from charlm.files import bundled_folder, cache_folder, replacing, sweep_temporary, write_atomic, write_new
 
 
 @pytest.fixture
@@ -49,6 +49,22 @@ def test_a_relative_path_in_the_working_folder_can_be_written(own_folders: Path)
     """A bare file name is written into the working folder."""
     write_atomic(Path("model"), b"new")
     assert (own_folders / "model").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_never_replaces_another(
+    own_folders: Path, has_links: bool, restored_umask: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file is whole and readable as any other; an existing one stays, also where there are no hard links."""
+    if not has_links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = own_folders / "text"
+    write_new(path, b"one\r\n")
+    with pytest.raises(FileExistsError):
+        write_new(path, b"two")
+    assert path.read_bytes() == b"one\r\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert names_in(own_folders) == ["text"]
 
 
 def test_the_old_file_is_whole_until_the_block_ends(own_folders: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,6 +18,7 @@ from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.fill import fill
+from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.sample import sample
 from charlm.cli.train import train
@@ -48,5 +52,18 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "corpora": corpora,
     "bench": bench,
 }
+# Their argument is a text, which may begin with a dash.
+TAKE_A_TEXT = (sample, predict_next, fill)
+
+
+def help_of(command: Callable[..., None]) -> str | None:
+    """Return the help of a command: its docstring, which `python -OO` removes, but not from the source."""
+    if command.__doc__ is None:
+        with suppress(OSError):
+            (function,) = ast.parse(inspect.getsource(command)).body
+            return ast.get_docstring(function) if isinstance(function, ast.FunctionDef) else None
+    return inspect.getdoc(command)
+
+
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else None, help=help_of(command))(command)

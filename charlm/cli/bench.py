@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Json
-from charlm.cli.render import plain_table, print_json, print_table
+from charlm.cli.render import print_json, print_lines, print_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from charlm.nn.model import CharModel
     from charlm.nn.runtime import Runtime
     from charlm.training.optimizer import Optimizer
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def bench(
     only: Annotated[
-        Literal["training", "sampling", "texts", "starting"] | None, typer.Option(help="Measure only this part.")
+        Literal["training", "sampling", "texts", "starting"] | None,
+        typer.Option(case_sensitive=False, help="Measure only this part."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of this many measurements.")] = 5,
     as_json: Json = False,
@@ -33,6 +34,9 @@ def bench(
 
     charlm bench --only sampling --json
     """
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
     from charlm.evaluation.bench import PARTS, WORKLOAD, describe_machine, measure
     from charlm.nn.runtime import Runtime, keep_freed_memory
 
@@ -57,44 +61,47 @@ def make_optimizer(model: CharModel, runtime: Runtime) -> Optimizer:
 
 def print_bench(machine: dict[str, str | int], command: str, rows: Iterable[dict[str, Any]]) -> None:
     """Print the machine, and the results one by one, as soon as each is measured."""
-    print(f"{command}: medians, without the first measurement; a ratio above 1 favours charlm")
-    print(", ".join(f"{name} {value}" for name, value in machine.items() if value != ""))
+    width = screen_width(sys.stdout)
+    method = "medians, without the first measurement; beside it the same without charlm: a ratio above 1 favours charlm"
+    print_lines(wrapped(f"{command}: {method}", width))
+    print_lines(wrapped(", ".join(f"{name} {value}" for name, value in machine.items() if value != ""), width))
     part = ""
     for row in rows:
+        columns = bench_columns(row["part"])
         if row["part"] != part:
             part = row["part"]
             print()
-            print_table(_bench_table(part))
-        table = _bench_table(part, has_header=False)
-        table.add_row(
-            row["name"],
-            _figure(row["charlm"]),
-            "" if row["beside"] is None else _figure(row["beside"]),
-            row["unit"],
-            "" if row["ratio"] is None else f"{row['ratio']:.2f}",
-            "" if row["layers_ratio"] is None else f"{row['layers_ratio']:.2f}",
-            "" if row["gemm_share"] is None else f"{row['gemm_share']:.0%}",
-            row["arithmetic"] or "",
-        )
-        print_table(table)
+            print_table(columns, [])
+        print_table(columns, [bench_row(row)], has_header=False)
 
 
-def _bench_table(part: str, has_header: bool = True) -> Table:
-    """Make a table of fixed widths, so that rows can be printed before the next ones are known."""
-    from rich.table import Column
-
+def bench_columns(part: str) -> list[Column]:
+    """Return columns of fixed widths, so that rows can be printed before the next ones are known."""
     extra = ("layers", "GEMM", "arithmetic") if part == "training" else ("", "", "")
-    return plain_table(
-        Column(part, width=29),
-        Column("charlm", width=11, justify="right"),
-        Column("beside", width=11, justify="right"),
-        Column("", width=12),
-        Column("ratio", width=6, justify="right"),
-        Column(extra[0], width=6, justify="right"),
-        Column(extra[1], width=5, justify="right"),
-        Column(extra[2], width=18),
-        has_header=has_header,
-    )
+    return [
+        Column(part, least=17, width=29),
+        Column("charlm", is_number=True, width=11),
+        Column("beside", is_number=True, rank=2, width=11),
+        Column("", rank=3, width=12),
+        Column("ratio", is_number=True, rank=1, width=6),
+        Column(extra[0], is_number=True, rank=4, width=6),
+        Column(extra[1], is_number=True, rank=5, width=5),
+        Column(extra[2], rank=6, width=18),
+    ]
+
+
+def bench_row(row: dict[str, Any]) -> list[str]:
+    """Return the cells of a result."""
+    return [
+        row["name"],
+        _figure(row["charlm"]),
+        "" if row["beside"] is None else _figure(row["beside"]),
+        row["unit"],
+        "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        "" if row["layers_ratio"] is None else f"{row['layers_ratio']:.2f}",
+        "" if row["gemm_share"] is None else f"{row['gemm_share']:.0%}",
+        row["arithmetic"] or "",
+    ]
 
 
 def _figure(value: float) -> str:

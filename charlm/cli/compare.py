@@ -2,62 +2,153 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
-from charlm.cli.render import print_json, say
-from charlm.errors import one_line
+from charlm.cli.render import print_json, print_lines, say
+from charlm.errors import counted, one_line
 
 if TYPE_CHECKING:
-    from charlm.evaluation.compare import Comparison
+    from charlm.evaluation.compare import Comparison, Figures, Group
+
+# The heights of a sparkline, and how many there are in one.
+BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+CURVE_WIDTH = 8
 
 
 def compare(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; by default all in runs/.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders or model files; by default all runs in runs/.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side in a table.
 
-    Parameters, speed, and validation after equal time and equal steps.
+    Parameters, speed, and validation after equal time and equal steps. Runs of different texts or kinds have a table
+    each.
 
     charlm compare runs/fables-lstm-1 runs/fables-gru-1
     """
     from charlm.evaluation.compare import compare_runs, find_runs
 
-    comparison = compare_runs(runs or find_runs())
+    comparison = compare_runs(runs or find_runs(), are_named=bool(runs))
     for note in comparison.notes:
         say(f"note: {note}")
     if as_json:
         print_json(comparison.to_json())
+    elif sys.stdout.isatty():
+        print_lines(to_lines(comparison, screen_width(sys.stdout), draws_blocks()))
     else:
         print(to_markdown(comparison))
-        say(
-            f"validation in bits per {comparison.per}; `best` is measured after training, "
-            "the others on the beginning of the held-out text"
-        )
+    if not as_json:
+        say(legend(comparison))
+
+
+def legend(comparison: Comparison) -> str:
+    """Return how to read the tables."""
+    units = " or ".join(dict.fromkeys(group.per for group in comparison.groups))
+    text = (
+        f"validation in bits per {units}, lower is better; `best` is measured after training, "
+        "the others on the beginning of the held-out text"
+    )
+    is_cut = any(not row.finished for row in comparison.rows)
+    return text + ("; * did not finish: interrupted, or still running" if is_cut else "")
+
+
+def draws_blocks() -> bool:
+    """Return whether standard output can show the blocks of a sparkline."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return os.environ.get("TERM") != "dumb"
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return a comparison as a Markdown table whose columns are aligned in plain text too."""
-    head = ["run", "cell", "parameters", f"{comparison.unit}s/s", "seconds", "steps"]
-    head += [f"at {comparison.equal_seconds:,.1f} s", f"at {comparison.equal_steps:,} steps", "best"]
-    rows = [
-        [
-            one_line(row.run).replace("|", "\\|"),
-            row.cell,
-            f"{row.parameters:,}",
-            "-" if row.characters_per_second is None else f"{row.characters_per_second:,.0f}",
-            f"{row.seconds:,.1f}",
-            f"{row.steps:,}",
-            *("-" if bits is None else f"{bits:.4f}" for bits in (row.at_equal_time, row.at_equal_steps, row.best)),
-        ]
-        for row in comparison.rows
+    """Return a comparison as Markdown tables whose columns are aligned in plain text too."""
+    tables = []
+    for group in comparison.groups:
+        rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in group.rows]
+        table = markdown_table([column.name for column in _columns(group)], rows, num_texts=2)
+        tables.append(table if len(comparison.groups) == 1 else f"{_heading(group, comparison)}\n\n{table}")
+    return "\n\n".join(tables)
+
+
+def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> list[str]:
+    """Lay out a comparison for a terminal, with a sparkline of each curve if it can show one."""
+    lines: list[str] = []
+    for group in comparison.groups:
+        columns, rows = _columns(group), [_cells(row) for row in group.rows]
+        if has_curves and any(row.curve for row in group.rows):
+            columns.append(Column("curve", rank=2))
+            rows = [[*row, line] for row, line in zip(rows, sparklines(group.rows), strict=True)]
+        heading = wrapped(_heading(group, comparison), width)
+        lines += ["", *heading, *table_lines(columns, rows, width)]
+    return lines[1:]
+
+
+def _heading(group: Group, comparison: Comparison) -> str:
+    """Return what the runs of a table share; texts of the same name are told apart by their hashes."""
+    namesakes = {other.sha256 for other in comparison.groups if other.text == group.text}
+    text = group.text if len(namesakes) == 1 else f"{group.text} ({group.sha256[:8]})"
+    return f"{one_line(text)}: {one_line(group.kind)}"
+
+
+def _columns(group: Group) -> list[Column]:
+    return [
+        Column("run"),
+        Column("cell", rank=1),
+        Column("parameters", is_number=True, rank=5),
+        Column(f"{group.unit}s/s", is_number=True, rank=7),
+        Column("seconds", is_number=True, rank=6),
+        Column("steps", is_number=True, rank=8),
+        Column(f"at {group.equal_seconds:,.1f} s", is_number=True, rank=3),
+        Column(f"at {counted(group.equal_steps, 'step')}", is_number=True, rank=4),
+        Column("best", is_number=True),
     ]
-    return markdown_table(head, rows, num_texts=2)
+
+
+def _cells(row: Figures) -> list[str]:
+    return [
+        one_line(row.run) + ("" if row.finished else " *"),
+        row.cell,
+        f"{row.parameters:,}",
+        "-" if row.characters_per_second is None else f"{row.characters_per_second:,.0f}",
+        f"{row.seconds:,.1f}",
+        f"{row.steps:,}",
+        *("-" if bits is None else f"{bits:.4f}" for bits in (row.at_equal_time, row.at_equal_steps, row.best)),
+    ]
+
+
+def sparklines(rows: Sequence[Figures]) -> list[str]:
+    """Draw each curve of validations over its time. All of a table have one scale.
+
+    The scale ends at what the worst of the runs has after a quarter of its time, so that the differences at the end
+    can be seen; the first validations, of a model that knows nothing, are higher than it.
+    """
+    import numpy as np
+
+    curves: list[list[float]] = []
+    for row in rows:
+        seconds, bits = [point[1] for point in row.curve], [point[2] for point in row.curve]
+        num_places = CURVE_WIDTH if len(bits) > 1 else len(bits)
+        places = np.linspace(seconds[0], seconds[-1], num_places) if bits else np.array([])
+        curves.append(np.interp(places, seconds, bits).tolist() if bits else [])
+    # An aborted run has only the high beginning of a curve.
+    whole = [curve for row, curve in zip(rows, curves, strict=True) if curve and row.finished]
+    whole = whole or [curve for curve in curves if curve]
+    low = min((min(curve) for curve in whole), default=0.0)
+    high = max((curve[len(curve) // 4] for curve in whole), default=0.0)
+    scale = (len(BLOCKS) - 1) / max(high - low, 1e-9)
+    heights = [[round(min(max(bits - low, 0.0) * scale, len(BLOCKS) - 1)) for bits in curve] for curve in curves]
+    return ["".join(BLOCKS[height] for height in curve) for curve in heights]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.layout import Column
 from charlm.cli.options import Json
-from charlm.cli.render import plain_table, print_json, print_table, show_download
+from charlm.cli.render import print_json, print_table, show_download
 from charlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def corpora(
     """
     from charlm.data.catalog import catalog_entries
 
-    for name in fetch or []:
+    for name in map(str.lower, fetch or []):
         if name not in catalog_entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
         catalog_entries()[name].sources(show_download)
@@ -56,12 +57,13 @@ def describe_corpus(entry: Entry) -> dict[str, Any]:
 
 def print_corpora(rows: list[dict[str, Any]]) -> None:
     """Print the catalogue as a table."""
-    from rich.table import Column
-
     numbers = ("bytes", "characters", "vocabulary")
-    table = plain_table("name", *(Column(name, justify="right") for name in numbers), "about")
+    # At 80 columns there is room for the description only without the bytes.
+    ranks = (3, 1, 2)
+    columns = [Column("name"), *(Column(name, True, rank) for name, rank in zip(numbers, ranks, strict=True))]
+    lines = []
     for row in rows:
         where = ", downloaded on first use" if "address" in row else ""
         counts = [f"{row[name]:,}" if row[name] else "-" for name in numbers]
-        table.add_row(row["name"], *counts, f"{row['about']} ({row['licence']}{where})")
-    print_table(table)
+        lines.append([row["name"], *counts, f"{row['about']} ({row['licence']}{where})"])
+    print_table([*columns, Column("about", least=34)], lines)

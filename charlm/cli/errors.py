@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
 
 from charlm.cli.render import report_error
-from charlm.errors import CharlmError, UsageError
+from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
+from charlm.cli.unquoted import with_all_corpora
+from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
+
+# Where the arguments of the command are kept while it runs.
+ARGUMENTS = "charlm.arguments"
 
 
 class _Forgiving:
@@ -42,7 +49,7 @@ class _Forgiving:
 
 
 def _prepare_streams() -> None:
-    """Read UTF-8 under any locale, and escape characters that the console cannot print."""
+    """Read and write UTF-8 under any locale, with line ends as they are; escape what a console cannot print."""
     # A stream that the shell has closed is None. Its replacement stays open as long as the process runs.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
@@ -50,14 +57,27 @@ def _prepare_streams() -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    unchanged = {"encoding": "utf-8", "newline": ""}
     for stream, settings in (
-        (sys.stdin, {"encoding": "utf-8", "newline": ""}),
-        (sys.stdout, {"errors": "backslashreplace"}),
-        (sys.stderr, {"errors": "backslashreplace"}),
+        (sys.stdin, unchanged),
+        # What goes into a file or a pipe is read by programs. Only a console has an encoding of its own.
+        (sys.stdout, {"errors": "backslashreplace"} | ({} if sys.stdout.isatty() else unchanged)),
+        (sys.stderr, {"errors": "backslashreplace"} | ({} if sys.stderr.isatty() else unchanged)),
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**settings)
     sys.stderr = cast(TextIO, _Forgiving(sys.stderr))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let the first Ctrl-C end the command, and another one the process, both without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while frame:
+        # A module that is being loaded may take an exception for its own failure, and there is nothing to tidy up.
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _check_folder() -> None:
@@ -78,16 +98,52 @@ class Commands(TyperGroup):
         except OSError as error:
             sys.exit(report_error(f"nothing can be written: {error.strerror or error}", "", 1))
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse what stands before the command."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except CommandLineError as error:
+            if not given:
+                raise
+            raise self._refused(usage_error(error, self.commands, given)) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and all texts that were meant for its `--corpus`; keep them for the hint of an error."""
+        ctx.meta[ARGUMENTS] = list(args)
+        name, command, rest = super().resolve_command(ctx, args)
+        parameters = command.params if command else []
+        if any("--corpus" in parameter.opts for parameter in parameters):
+            takes_settings = any(parameter.param_type_name == "argument" for parameter in parameters)
+            rest = with_all_corpora(rest, takes_settings)
+            ctx.meta[ARGUMENTS] = [args[0], *rest]
+        return name, command, rest
+
+    def _refused(self, error: CharlmError, arguments: Sequence[str] = ()) -> typer.Exit:
+        """Report an error, with the hint that fits the command line."""
+        hint = error.hint
+        if arguments and arguments[0] in self.commands:
+            name, *rest = arguments
+            if isinstance(error, ConfigError) and len(error.mistakes) == 1:
+                hint = command_that_works(name, self.commands[name], rest) or hint
+            if isinstance(error, UnknownCharacterError) and not hint and "--unknown" in options_of(self.commands[name]):
+                hint = "`--unknown skip` drops such characters, `--unknown replace=C` replaces each with C"
+        for mistake in error.mistakes[:-1]:
+            report_error(mistake, "", error.exit_code)
+        return typer.Exit(report_error(error.mistakes[-1], hint, error.exit_code))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         _prepare_streams()
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             _check_folder()
             return super().invoke(ctx)
+        except CommandLineError as error:
+            raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None
         except CharlmError as error:
-            raise typer.Exit(report_error(str(error), error.hint, error.exit_code)) from None
+            raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
             raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None

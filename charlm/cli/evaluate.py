@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from charlm.cli.options import CorpusNames, Encoding, Json, Model, Unknown, model_file
-from charlm.cli.render import print_json, say, show_download
-from charlm.errors import UsageError, one_line
+from charlm.cli.layout import Column, screen_width, table_lines, wrapped
+from charlm.cli.options import CorpusNames, Encoding, Json, Model, SkipUndecodable, Unknown, model_file
+from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -24,12 +28,18 @@ Part = Literal["train", "validation", "test"]
 
 def evaluate_model(
     model: Model = None,
-    part: Annotated[Part | None, typer.Option(help="Which part of the run's own corpus.")] = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(
+            case_sensitive=False, help="Which part of the text that was learned; `--corpus` says where it is now."
+        ),
+    ] = None,
     corpus: CorpusNames = None,
     window: Annotated[
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
     ] = None,
     encoding: Encoding = None,
+    skip_undecodable: SkipUndecodable = False,
     unknown: Unknown = "error",
     with_baselines: Annotated[
         bool,
@@ -47,11 +57,13 @@ def evaluate_model(
     charlm eval --part test
 
     charlm eval --corpus another.txt --json
+
+    charlm eval --part validation --corpus moved.txt
     """
-    if part and corpus:
-        raise UsageError("`--part` and `--corpus` exclude each other", "`--corpus` is always scored as a whole")
     if encoding and not corpus:
         raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
+    if skip_undecodable and not corpus:
+        raise UsageError("`--skip-undecodable` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
@@ -59,7 +71,9 @@ def evaluate_model(
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    text = load_text(file, part, corpus, encoding, unknown)
+    command = f"charlm eval --model {shlex.quote(str(model))}" if model else "charlm eval"
+    reading = {"encoding": encoding, "skip_undecodable": skip_undecodable}
+    text = load_text(file, part, corpus, unknown, command, reading)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
         print_json(found.to_json())
@@ -102,14 +116,14 @@ class Evaluation:
 
 
 def load_text(
-    file: ModelFile, part: Part | None, corpus: list[str] | None, encoding: str | None, unknown: str
+    file: ModelFile, part: Part | None, corpus: list[str] | None, unknown: str, command: str, reading: dict[str, Any]
 ) -> TextToScore:
     """Read the text to score: another corpus, or a part of the model's own."""
     from charlm.evaluation.scored_text import load_other_text, load_own_text
 
-    if not corpus:
-        return load_own_text(file, part or "validation")
-    text = load_other_text(file, corpus, encoding or "utf-8", unknown, show_download)
+    if part or not corpus:
+        return load_own_text(file, part or "validation", corpus, command, show_download, **reading)
+    text = load_other_text(file, corpus, unknown, show_download, **reading)
     for note in text.notes:
         say(f"note: {note}")
     return text
@@ -119,6 +133,9 @@ def measure(
     file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool, with_baselines: bool
 ) -> Evaluation:
     """Score a text with a model and with the baselines."""
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
     from charlm.evaluation.baselines import baselines
     from charlm.evaluation.dynamic import evaluate_dynamically
     from charlm.evaluation.evaluate import evaluate
@@ -143,34 +160,83 @@ def measure(
 
 def print_evaluation(found: Evaluation) -> None:
     """Print the results for people."""
+    print_lines(evaluation_lines(found, screen_width(sys.stdout)))
+
+
+def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
+    """Lay out the results: the figures of the model, and its place among the baselines."""
     scores, unit = found.scores, found.vocabulary.unit
     context = "state carried through"
     if found.window is not None:
-        context = f"windows of {found.window} {unit}s, each from the initial state"
+        context = f"windows of {counted(found.window, unit)}, each from the initial state"
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
-    print(f"{one_line(found.text)}, {scores.characters:,} {unit}s, {context}")
+    lines = [f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}"]
     unit = f"masked {unit}" if found.sees_both_sides else unit
-    print(f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats)")
-    print(f"{scores.perplexity_per_character:8.3f} perplexity per {unit}")
-    print(
+    lines += [
+        f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats); lower is better",
+        f"{scores.perplexity_per_character:8.3f} perplexity per {unit}: "
+        f"as unsure as between so many equally probable {unit.removeprefix('masked ')}s",
         f"{scores.top1_accuracy:8.1%} of {unit}s were the most probable, "
-        f"{scores.top5_accuracy:.1%} among the five most probable"
-    )
+        f"{scores.top5_accuracy:.1%} among the five most probable",
+    ]
     if found.dynamic:
-        print_dynamic(found.dynamic, unit)
-    if found.baselines:
-        print(f"baselines, in bits per {unit} of the same text:")
-    for row in sorted(found.baselines, key=lambda row: row.bits_per_character):
-        seen = f", given {row.characters_seen:,} {unit}s of the training part" if row.characters_seen else ""
-        print(f"{row.bits_per_character:8.4f} {row.name}{seen}")
+        lines.append(
+            f"{found.dynamic.bits_per_character:8.4f} bits per {unit} by dynamic evaluation "
+            f"({found.dynamic.nats_per_character:.4f} nats)"
+        )
+    title, *figures = lines
+    laid_out = wrapped(title, width) + [line for part in figures for line in wrapped(part, width, " " * 9)]
+    return laid_out + (ranking_lines(found, width) if found.baselines else [])
 
 
-def print_dynamic(scores: Scores, unit: str) -> None:
-    """Print the result of dynamic evaluation."""
-    from charlm.evaluation.dynamic import SEGMENT_SIZE
+def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
+    """Lay out the model and the baselines, the best one first, and say which of them won."""
+    unit = found.vocabulary.unit
+    entries = [(found.scores.bits_per_character, "this model", "", "the model that is evaluated")]
+    if found.dynamic:
+        from charlm.evaluation.dynamic import SEGMENT_SIZE
 
-    print(
-        f"{scores.bits_per_character:8.4f} bits per {unit} by dynamic evaluation: learning from each "
-        f"{SEGMENT_SIZE} {unit}s after they are scored ({scores.nats_per_character:.4f} nats)"
-    )
+        about = f"a copy of it that learns from each {SEGMENT_SIZE} {unit}s after they are scored"
+        entries.append((found.dynamic.bits_per_character, "dynamic", "", about))
+    for row in found.baselines:
+        seen = f"{row.characters_seen:,}" if row.characters_seen else "0"
+        entries.append((row.bits_per_character, row.name, seen, about_baseline(row.name, unit)))
+    entries.sort(key=lambda entry: entry[0])
+    columns = [
+        Column("    bits", is_number=True),
+        Column("by"),
+        Column(f"{unit}s read before", is_number=True, rank=2),
+        Column("what it is", rank=1, least=36),
+    ]
+    rows = [(f"{bits:8.4f}", name, seen, about) for bits, name, seen, about in entries]
+    heading = f"beside others that have read the training part, in bits per {unit}, the best first:"
+    return [
+        "",
+        *wrapped(heading, width),
+        *table_lines(columns, rows, width),
+        *wrapped(winner([(bits, name) for bits, name, _, _ in entries], unit), width),
+    ]
+
+
+def about_baseline(name: str, unit: str) -> str:
+    """Return a phrase about a baseline."""
+    abouts = {
+        "uniform": f"all {unit}s equally probable",
+        "unigram": f"how often each {unit} occurs",
+        "xz": "the compressor xz",
+        "bz2": "the compressor bzip2",
+    }
+    return abouts.get(name, f"counts of up to {name.partition('-')[0]} {unit}s in a row")
+
+
+def winner(ranking: Sequence[tuple[float, str]], unit: str) -> str:
+    """Say which entry of a ranking needs the fewest bits, and how far the model is from its best rival."""
+    own = {"this model", "dynamic"}
+    (bits, best), *_ = ranking
+    if best in own:
+        rival_bits, rival = next(entry for entry in ranking if entry[1] not in own)
+        by = "this model" if best == "this model" else "this model by dynamic evaluation"
+        return f"{by} wins: {rival_bits - bits:.4f} bits per {unit} fewer than {rival}"
+    behind = min(entry[0] for entry in ranking if entry[1] in own) - bits
+    return f"{best} wins: this model needs {behind:.4f} bits per {unit} more"

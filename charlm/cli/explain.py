@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.layout import Column, paragraphs, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
-from charlm.cli.render import plain_table, print_json, print_table
+from charlm.cli.render import print_json, print_lines, print_table
 from charlm.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def explain(
     from charlm.spec import ModelSpec
 
     summaries, sizes = cell_summaries(), (hidden_size, embedding_size, layers, symbols)
+    cell = cell.lower() if cell else cell
     if cell is not None and cell not in summaries:
         hint = did_you_mean(cell, summaries) or f"there are {', '.join(summaries)}"
         raise UsageError(f"there is no cell `{cell}`", hint)
@@ -82,32 +85,39 @@ def print_summaries(summaries: dict[str, str], as_json: bool) -> None:
     if as_json:
         print_json(summaries)
         return
-    table = plain_table("cell", "about", has_header=False)
-    for name, summary in summaries.items():
-        table.add_row(name, summary)
-    print_table(table)
+    columns = [Column("cell"), Column("about", least=20)]
+    print_table(columns, list(summaries.items()), has_header=False)
 
 
 def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
     """Print a cell's equations, the parameters of a model with that cell, and a step in numbers."""
-    from rich.table import Column
-
-    print(f"{description['cell']}: {description['text']}\n\n{description['notation']}\n")
-    print("parameters, with one input more than there are symbols: the start of a text")
-    table = plain_table("", Column(justify="right"), has_header=False)
-    for part, count in description["parameters"].items():
-        table.add_row(f"  {part}", f"{count:,}")
-    print_table(table)
-    if step:
-        print_step(step, description["letters"])
+    print_lines(explanation_lines(description, step, screen_width(sys.stdout)))
 
 
-def print_step(step: dict[str, Any], letters_of_gates: dict[str, str]) -> None:
-    """Print the state and gates of one unit, before and after it reads a character."""
-    print(f"\none step of layer {step['layer']}, unit {step['unit']}, which has the largest absolute output:")
+def explanation_lines(description: dict[str, Any], step: dict[str, Any] | None, width: int | None) -> list[str]:
+    """Lay out a description of a cell, and perhaps a step in numbers."""
+    notation = [line for part in description["notation"].split("\n") for line in wrapped(part, width)]
+    sizes = [(f"  {part}", f"{count:,}") for part, count in description["parameters"].items()]
+    return [
+        *paragraphs(f"{description['cell']}: {description['text']}", width),
+        "",
+        *notation,
+        "",
+        *wrapped("parameters, with one input more than there are symbols: the start of a text", width),
+        *table_lines([Column("part"), Column("number", is_number=True)], sizes, width, has_header=False),
+        *(step_lines(step, description["letters"], width) if step else ()),
+    ]
+
+
+def step_lines(step: dict[str, Any], letters_of_gates: dict[str, str], width: int | None) -> list[str]:
+    """Lay out the state and gates of one unit, before and after it reads a character."""
+    where = f"one step of layer {step['layer']}, unit {step['unit']}, which has the largest absolute output:"
     before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
-    print(f"{before} it reads {step['name']}")
+    lines = ["", *wrapped(where, width), *wrapped(f"{before} it reads {step['name']}", width)]
     letters = {"hidden": "h", "cell": "c"} | letters_of_gates
     for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
-        parts = [f"{name} {letters[name]} = {value:+.6f}" for name, value in step[values].items()]
-        print(f"  {title:<9}  {'   '.join(parts)}")
+        # No-break spaces keep a name and its number together.
+        parts = [f"{name} {letters[name]} = {value:+.6f}".replace(" ", "\xa0") for name, value in step[values].items()]
+        row = wrapped(f"  {title:<9}  {'   '.join(parts)}", width, hanging=" " * 13)
+        lines += [line.replace("\xa0", " ") for line in row]
+    return lines

@@ -1,19 +1,22 @@
 """What a person sees while a run trains: a live line on a terminal, plain lines elsewhere. Writes to stderr only.
 
-The displays listen to the events of a run.
+The displays listen to the events of a run. The lines themselves are laid out by functions that know only a width.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.text import Text
 
-from charlm.cli.render import ESCAPED
-from charlm.errors import ModelFileError
+from charlm.cli.layout import Field, fitted, screen_width, wrapped
+from charlm.cli.render import escaped
+from charlm.errors import ModelFileError, counted
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
@@ -30,28 +33,103 @@ SAMPLE_LENGTH = 200
 # Without a bar, the longest time between two lines, and to the first line.
 LINE_SECONDS = 60.0
 FIRST_LINE_SECONDS = 5.0
-SCORING = "scoring the best model on what was held out"
+SCORING = "scoring the best model"
+# Narrower terminals have no room for a bar beside the figures.
+BAR_WIDTH, LEAST_WIDTH_WITH_BAR = 12, 60
+
+
+def clock_text(seconds: float) -> str:
+    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`; or as many days."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24:,} days"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def progress_line(
+    share: float, seconds: float, seconds_left: float | None, details: Sequence[str], width: int | None
+) -> str:
+    """Lay out how far something is.
+
+    Args:
+        share: how much is done, from 0 to 1.
+        seconds: how long it has taken.
+        seconds_left: how long it will still take, if that is known.
+        details: further facts; the last ones are dropped first.
+        width: the most cells of the line.
+    """
+    left = "" if seconds_left is None else f", {clock_text(seconds_left)} left"
+    fields = [Field(f"{share:4.0%}"), Field(f"{clock_text(seconds)} elapsed{left}")]
+    return fitted([*fields, *(Field(text, rank) for rank, text in enumerate(details, start=1))], width)
+
+
+def record_line(
+    record: Record,
+    share: float,
+    seconds_left: float | None,
+    best: float | None,
+    unit: str,
+    width: int | None,
+) -> str:
+    """Lay out a record, so that those of a run stand in line: what only some of them have comes last.
+
+    Args:
+        record: what was measured; its figures are in bits per character.
+        share: how much of the run is done, from 0 to 1.
+        seconds_left: how long it will still take, if that is known.
+        best: the best validation so far.
+        unit: `char` or `byte`.
+        width: the most cells of the line.
+    """
+    train, valid = record.train_bits_per_character, record.validation_bits_per_character
+    is_worse = valid is not None and best is not None and best < valid
+    fields = [
+        Field(f"{clock_text(record.seconds):>7}", 5),
+        Field(f"step {record.step:>7,}"),
+        Field(f"epoch {record.epoch:>6.2f}", 7),
+        Field(f"{share:4.0%}", 2),
+        Field("" if seconds_left is None else f"{clock_text(seconds_left):>7} left", 3, size=12),
+        Field(f"{record.characters_per_second:>9,.0f} {unit}s/s", 6),
+        Field("train     -" if train is None else f"train {train:.3f}", 1),
+        Field("" if valid is None else f"valid {valid:.3f}", size=11),
+        Field(f"best {best:.3f}" if is_worse else "", 4, size=10),
+        Field(f"{counted(record.skipped, 'block')} skipped" if record.skipped else ""),
+    ]
+    return fitted(fields, width)
+
+
+class _Status(ProgressColumn):
+    """The text of a live line, laid out anew whenever it is drawn."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        self._line = line
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Return the text."""
+        return Text(self._line(), no_wrap=True, overflow="ellipsis")
 
 
 class _Display:
     """A bar on a terminal with lines above it; elsewhere lines alone."""
 
-    def __init__(self, description: str, clock: Clock, share: float = 0.0) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, share: float = 0.0, budget: float | None = None) -> None:
+        self._clock, self._budget = clock, budget
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._has_bar = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._bar_width = BAR_WIDTH if (self._width or 0) >= LEAST_WIDTH_WITH_BAR else 0
         self._bar = Progress(
-            BarColumn(bar_width=12),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            *([BarColumn(bar_width=BAR_WIDTH)] if self._bar_width else []),
+            _Status(self._status),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self._has_bar,
         )
-        self._task = self._bar.add_task(description, total=1.0)
-        self._bar.update(self._task, completed=share)
+        self._task = self._bar.add_task("", total=1.0)
+        self._began, self._share_at_start = clock.seconds, share
+        self._details: list[str] = []
+        self._move(share)
         self._lines = Every(LINE_SECONDS, clock.seconds, FIRST_LINE_SECONDS)
 
     def __enter__(self) -> Self:
@@ -66,13 +144,34 @@ class _Display:
     def say(self, message: str) -> None:
         """Write a line above the bar."""
         if self._console.is_terminal:
-            self._console.print(message, soft_wrap=True)
+            for line in message.split("\n"):
+                self._console.print("\n".join(wrapped(line, self._width)), soft_wrap=True)
         else:
             print(message, file=sys.stderr, flush=True)
 
+    @property
+    def _width(self) -> int | None:
+        return screen_width(sys.stderr)
+
+    @property
+    def _seconds_left(self) -> float | None:
+        """How long the rest will take: of a timed run what is left of its time, of any other at the pace so far."""
+        if self._budget is not None:
+            return max(self._budget - self._clock.seconds, 0.0)
+        done = self._share - self._share_at_start
+        return (self._clock.seconds - self._began) * (1 - self._share) / done if done > 0 else None
+
+    def _move(self, share: float) -> None:
+        self._share = share
+        self._bar.update(self._task, completed=share)
+
+    def _status(self) -> str:
+        width = (self._width or 0) - self._bar_width - 1
+        return progress_line(self._share, self._clock.seconds, self._seconds_left, self._details, width)
+
     def _say_now_and_then(self, message: str) -> None:
         seconds = self._clock.seconds
-        if self._lines.is_due(seconds) and not self._console.is_terminal:
+        if self._lines.is_due(seconds) and not self._has_bar:
             self._lines.done(seconds)
             self.say(message)
 
@@ -81,28 +180,29 @@ class ScoringDisplay(_Display):
     """Shows how much of a text is scored, if that takes long."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        super().__init__(SCORING, clock or Clock())
+        super().__init__(clock or Clock())
+        self._details = [SCORING]
 
     def show(self, event: Event) -> None:
         """Show an event of a scoring."""
         if isinstance(event, Scoring):
-            self._bar.update(self._task, completed=event.share)
-            self._say_now_and_then(f"{SCORING}, {event.share:.0%} done")
+            self._move(event.share)
+            self._say_now_and_then(f"{SCORING} on the held-out text, {event.share:.0%} done")
 
 
 class TrainingDisplay(_Display):
     """Shows records as they come; on a terminal a bar moves between them."""
 
     def __init__(self, trainer: Trainer) -> None:
-        super().__init__("", trainer.clock, trainer.share)
+        super().__init__(trainer.clock, trainer.share, trainer.config.train.time)
         self._trainer = trainer
-        self._can_validate = len(trainer.learner.parts.validation) > 0
+        self._num_held_out = len(trainer.learner.parts.validation)
         self._unit = "byte" if trainer.corpus.vocabulary.kind == "bytes" else "char"
         # A model that sees both sides of a character fills blanks and writes nothing.
         self._can_write = not trainer.learner.model.spec.sees_both_sides
-        self._per = self._unit if self._can_write else f"masked {self._unit}"
         self._num_by_share = 0
         self._record: Record | None = None
+        self._has_legend = False
 
     def show(self, event: Event) -> None:
         """Show an event of a run."""
@@ -113,8 +213,8 @@ class TrainingDisplay(_Display):
             case BlockLearned():
                 self._show_block(event)
             case Validating():
-                self._bar.update(self._task, description=f"validation, {event.share:.0%} done")
-                line = f"{self._clock.seconds:6.1f} s  step {event.step:,}  validation, {event.share:.0%} done"
+                self._details = [f"validation, {event.share:.0%} done"]
+                line = f"{clock_text(self._clock.seconds):>7}  step {event.step:>7,}  {self._details[0]}"
                 self._say_now_and_then(line)
             case RolledBack():
                 self.say(
@@ -126,41 +226,47 @@ class TrainingDisplay(_Display):
 
     def _show_block(self, block: BlockLearned) -> None:
         """Show the record that came with a block, move the bar, and show a sample if the settings ask for one."""
+        self._move(block.share)
         if self._record:
             self._show_record(self._record)
             self._record = None
-        self._bar.update(self._task, completed=block.share)
         every, state = self._trainer.config.train.sample_every, self._trainer.state
         # At the end of the run a sample is shown anyway.
         if every and block.step % every == 0 and not state.finished:
             smoothed = f"smoothed {state.smoothed_nats * BITS:.3f} bits/{self._unit}"
-            self.say(f"--- step {block.step:,}, {smoothed}\n{self._sample(SAMPLE_LENGTH).translate(ESCAPED)}\n---")
+            self.say(f"--- step {block.step:,}, {smoothed}\n{escaped(self._sample(SAMPLE_LENGTH))}\n---")
 
     def _show_record(self, record: Record) -> None:
         """Show a record. One with a validation stays on the screen; without a bar, some of the others are shown too."""
         bits = record.train_bits_per_character
-        train = "train -" if bits is None else f"train {bits:.3f}"
         pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
-        self._bar.update(self._task, description=f"{train} bits/{self._per}, {pace}")
+        self._details = ["train -" if bits is None else f"train {bits:.3f}", pace]
         self._num_by_share += record.by is None
         validation = record.validation_bits_per_character
         is_in_place_of_validation = (
-            record.by is None and not self._can_validate and self._num_by_share % RECORDS_PER_EVALUATION == 0
+            record.by is None and self._num_held_out == 0 and self._num_by_share % RECORDS_PER_EVALUATION == 0
         )
-        is_line_due = self._lines.is_due(record.seconds) and not self._console.is_terminal
+        is_line_due = self._lines.is_due(record.seconds) and not self._has_bar
         if validation is not None or is_in_place_of_validation or is_line_due:
             self._lines.done(record.seconds)
-            measured = "" if validation is None else f", validation {validation:.3f}"
+            self._say_legend()
             best = self._trainer.state.best.best_bits
-            if validation is not None and best is not None and best < validation:
-                measured += f" (best {best:.3f})"
-            skipped = f", {record.skipped} blocks skipped" if record.skipped else ""
-            self.say(
-                f"{record.seconds:6.1f} s  step {record.step:,}  epoch {record.epoch:.2f}  "
-                f"{train}{measured} bits/{self._per}, {pace}{skipped}"
-            )
+            self.say(record_line(record, self._share, self._seconds_left, best, self._unit, self._width))
             if self._console.is_terminal and self._can_write:
                 self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)
+
+    def _say_legend(self) -> None:
+        """Say once what the figures in the lines are."""
+        if not self._has_legend:
+            self._has_legend = True
+            unit = self._trainer.corpus.vocabulary.unit
+            per = unit if self._can_write else f"masked {unit}"
+            message = f"train and valid in bits per {per}, lower is better"
+            if not self._num_held_out:
+                message = f"train in bits per {per}, lower is better"
+            elif measured := validated_text(self._trainer):
+                message += f"; valid on {measured} of the {self._num_held_out:,} {unit}s held out"
+            self.say(message)
 
     def _glimpse(self) -> str:
         """Return a line of the model's current text."""
@@ -174,3 +280,13 @@ class TrainingDisplay(_Display):
         except ModelFileError:
             # A state without bounds may overflow; the run may yet learn to avoid it.
             return "(it cannot write yet: its numbers overflow)"
+
+
+def validated_text(trainer: Trainer) -> str:
+    """Return how many of the held-out characters are scored during training; empty if all of them are."""
+    num_held_out = len(trainer.learner.parts.validation)
+    num_first = min(num_held_out, trainer.config.train.evaluation_characters)
+    num_read = trainer.state.evaluation_characters or num_first
+    if num_read < num_first:
+        return f"about {num_read:,}"
+    return f"{num_first:,}" if num_first < num_held_out else ""

@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import SAMPLE_TEMPERATURE, Json, Model, Seed, Unknown, as_given, as_read, model_file
-from charlm.cli.render import print_json, say, write_texts
+from charlm.cli.options import (
+    SAMPLE_TEMPERATURE,
+    Model,
+    Seed,
+    Unknown,
+    as_given,
+    as_read,
+    given_lines,
+    given_text,
+    model_file,
+)
+from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
+from charlm.errors import CharlmError, UnknownCharacterError, UsageError
+from charlm.files import write_new
+
+if TYPE_CHECKING:
+    from charlm.inference.generate import Generation
+    from charlm.vocab import Vocabulary
+
+# So many texts grow side by side. With more, the first would be complete much later, and all hardly sooner.
+GROUP_SIZE = 64
+ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\0": "\0", r"\\": "\\"}
+
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Continue each line of this file, or of standard input for -, and print JSON lines; "
+        "an empty line is an empty prompt."
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help="Print only this between texts, as in '\\n\\n' or '\\0'. By default, texts on a terminal have their seed "
+        "as a heading; elsewhere, a line --- stands between them, or with --lines 1 nothing."
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Write each text into a file of its own, in this folder.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a line of JSON for each text, as soon as it is complete.")
+]
 
 
 def sample(
-    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")] = "",
+    prompt: Annotated[
+        str, typer.Argument(help="The text to continue; - reads it from standard input, without its last line end.")
+    ] = "",
     model: Model = None,
     length: Annotated[int, typer.Option("--length", "-n", min=0, help="How many new characters to write.")] = 500,
     temperature: Annotated[
@@ -25,13 +68,18 @@ def sample(
     min_p: Annotated[
         float, typer.Option(help="Draw only from those at least this share as probable as the most probable.")
     ] = 0.0,
-    num: Annotated[int, typer.Option(min=1, max=10_000, help="How many texts; text k has the seed plus k.")] = 1,
+    num: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
+    ] = 1,
+    prompts: Prompts = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop after this text; may be repeated.")] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="Stop after this many lines.")] = None,
     hide_prompt: Annotated[bool, typer.Option("--hide-prompt", help="Print only the new text.")] = False,
     seed: Seed = None,
     unknown: Unknown = "error",
-    as_json: Json = False,
+    separator: Separator = None,
+    out: Out = None,
+    as_json: JsonLines = False,
 ) -> None:
     """Write text with a model.
 
@@ -46,17 +94,111 @@ def sample(
     # Wrong options are refused before the model is loaded and the prompt is read.
     sampling, stops = Sampling(temperature, top_k, top_p, min_p), [as_given(text) for text in stop or ()]
     check_stop(stops)
+    output = _Output(num > 1, not hide_prompt, prompts is not None, lines == 1, separator, out, as_json)
+    if prompts and prompt:
+        raise UsageError("the prompts are given twice", "use PROMPT for one text, or `--prompts FILE` for many")
     stepper = Stepper(model_file(model))
-    (text,) = as_read(stepper.vocabulary, sys.stdin.read() if prompt == "-" else as_given(prompt))
+    given = _lines(prompts, stepper.vocabulary, unknown) if prompts else as_read(stepper.vocabulary, given_text(prompt))
     first_seed = draw_seed() if seed is None else seed
-    seeds = range(first_seed, first_seed + num)
-    generation = generate(
-        stepper, text, length=length, sampling=sampling, seeds=seeds, stop=stops, lines=lines, unknown=unknown
-    )
-    if seed is None:
-        say(f"seed {first_seed}")
-    if as_json:
-        texts = generation.texts(not hide_prompt)
-        print_json([{"seed": seed, "text": text} for seed, text in zip(seeds, texts, strict=True)])
-    else:
-        write_texts(generation.in_reading_order(not hide_prompt), list(seeds))
+    for group in _groups(each for each in given for _ in range(num)):
+        seeds = range(first_seed + output.written, first_seed + output.written + len(group))
+        generation = generate(
+            stepper, group, length=length, sampling=sampling, seeds=seeds, stop=stops, lines=lines, unknown=unknown
+        )
+        if seed is None and not output.written:
+            say(f"seed {first_seed}")
+        output.write(generation)
+    output.finish()
+
+
+class _Output:
+    """Where texts go: each into a line of JSON or a file, or one after the other."""
+
+    def __init__(
+        self,
+        has_headings: bool,
+        with_prompt: bool,
+        are_many_prompts: bool,
+        are_lines: bool,
+        separator: str | None,
+        folder: Path | None,
+        as_json: bool,
+    ) -> None:
+        if (separator is not None) + (folder is not None) + as_json > 1:
+            raise UsageError("`--separator`, `--out` and `--json` exclude one another", "give one of them")
+        self.written = 0
+        self._with_prompt = with_prompt
+        self._names_prompts = are_many_prompts
+        self._as_json = as_json or (are_many_prompts and separator is None and folder is None)
+        self._folder = folder
+        if separator is not None:
+            separator = re.sub(r"\\[nrt0\\]", lambda found: ESCAPES[found[0]], as_given(separator))
+        self._writer = TextWriter(has_headings, separator, "" if are_lines else BOUNDARY)
+
+    def write(self, generation: Generation) -> None:
+        """Write some more texts."""
+        if self._as_json:
+            texts = zip(generation.prompts, generation.seeds, generation.completed(self._with_prompt), strict=True)
+            for prompt, seed, text in texts:
+                print_json({**({"prompt": prompt} if self._names_prompts else {}), "seed": seed, "text": text})
+        elif self._folder is None:
+            write_texts(generation.in_reading_order(self._with_prompt), list(generation.seeds), self._writer)
+        else:
+            self._write_files(generation, self._folder)
+        self.written += len(generation.seeds)
+
+    def _write_files(self, generation: Generation, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [
+            folder / f"{number:04}-seed-{seed}.txt" for number, seed in enumerate(generation.seeds, self.written + 1)
+        ]
+        # Found before the texts are written, which may take long.
+        for path in filter(Path.exists, paths):
+            raise UsageError(f"`{path}` exists", "`--out` names another folder")
+        for path, text in zip(paths, generation.completed(self._with_prompt), strict=True):
+            write_new(path, (text if text.endswith("\n") else f"{text}\n").encode("utf-8", "backslashreplace"))
+
+    def finish(self) -> None:
+        """End the output; report the files."""
+        if self._folder is not None:
+            say(f"{self.written:,} text{'s' * (self.written != 1)} in {self._folder}")
+        elif not self.written:
+            say("note: there are no prompts")
+        elif not self._as_json:
+            self._writer.finish()
+
+
+def _lines(source: Path, vocabulary: Vocabulary, unknown: str) -> Iterator[str]:
+    """Yield the prompts of a file, or of standard input, as the model reads them.
+
+    Raises:
+        UnknownCharacterError: a line holds unknown characters, under `unknown="error"`.
+    """
+    from charlm.vocab import TextFilter
+
+    if vocabulary.filter != "none":
+        say("note: this model reads lower-case letters and one space in place of all else")
+    for number, line in enumerate(given_lines(source), 1):
+        text = TextFilter(vocabulary.filter)(line)
+        try:
+            vocabulary.encode(text, unknown)
+        except UnknownCharacterError as error:
+            raise UnknownCharacterError(f"line {number}: {error}", error.hint) from None
+        yield text
+
+
+def _groups(prompts: Iterable[str]) -> Iterator[Sequence[str]]:
+    """Yield prompts in groups; what comes before an error is written before it is reported."""
+    group: list[str] = []
+    try:
+        for prompt in prompts:
+            group.append(prompt)
+            if len(group) == GROUP_SIZE:
+                yield group
+                group = []
+    except (CharlmError, UnicodeDecodeError):
+        if group:
+            yield group
+        raise
+    if group:
+        yield group

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed
-from charlm.cli.render import print_json, show_download
-from charlm.errors import UsageError
+from charlm.cli.layout import screen_width, wrapped
+from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
+from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.errors import UsageError, counted
+from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
     from charlm.config import Config
+    from charlm.training.trainer import Trainer
+    from charlm.training.transfer import StartingModel
+
+
+Base = Annotated[
+    Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
+]
+
+
+SettingsFile = Annotated[
+    str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
+]
 
 
 def train(
-    config: Annotated[
-        str | None, typer.Argument(help="A settings file, or lstm, gru, rnn, quick, best, hello; lstm by default.")
-    ] = None,
+    config: SettingsFile = None,
     corpus: CorpusNames = None,
     overrides: Annotated[
         list[str] | None,
@@ -26,53 +41,77 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
+    base: Base = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
         bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
     ] = False,
     encoding: Encoding = None,
+    skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
     sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
     ] = False,
     as_json: Json = False,
-    help_settings: Annotated[bool, typer.Option("--help-settings", help="List every setting and exit.")] = False,
+    help_settings: Annotated[
+        bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
+    ] = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
 
     charlm train --corpus my-novel.txt --time 5m
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
+
+    charlm train --from runs/fables-lstm-1 --corpus my-novel.txt
     """
     if help_settings:
-        from charlm.config_file import describe_settings
-
-        print(describe_settings())
+        _print_settings(as_json)
         return
     flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
+    flags |= {"data.skip_undecodable": skip_undecodable or None}
     flags = {key: value for key, value in flags.items() if value is not None}
-    _check_together(resume, new_text, dry_run, bool(config or out or encoding or seed is not None))
-    from charlm.config_file import load_config
+    _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
+    if resume:
+        _check_new_run_in_place(resume, base, out, corpus)
+    from charlm.training.load_torch import load_torch
 
     # Read before torch is loaded, so that a mistake is reported at once.
-    settings = None if resume else load_config(config, overrides or [], flags)
+    settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+    load_torch()
     if settings and dry_run:
-        _dry_run(settings, as_json)
+        _dry_run(settings, start, as_json)
         return
-    from charlm.cli.train_session import announce, learn, report_outcome
-    from charlm.nn.runtime import keep_freed_memory
     from charlm.training import lifecycle
 
-    keep_freed_memory()
     if settings:
-        run = lifecycle.begin(settings, out, show_download)
+        run = lifecycle.begin(settings, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
+    _follow(run, sample_length, as_json)
+
+
+def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
+    """Train to the end, and report what comes of it."""
+    from charlm.cli.train_session import announce, learn, report_outcome
+    from charlm.nn.runtime import keep_freed_memory
+
+    keep_freed_memory()
     with run as trainer:
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _print_settings(as_json: bool) -> None:
+    from charlm.config_file import describe_settings, list_settings
+
+    if as_json:
+        print_json(list_settings())
+    else:
+        width = screen_width(sys.stdout)
+        print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
@@ -80,7 +119,7 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
     if resume and is_of_new_run:
         raise UsageError(
             "`--resume` continues a run with the settings it was started with",
-            "no settings file, --out, --encoding or --seed",
+            "no settings file, --encoding or --seed",
         )
     if new_text and not resume:
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
@@ -88,15 +127,52 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
 
 
-def _dry_run(config: Config, as_json: bool) -> None:
+def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, corpus: list[str] | None) -> None:
+    """Refuse `--resume` with options of a run that starts from a model."""
+    from charlm.training.transfer import command_from
+
+    command = command_from(base or resume, corpus or (), out)
+    if base:
+        raise UsageError(
+            "`--resume` and `--from` exclude each other: one continues a run, the other starts a new one from a model",
+            f"`{command}`, or `charlm train --resume {shlex.quote(str(resume))}`",
+        )
+    if out:
+        raise UsageError(
+            "`--resume` continues a run in its own folder, so it takes no `--out`",
+            f"`{command}` starts a new run from its model",
+        )
+
+
+def _read_settings(
+    config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
+) -> tuple[Config, StartingModel | None]:
+    """Return the settings of a new run, and the model that it starts from."""
+    from charlm.config_file import load_config
+
+    if base is None:
+        return load_config(config, overrides, flags), None
+    from charlm.training.transfer import StartingModel, command_from
+
+    if not (config or "data.corpus" in flags or any(o.startswith(("data.corpus", "data=")) for o in overrides)):
+        hint = f"`{command_from(base)}` does; `charlm train --resume RUN` continues a run on its own text"
+        raise UsageError("`--from` names a model to start from, but nothing names a text to train on", hint)
+    start = StartingModel.load(base)
+    return load_config(config, overrides, flags, start.inherited), start
+
+
+def _dry_run(config: Config, base: StartingModel | None, as_json: bool) -> None:
     """Print what a run would take, without training."""
     from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()
-    expected = dry_run(config, show_download)
+    expected = dry_run(config, show_download, base)
     settings, values = to_yaml(expected.config), expected.config.model_dump()
+    if not as_json:
+        for note in expected.notes:
+            say(f"note: {note}")
     print_dry_run(settings, values, str(expected.runtime), expected.reason, expected.expected.to_json(), as_json)
 
 
@@ -111,8 +187,10 @@ def print_dry_run(
     if reason:
         print(f"# {reason}")
     print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
+    if number := expected["kept_models"]:
+        print(f"# about {number:,} kept models, {number * expected['model_bytes'] / 1e6:,.1f} MB")
     print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
     print(
-        f"# about {expected['seconds']:,.0f} s: {expected['steps']:,} blocks, {expected['epochs']:,.2f} epochs "
-        f"at {expected['characters_per_second']:,.0f} characters/s"
+        f"# about {expected['seconds']:,.0f} s: {counted(expected['steps'], 'block')}, "
+        f"{expected['epochs']:,.2f} epochs at {expected['characters_per_second']:,.0f} characters/s"
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from typing import Any
 
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.live import ScoringDisplay, TrainingDisplay, validated_text
 from charlm.cli.render import print_json, report_error, say, write_texts
-from charlm.errors import RunError, one_line
+from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.inference.fill import Filler
 from charlm.inference.generate import generate
@@ -23,6 +24,8 @@ from charlm.training.trainer import Trainer
 
 # The passage whose blanks a model fills at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
+# The longest text of which a run says how low its loss can get.
+MAX_MEMORISED = 10_000
 
 
 def announce(trainer: Trainer) -> None:
@@ -30,13 +33,31 @@ def announce(trainer: Trainer) -> None:
     corpus, model = trainer.corpus, trainer.config.model
     say(f"run {one_line(str(trainer.run.path))}, seed {trainer.config.seed}, {trainer.runtime.described}")
     say(
-        f"text {one_line(corpus.name)}: {len(corpus.ids):,} {corpus.vocabulary.unit}s, "
+        f"text {one_line(corpus.name)}: {counted(len(corpus.ids), corpus.vocabulary.unit)}, "
         f"{len(corpus.vocabulary):,} different"
     )
     num_parameters = trainer.learner.model.spec.num_parameters
     say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {num_parameters:,} parameters")
-    for note in trainer.notes:
+    for note in [*trainer.notes, *_notes_on_floor(trainer)]:
         say(f"note: {note}")
+
+
+def _notes_on_floor(trainer: Trainer) -> list[str]:
+    """Return a note on how low the loss can get, if the run memorises a short text without any context.
+
+    A block that is read from an empty state is as unpredictable as the choice among all blocks of the text.
+    """
+    part, size = trainer.learner.parts.train, trainer.learner.block_size
+    if trainer.config.train.reset_probability < 1 or trainer.can_tell_best or len(part) > MAX_MEMORISED:
+        return []
+    ids = part.joined()
+    counts = Counter(ids[start : start + size].tobytes() for start in range(len(ids) - size + 1))
+    bits = sum(count * math.log2(counts.total() / count) for count in counts.values()) / counts.total()
+    unit = trainer.corpus.vocabulary.unit
+    return [
+        f"each block of {size} {unit}s starts from the empty state, and nothing predicts its beginning: "
+        f"train stays near {bits / size:.2f} bits per {unit} when the text is memorised"
+    ]
 
 
 def learn(trainer: Trainer) -> None:
@@ -65,6 +86,8 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
     if trainer.state.finished not in ("", "done"):
         say(f"ended early: {trainer.state.finished}")
     say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
+    if outcome.forgetting:
+        say(outcome.forgetting)
     say(verdict(trainer))
     figures = {
         name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
@@ -90,7 +113,11 @@ def verdict(trainer: Trainer) -> str:
         return "the last validation was the best: more time may make it better yet"
     if since == 1:
         return "the validation before the last was the best: too early to tell whether more time would help"
-    return f"no validation has been better since step {trainer.logbook.best.step:,}: it has started to overfit"
+    since_then = f"no validation has been better since step {trainer.logbook.best.step:,}"
+    if "validation" in trainer.unlike:
+        reason = "this may say more about the validation part, which is unlike the rest, than about the training"
+        return f"{since_then}: {reason}"
+    return f"{since_then}: it has started to overfit"
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
@@ -126,6 +153,10 @@ def _as_measured(trainer: Trainer, scores: Scores) -> str:
     accuracy, per = "", unit
     if trainer.learner.model.spec.sees_both_sides:
         per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
+    before, measured = trainer.state.best.best_bits, validated_text(trainer)
+    # Without both figures, the one at the end seems to contradict the lines during training.
+    if measured and before is not None:
+        accuracy += f"; while training {before:.3f} on {measured} of them"
     if scores.characters == num_held_out:
         return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
     error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"
@@ -143,6 +174,8 @@ def _show_sample(
     if as_json:
         print_json({**figures, "sample": generation.texts()[0], "seed": seed})
         return
+    if not length:
+        return
     say(f"it writes, at temperature {temperature}:\n")
     write_texts(generation.in_reading_order(), [seed])
 
@@ -150,8 +183,8 @@ def _show_sample(
 def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
     """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out."""
     parts = trainer.learner.parts
-    ids = parts.validation if len(parts.validation) else parts.train
-    passage = file.vocabulary.decode(ids[:PASSAGE_LENGTH]).replace("\n", " ")
+    part = parts.validation if len(parts.validation) else parts.train
+    passage = file.vocabulary.decode(part.stretches[0][:PASSAGE_LENGTH]).replace("\n", " ")
     every = min(BLANK_EVERY, len(passage))
     pieces = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
     pieces = [*pieces, ""] if len(pieces) == 1 else pieces

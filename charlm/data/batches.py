@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.holdout import Part
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
@@ -20,9 +22,10 @@ class Batch(NamedTuple):
     Attributes:
         tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol if a stream begins.
         targets_TB: the characters to predict.
-        begins_B: whether a stream begins with this block and has no state yet, shape (B,), bool.
+        begins_B: whether a stream begins with this block, or does not continue its last one, and so has no state yet,
+            shape (B,), bool.
         right_SB: for a model that reads from both sides, the characters after each target, and further ones, as many as
-            the block's own random number says; the start symbol at the end of them and of the text.
+            the block's own random number says; the start symbol at the end of them and of the stretch of text.
     """
 
     tokens_TB: NDArray[np.int64]
@@ -31,25 +34,37 @@ class Batch(NamedTuple):
     right_SB: NDArray[np.int64] | None = None
 
 
-def fit_batch(num_characters: int, batch_size: int, block_size: int, reset_probability: float = 0.0) -> tuple[int, int]:
+def fit_batch(
+    num_characters: int | Sequence[int], batch_size: int, block_size: int, reset_probability: float = 0.0
+) -> tuple[int, int]:
     """Fit batch and block to a short text: fewer streams first, then shorter blocks; one character is enough.
 
     If every block is read from a fresh state, one block per stream is enough.
 
+    Args:
+        num_characters: of the text, or of each of its stretches; no block is longer than a stretch.
+        batch_size: the most streams.
+        block_size: the most characters of a block.
+        reset_probability: that a block is read from a fresh state.
+
     Returns:
         (B, T), such that B streams of whole blocks of T fill the text, or all of it but a small remainder.
     """
+    lengths = [num_characters] if isinstance(num_characters, int) else num_characters
     min_blocks = MIN_BLOCKS_PER_STREAM if reset_probability < 1 else 1
-    num_streams = max(1, min(batch_size, num_characters // (min_blocks * block_size)))
-    per_stream = num_characters // num_streams
-    if per_stream < min_blocks * block_size:
+    shortest = min(lengths)
+    if shortest < min_blocks * block_size:
         # So few blocks that a remainder would be a good part of the text: divide it evenly.
-        block_size = per_stream // max(1, -(-per_stream // block_size))
-    return num_streams, block_size
+        block_size = int(shortest // -(-shortest // block_size))
+    num_blocks = sum(int(length) // block_size for length in lengths)
+    return max(1, min(batch_size, num_blocks // min_blocks)), block_size
 
 
 class Batches:
-    """Reads a text as B contiguous streams, each epoch from a slightly different offset.
+    """Reads a text as B streams, each epoch from a slightly different offset.
+
+    The text is divided into windows of T characters, none of which leaves its stretch of the text. Each stream reads
+    as many windows, one after another.
 
     Attributes:
         batches_per_epoch: blocks until every stream has met its end.
@@ -57,22 +72,26 @@ class Batches:
 
     def __init__(
         self,
-        ids: Ids,
+        text: Ids | Part,
         spec: ModelSpec,
         num_streams: int,
         block_size: int,
         seed: int,
         reset_probability: float,
     ) -> None:
-        if spec.is_backward:
-            ids = ids[::-1]
+        part = Part.of(text)
+        self._part = part.backwards() if spec.is_backward else part
         self._sees_right = spec.sees_both_sides
-        self._ids = ids
         self._start_id = spec.start_id
         self._num_streams, self._block_size = num_streams, block_size
         self._seed, self._reset_probability = seed, reset_probability
-        self.batches_per_epoch = len(ids) // (num_streams * block_size)
-        self._stream_length = self.batches_per_epoch * block_size
+        upto_S = np.cumsum(self._part.lengths_S // block_size)
+        self.batches_per_epoch = int(upto_S[-1]) // num_streams
+        # Fewer than B windows are left over; the stretches lose them in proportion to their lengths.
+        upto_S = upto_S * (num_streams * self.batches_per_epoch) // upto_S[-1]
+        # The number of windows in all stretches up to the end of each, in each, and the characters that are left over.
+        self._upto_S, self._num_windows_S = upto_S, np.diff(upto_S, prepend=0)
+        self._slack_S = self._part.lengths_S - self._num_windows_S * block_size
 
     def epoch(self, step: float) -> float:
         """Return how often the text has been read before this step."""
@@ -81,26 +100,34 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """Return the block of a step; each stream continues where its last block ended."""
         epoch, index = divmod(step, self.batches_per_epoch)
-        slack = len(self._ids) - self._num_streams * self._stream_length
-        offset = int(self._random(epoch).integers(slack + 1))
-        first_B = offset + np.arange(self._num_streams) * self._stream_length + index * self._block_size
+        window_B = np.arange(self._num_streams) * self.batches_per_epoch + index
+        stretch_B = np.searchsorted(self._upto_S, window_B, side="right")
+        within_B = window_B - (self._upto_S - self._num_windows_S)[stretch_B]
+        starts_S = self._part.bounds_S2[:, 0] + self._random(epoch).integers(self._slack_S + 1)
+        first_B = starts_S[stretch_B] + within_B * self._block_size
         # One character more than the block, before its first target.
         positions_BT = first_B[:, None] + np.arange(-1, self._block_size)
-        window_BT = self._ids[np.maximum(positions_BT, 0)].astype(np.int64)
-        begins_B = np.full(self._num_streams, index == 0)
+        window_BT = self._part.ids[np.maximum(positions_BT, 0)].astype(np.int64)
+        # A stream that comes to another stretch of the text has nothing to carry over.
+        begins_B = (within_B == 0) | (index == 0)
         if self._reset_probability:
             begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
         window_BT[begins_B, 0] = self._start_id
-        right_SB = self._right(first_B, self._random(epoch, index + 1, 1)) if self._sees_right else None
+        right_SB = None
+        if self._sees_right:
+            ends_B = self._part.bounds_S2[stretch_B, 1]
+            right_SB = self._right(first_B, ends_B, self._random(epoch, index + 1, 1))
         return Batch(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
 
-    def _right(self, first_B: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    def _right(
+        self, first_B: NDArray[np.int64], ends_B: NDArray[np.int64], random: np.random.Generator
+    ) -> NDArray[np.int64]:
         # Zero to half a block more: texts may end anywhere, but most targets should have a right context.
         size = self._block_size + int(random.integers(self._block_size // 2 + 1))
-        # Not beyond the text's end, so that it ends with one start symbol, as it starts with one.
-        size = min(size, len(self._ids) - int(first_B[-1]))
+        # Not beyond the end of a stretch, so that it ends with one start symbol, as it starts with one.
+        size = min(size, int((ends_B - first_B).min()))
         positions_SB = first_B + np.arange(1, size + 1)[:, None]
-        right_SB: NDArray[np.int64] = self._ids[np.minimum(positions_SB, len(self._ids) - 1)].astype(np.int64)
+        right_SB: NDArray[np.int64] = self._part.ids[np.minimum(positions_SB, ends_B - 1)].astype(np.int64)
         right_SB[-1] = self._start_id
         return right_SB
 

@@ -29,6 +29,8 @@ class Description:
         skipped: how many characters were dropped because the vocabulary lacks them.
         unfiltered: how many characters there were before the filter.
         marked: the numbers of the sources that began with a byte order mark.
+        line_ends: how many lines of each source end with LF alone, with CR LF and with CR alone.
+        ends: how many ids there are up to the end of each source.
     """
 
     symbols: list[int]
@@ -36,6 +38,8 @@ class Description:
     skipped: int
     unfiltered: int
     marked: list[int]
+    line_ends: list[list[int]]
+    ends: list[int]
 
 
 # Encodes a text: hands the ids over piece by piece, and returns what they are.

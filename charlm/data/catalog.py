@@ -17,7 +17,8 @@ from typing import BinaryIO
 import yaml
 
 from charlm.data.downloads import MAX_BYTES, DownloadProgress, download_file
-from charlm.errors import CorpusError, DownloadError
+from charlm.data.formats import Format
+from charlm.errors import CorpusError, DownloadError, counted
 from charlm.files import CHUNK_BYTES, bundled_folder, cache_folder, replacing
 
 # Excluded from `python-stdlib`: installed packages, and tests, whose sources are odd on purpose.
@@ -31,10 +32,24 @@ class Source:
     Attributes:
         name: its name in messages.
         open: opens it for reading from the start.
+        compression: how its bytes are compressed, see `formats`; empty if they are not.
+        format: what it is, if it is not plain text.
     """
 
     name: str
     open: Callable[[], BinaryIO]
+    compression: str = ""
+    format: Format | None = None
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is something else than text."""
+        return self.format is not None and not self.format.is_text
+
+    @property
+    def advice(self) -> str:
+        """How to get the text out of a document; empty if it is none."""
+        return self.format.advice(self.name) if self.format else ""
 
 
 @dataclass(frozen=True)
@@ -130,11 +145,11 @@ def unpack_member(archive: Path, member: str, expected_bytes: int, target: Path)
                 left -= len(chunk)
                 if left < 0:
                     raise DownloadError(
-                        f"`{member}` in `{archive}` is larger than the {expected_bytes:,} bytes announced"
+                        f"`{member}` in `{archive}` is larger than the {counted(expected_bytes, 'byte')} announced"
                     )
                 file.write(chunk)
             if left:
-                raise DownloadError(f"`{member}` in `{archive}` is {left:,} bytes shorter than announced")
+                raise DownloadError(f"`{member}` in `{archive}` is {counted(left, 'byte')} shorter than announced")
     except (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError, OSError) as error:
         raise DownloadError(f"`{archive}` could not be unpacked: {error}", "remove it and try again") from error
 

@@ -8,19 +8,30 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from charlm.data.cache import Description, encode_cached
 from charlm.data.catalog import Source
+from charlm.data.decoding import DecodedSource, named, note_on_nul, place, read_chunks, refuse
 from charlm.data.downloads import DownloadProgress
-from charlm.data.sources import find_sources, read_chunks
-from charlm.errors import CorpusError, UnknownCharacterError, UsageError
+from charlm.data.formats import STANDARD_INPUT
+from charlm.data.line_ends import LineEnds, conversion, describe_line_ends
+from charlm.data.sources import find_sources
+from charlm.errors import (
+    CorpusError,
+    TooLargeError,
+    UndecodableError,
+    UnknownCharacterError,
+    UsageError,
+    counted,
+)
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
-CACHE_VERSION = 4
-BYTE_ORDER_MARK = "\ufeff"
+CACHE_VERSION = 5
+# If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
+NUL_SHARE = 50
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
@@ -35,6 +46,7 @@ class Corpus:
         sha256: the fingerprint of the bytes that were read.
         num_bytes: how many bytes were read.
         notes: what was done to the text that a person should know of.
+        ends: how many characters there are up to the end of each source.
     """
 
     name: str
@@ -43,6 +55,7 @@ class Corpus:
     sha256: str
     num_bytes: int
     notes: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -65,6 +78,7 @@ class _Reading:
         filter: of the vocabulary.
         given: the vocabulary to encode with; None for the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
+        grows: whether they are added to it instead.
     """
 
     sources: Sequence[Source]
@@ -73,6 +87,7 @@ class _Reading:
     filter: Filter
     given: Vocabulary | None
     unknown: str
+    grows: bool
 
 
 def load_corpus(
@@ -83,8 +98,10 @@ def load_corpus(
     filter: Filter = "none",
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
+    grows: bool = False,
     progress: DownloadProgress | None = None,
     max_bytes: int | None = None,
+    skip_undecodable: bool = False,
 ) -> Corpus:
     """Read texts, one after another, into one corpus.
 
@@ -98,8 +115,10 @@ def load_corpus(
         filter: a change to the text before it is encoded, see `vocab.TextFilter`.
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
+        grows: add these characters to the given vocabulary instead, after its own symbols.
         progress: called during a download.
-        max_bytes: how many bytes each name may have, in files, not pipes; for names that come from an untrusted file.
+        max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
+        skip_undecodable: leave out files that are no text in this encoding.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.
@@ -110,19 +129,27 @@ def load_corpus(
         vocabulary.encode("", unknown)  # refuses an invalid policy, even if no character is unknown
         kind, filter = vocabulary.kind, vocabulary.filter
     notes: list[str] = []
-    sources = [source for name in names for source in find_sources(name, encoding, notes, progress, max_bytes)]
-    reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown)
-    sha256, lengths = _fingerprint(sources)
-    title = " + ".join("standard input" if name == "-" else name for name in names)
-    if not sum(lengths):
-        raise CorpusError(f"{title} is empty", "a corpus needs at least one character")
-    path, description = encode_cached(_key(reading, sha256, lengths), partial(_encode, reading, sha256))
+    skips = skip_undecodable and kind == "characters"
+    sources = _find(names, encoding, notes, progress, max_bytes, skips)
+    title = _title(names)
+    reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown, grows)
+    try:
+        if kind == "characters" and any(source.is_document for source in sources):
+            raise UndecodableError(f"{title} is not text")
+        sha256, lengths = _fingerprint(sources, max_bytes)
+        if not sum(lengths):
+            raise CorpusError(f"{title} is empty", "a corpus needs at least one character")
+        path, description = encode_cached(_key(reading, sha256, lengths), partial(_encode, reading, sha256))
+    except UndecodableError:
+        if kind == "characters":
+            refuse(sources, encoding, may_be_bytes=vocabulary is None)
+        raise
     if not description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
-    notes += _notes(reading, description)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes))
+    notes += _notes(reading, description, ids, symbols)
+    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes), tuple(description.ends))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -137,15 +164,45 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-def _fingerprint(sources: Sequence[Source]) -> tuple[str, list[int]]:
-    """Return the hash of all bytes, and how many each source has."""
-    sha256, lengths = hashlib.sha256(), []
+def _find(
+    names: Sequence[str],
+    encoding: str,
+    notes: list[str],
+    progress: DownloadProgress | None,
+    max_bytes: int | None,
+    skips_undecodable: bool,
+) -> list[Source]:
+    left_out: list[Source] | None = [] if skips_undecodable else None
+    options = (encoding, notes, progress, max_bytes, left_out)
+    sources = [source for name in names for source in find_sources(name, *options)]
+    if left_out:
+        if not sources:
+            refuse(left_out, encoding, may_be_bytes=False)
+        files = "1 file" if len(left_out) == 1 else f"{len(left_out):,} files"
+        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=place))}")
+    return sources
+
+
+def _title(names: Sequence[str]) -> str:
+    return " + ".join(STANDARD_INPUT if name == "-" else name for name in names)
+
+
+def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tuple[str, list[int]]:
+    """Return the hash of all bytes, and how many each source has.
+
+    Raises:
+        TooLargeError: there are more bytes than there may be.
+    """
+    sha256, num_bytes = hashlib.sha256(), 0
+    lengths: list[int] = []
     for source in sources:
-        length = 0
+        before = num_bytes
         for chunk in read_chunks(source):
             sha256.update(chunk)
-            length += len(chunk)
-        lengths.append(length)
+            num_bytes += len(chunk)
+            if max_bytes is not None and num_bytes > max_bytes:
+                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+        lengths.append(num_bytes - before)
     return sha256.hexdigest(), lengths
 
 
@@ -154,20 +211,27 @@ def _key(reading: _Reading, sha256: str, lengths: list[int]) -> str:
     given = reading.given.symbols if reading.given else ""
     parts: list[Any] = [CACHE_VERSION, sha256, lengths, reading.encoding, reading.kind, reading.filter]
     parts += [list(map(ord, given)), reading.unknown if reading.given else ""]
+    parts += ["grows"] if reading.given and reading.grows else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _notes(reading: _Reading, description: Description) -> list[str]:
+def _notes(reading: _Reading, description: Description, ids: Ids, vocabulary: Vocabulary) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
-    notes = []
+    notes, sources = [], reading.sources
     if description.skipped:
-        notes.append(f"{description.skipped:,} characters that the model does not know are left out")
+        notes.append(f"{counted(description.skipped, 'character')} that the model does not know left out")
     if reading.filter != "none":
         notes.append(
             f"vocab.filter {reading.filter}: of {description.unfiltered:,} characters {description.characters:,} are "
             "left, lower-cased, with one space for all that stands between letters"
         )
-    return notes + [f"byte order mark of `{reading.sources[index].name}` dropped" for index in description.marked]
+    notes += [f"`{source.name}` is {source.format}: {source.advice}" for source in sources if source.format]
+    if note := describe_line_ends(description.line_ends, ids, vocabulary, sources, reading.encoding):
+        notes.append(note)
+    if vocabulary.kind == "characters" and "\0" in vocabulary:
+        is_nul = ids == vocabulary.symbols.index("\0")
+        notes += note_on_nul(sources, reading.encoding) if NUL_SHARE * np.count_nonzero(is_nul) > len(ids) else []
+    return notes + [f"byte order mark of `{sources[index].name}` dropped" for index in description.marked]
 
 
 def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Description:
@@ -181,40 +245,56 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
     Raises:
         CorpusError: the bytes are not those that were first read.
     """
-    vocabulary = reading.given or _own_vocabulary(reading)
+    vocabulary = reading.given
+    if vocabulary is None or reading.grows:
+        own = _own_vocabulary(reading)
+        vocabulary = own if vocabulary is None else vocabulary.grown_by(own)
     read_sha256, text_filter = hashlib.sha256(), TextFilter(reading.filter)
     characters = skipped = unfiltered = 0
-    marked = []
+    marked, line_ends, ends = [], [], []
     for index, source in enumerate(reading.sources):
+        counter = LineEnds(vocabulary)
         chunks = _hashing(read_chunks(source), read_sha256)
         if vocabulary.kind == "bytes":
             for chunk in chunks:
-                write(np.frombuffer(chunk, dtype=np.uint8))
+                ids: Ids = np.frombuffer(chunk, dtype=np.uint8)
+                write(ids)
+                counter.add(ids)
                 characters, unfiltered = characters + len(chunk), unfiltered + len(chunk)
+            line_ends.append(counter.counts)
+            ends.append(characters)
             continue
-        decoded = _DecodedSource(source.name, chunks, reading.encoding)
+        decoded = DecodedSource(source.name, chunks, reading.encoding)
         position = 0
         for piece in decoded:
             text = text_filter(piece)
             ids = _encode_piece(reading, vocabulary, source, text, position)
             write(ids)
+            counter.add(ids)
             position += len(text)
             characters, skipped = characters + len(ids), skipped + len(text) - len(ids)
             unfiltered += len(piece)
+        line_ends.append(counter.counts)
+        ends.append(characters)
         if decoded.has_mark:
             marked.append(index)
     if read_sha256.hexdigest() != sha256:
         raise CorpusError(*CHANGED)
-    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked)
+    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked, line_ends, ends)
 
 
 def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, text: str, position: int) -> Ids:
     try:
         return vocabulary.encode(text, reading.unknown, position, is_filtered=True)
     except UnknownCharacterError as error:
-        if reading.given is None:
+        if reading.given is None or reading.grows:
             raise CorpusError(*CHANGED) from error
-        raise UnknownCharacterError(f"`{source.name}`: {error}", error.hint) from None
+        hint = error.hint
+        if "\r" in text and "\r" not in vocabulary:
+            crlf, cr, lf = (text.count(end) for end in ("\r\n", "\r", "\n"))
+            convert = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding)} its line ends"
+            hint = "; ".join(filter(None, [convert, hint]))
+        raise UnknownCharacterError(f"`{source.name}`: {error}", hint) from None
 
 
 def _own_vocabulary(reading: _Reading) -> Vocabulary:
@@ -225,7 +305,7 @@ def _own_vocabulary(reading: _Reading) -> Vocabulary:
     seen_ascii = b""
     text_filter = TextFilter(reading.filter)
     for source in reading.sources:
-        for text in map(text_filter, _DecodedSource(source.name, read_chunks(source), reading.encoding)):
+        for text in map(text_filter, DecodedSource(source.name, read_chunks(source), reading.encoding)):
             if text.isascii():
                 # It is many times faster to remove the known characters first than to mark every character.
                 seen_ascii += bytes(set(text.encode("ascii").translate(None, seen_ascii)))
@@ -240,62 +320,3 @@ def _hashing(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
-
-
-class _DecodedSource:
-    """The characters of a source, chunk by chunk, without its byte order mark.
-
-    Attributes:
-        has_mark: whether a byte order mark has been dropped.
-
-    Raises:
-        CorpusError: from the iteration, if the bytes do not spell text in this encoding.
-    """
-
-    def __init__(self, name: str, chunks: Iterable[bytes], encoding: str) -> None:
-        self._name, self._chunks, self._encoding = name, chunks, encoding
-        self.has_mark = False
-
-    def __iter__(self) -> Iterator[str]:
-        is_first = True
-        for text in self._pieces():
-            if is_first and text.startswith(BYTE_ORDER_MARK):
-                self.has_mark = True
-                text = text[1:]
-            is_first = False
-            if text:
-                yield text
-
-    def _pieces(self) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder(self._encoding)()
-        offset = 0
-        for chunk in _with_end(self._chunks):
-            waiting = decoder.getstate()[0]
-            try:
-                text = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                # The codec may have cut something from the front, such as the mark of `utf-8-sig`.
-                start = len(waiting) + len(chunk) - len(error.object) + error.start
-                self._refuse_bytes(offset - len(waiting) + start, error)
-            except UnicodeError as error:
-                message = f"`{self._name}` is not {self._encoding}: {error}"
-                raise CorpusError(message, "`--encoding NAME` reads another") from error
-            offset += len(chunk)
-            if text:
-                yield text
-
-    def _refuse_bytes(self, offset: int, error: UnicodeDecodeError) -> NoReturn:
-        byte = error.object[error.start]
-        starts_with_utf16_mark = offset == 0 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        tried = codecs.lookup(self._encoding).name
-        other = "utf-16" if starts_with_utf16_mark else "cp1252" if tried != "cp1252" else "latin-1"
-        raise CorpusError(
-            f"`{self._name}` is not {self._encoding}: byte 0x{byte:02x} at offset {offset:,} ({error.reason})",
-            f"`--encoding {other}` may be what it is written in; `--set vocab=bytes` takes any bytes as they are",
-        ) from error
-
-
-def _with_end(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield an empty chunk after the others, for a decoder to see that the text ends."""
-    yield from chunks
-    yield b""

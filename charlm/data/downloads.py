@@ -130,7 +130,7 @@ def _copy(
 
 
 def _by_hand(target: Path) -> str:
-    return f"without a network, put a copy of the file at `{target}` or pass its path to `--corpus`"
+    return f"without a network, put a copy of the file at `{target}`, or `charlm train --corpus PATH`"
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):

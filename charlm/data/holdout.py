@@ -1,25 +1,271 @@
-"""Which part of a text is trained on and which is held out."""
+"""Which parts of a text are trained on and which are held out: its end, or blocks that are spread over it."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
 
-from charlm.vocab import Ids
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import DataConfig
+from charlm.data.corpus import Corpus
+from charlm.errors import ModelFileError
+from charlm.vocab import Ids, Vocabulary
+
+# A block that is held out has at least so many characters. A source that is small beside the others has one of its
+# own if its share is at least the second number.
+BLOCK_CHARACTERS, SMALL_BLOCK_CHARACTERS = 4000, 2000
+# A long text has about so many blocks, which are longer then.
+USUAL_BLOCKS = 64
+MAX_BLOCKS = 2 * USUAL_BLOCKS
+# The edge of a block moves this far at most to the end of a file, a paragraph or a line.
+MAX_REACH = 4096
+# The name of the blocks in the facts about a text that a model file holds.
+HELD_OUT = "held_out"
+
+Block = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of a text: stretches of it, in order. Between two stretches stands text of other parts.
+
+    Attributes:
+        ids: the whole text, shape (N,); it is not copied.
+        bounds_S2: where each stretch starts and where it ends, shape (S, 2), ascending.
+    """
+
+    ids: Ids
+    bounds_S2: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, text: Ids | Part) -> Part:
+        """Return a text of one stretch as a part; leave a part as it is."""
+        return text if isinstance(text, Part) else cls.between(text, [(0, len(text))])
+
+    @classmethod
+    def between(cls, ids: Ids, blocks: Sequence[Block]) -> Self:
+        """Return the stretches of a text that are given by start and end, without the empty ones."""
+        return cls(ids, np.array([block for block in blocks if block[0] < block[1]], dtype=np.int64).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        return int(self.lengths_S.sum())
+
+    @property
+    def lengths_S(self) -> NDArray[np.int64]:
+        """The number of characters of each stretch."""
+        return self.bounds_S2[:, 1] - self.bounds_S2[:, 0]
+
+    @property
+    def stretches(self) -> list[Ids]:
+        """The characters of each stretch, as views of the text."""
+        return [self.ids[start:end] for start, end in self.bounds_S2]
+
+    def joined(self) -> Ids:
+        """Return its characters in one array: a view of the text if it has one stretch, a copy if it has several."""
+        stretches = self.stretches
+        return stretches[0] if len(stretches) == 1 else np.concatenate([self.ids[:0], *stretches])
+
+    def at(self, places: NDArray[np.int64]) -> Ids:
+        """Return the characters at these places, which are counted in the joined stretches."""
+        upto_S = np.cumsum(self.lengths_S)
+        stretches = np.searchsorted(upto_S, places, side="right")
+        ids: Ids = self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
+        return ids
+
+    def backwards(self) -> Part:
+        """Return the same characters of the reversed text."""
+        return Part(self.ids[::-1], len(self.ids) - self.bounds_S2[::-1, ::-1])
+
+    def beginnings(self, num_characters: int) -> Part:
+        """Return so many characters, or all: the beginning of each stretch, in proportion to its length."""
+        starts_S = self.bounds_S2[:, 0]
+        return Part.between(self.ids, list(zip(starts_S, starts_S + self._shares_of(num_characters), strict=True)))
+
+    def endings(self, num_characters: int) -> Part:
+        """Return so many characters, or all: the end of each stretch, in proportion to its length."""
+        ends_S = self.bounds_S2[:, 1]
+        return Part.between(self.ids, list(zip(ends_S - self._shares_of(num_characters), ends_S, strict=True)))
+
+    def _shares_of(self, num_characters: int) -> NDArray[np.int64]:
+        # Python's integers, because the products are large.
+        total, upto = len(self), [0, *np.cumsum(self.lengths_S).tolist()]
+        return np.diff([min(num_characters, total) * end // max(total, 1) for end in upto])
 
 
 class Split(NamedTuple):
-    """Three contiguous parts of a corpus, in the order in which they stand in it."""
+    """The three parts of a corpus. They share no character, and together they are all of it."""
 
-    train: Ids
-    validation: Ids
-    test: Ids
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether blocks are held out, and not the end."""
+        return len(self.train.bounds_S2) > 1
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a model file says of it: the blocks that are held out; nothing if the end is."""
+        # They depend on where the files of a text end, which is unknown when the text comes back in one piece.
+        blocks = {name: getattr(self, name).bounds_S2.tolist() for name in ("validation", "test")}
+        return {HELD_OUT: blocks} if self.is_spread else {}
 
 
-def split_ids(ids: Ids, validation_fraction: float, test_fraction: float) -> Split:
+def hold_out(corpus: Corpus, data: DataConfig) -> Split:
+    """Divide a text into train, validation and test, as the settings say.
+
+    A text that is too short to be spread is cut at its end.
+    """
+    fractions = [_in_decimals(data.validation_fraction), _in_decimals(data.test_fraction)]
+    if should_spread(corpus, data) and (regions := _regions(corpus, fractions)):
+        return _split_at(corpus.ids, *_blocks(corpus, regions, fractions))
+    return split_at_end(corpus.ids, data.validation_fraction, data.test_fraction)
+
+
+def should_spread(corpus: Corpus, data: DataConfig) -> bool:
+    """Whether blocks should be held out, if the text is long enough: `auto` spreads several texts."""
+    is_several = len({0, *corpus.ends}) > 2
+    return data.holdout == "spread" or (data.holdout == "auto" and is_several)
+
+
+def split_at_end(ids: Ids, validation_fraction: float, test_fraction: float) -> Split:
     """Cut ids into train, validation and test, contiguous and in this order; train keeps at least one character."""
-    # In decimals as written: in binary 1 - 0.05 - 0.05 is less than 0.9, and a character would change sides.
-    validation, test = Fraction(str(validation_fraction)), Fraction(str(test_fraction))
+    validation, test = _in_decimals(validation_fraction), _in_decimals(test_fraction)
     train_end = max(1, int(len(ids) * (1 - validation - test)))
     validation_end = max(train_end, int(len(ids) * (1 - test)))
-    return Split(ids[:train_end], ids[train_end:validation_end], ids[validation_end:])
+    return _split_at(ids, [(train_end, validation_end)], [(validation_end, len(ids))])
+
+
+def recorded_split(ids: Ids, data: DataConfig, facts: Mapping[str, Any]) -> Split:
+    """Divide the text of a model as it was divided when the model was trained.
+
+    Args:
+        ids: the text.
+        data: the settings of the model.
+        facts: what the model file says of the text. A file that names no blocks held out the end.
+
+    Raises:
+        ModelFileError: these are no blocks of this text.
+    """
+    if HELD_OUT not in facts:
+        return split_at_end(ids, data.validation_fraction, data.test_fraction)
+    recorded = facts[HELD_OUT]
+    if not isinstance(recorded, dict) or recorded.keys() != {"validation", "test"}:
+        raise _no_blocks()
+    validation, test = _checked(recorded["validation"]), _checked(recorded["test"])
+    ordered = sorted([*validation, *test])
+    edges = [0, *(edge for block in ordered for edge in block), len(ids)]
+    if any(start > end for start, end in pairwise(edges)) or sum(end - start for start, end in ordered) >= len(ids):
+        raise _no_blocks()
+    return _split_at(ids, validation, test)
+
+
+def _checked(blocks: Any) -> list[Block]:
+    if not isinstance(blocks, list) or len(blocks) > MAX_BLOCKS:
+        raise _no_blocks()
+    for block in blocks:
+        if not isinstance(block, list) or list(map(type, block)) != [int, int] or not 0 <= block[0] < block[1]:
+            raise _no_blocks()
+    return [(start, end) for start, end in blocks]
+
+
+def _no_blocks() -> ModelFileError:
+    return ModelFileError(
+        "the held-out blocks in the model file are not valid", "use a model that `charlm train` wrote"
+    )
+
+
+def _split_at(ids: Ids, validation: list[Block], test: list[Block]) -> Split:
+    """Return the split with these blocks, and all that is between them as the training part."""
+    edges = [0, *(edge for block in sorted([*validation, *test]) for edge in block), len(ids)]
+    train = list(zip(edges[::2], edges[1::2], strict=True))
+    return Split(*(Part.between(ids, blocks) for blocks in (train, validation, test)))
+
+
+def _in_decimals(fraction: float) -> Fraction:
+    # In decimals as written: in binary 1 - 0.05 - 0.05 is less than 0.9, and a character would change sides.
+    return Fraction(str(fraction))
+
+
+def _regions(corpus: Corpus, fractions: Sequence[Fraction]) -> list[Block]:
+    """Divide a text into regions, each of which gets a block of each held-out part; none if the text is too short.
+
+    A source of some size has regions of its own, so that each gets its share. Smaller ones share a region.
+    """
+    held_out = [fraction for fraction in fractions if fraction]
+    # The training text between two blocks is not shorter than a block.
+    smallest = min([*held_out, _gap(fractions)]) if held_out else Fraction(0)
+    if smallest <= 0:
+        return []
+    total = len(corpus.ids)
+    usual = max(int(BLOCK_CHARACTERS / smallest), total // USUAL_BLOCKS)
+    least = max(int(SMALL_BLOCK_CHARACTERS / smallest), total // MAX_BLOCKS)
+    regions: list[Block] = []
+    start = num_sources = 0
+    for end in [*corpus.ends, total]:
+        num_sources, length = num_sources + 1, end - start
+        if length >= (least if num_sources == 1 else usual):
+            number = max(1, length // usual)
+            regions += pairwise(start + length * index // number for index in range(number + 1))
+            start, num_sources = end, 0
+    if regions:
+        # The last region takes in what is left.
+        regions[-1] = (regions[-1][0], total)
+    return regions or ([(0, total)] if total >= least else [])
+
+
+def _gap(fractions: Sequence[Fraction]) -> Fraction:
+    """Return the share of a region that lies between two of its blocks, and half of which lies at either end."""
+    return (1 - sum(fractions, Fraction(0))) / max(1, sum(map(bool, fractions)))
+
+
+def _blocks(corpus: Corpus, regions: Sequence[Block], fractions: Sequence[Fraction]) -> list[list[Block]]:
+    """Return the blocks of each held-out part, evenly spaced in each region, with edges where something ends."""
+    blocks: list[list[Block]] = [[] for _ in fractions]
+    # How many characters a part should have by now, less those that it has.
+    owed = [Fraction(0) for _ in fractions]
+    for region_start, region_end in regions:
+        length = region_end - region_start
+        gap = length * _gap(fractions)
+        place = region_start + gap / 2
+        for part, fraction in enumerate(fractions):
+            if not fraction:
+                continue
+            # So short that a block, and the text between two blocks, keep a third of their length at least.
+            reach = min(int(min(length * fraction, gap) / 6), MAX_REACH)
+            start = _nearest_end(corpus, int(place), reach)
+            owed[part] += length * fraction
+            end = _nearest_end(corpus, int(start + owed[part]), reach)
+            owed[part] -= end - start
+            blocks[part].append((start, end))
+            place += length * fraction + gap
+    return blocks
+
+
+def _nearest_end(corpus: Corpus, place: int, reach: int) -> int:
+    """Return where a file ends near this place; else where a paragraph does; else a line; else the place itself."""
+    start, end = max(place - reach, 0), place + reach
+    files = corpus.ends[bisect_left(corpus.ends, start) : bisect_left(corpus.ends, end)]
+    lines_L, paragraphs_P = _ends_of_lines(corpus.ids[start:end], corpus.vocabulary)
+    for ends in (np.array(files), start + paragraphs_P, start + lines_L):
+        if len(ends):
+            return int(ends[np.abs(ends - place).argmin()])
+    return place
+
+
+def _ends_of_lines(ids: Ids, vocabulary: Vocabulary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places after the ends of lines, and those of them that end a blank line."""
+    line_feeds, returns = (vocabulary.encode(end, "skip", is_filtered=True) for end in "\n\r")
+    is_end = np.isin(ids, line_feeds if len(line_feeds) else returns)
+    places_L = np.flatnonzero(is_end) + 1
+    # Between the ends of two lines there is nothing, or the first half of CRLF.
+    is_blank = np.diff(places_L, prepend=-1) == 1
+    if len(line_feeds) and len(returns):
+        is_blank |= (np.diff(places_L, prepend=-2) == 2) & (ids[places_L - 2] == returns[0])
+    return places_L, places_L[is_blank]

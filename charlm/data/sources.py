@@ -6,21 +6,32 @@ import glob
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
+from charlm.data.decoding import first_bytes, named, place, recognised, refusal_of
 from charlm.data.downloads import DownloadProgress
-from charlm.errors import CorpusError, TooLargeError, did_you_mean
+from charlm.data.formats import STANDARD_INPUT
+from charlm.errors import CorpusError, TooLargeError, UndecodableError, counted, did_you_mean, nearest_name
 from charlm.files import CHUNK_BYTES, expanded
 
 # A NUL among the first so many bytes shows that a file is not text.
-SNIFFED_BYTES = 8192
+NUL_BYTES = 8192
+# How many files of a folder are looked at for a name that is close to a misspelt one.
+MAX_NEIGHBOURS = 10_000
 
 
 def find_sources(
-    name: str, encoding: str, notes: list[str], progress: DownloadProgress | None = None, max_bytes: int | None = None
+    name: str,
+    encoding: str,
+    notes: list[str],
+    progress: DownloadProgress | None = None,
+    max_bytes: int | None = None,
+    left_out: list[Source] | None = None,
 ) -> list[Source]:
     """Return what a name stands for, in order.
 
@@ -29,7 +40,9 @@ def find_sources(
         encoding: of the text. In a folder, files that are binary in this encoding are left out.
         notes: a list to which this adds what a person should know.
         progress: called during a download.
-        max_bytes: refuse more bytes than this, and everything that is not a file, without reading it.
+        max_bytes: refuse more bytes than this, and everything that is not a file, without reading it. Of compressed
+            files it does not know how many they have.
+        left_out: a list to which this adds the sources that are no text in this encoding, instead of returning them.
 
     Raises:
         CorpusError: there is no such text, or it cannot be read.
@@ -37,40 +50,39 @@ def find_sources(
         DownloadError: it could not be fetched.
     """
     if name == "-":
-        return [_spool("standard input", sys.stdin.buffer)]
+        return list(_decodable([recognised(_spool(STANDARD_INPUT, sys.stdin.buffer))], encoding, left_out))
     if not name:
         raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
-    if entry := catalog_entries().get(name):
+    if entry := catalog_entries().get(catalog_name(name)):
+        if os.path.lexists(name):
+            notes.append(f"`{name}` is a text that charlm knows by name; what is here is `--corpus .{os.sep}{name}`")
         return entry.sources(progress)
+    num_left_out = len(left_out or [])
     try:
         path = expanded(name)
         if path.is_dir():
-            return _in_folder(path, encoding, notes, max_bytes)
+            return _in_folder(path, encoding, notes, max_bytes, left_out)
         if path.exists():
             if max_bytes is not None and not path.is_file():
                 raise CorpusError(f"`{name}` is not a file")
-            return [_checked(file) for file in _within([path], max_bytes)]
-        files = sorted(set(_within(_matches(path), max_bytes)))
+            return list(_within(_decodable([_checked(path)], encoding, left_out, max_bytes), max_bytes))
+        files = (_checked(file) for file in _once(_matches(path)))
+        sources = sorted(_within(_decodable(files, encoding, left_out, max_bytes), max_bytes), key=place)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
-    if files:
-        return [_checked(file) for file in files]
-    hint = f"{did_you_mean(name, catalog_entries())} `charlm corpora` lists the corpora by name"
+    if sources or len(left_out or []) > num_left_out:
+        return sources
+    hint = f"{_near(name, path)} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
 
 
-def read_chunks(source: Source) -> Iterator[bytes]:
-    """Read a source from its start.
-
-    Raises:
-        CorpusError: it cannot be read.
-    """
+def catalog_name(name: str) -> str:
+    """Return the name of a corpus as the catalogue writes it; a name in another case may also be a file's."""
     try:
-        with source.open() as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
+        is_other = name.lower() in catalog_entries() and not expanded(name).exists()
+    except (OSError, ValueError, RuntimeError):
+        is_other = False
+    return name.lower() if is_other else name
 
 
 def _matches(pattern: Path) -> Iterator[Path]:
@@ -86,19 +98,56 @@ def _matches(pattern: Path) -> Iterator[Path]:
                 yield match
 
 
-def _in_folder(folder: Path, encoding: str, notes: list[str], max_bytes: int | None) -> list[Source]:
-    sources, num_binary = [], 0
-    for path in sorted(_within(_below(folder), max_bytes)):
-        source = _checked(path)
-        is_binary = "\0" in next(read_chunks(source), b"")[:SNIFFED_BYTES].decode(encoding, "replace")
-        num_binary += is_binary
-        if not is_binary:
-            sources.append(source)
-    if num_binary:
-        notes.append(f"{num_binary} binary files in `{folder}` left out")
-    if not sources:
+def _in_folder(
+    folder: Path, encoding: str, notes: list[str], max_bytes: int | None, left_out: list[Source] | None
+) -> list[Source]:
+    binary: list[Source] = []
+    num_left_out = len(left_out or [])
+
+    def texts() -> Iterator[Source]:
+        for source in map(_checked, _below(folder)):
+            if _is_binary(source, encoding):
+                binary.append(source)
+            else:
+                yield source
+
+    sources = sorted(_within(_decodable(texts(), encoding, left_out, max_bytes), max_bytes), key=place)
+    if binary:
+        notes.append(
+            f"{counted(len(binary), 'binary file')} in `{folder}` left out: {named(sorted(binary, key=place))}"
+        )
+    if not sources and len(left_out or []) == num_left_out:
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
+
+
+def _is_binary(source: Source, encoding: str) -> bool:
+    if source.is_document:
+        return True
+    try:
+        return "\0" in first_bytes(source)[:NUL_BYTES].decode(encoding, "replace")
+    except UndecodableError:
+        # Damaged: it is reported by name.
+        return False
+
+
+def _decodable(
+    sources: Iterable[Source], encoding: str, left_out: list[Source] | None, max_bytes: int | None = None
+) -> Iterator[Source]:
+    """Go through those sources that are text in this encoding; all of them if none may be left out."""
+    for source in sources:
+        if left_out is not None and refusal_of(source, encoding, max_bytes):
+            left_out.append(source)
+        else:
+            yield source
+
+
+def _once(paths: Iterable[Path]) -> Iterator[Path]:
+    seen = set()
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            yield path
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -109,19 +158,22 @@ def _below(folder: Path) -> Iterator[Path]:
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if "last.safetensors" not in files:
+        if "last.safetensors" in files:
+            folders.clear()
+        else:
             for path in (Path(parent, name) for name in files if not name.startswith(".")):
                 if path.is_file():
                     yield path
 
 
-def _within(paths: Iterable[Path], max_bytes: int | None) -> Iterator[Path]:
+def _within(sources: Iterable[Source], max_bytes: int | None) -> Iterator[Source]:
     num_bytes = 0
-    for path in paths:
-        num_bytes += path.stat().st_size
-        if max_bytes is not None and num_bytes > max_bytes:
-            raise TooLargeError(f"there are more than the {max_bytes:,} bytes that were learned")
-        yield path
+    for source in sources:
+        if max_bytes is not None and not source.compression:
+            num_bytes += Path(source.name).stat().st_size
+            if num_bytes > max_bytes:
+                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+        yield source
 
 
 def _is_hidden(path: Path) -> bool:
@@ -131,25 +183,45 @@ def _is_hidden(path: Path) -> bool:
 def _checked(path: Path) -> Source:
     try:
         with path.open("rb") as file:
-            return source_of(path) if path.is_file() else _spool(str(path), file)
+            return recognised(source_of(path) if path.is_file() else _spool(str(path), file))
     except OSError as error:
         raise CorpusError(f"`{path}` cannot be read: {error.strerror or error}") from error
 
 
+def _near(name: str, path: Path) -> str:
+    """Ask whether the nearest name was meant: of the catalogue, or of the files in the same folder."""
+    try:
+        with os.scandir(path.parent) as entries:
+            here = [entry.name for entry in islice(entries, MAX_NEIGHBOURS)]
+    except (OSError, ValueError):
+        here = []
+    near = nearest_name(path.name, [*here, *(catalog_entries() if path.name == name else [])])
+    if near is None:
+        return did_you_mean(name, catalog_entries())
+    return f"did you mean `{path.with_name(near) if near in here else near}`?"
+
+
 def _spool(name: str, stream: BinaryIO) -> Source:
     """Copy what comes through a pipe to a temporary file, so that it can be read more than once."""
+    path = None
     try:
-        spool = tempfile.NamedTemporaryFile(prefix="charlm-")  # noqa: SIM115 -- lives as long as the source
-        while chunk := stream.read(CHUNK_BYTES):
-            spool.write(chunk)
-        spool.flush()
-    except OSError as error:
+        with tempfile.NamedTemporaryFile(prefix="charlm-", delete=False) as spool:
+            path = Path(spool.name)
+            while chunk := stream.read(CHUNK_BYTES):
+                spool.write(chunk)
+    except BaseException as error:
+        if path:
+            path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise CorpusError(
             f"what comes through {name} cannot be kept: {error.strerror or error}",
             "`TMPDIR` may name a folder with more room",
         ) from error
 
     def reopen() -> BinaryIO:
-        return Path(spool.name).open("rb")
+        return path.open("rb")
 
+    # It lives as long as the source.
+    weakref.finalize(reopen, path.unlink, missing_ok=True)
     return Source(name, reopen)

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from charlm.data.holdout import Part
 from charlm.inference.kneser_ney import count, longest_order, smooth, trie
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
-# Only the end of a longer training text is counted or compressed: it is next to the text that is scored.
+# Only the end of a longer training text, or of each of its stretches, is counted or compressed: it is next to the text
+# that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
 
@@ -41,23 +43,24 @@ class Baseline:
         return asdict(self)
 
 
-def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baseline]:
+def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> Iterator[Baseline]:
     """Score a text with each baseline: uniform, unigram, the best order of Kneser-Ney, then the compressors.
 
     Args:
-        train: the text to learn from, shape (N,).
-        text: the text to score, shape (M,), M at least 1.
+        train: the text to learn from, of at least one character.
+        text: the text to score, of at least one character.
         vocabulary: of both.
     """
+    train, text = Part.of(train), Part.of(text)
     yield Baseline("uniform", math.log2(len(vocabulary)), 0)
-    counted = train[-MAX_COUNTED:]
+    counted = train.endings(MAX_COUNTED)
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
     # With a single symbol the sum is -0.0.
     yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
     best = int(np.argmin(nats))
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
-    seen = train[-MAX_COMPRESSED:]
-    before, after = (vocabulary.decode(part).encode("utf-8", "surrogatepass") for part in (seen, text))
+    seen = train.endings(MAX_COMPRESSED)
+    before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
     compressors: dict[str, Callable[[bytes], bytes]] = {
         "xz": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
         "bz2": lambda data: bz2.compress(data, 9),
@@ -69,22 +72,23 @@ def baselines(train: Ids, text: Ids, vocabulary: Vocabulary) -> Iterator[Baselin
             yield Baseline(name, 8 * num_bytes / len(text), len(seen))
 
 
-def kneser_ney(train: Ids, text: Ids, num_symbols: int, max_order: int) -> list[float]:
+def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:
     """Score a text with modified Kneser-Ney models counted on another.
 
     Args:
-        train: ids to count, shape (N,).
-        text: ids to score, shape (M,); the context of a character is the part of this text before it.
+        train: ids to count, N in all. No n-gram reaches from one stretch into the next.
+        text: ids to score, M in all; the context of a character is what stands before it in its stretch.
         num_symbols: V; the lowest order falls back to 1 / V.
         max_order: the longest n-gram.
 
     Returns:
         nats per character for every order from 1 to `max_order`, or to the longest that can be counted.
     """
-    levels = count(train, num_symbols, min(max_order, longest_order(num_symbols)))
+    levels = count(Part.of(train).stretches, num_symbols, min(max_order, longest_order(num_symbols)))
     nats = []
     for order in range(1, len(levels) + 1):
         shorter = levels[:order]
-        p_M = trie(shorter, smooth(shorter, num_symbols), num_symbols).score(text)
+        ngrams = trie(shorter, smooth(shorter, num_symbols), num_symbols)
+        p_M = np.concatenate([ngrams.score(stretch) for stretch in Part.of(text).stretches])
         nats.append(float(-np.log(p_M).mean()))
     return nats

@@ -8,27 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.data.holdout import Part
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
+from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
-# A long text is read in several streams at once, each of at least this many characters.
-MAX_STREAMS = 64
-MIN_CHARACTERS_PER_STREAM = 2048
-# Characters that a stream reads unscored before its own part, so that its state is close to that of one long pass.
-WARM_UP = 256
 BLOCK_SIZE = 256
 MAX_LOGITS = 1 << 24
-# The length of each segment of a sample. A small sample has shorter segments, but this many of them.
-SEGMENT_LENGTH = 2048
-MIN_SEGMENTS = 16
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
@@ -101,15 +95,16 @@ def _ignore(share: float) -> None:
     """Do nothing with the share that is done."""
 
 
-def evaluate(model: CharModel, ids: Ids, window: int | None = None, tick: Tick = _ignore) -> Scores:
+def evaluate(model: CharModel, text: Ids | Part, window: int | None = None, tick: Tick = _ignore) -> Scores:
     """Score a text, in float32, without touching the model, its mode, or any random numbers.
 
     A backward model predicts each character from those after it. A model that sees both sides predicts each character
-    from all others; it reads at least 256 characters before and 256 after it.
+    from all others; it reads at least 256 characters before and 256 after it. If the text has several stretches, each
+    is read as a text of its own.
 
     Args:
         model: in any mode, which does not change.
-        ids: the text, shape (N,), N at least 1.
+        text: the text, of at least one character.
         window: start every window of this many characters from the initial state and the one character before it, as
             models with a fixed context are measured; None carries the state through the whole text.
         tick: called after each block with the share of the text that is done, from 0 to 1.
@@ -118,24 +113,20 @@ def evaluate(model: CharModel, ids: Ids, window: int | None = None, tick: Tick =
         CorpusError: the text is empty.
         ModelFileError: the model's numbers overflow.
     """
-    ids = in_reading_order(model, ids)
-    if window is not None:
-        window = min(window, len(ids))
-        return _score(model, ids, Segments(np.arange(0, len(ids), window), window, 0), tick)
-    length = -(-len(ids) // _num_streams(len(ids)))
-    return _score(model, ids, Segments(np.arange(0, len(ids), length), length, WARM_UP), tick)
+    part = in_reading_order(model, text)
+    return _score(model, part, whole(part, window, model.spec.sees_both_sides), tick)
 
 
-def evaluate_sample(model: CharModel, ids: Ids, num_read: int, tick: Tick = _ignore) -> Scores:
+def evaluate_sample(model: CharModel, text: Ids | Part, num_read: int, tick: Tick = _ignore) -> Scores:
     """Score segments that are evenly spaced in a text, or the whole text if it is short enough, as `evaluate` does.
 
     Each segment has a warm-up of its own, so that the result estimates the score of one state carried through the
-    text. The choice of segments depends on the two lengths alone. The standard error is that of the mean of
-    independent segments.
+    text. The choice of segments depends on the lengths alone. The standard error is that of the mean of independent
+    segments.
 
     Args:
         model: in any mode, which does not change.
-        ids: the text, shape (N,), N at least 1.
+        text: the text, of at least one character.
         num_read: how many characters to read, including warm-ups; a text of at most this length is scored whole.
         tick: called after each block with the share that is done, from 0 to 1.
 
@@ -143,77 +134,54 @@ def evaluate_sample(model: CharModel, ids: Ids, num_read: int, tick: Tick = _ign
         CorpusError: the text is empty.
         ModelFileError: the model's numbers overflow.
     """
-    if len(ids) <= num_read:
-        return evaluate(model, ids, tick=tick)
-    segments = _spread(len(ids), num_read)
-    sums_S3 = _score_apart(model, in_reading_order(model, ids), segments, tick)
-    scores = Scores.of_sums(sums_S3.sum(0), len(sums_S3) * segments.length)
-    means_S = sums_S3[:, 0] / segments.length
+    if len(text) <= num_read:
+        return evaluate(model, text, tick=tick)
+    part = in_reading_order(model, text)
+    segments = sample(part, num_read)
+    sums_S3 = _score_apart(model, part, segments, tick)
+    scores = Scores.of_sums(sums_S3.sum(0), int(segments.lengths_S.sum()))
+    means_S = sums_S3[:, 0] / segments.lengths_S
     # The spread of a single segment is unknown.
     error = float(means_S.std(ddof=1) / math.sqrt(len(means_S))) if len(means_S) > 1 else None
     return replace(scores, standard_error_nats=error)
 
 
-def reading_that_fits(model: CharModel, ids: Ids, seconds: float, now: Callable[[], float]) -> tuple[int, float]:
+def reading_that_fits(
+    model: CharModel, text: Ids | Part, seconds: float, now: Callable[[], float]
+) -> tuple[int, float]:
     """Measure how fast a model reads, and return how much of a text `evaluate_sample` can read in the given seconds.
 
     Args:
         model: the model.
-        ids: the text, shape (N,), N at least 1.
+        text: the text, of N characters, at least 1.
         seconds: how long it may take.
         now: a clock, in seconds.
 
     Returns:
         how many characters to read, N if the time is enough for the whole text; and how many seconds that takes.
     """
-    num_streams = _num_streams(len(ids))
-    pace = _pace(model, ids, num_streams, now)
-    whole = (len(ids) + num_streams * WARM_UP) / pace
-    if whole <= seconds:
-        return len(ids), whole
-    if len(_spread(len(ids), int(pace * seconds)).first_S) < num_streams:
+    part, total = Part.of(text), len(text)
+    num_streams = len(whole(part, sees_both_sides=model.spec.sees_both_sides))
+    pace = _pace(model, part, num_streams, now)
+    needed = (total + num_streams * WARM_UP) / pace
+    if needed <= seconds:
+        return total, needed
+    if len(sample(part, int(pace * seconds))) < num_streams:
         # Fewer segments side by side are read more slowly: measure again.
-        pace = _pace(model, ids, MIN_SEGMENTS, now)
-    return max(1, min(int(pace * seconds), len(ids) - 1)), seconds
+        pace = _pace(model, part, MIN_SEGMENTS, now)
+    return max(1, min(int(pace * seconds), total - 1)), seconds
 
 
-def in_reading_order(model: CharModel, ids: Ids) -> Ids:
+def in_reading_order(model: CharModel, text: Ids | Part) -> Part:
     """Return a text in the order in which a model reads it: reversed for a backward model.
 
     Raises:
         CorpusError: the text is empty.
     """
-    if not len(ids):
+    if not len(text):
         raise CorpusError("there is nothing to evaluate: the text is empty", "choose another part or corpus")
-    return ids[::-1] if model.spec.is_backward else ids
-
-
-class Segments(NamedTuple):
-    """Which parts of a text are scored.
-
-    Attributes:
-        first_S: the position of the first character of each, ascending.
-        length: how many characters each has; the last one may be cut off by the end of the text.
-        warm_up: how many characters are read unscored before each.
-    """
-
-    first_S: NDArray[np.int64]
-    length: int
-    warm_up: int
-
-
-def _num_streams(num_characters: int) -> int:
-    return max(1, min(MAX_STREAMS, num_characters // MIN_CHARACTERS_PER_STREAM))
-
-
-def _spread(num_characters: int, num_read: int) -> Segments:
-    """Return segments in the middle of equal parts of a text: `num_read` characters with their warm-ups."""
-    num_segments = min(num_characters, max(MIN_SEGMENTS, num_read // (SEGMENT_LENGTH + WARM_UP)))
-    num_each = max(2, num_read // num_segments)
-    warm_up = min(WARM_UP, num_each // 2)
-    length = max(1, min(SEGMENT_LENGTH, num_each - warm_up, num_characters // num_segments))
-    middle_S = (2 * np.arange(num_segments) + 1) * num_characters // (2 * num_segments)
-    return Segments(middle_S - length // 2, length, warm_up)
+    part = Part.of(text)
+    return part.backwards() if model.spec.is_backward else part
 
 
 def _num_at_once(model: CharModel) -> int:
@@ -223,17 +191,17 @@ def _num_at_once(model: CharModel) -> int:
     return max(1, min(MAX_STREAMS, MAX_LOGITS // (model.spec.num_symbols * (BLOCK_SIZE + WARM_UP))))
 
 
-def _groups(model: CharModel, num_characters: int, segments: Segments) -> Iterator[Segments]:
+def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
     """Divide segments into groups that are read side by side."""
-    first_S, length, warm_up = segments
-    # The right context of a segment near the end of the text is shorter, so that it cannot be read beside others.
-    is_alone_S = model.spec.sees_both_sides & (first_S + length + WARM_UP > num_characters)
-    together = first_S[~is_alone_S]
-    num_groups = -(-len(together) // _num_at_once(model))
-    for first_B in np.array_split(together, num_groups) if num_groups else []:
-        yield Segments(first_B, length, warm_up)
-    for start in first_S[is_alone_S]:
-        yield Segments(np.array([start]), min(length, num_characters - int(start)), warm_up)
+    # The right context of a segment near the end of its stretch is shorter, so that it can only be read beside others
+    # that are as far from the end.
+    is_near_S = model.spec.sees_both_sides & (segments.last_S + WARM_UP > segments.ends_S)
+    alike = [np.flatnonzero(~is_near_S)]
+    left_S = np.where(is_near_S, segments.ends_S - segments.first_S, -1)
+    alike += [np.flatnonzero(left_S == left) for left in dict.fromkeys(left_S[is_near_S].tolist())]
+    for which in alike:
+        num_groups = -(-len(which) // _num_at_once(model))
+        yield from (segments[some] for some in (np.array_split(which, num_groups) if num_groups else []))
 
 
 class _Meter:
@@ -241,7 +209,7 @@ class _Meter:
 
     def __init__(self, tick: Tick, segments: Segments) -> None:
         self._tick, self._num_read = tick, 0
-        self._total = len(segments.first_S) * (segments.warm_up + segments.length)
+        self._total = len(segments) * (segments.warm_up + segments.length)
 
     def add(self, num_read: int) -> None:
         """Count characters that were read."""
@@ -250,40 +218,43 @@ class _Meter:
 
 
 @torch.inference_mode()
-def _score(model: CharModel, ids: Ids, segments: Segments, tick: Tick) -> Scores:
+def _score(model: CharModel, part: Part, segments: Segments, tick: Tick) -> Scores:
     """Score all segments, and average over them."""
     totals, meter = np.zeros(3), _Meter(tick, segments)
-    for group in _groups(model, len(ids), segments):
+    for group in _groups(model, segments):
         sums = np.zeros(3)
-        for logits_TBV, targets_TB, inside_TB in _blocks(model, ids, group, meter):
+        for logits_TBV, targets_TB, inside_TB in _blocks(model, part.ids, group, meter):
             sums += sum_scores(logits_TBV, targets_TB, inside_TB)
         totals += sums
-    return Scores.of_sums(totals, len(ids))
+    return Scores.of_sums(totals, len(part))
 
 
 @torch.inference_mode()
-def _score_apart(model: CharModel, ids: Ids, segments: Segments, tick: Tick) -> NDArray[np.float64]:
+def _score_apart(model: CharModel, part: Part, segments: Segments, tick: Tick) -> NDArray[np.float64]:
     """Return for each segment its nats and how often the target was the first and among the first five, (S, 3)."""
-    meter, of_groups = _Meter(tick, segments), []
-    for group in _groups(model, len(ids), segments):
-        sums_B3 = np.zeros((len(group.first_S), 3))
-        for logits_TBV, targets_TB, _ in _blocks(model, ids, group, meter):
+    meter, sums_S3 = _Meter(tick, segments), np.zeros((len(segments), 3))
+    for group in _groups(model, segments):
+        sums_B3 = np.zeros((len(group), 3))
+        for logits_TBV, targets_TB, inside_TB in _blocks(model, part.ids, group, meter):
             log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
-            sums_B3[:, 0] -= log_p_TB.cpu().double().sum(0).numpy()
+            sums_B3[:, 0] -= (log_p_TB * inside_TB).cpu().double().sum(0).numpy()
             for column, k in enumerate((1, 5), start=1):
-                sums_B3[:, column] += (rank_TB < k).sum(0).cpu().numpy()
-        of_groups.append(sums_B3)
-    return np.concatenate(of_groups)
+                sums_B3[:, column] += ((rank_TB < k) & inside_TB).sum(0).cpu().numpy()
+        sums_S3[np.searchsorted(segments.first_S, group.first_S)] = sums_B3
+    return sums_S3
 
 
 @torch.inference_mode()
-def _pace(model: CharModel, ids: Ids, num_streams: int, now: Callable[[], float]) -> float:
+def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], float]) -> float:
     """Return how many characters a second a model reads in this many streams side by side."""
-    ids = in_reading_order(model, ids)
-    num_streams = min(num_streams, _num_at_once(model), len(ids))
+    total = len(part)
+    num_streams = min(num_streams, _num_at_once(model), total)
     # A model that sees both sides reads beyond the block, so a short block would look slow.
-    length = min(BLOCK_SIZE if model.spec.sees_both_sides else TRIAL_LENGTH, len(ids) // num_streams)
-    segments = Segments(np.arange(num_streams) * (len(ids) // num_streams), length, 0)
+    length = min(BLOCK_SIZE if model.spec.sees_both_sides else TRIAL_LENGTH, total // num_streams)
+    # Which characters it reads does not matter, so gaps between stretches do not either.
+    ids = part.ids[:total]
+    first_S = np.arange(num_streams) * (total // num_streams)
+    segments = Segments.of(in_reading_order(model, ids), [(0, first_S, first_S + length)], 0)
     seconds = []
     # The first pass is slower than later ones.
     for _ in range(2):
@@ -295,25 +266,25 @@ def _pace(model: CharModel, ids: Ids, num_streams: int, now: Callable[[], float]
 
 
 def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Read segments side by side; yield logits_TBV, targets_TB, and inside_TB: whether a target is in the text."""
-    first_B, length, warm_up = segments
-    spec = model.spec
+    """Read segments side by side; yield logits_TBV, targets_TB, and inside_TB: whether a target is in its segment."""
+    first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
+    length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
     block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * spec.num_symbols)))
     device = model.output.weight.device
 
     def inputs(start: int, end: int) -> Tensor:
-        """Return the character before each of the targets `start` to `end`; the start symbol at the text's start."""
+        """Return the character before each of the targets `start` to `end`; the start symbol at a stretch's start."""
         positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
-        tokens_TB = ids[np.clip(positions_TB, 0, len(ids) - 1)].astype(np.int64)
-        tokens_TB[positions_TB < 0] = spec.start_id
+        tokens_TB = ids[np.clip(positions_TB, 0, ends_B - 1)].astype(np.int64)
+        tokens_TB[positions_TB < starts_B] = spec.start_id
         return torch.from_numpy(tokens_TB).to(device)
 
     def right_of(start: int, end: int) -> Tensor:
         """Return the character after each of these targets and up to `WARM_UP` more, then the start symbol."""
-        num_left = len(ids) - end - int(first_B[0])
+        num_left = int((ends_B - first_B).max()) - end
         positions_TB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
-        tokens_TB = ids[np.minimum(positions_TB, len(ids) - 1)].astype(np.int64)
+        tokens_TB = ids[np.minimum(positions_TB, ends_B - 1)].astype(np.int64)
         tokens_TB[-1] = spec.start_id
         return torch.from_numpy(tokens_TB).to(device)
 
@@ -324,8 +295,8 @@ def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> It
         end = min(start + block_size, 0)
         state = model.advance(inputs(start, end), state)
         meter.add((end - start) * len(first_B))
-    # A segment at the start of the text has had no warm-up.
-    begins_B1 = torch.from_numpy(first_B == 0).to(device)[:, None]
+    # A segment at the start of a stretch has had no warm-up.
+    begins_B1 = torch.from_numpy(first_B == starts_B).to(device)[:, None]
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     for start in range(0, length, block_size):
@@ -333,8 +304,8 @@ def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> It
         right_TB = right_of(start, end) if spec.sees_both_sides else None
         logits_TBV, state = model(inputs(start, end), state, (), right_TB)
         positions_TB = first_B + np.arange(start, end)[:, None]
-        inside_TB = positions_TB < len(ids)
-        targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, len(ids) - 1)].astype(np.int64)).to(device)
+        inside_TB = positions_TB < segments.last_S
+        targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, ends_B - 1)].astype(np.int64)).to(device)
         yield logits_TBV, targets_TB, torch.from_numpy(inside_TB).to(device)
         meter.add((end - start) * len(first_B))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -73,12 +72,11 @@ class Step:
 
 def cell_summaries() -> dict[str, str]:
     """Return the name of each cell and a sentence about it."""
-    return {name: (inspect.getdoc(cell.step) or "").partition("\n")[0] for name, cell in CELLS.items()}
+    return {name: cell.text.partition("\n")[0] for name, cell in CELLS.items()}
 
 
 def describe_cell(spec: ModelSpec) -> Description:
     """Describe the cell of a model, and count the model's parameters."""
-    text = inspect.getdoc(spec.recurrence.step) or ""
     parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
     parts["initial state"] = ("initial_state",)
     counts = dict.fromkeys([*parts, "output"], 0)
@@ -87,9 +85,8 @@ def describe_cell(spec: ModelSpec) -> Description:
         counts[part] += math.prod(shape)
     counts = {part: count for part, count in counts.items() if count}
     notation = NOTATION if spec.recurrence.products else NOTATION_OF_INPUT
-    equations = text.partition("\nArgs:")[0].strip()
-    letters = spec.recurrence.letters
-    return Description(spec.cell, equations, notation, letters, counts | {"all": spec.num_parameters})
+    text, letters = spec.recurrence.text.strip(), spec.recurrence.letters
+    return Description(spec.cell, text, notation, letters, counts | {"all": spec.num_parameters})
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:

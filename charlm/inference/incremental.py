@@ -8,7 +8,7 @@ from charlm.inference.generate import read_prompt
 from charlm.inference.predict import Prediction, rank
 from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Stepper, StepperState
-from charlm.vocab import Ids
+from charlm.vocab import Ids, Vocabulary
 
 STATES_KEPT = 256
 
@@ -17,16 +17,26 @@ class IncrementalReader:
     """Follows a line that is being edited.
 
     It keeps the state after each of the last characters and after some earlier ones: a new character at the end is one
-    step of the model, a deleted one none. Characters that the model does not know are left out.
+    step of the model, a deleted one none.
 
     Args:
         stepper: the model.
+        unknown: what to do about characters the model lacks: `skip`, or `replace=C`.
+
+    Attributes:
+        unknown: as above.
+        temperature: of the predictions; 1 is as learned, and 0 gives the most probable character all probability.
+
+    Raises:
+        UsageError: `unknown` is neither, or its C is not in the vocabulary.
     """
 
-    def __init__(self, stepper: Stepper) -> None:
+    def __init__(self, stepper: Stepper, unknown: str = "skip") -> None:
+        self.unknown = unknown
+        self.temperature = 1.0
         self._stepper = stepper
         self._text = ""
-        self._ids_T: Ids = stepper.vocabulary.encode("")
+        self._ids_T: Ids = stepper.vocabulary.encode("", unknown)
         _, start = stepper.start()
         # Key: the number of characters read. A line may have any length, so only one in 256 of the old states is kept.
         self._states: dict[int, StepperState] = {0: start}
@@ -38,9 +48,20 @@ class IncrementalReader:
         """Whether the model predicts what stands before the text."""
         return self._stepper.is_backward
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the model."""
+        return self._stepper.vocabulary
+
+    @property
+    def line_end(self) -> str:
+        """What ends a line in the texts of this model: LF, CRLF or CR, or an empty string if it knows no lines."""
+        # Bytes have both characters, whatever the text had.
+        return "\n" if self.vocabulary.kind == "bytes" else "".join(c for c in "\r\n" if c in self.vocabulary)
+
     def read(self, text: str) -> None:
         """Replace the text, and read only what differs from the one before."""
-        ids_T = self._stepper.vocabulary.encode(text, "skip")
+        ids_T = self._stepper.vocabulary.encode(text, self.unknown)
         if self.is_backward:
             ids_T = ids_T[::-1]
         common = _common_length(self._ids_T, ids_T)
@@ -66,22 +87,23 @@ class IncrementalReader:
         Raises:
             UsageError: `top` is less than 1.
         """
-        return rank(self._stepper.vocabulary, self._now[0][0], top)
+        return rank(self._stepper.vocabulary, self._now[0][0], top, self.temperature)
 
     def continuation(self, length: int) -> str:
         """Return the most probable next characters, one by one, up to the end of the line; "" of a backward model."""
         if self.is_backward:
             return ""
         decoder = self._stepper.vocabulary.decoder()
+        end = self.line_end[:1] or "\n"
         logits_BV, state = self._now
         text = ""
         for _ in range(length):
             most_probable = int(np.argmax(logits_BV[0]))
             text += decoder.decode([most_probable])
-            if "\n" in text:
+            if end in text:
                 break
             logits_BV, state = self._stepper.step(np.array([most_probable]), state)
-        return text.partition("\n")[0]
+        return text.partition(end)[0]
 
     @property
     def _now(self) -> tuple[Floats, StepperState]:

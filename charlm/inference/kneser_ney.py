@@ -6,6 +6,7 @@ Stolcke 1998, "Entropy-based pruning of backoff language models".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +62,14 @@ def longest_order(num_symbols: int) -> int:
     return NUM_BITS // num_symbols.bit_length()
 
 
-def count(ids: Ids, num_symbols: int, order: int) -> list[Level]:
-    """Count all n-grams of a text.
+def count(stretches: Sequence[Ids], num_symbols: int, order: int) -> list[Level]:
+    """Count all n-grams of a text, or of several that do not continue one another.
 
     Every position becomes a number whose digits are the symbols that start there. In the sorted numbers the n-grams of
     each length stand in order, equal ones side by side.
 
     Args:
-        ids: the text, shape (N,).
+        stretches: the texts, with at least one character together.
         num_symbols: V.
         order: the longest n-grams, at most `longest_order(V)`.
 
@@ -76,11 +77,12 @@ def count(ids: Ids, num_symbols: int, order: int) -> list[Level]:
         the n-grams of the lengths 1 to `order`.
     """
     digit_bits = num_symbols.bit_length()
-    # Digit 0 stands for nothing, after the end of the text.
-    digits = np.concatenate([ids.astype(np.int64) + 1, np.zeros(order, np.int64)])
-    numbers = np.zeros(len(ids), np.int64)
+    # Digit 0 stands for nothing, after the end of a text.
+    digits = np.concatenate([np.pad(ids.astype(np.int64) + 1, (0, order)) for ids in stretches])
+    numbers = np.zeros(len(digits) - order, np.int64)
     for place in range(order):
-        numbers = numbers << digit_bits | digits[place : place + len(ids)]
+        numbers = numbers << digit_bits | digits[place : place + len(numbers)]
+    numbers = numbers[digits[: len(numbers)] > 0]
     numbers.sort()
     levels: list[Level] = []
     before = np.zeros(1, np.int64)

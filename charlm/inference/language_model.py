@@ -100,9 +100,12 @@ class LanguageModel:
     @overload
     def generate(self, prompt: str = "", *, num: int, **options: Unpack[GenerateOptions]) -> list[str]: ...
 
+    @overload
+    def generate(self, prompt: list[str], *, num: None = None, **options: Unpack[GenerateOptions]) -> list[str]: ...
+
     def generate(
         self,
-        prompt: str = "",
+        prompt: str | list[str] = "",
         *,
         length: int = 500,
         temperature: float = 0.7,
@@ -124,9 +127,11 @@ class LanguageModel:
         True
         >>> len(model.generate("To", length=9, num=3))
         3
+        >>> model.generate(["To", "be"], length=9, seed=1)[1] == model.generate("be", length=9, seed=2)
+        True
 
         Args:
-            prompt: the text to continue.
+            prompt: the text to continue; or a list of texts, all of which are continued side by side.
             length: how many new characters to draw at most.
             temperature: below 1 probable characters become more probable; 0 always takes the most probable.
             top_k: draw only from the k most probable characters.
@@ -134,18 +139,22 @@ class LanguageModel:
             min_p: draw only from characters at least this share as probable as the most probable.
             stop: a string, or several, after which to stop.
             seed: makes the text repeatable; without one, each call writes another text.
-            num: return a list of this many texts; text k has the seed plus k.
+            num: return a list of this many texts; text k has the seed plus k, as with a list of prompts.
             unknown: what to do about unknown characters of the prompt.
 
         Raises:
-            UsageError: an option is out of its bounds, or the model reads from both sides.
+            UsageError: an option is out of its bounds, a list comes with a number, or the model reads from both sides.
             UnknownCharacterError: the prompt holds unknown characters, under `unknown="error"`.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
         if num is not None and num < 1:
             raise UsageError(f"the number of texts must be at least 1, not {num}")
-        texts = self._generation(prompt, length, sampling, stop, seed, num or 1, unknown).texts()
-        return texts[0] if num is None else texts
+        if not isinstance(prompt, list):
+            texts = self._generation([prompt] * (num or 1), length, sampling, stop, seed, unknown).texts()
+            return texts[0] if num is None else texts
+        if num is not None:
+            raise UsageError("a list of prompts has one text for each", "repeat a prompt to continue it several times")
+        return self._generation(prompt, length, sampling, stop, seed, unknown).texts() if prompt else []
 
     def stream(
         self,
@@ -169,7 +178,7 @@ class LanguageModel:
         True
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
-        generation = self._generation(prompt, length, sampling, stop, seed, 1, unknown)
+        generation = self._generation([prompt], length, sampling, stop, seed, unknown)
         return (piece.text for piece in generation)
 
     def predict_next(self, text: str = "", top: int = 10, *, unknown: str = "error") -> Prediction:
@@ -283,21 +292,20 @@ class LanguageModel:
 
     def _generation(
         self,
-        prompt: str,
+        prompts: list[str],
         length: int,
         sampling: Sampling,
         stop: str | Sequence[str] | None,
         seed: int | None,
-        num: int,
         unknown: str,
     ) -> Generation:
         first = draw_seed() if seed is None else seed
         return generate(
             self._stepper,
-            prompt,
+            prompts,
             length=length,
             sampling=sampling,
-            seeds=[first + index for index in range(num)],
+            seeds=range(first, first + len(prompts)),
             stop=[stop] if isinstance(stop, str) else stop or (),
             unknown=unknown,
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from charlm.errors import UsageError
 from charlm.inference.generate import read_prompt
-from charlm.inference.sampling import Floats, softmax
+from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 
@@ -63,15 +63,15 @@ def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Pr
     return rank(stepper.vocabulary, logits_BV[0], top)
 
 
-def rank(vocabulary: Vocabulary, logits_V: Floats, top: int) -> Prediction:
-    """Rank all symbols by their logits, and keep the first `top` with their probabilities.
+def rank(vocabulary: Vocabulary, logits_V: Floats, top: int, temperature: float = 1.0) -> Prediction:
+    """Rank all symbols by their logits, and keep the first `top` with their probabilities at a temperature.
 
     Raises:
-        UsageError: `top` is less than 1.
+        UsageError: `top` is less than 1, or the temperature is negative or infinite.
     """
     if top < 1:
         raise UsageError(f"the number of characters to list must be at least 1, not {top}")
-    p_V = softmax(logits_V)
+    p_V = Sampling(temperature).probabilities(logits_V)
     order_V = np.argsort(-p_V, kind="stable")
     return Prediction(
         candidates=[Candidate(vocabulary.symbols[i], vocabulary.name(int(i)), float(p_V[i])) for i in order_V[:top]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
 from charlm.inference.sampling import Floats
 from charlm.machine import usable_cores
-from charlm.vocab import Vocabulary
+from charlm.vocab import Ids, Vocabulary
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -144,10 +144,9 @@ class Stepper:
         # The streams do not depend on one another: each core takes some of them, and NumPy releases the GIL.
         ends = [len(ids_B) * index // num_parts for index in range(num_parts + 1)]
         shares = [slice(*pair) for pair in itertools.pairwise(ends)]
-        states = [tuple(tuple(part[share] for part in layer) for layer in state) for share in shares]
+        states = [streams_of(state, share) for share in shares]
         logits, new_states = zip(*_threads().map(self._step, [ids_B[share] for share in shares], states), strict=True)
-        layers = zip(*new_states, strict=True)
-        return np.concatenate(logits), tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in layers)
+        return np.concatenate(logits), _side_by_side(new_states)
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         state = self.stack.step(ids_B, state)
@@ -171,6 +170,39 @@ class Stepper:
             ids_T, state = itertools.chain([len(self.vocabulary)], ids_T), self.stack.start(1)
         state = self.stack.read(ids_T, state)
         return self.logits(state), state
+
+    def read_each(self, texts: Sequence[Ids]) -> tuple[Floats, StepperState]:
+        """Read a text in each stream from its start, and compute the logits of what comes after each text only.
+
+        Args:
+            texts: the characters of each, which may be of different lengths.
+
+        Returns:
+            logits_BV: what comes next, shape (B, V), float32; and the new state.
+        """
+        # The longest comes first: the streams that still read are the first rows.
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        state = self.stack.step(np.full(len(texts), len(self.vocabulary)), self.stack.start(len(texts)))
+        finished: list[StepperState] = []
+        num_reading = len(texts)
+        for position in range(max(map(len, texts), default=0)):
+            while len(texts[order[num_reading - 1]]) == position:
+                num_reading -= 1
+                finished.append(streams_of(state, slice(num_reading, None)))
+                state = streams_of(state, slice(num_reading))
+            state = self.stack.step(np.array([texts[row][position] for row in order[:num_reading]]), state)
+        state = streams_of(_side_by_side([state, *reversed(finished)]), np.argsort(order))
+        return self.logits(state), state
+
+
+def streams_of(state: StepperState, streams: slice | Sequence[int] | NDArray[np.intp]) -> StepperState:
+    """Return the state of some of the streams."""
+    return tuple(tuple(part[streams] for part in layer) for layer in state)
+
+
+def _side_by_side(states: Sequence[StepperState]) -> StepperState:
+    """Join the streams of several states."""
+    return tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
 
 
 @cache

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from charlm.errors import counted
 from charlm.training.schedule import due
 
 RECORDS_PER_EVALUATION = 10
@@ -29,6 +30,7 @@ class Facts(NamedTuple):
         is_record_due: whether much time has passed since the last record.
         is_save_due: whether much time has passed since the last save.
         is_lost: whether too many blocks in a row were skipped.
+        is_memorised: whether a timed run has nothing left to learn.
     """
 
     share_before: float
@@ -38,6 +40,7 @@ class Facts(NamedTuple):
     is_record_due: bool
     is_save_due: bool
     is_lost: bool
+    is_memorised: bool = False
 
 
 class Decision(NamedTuple):
@@ -50,6 +53,7 @@ class Decision(NamedTuple):
         record: whether a record follows by share of the run.
         record_by_clock: whether a record follows because much time has passed without one.
         save_by_clock: the same for a save.
+        is_memorised: whether it is over because nothing is left to learn.
     """
 
     is_over: bool
@@ -58,11 +62,22 @@ class Decision(NamedTuple):
     record: bool
     record_by_clock: bool
     save_by_clock: bool
+    is_memorised: bool = False
 
 
 def is_usable(nats: float, gradient_norm: float) -> bool:
     """Return whether a block updates the weights; otherwise it is skipped."""
     return nats <= MAX_LOSS and math.isfinite(gradient_norm)
+
+
+def knows_text(nats: float | None, num_characters: int) -> bool:
+    """Return whether a model is more likely than not to predict a whole text.
+
+    Args:
+        nats: its loss per character; None if it is not known.
+        num_characters: of the text.
+    """
+    return nats is not None and nats * num_characters < math.log(2)
 
 
 def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Decision:
@@ -73,10 +88,13 @@ def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Dec
         evaluations: the number of validations in a run.
         is_finite: returns whether all numbers of the state are finite; called only if a validation would follow.
     """
-    is_over = facts.share >= 1 or not facts.fits_another_block
+    is_record_due = due(facts.share_before, facts.share, RECORDS_PER_EVALUATION * evaluations)
+    # Asked only when a record is due, because the loss of one block says little.
+    is_memorised = is_record_due and facts.is_memorised
+    is_over = facts.share >= 1 or not facts.fits_another_block or is_memorised
     is_validation_due = due(facts.share_before, facts.share, evaluations) and facts.can_afford_evaluation
     validate = is_over or is_validation_due
-    record = validate or due(facts.share_before, facts.share, RECORDS_PER_EVALUATION * evaluations)
+    record = validate or is_record_due
     return Decision(
         is_over=is_over,
         roll_back=facts.is_lost or (validate and not is_finite()),
@@ -84,6 +102,7 @@ def decide(facts: Facts, evaluations: int, is_finite: Callable[[], bool]) -> Dec
         record=record,
         record_by_clock=facts.is_record_due and not record,
         save_by_clock=facts.is_save_due and not validate,
+        is_memorised=is_memorised,
     )
 
 
@@ -96,8 +115,10 @@ def reason_to_finish(decision: Decision, share: float, evaluations_without_gain:
         evaluations_without_gain: how many validations came after the best one.
         patience: how many of these end the run; None for any number.
     """
+    if decision.is_memorised and share < 1:
+        return "the text is memorised"
     if decision.is_over or share >= 1:
         return "done"
     if patience is not None and evaluations_without_gain >= patience:
-        return f"no better validation in {patience} evaluations"
+        return f"no better validation in {counted(patience, 'evaluation')}"
     return ""

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from charlm.config import Config
+from charlm.config import Config, Interval
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import hold_out
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
+from charlm.training.keeping import BYTES_PER_NUMBER, num_kept
 from charlm.training.learner import Learner
 from charlm.training.regularisation import Regularisation
 
-BYTES_PER_NUMBER = 4
 # The numbers that each optimiser keeps for a weight; under Muon some weights are AdamW's.
 MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
 # The memory of what torch loads with the first optimiser of a process.
@@ -44,6 +44,7 @@ class Estimate:
         steps: blocks until the end.
         epochs: how often the training part will have been read.
         seconds: until the end, validations included.
+        kept_models: how many models `train.keep_every` keeps, each as large as the model file to share.
     """
 
     parameters: int
@@ -53,6 +54,7 @@ class Estimate:
     steps: int
     epochs: float
     seconds: float
+    kept_models: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields."""
@@ -89,8 +91,8 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
 def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
     """Return the bytes that a block keeps in the forward pass and allocates in the backward pass."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
-    learned = split_ids(text.ids, config.data.validation_fraction, config.data.test_fraction).train
-    num_characters = math.prod(fit_batch(len(learned), train.batch_size, train.block_size, train.reset_probability))
+    lengths = hold_out(text, config.data).train.lengths_S.tolist()
+    num_characters = math.prod(fit_batch(lengths, train.batch_size, train.block_size, train.reset_probability))
     cell = spec.recurrence
     # The number of blocks that each stack of layers reads; the right context is up to half a block longer.
     blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
@@ -117,7 +119,7 @@ def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
     # A run also holds a copy of its state when it saves it.
     learner.arrays()
     evaluation_began = time.monotonic()
-    part = learner.parts.validation[: settings.evaluation_characters]
+    part = learner.parts.validation.beginnings(settings.evaluation_characters)
     if len(part):
         evaluate(learner.model, part)
     evaluations = settings.evaluations * (time.monotonic() - evaluation_began)
@@ -127,15 +129,17 @@ def estimate_run(config: Config, text: Corpus, runtime: Runtime) -> Estimate:
     else:
         seconds = settings.time
         steps = max(1, round(seconds / per_block))
-    num_parameters = learner.model.spec.num_parameters
+    num_parameters, epochs = learner.model.spec.num_parameters, learner.batches.epoch(steps)
+    every = settings.keep_every
     return Estimate(
         parameters=num_parameters,
         model_bytes=BYTES_PER_NUMBER * num_parameters,
         memory_bytes=_peak_bytes(),
         characters_per_second=learner.characters_per_block / per_block,
         steps=steps,
-        epochs=learner.batches.epoch(steps),
+        epochs=epochs,
         seconds=seconds,
+        kept_models=0 if every is None else num_kept(Interval.parse(every), steps, epochs, seconds),
     )
 
 

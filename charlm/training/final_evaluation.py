@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charlm.evaluation.evaluate import Scores, evaluate_sample, reading_that_fits
+from charlm.evaluation.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
 from charlm.training.events import Listener, Scoring, ignore
 from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer
@@ -11,7 +11,7 @@ from charlm.training.trainer import Trainer
 MAX_CHARACTERS_SCORED = 500_000
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The trainer was asked to stop during the scoring."""
 
 
@@ -32,14 +32,10 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
         return None
     trainer.learner.model.load_arrays(best.weights)
 
-    def tick(share: float) -> None:
-        listener(Scoring(share))
-        if trainer.is_asked_to_stop:
-            raise _Stopped
-
     try:
+        tick = ticking(trainer, listener)
         scores = evaluate_sample(trainer.learner.model, part, _characters_to_score(trainer), tick)
-    except _Stopped:
+    except Stopped:
         return None
     measured: dict[str, float | None] = {
         "validation_bits_per_character": scores.bits_per_character,
@@ -51,6 +47,21 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
     metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
     trainer.write_down(best=trainer.model_file(best.weights, metrics))
     return scores
+
+
+def ticking(trainer: Trainer, listener: Listener) -> Tick:
+    """Return what a scoring calls with its share: it tells the listener, and ends the scoring on request.
+
+    Raises:
+        Stopped: from the result, if the trainer was asked to stop.
+    """
+
+    def tick(share: float) -> None:
+        listener(Scoring(share))
+        if trainer.is_asked_to_stop:
+            raise Stopped
+
+    return tick
 
 
 def _characters_to_score(trainer: Trainer) -> int:

@@ -9,7 +9,7 @@ from charlm.checkpoint import MAX_NUMBER, Arrays
 from charlm.config import Config
 from charlm.data.batches import Batches, fit_batch
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import Split, hold_out
 from charlm.nn.model import CharModel, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
 from charlm.training.decisions import is_usable
@@ -30,13 +30,13 @@ class Learner:
         carried: the state after the last block, (L, B, H) for each part of the cell's state.
     """
 
-    def __init__(self, config: Config, corpus: Corpus, runtime: Runtime) -> None:
+    def __init__(self, config: Config, corpus: Corpus, runtime: Runtime, parts: Split | None = None) -> None:
         assert config.seed is not None
         self._seed, self._dropout, self._runtime = config.seed, config.model.dropout, runtime
         train = config.train
-        self.parts = split_ids(corpus.ids, config.data.validation_fraction, config.data.test_fraction)
+        self.parts = parts or hold_out(corpus, config.data)
         self.num_streams, self.block_size = fit_batch(
-            len(self.parts.train), train.batch_size, train.block_size, train.reset_probability
+            self.parts.train.lengths_S.tolist(), train.batch_size, train.block_size, train.reset_probability
         )
         self.model = CharModel(config.model.spec(len(corpus.vocabulary)))
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)

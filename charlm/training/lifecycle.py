@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +16,17 @@ from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
-from charlm.errors import ConfigError, ModelFileError, RunError, TooLargeError, UsageError
+from charlm.data.holdout import recorded_split
+from charlm.data.sources import catalog_name
+from charlm.errors import (
+    ConfigError,
+    ModelFileError,
+    RunError,
+    TooLargeError,
+    UnknownCharacterError,
+    UsageError,
+    one_line,
+)
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
@@ -22,9 +35,11 @@ from charlm.run_folder import RunFolder
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best
-from charlm.training.schedule import Clock
+from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
+from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer
+from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols, text_has_changed
 from charlm.vocab import Vocabulary
 
 # Called during a download with the bytes received, and with their total if that is known.
@@ -39,12 +54,14 @@ class DryRun(NamedTuple):
         runtime: where it would train.
         reason: why the model has that size.
         expected: the estimate of its time and memory.
+        notes: what a person should know of its text.
     """
 
     config: Config
     runtime: Runtime
     reason: str
     expected: Estimate
+    notes: tuple[str, ...]
 
 
 class Outcome(NamedTuple):
@@ -53,47 +70,58 @@ class Outcome(NamedTuple):
     Attributes:
         scores: those of the best model; None if nothing is held out or the scoring was stopped.
         error: which files could not be written, and where they are instead; None if everything is on disk.
+        forgetting: of a run that started from a model, how well that model's text is predicted before and after.
     """
 
     scores: Scores | None
     error: RunError | None
+    forgetting: str = ""
 
 
-def dry_run(config: Config, on_download: OnDownload | None = None) -> DryRun:
+def dry_run(config: Config, on_download: OnDownload | None = None, base: StartingModel | None = None) -> DryRun:
     """Estimate what a run will take. Nothing is written, and there is no run folder.
 
     Args:
         config: the settings.
         on_download: called while the text is downloaded.
+        base: the model that the run would start from.
     """
-    text = _load_text(config, on_download)
-    config, runtime, reason = fit_to_machine(config, text)
+    text = _load_new_text(config, on_download, base)
+    config, runtime, reason = _fit(config, text, base)
     check_memory(config, text, runtime)
     seeded = config if config.seed is not None else config.model_copy(update={"seed": 0})
-    return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime))
+    return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime), text.notes)
 
 
 @contextmanager
-def begin(config: Config, out: Path | None, on_download: OnDownload | None = None) -> Iterator[Trainer]:
+def begin(
+    config: Config, out: Path | None, on_download: OnDownload | None = None, base: StartingModel | None = None
+) -> Iterator[Trainer]:
     """Set up a new run, write its settings, and hold its folder until the context ends.
 
     Args:
         config: the settings.
         out: the folder to make; None for the first free one in `runs`.
         on_download: called while the text is downloaded.
+        base: the model to start from; the settings are those that it hands down.
     """
     if config.seed is None:
         config = config.model_copy(update={"seed": draw_seed()})
-    text = _load_text(config, on_download)
-    clock = Clock()
-    config, runtime, reason = fit_to_machine(config, text)
-    check_memory(config, text, runtime)
-    run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
-    with run.locked() as is_held:
-        write_atomic(run.config, to_yaml(config).encode())
-        trainer = Trainer(config, text, run, runtime, clock)
-        trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
-        yield trainer
+    named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
+    config = config.model_copy(update={"data": named})
+    text = _load_new_text(config, on_download, base)
+    old_text = load_old_text(base) if base else ""
+    with awake_clock(config.train.time is not None) as clock:
+        config, runtime, reason = _fit(config, text, base)
+        check_memory(config, text, runtime)
+        run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
+        with run.locked() as is_held:
+            trainer = Trainer(config, text, run, runtime, clock)
+            trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
+            if base:
+                start_from(trainer, base, old_text)
+            _write_settings(trainer)
+            yield trainer
 
 
 @contextmanager
@@ -129,16 +157,20 @@ def resume(
         runtime = choose_runtime(config.model, config.train, last.runtime)
         text = _resumed_text(path, config, started, last, is_new_text, on_download)
         check_memory(config, text, runtime)
-        trainer = Trainer(config, text, run, runtime)
-        trainer.restore(last, is_new_text)
-        trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
-        _reopen(trainer, started, path)
-        _check_best(trainer)
-        trainer.logbook.rewind(trainer.state.step)
-        # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run here.
-        with suppress(OSError):
-            write_atomic(run.config, to_yaml(config).encode())
-        yield trainer
+        is_same_text = text.sha256 == last.corpus.get("sha256")
+        parts = recorded_split(text.ids, config.data, last.corpus) if is_same_text else None
+        with awake_clock(config.train.time is not None) as clock:
+            trainer = Trainer(config, text, run, runtime, clock, parts)
+            trainer.base = Base.from_json(last.base).to_json() if last.base else {}
+            trainer.restore(last, is_new_text)
+            trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
+            _reopen(trainer, started, path)
+            _check_best(trainer)
+            trainer.logbook.rewind(trainer.state.step)
+            # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run.
+            with suppress(OSError):
+                _write_settings(trainer)
+            yield trainer
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
@@ -148,8 +180,8 @@ def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
         trainer: of the run.
         listener: called with the share that is scored.
     """
-    scores = measure_best(trainer, listener)
-    return Outcome(scores, write_all(trainer))
+    scores, forgetting = measure_best(trainer, listener), measure_forgetting(trainer, listener)
+    return Outcome(scores, write_all(trainer), forgetting)
 
 
 def write_all(trainer: Trainer) -> RunError | None:
@@ -167,6 +199,24 @@ def write_all(trainer: Trainer) -> RunError | None:
             f"{trouble}; all of the run is in `{path}` instead", f"`charlm train --resume {path}` continues it"
         )
     return RunError(trouble, "what was saved before is still there")
+
+
+def _load_new_text(config: Config, on_download: OnDownload | None, base: StartingModel | None) -> Corpus:
+    text = _load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
+    note = note_on_new_symbols(base.file.vocabulary, text.vocabulary) if base else None
+    return replace(text, notes=(*text.notes, note)) if note else text
+
+
+def _fit(config: Config, text: Corpus, base: StartingModel | None) -> tuple[Config, Runtime, str]:
+    """Choose the size of a run and its device; a run that starts from a model has its size."""
+    return (config, choose_runtime(config.model, config.train), "") if base else fit_to_machine(config, text)
+
+
+def _write_settings(trainer: Trainer) -> None:
+    """Write `config.yaml`, with the model that the run started from in a comment."""
+    base = trainer.base
+    comment = f"# from {one_line(base['name'])}, sha256 {base['sha256']}\n" if base else ""
+    write_atomic(trainer.run.config, (comment + to_yaml(trainer.config)).encode())
 
 
 def _resumed_config(started: Config, last: ModelFile, overrides: list[str], flags: dict[str, Any]) -> Config:
@@ -189,12 +239,14 @@ def _resumed_text(
     is_given = is_new_text or config.data.corpus != started.data.corpus
     max_bytes = None if is_given else last.corpus_bytes
     try:
-        return _load_text(config, on_download, last.vocabulary if is_new_text else None, max_bytes)
+        # A run that started from a model has that model's symbols too.
+        vocabulary = last.vocabulary if is_new_text or last.base else None
+        return _load_text(config, on_download, vocabulary, max_bytes, grows=not is_new_text)
+    except UnknownCharacterError as error:
+        hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
+        raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
-        raise RunError(
-            f"the text has changed since `{path}` was started: {error}",
-            "resume with the same text, or `--new-text` to continue with this one",
-        ) from error
+        raise text_has_changed(path, config.data.corpus, f": {error}") from error
 
 
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
@@ -207,10 +259,24 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
     if trainer.share >= 1 and (is_changed or not state.finished):
         raise UsageError(
             f"`{path}` is past that already: step {state.step:,}, {state.seconds:.0f} s",
-            "a duration counts from the beginning of the run",
+            f"a duration counts from the beginning of the run: `{_longer(trainer, path)}` is longer",
         )
     if state.finished:
-        trainer.notes.append(f"this run ended at step {state.step:,}; a longer duration continues it")
+        trainer.notes.append(f"this run ended at step {state.step:,}; `{_longer(trainer, path)}` continues it")
+
+
+def _longer(trainer: Trainer, path: Path) -> str:
+    """Return the command that makes a run longer, by the setting that ended it."""
+    train, state = trainer.config.train, trainer.state
+    if train.steps is not None:
+        option = f"--set train.steps={2 * max(train.steps, state.step)}"
+    elif train.epochs is not None:
+        option = f"--set train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
+    else:
+        option = f"--time {2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
+    if state.finished not in ("", "done") and train.patience and trainer.share < 1:
+        option = f"--set train.patience={2 * train.patience}"
+    return f"charlm train --resume {shlex.quote(str(path))} {option}"
 
 
 def _check_best(trainer: Trainer) -> None:
@@ -235,7 +301,7 @@ def _check_best(trainer: Trainer) -> None:
 
 def _fixed(config: Config) -> dict[str, Any]:
     changeable = set(TrainConfig.model_fields) - FIXED_OF_TRAIN
-    return config.model_dump(exclude={"train": changeable, "data": {"corpus"}})
+    return config.model_dump(exclude={"train": changeable, "data": {"corpus", "skip_undecodable"}})
 
 
 def _notes_on_lock(is_held: bool) -> list[str]:
@@ -264,8 +330,11 @@ def _load_text(
     on_download: OnDownload | None = None,
     vocabulary: Vocabulary | None = None,
     max_bytes: int | None = None,
+    *,
+    grows: bool = False,
 ) -> Corpus:
     data, vocab = config.data, config.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
-    options |= {"vocabulary": vocabulary, "max_bytes": max_bytes}
+    options |= {"vocabulary": vocabulary, "max_bytes": max_bytes, "grows": grows}
+    options |= {"skip_undecodable": data.skip_undecodable}
     return load_corpus(data.corpus, progress=on_download, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,15 +21,18 @@ class Logbook:
     Attributes:
         run: the folder.
         trouble: which files could not be written, and why; empty while everything is on disk.
+        kept: the newest model to keep along the way, while it could not be written.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.trouble = ""
+        self.kept: ModelFile | None = None
         self._best: ModelFile | None = None
         self._last: ModelFile | None = None
         self._records: list[Mapping[str, Any]] = []
         self._truncate_to: int | None = None
+        self._drop_kept_after: int | None = None
 
     @property
     def best(self) -> ModelFile:
@@ -41,25 +45,33 @@ class Logbook:
         return self._best is not None or self.run.best.is_file()
 
     def put(
-        self, *, best: ModelFile | None = None, last: ModelFile | None = None, record: Mapping[str, Any] | None = None
+        self,
+        *,
+        best: ModelFile | None = None,
+        last: ModelFile | None = None,
+        kept: ModelFile | None = None,
+        record: Mapping[str, Any] | None = None,
     ) -> bool:
         """Add something to write, and write everything that waits; return whether everything is on disk now."""
-        self._best, self._last = best or self._best, last or self._last
+        self._best, self._last, self.kept = best or self._best, last or self._last, kept or self.kept
         if record is not None:
             self._records.append(record)
         return self.write()
 
     def rewind(self, step: int) -> None:
-        """Drop the records after a step, because training will write them again."""
+        """Drop the records and the kept models after a step, because training will write them again."""
+        if self.kept and (self.kept.step or 0) > step:
+            self.kept = None
         self._records = [record for record in self._records if record["step"] <= step]
-        self._truncate_to = step
+        self._truncate_to = self._drop_kept_after = step
         self.write()
 
     def write(self) -> bool:
         """Try to write everything that waits, each part separately; return whether everything is on disk now."""
         parts = ((self._write_records, self.run.metrics), (self._write_best, self.run.best))
+        kept = self.run.kept_model(self.kept.step or 0) if self.kept else self.run.kept
         troubles: dict[str, list[str]] = {}
-        for write, path in (*parts, (self._write_last, self.run.last)):
+        for write, path in (*parts, (self._write_kept, kept), (self._write_last, self.run.last)):
             try:
                 write()
             except OSError as error:
@@ -96,6 +108,18 @@ class Logbook:
         if self._best:
             self._best.save(self.run.best)
             self._best = None
+
+    def _write_kept(self) -> None:
+        if self._drop_kept_after is not None:
+            self.run.drop_kept(self._drop_kept_after)
+            self._drop_kept_after = None
+        if self.kept:
+            folder = self.run.kept
+            folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                raise OSError(errno.EINVAL, "its folder is a link")
+            self.kept.save(self.run.kept_model(self.kept.step or 0))
+            self.kept = None
 
     def _write_last(self) -> None:
         if self._last:

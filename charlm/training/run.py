@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config import DURATIONS, GROUPS, Config
+from charlm.config import DURATIONS, GROUPS, Config, Inherited, meant_setting
 from charlm.config_file import load_config, validate_settings
-from charlm.errors import did_you_mean
 from charlm.inference.language_model import LanguageModel
 from charlm.run_folder import RunFolder
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
+from charlm.training.transfer import StartingModel
 
 # The group of each setting, by the setting's name alone; no two groups have a setting of the same name.
 GROUP_OF = {name: group for group, settings in GROUPS.items() for name in settings.model_fields}
@@ -60,6 +60,7 @@ def train(
     corpus: str | Path | Sequence[str | Path],
     *,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
     on_event: Listener = ignore,
@@ -81,6 +82,7 @@ def train(
     Args:
         corpus: a corpus by its name, a file, a folder, a glob, or a list of these.
         config: a settings file or the name of a bundled one, such as `quick`; `lstm` by default.
+        base: a model file or a run folder whose model to start from; the run keeps its cell, sizes and symbols.
         out: the run folder to make; the first free `runs/NAME-1` and so on by default.
         seed: makes the run repeatable; drawn by default.
         on_event: called with every event of `charlm.training.events`, for example to move a progress bar.
@@ -93,11 +95,15 @@ def train(
     """
     texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     asked = settings | {"corpus": [str(text) for text in texts]}
-    effective = _with_settings(load_config(config), asked, seed)
+    start = None if base is None else StartingModel.load(Path(base))
+    inherited = start.inherited if start else None
+    asked = asked if inherited is None else _without_inherited(asked, inherited)
+    effective = _with_settings(load_config(config, inherited=inherited), asked, seed)
+    folder = None if out is None else Path(out)
     threads = torch.get_num_threads()
     try:
         # Making a model draws numbers from torch's own generator, which belongs to the program.
-        with torch.random.fork_rng(devices=[]), begin(effective, None if out is None else Path(out)) as trainer:
+        with torch.random.fork_rng(devices=[]), begin(effective, folder, base=start) as trainer:
             for note in trainer.notes:
                 on_event(Note(note))
             trainer.learn(on_event)
@@ -124,6 +130,16 @@ def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -
     return validate_settings(values, places, "charlm.train", unknown)
 
 
+def _without_inherited(settings: dict[str, Any], inherited: Inherited) -> dict[str, Any]:
+    """Return the settings that a model leaves open, after checking that the others agree with it."""
+    keys = {name: f"{GROUP_OF[name]}.{name}" for name in settings if name in GROUP_OF}
+    fixed = {name: key for name, key in keys.items() if key in inherited.values}
+    found = [inherited.contradiction(key, settings[name], "charlm.train") for name, key in fixed.items()]
+    inherited.refuse([problem for problem in found if problem])
+    return {name: value for name, value in settings.items() if name not in fixed}
+
+
 def _unknown(name: str) -> str:
-    suggestion = did_you_mean(name, GROUP_OF)
-    return f"charlm.train: `{name}` is not a setting" + (f", {suggestion}" if suggestion else "")
+    setting = meant_setting(name)
+    suggestion = f", did you mean `{setting.rpartition('.')[2]}`?" if setting else ""
+    return f"charlm.train: `{name}` is not a setting{suggestion}"

@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from charlm.config import TrainConfig
+
+# How often a thread looks at the clock of a timed run, and how far apart two looks are if the process slept.
+LOOK_SECONDS = 0.2
+SLEEP_SECONDS = 5.0
+
+
+class Look(NamedTuple):
+    """What a clock shows at a moment: the time, and how long the cores have computed for this process."""
+
+    seconds: float
+    computed: float
 
 
 class Clock:
     """Counts the seconds of a run from the moment this is made; changes of the system's time do not matter.
 
+    It may leave out the time in which the process slept: stopped by a signal, frozen by a container, or with the lid
+    of the laptop closed. Then somebody must look at it often, see `awake_clock`. Each call of `now` is a look. Between
+    two looks the process slept if many seconds have passed and the cores have computed in less than half of them.
+
     Attributes:
-        now: returns seconds from some fixed moment.
+        seconds_asleep: the time that was left out so far.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
-        self._began, self._before = now(), 0.0
+    def __init__(self, now: Callable[[], float] = time.monotonic, computed: Callable[[], float] | None = None) -> None:
+        """Start counting.
+
+        Args:
+            now: returns seconds from some fixed moment.
+            computed: returns how long the cores have computed for this process; None if time asleep counts.
+        """
+        self._now, self._computed = now, computed
+        self._lock = threading.RLock()
+        self.seconds_asleep = 0.0
+        self._last = self._look()
+        self._began, self._before = self._last.seconds, 0.0
+
+    def now(self) -> float:
+        """Return the seconds from some fixed moment, without those asleep."""
+        with self._lock:
+            look = self._look()
+            gap, computed = look.seconds - self._last.seconds, look.computed - self._last.computed
+            self._last = look
+            if self._computed and gap > SLEEP_SECONDS and computed < gap / 2:
+                self.seconds_asleep += gap
+            return look.seconds - self.seconds_asleep
+
+    def _look(self) -> Look:
+        return Look(self._now(), self._computed() if self._computed else 0.0)
 
     def resume_from(self, seconds: float) -> None:
         """Add the time that the run had taken before this clock was made."""
@@ -28,6 +68,31 @@ class Clock:
     def seconds(self) -> float:
         """How long the run has taken."""
         return self._before + self.now() - self._began
+
+
+@contextmanager
+def awake_clock(is_timed: bool) -> Iterator[Clock]:
+    """Start the clock of a run; it does not count the time asleep if the run's end depends on the time.
+
+    A thread of its own looks at it. Unlike a sleeping process, one that waits for a disk, a device or a core still
+    runs its threads.
+    """
+    if not is_timed:
+        yield Clock()
+        return
+    clock, is_over = Clock(computed=time.process_time), threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(LOOK_SECONDS):
+            clock.now()
+
+    thread = threading.Thread(target=look, name="charlm clock", daemon=True)
+    thread.start()
+    try:
+        yield clock
+    finally:
+        is_over.set()
+        thread.join()
 
 
 class Every:
@@ -136,6 +201,12 @@ def rate_share(share: float, warmup_fraction: float, decay_fraction: float, is_c
 def step_share(num_epochs: float, factor: float, after_epochs: int) -> float:
     """Return the share of the full rate if it is multiplied by a factor after each epoch from one on."""
     return float(factor ** max(0, math.floor(num_epochs) - after_epochs + 1))
+
+
+def is_past_multiple(before: float, now: float, every: float) -> bool:
+    """Return whether a multiple of `every` lies after `before` and not after `now`."""
+    # A quotient such as 0.3 / 0.1 may be slightly below 3.
+    return int(now / every + 1e-9) > int(before / every + 1e-9)
 
 
 def due(share_before: float, share: float, times: int) -> bool:

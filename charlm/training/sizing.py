@@ -19,7 +19,7 @@ from torch.nn import functional
 from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import hold_out
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.nn.speed_trials import Work
@@ -78,7 +78,7 @@ def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
     """Choose the size of a run and its device; return the settings, the runtime, and the reason for the size."""
     model, train, data = config.model, config.train, config.data
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
-    num_characters = len(split_ids(text.ids, data.validation_fraction, data.test_fraction).train)
+    num_characters = len(hold_out(text, data).train)
     sized = settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
     model = model.model_copy(update={"hidden_size": sized.size})
     return config.model_copy(update={"model": model}), choose_runtime(model, train), sized.reason

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
-from charlm.errors import ModelFileError, RunError, TrainingError
+from charlm.data.holdout import Part, Split
+from charlm.data.likeness import notes_on_holdout, unlike_training
+from charlm.errors import ModelFileError, RunError, TrainingError, counted
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
-from charlm.training.decisions import Decision, Facts, decide, reason_to_finish
+from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
     Finished,
@@ -25,6 +28,7 @@ from charlm.training.events import (
     Validating,
     ignore,
 )
+from charlm.training.keeping import Keeper, note_on_keeping, note_on_size
 from charlm.training.learner import Learner
 from charlm.training.logbook import Logbook
 from charlm.training.recovery import MAX_ROLLBACKS
@@ -38,7 +42,7 @@ from charlm.training.time_budget import (
     SAVES_AT_END,
     TimeBudget,
 )
-from charlm.vocab import Ids
+from charlm.training.transfer import text_has_changed
 
 BITS = 1 / math.log(2)
 # Fewer characters than these do not tell which of two models is better.
@@ -56,24 +60,42 @@ class Trainer:
         learner: model, optimiser and batches.
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
+        unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
+        base: of a run that started from a model, what it saves about that model.
+        old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
     def __init__(
-        self, config: Config, corpus: Corpus, run: RunFolder, runtime: Runtime, clock: Clock | None = None
+        self,
+        config: Config,
+        corpus: Corpus,
+        run: RunFolder,
+        runtime: Runtime,
+        clock: Clock | None = None,
+        parts: Split | None = None,
     ) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
         self.clock = clock or Clock()
         self.logbook = Logbook(run)
-        self.learner = Learner(config, corpus, runtime)
-        self.notes = [*corpus.notes, *_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        self.learner = Learner(config, corpus, runtime, parts)
+        parts = self.learner.parts
+        self.unlike = unlike_training(corpus, parts)
+        self.notes = [*corpus.notes, *notes_on_holdout(corpus, config.data, parts, self.unlike)]
+        self.notes += [*_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
+        sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
+        if note := note_on_keeping(config.train, *sizes, run.path):
+            self.notes.append(note)
+        self._keeper = Keeper(config.train.keep_every)
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
+        self.base: dict[str, Any] = {}
+        self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
         self._regulariser = Regulariser(config, self.learner.batches)
-        self._rate = 0.0
+        self._rate = self._seconds_asleep = 0.0
         # Since the last record of either kind.
         self._since_record = Losses()
         self._last_good: ModelFile | None = None
@@ -99,6 +121,13 @@ class Trainer:
         """Whether enough is held out to tell which of two models is better."""
         return len(self.learner.parts.validation) >= MIN_VALIDATION_CHARACTERS
 
+    @property
+    def _is_memorised(self) -> bool:
+        """Whether a timed run has learned a text that is too short to hold enough of it out."""
+        losses = Losses(self.state.nats, self.state.num_losses)
+        is_known = knows_text(losses.mean, len(self.learner.parts.train))
+        return is_known and self.config.train.time is not None and not self.can_tell_best
+
     # The loop
 
     def learn(self, listener: Listener = ignore) -> None:
@@ -122,6 +151,7 @@ class Trainer:
             if decision.roll_back:
                 self._roll_back()
                 continue
+            self._keep_if_due()
             if decision.record:
                 self._report(decision)
             elif decision.record_by_clock:
@@ -134,6 +164,7 @@ class Trainer:
                 self.save()
             elif decision.save_by_clock:
                 self._save_by_clock()
+            self._note_sleep()
             self._listener(BlockLearned(self.state.step, self.share, None if nats is None else nats * BITS))
         if not self.state.finished:
             self.save()
@@ -152,6 +183,7 @@ class Trainer:
             before = self.clock.seconds
             self.save()
             self._time_budget.save_seconds = self.clock.seconds - before
+        self._keeper.restart(self._progress)
         self._plan_time()
         self._time_budget.restart(self._characters_learned)
 
@@ -160,7 +192,7 @@ class Trainer:
         budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
         if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._time_budget.save_seconds
+        reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds
         if len(part):
             model, now = self.learner.model, self.clock.now
             validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
@@ -183,6 +215,12 @@ class Trainer:
         self._time_budget.block_took(state.seconds - before)
         return nats
 
+    def _note_sleep(self) -> None:
+        asleep = self.clock.seconds_asleep - self._seconds_asleep
+        if asleep:
+            self._seconds_asleep += asleep
+            self._listener(Note(f"the process slept for about {asleep:,.0f} s, which is not counted"))
+
     def _decide(self, share_before: float) -> Decision:
         state, time_budget = self.state, self._time_budget
         facts = Facts(
@@ -193,6 +231,7 @@ class Trainer:
             is_record_due=time_budget.is_record_due(state.seconds),
             is_save_due=time_budget.is_save_due(state.seconds),
             is_lost=state.recovery.is_lost,
+            is_memorised=self._is_memorised,
         )
         return decide(facts, self.config.train.evaluations, lambda: self.learner.is_finite)
 
@@ -245,8 +284,8 @@ class Trainer:
         self._listener(record)
 
     @property
-    def _validated_part(self) -> Ids:
-        return self.learner.parts.validation[: self.config.train.evaluation_characters]
+    def _validated_part(self) -> Part:
+        return self.learner.parts.validation.beginnings(self.config.train.evaluation_characters)
 
     def _validate(self) -> float | None:
         """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
@@ -269,8 +308,26 @@ class Trainer:
         state = self.state
         is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
-            metrics = {"step": state.step, "epoch": self.epoch, "seconds": state.seconds}
-            self.write_down(best=self.model_file(self.learner.model.arrays(), metrics))
+            self.write_down(best=self._model_now())
+
+    def _model_now(self) -> ModelFile:
+        metrics = {"step": self.state.step, "epoch": self.epoch, "seconds": self.state.seconds}
+        return self.model_file(metrics=metrics)
+
+    @property
+    def _progress(self) -> tuple[int, float, float]:
+        return self.state.step, self.epoch, self.state.seconds
+
+    def _keep_if_due(self) -> None:
+        """Keep the model as it is now if the settings ask for it; nothing of the training depends on that."""
+        if not (self._keeper.is_due(self._progress) and self.learner.is_finite):
+            return
+        if lost := self.logbook.kept:
+            self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
+        self.write_down(kept=self._model_now())
+        with suppress(OSError):
+            if note := note_on_size([file.stat().st_size for file in self.run.kept_models().values()]):
+                self._listener(Note(note))
 
     # Saving, rolling back, resuming
 
@@ -281,8 +338,8 @@ class Trainer:
     def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
         """Return arrays, by default the model's weights as they are now, as a model file of this run."""
         arrays = self.learner.model.arrays() if arrays is None else arrays
-        facts = self.corpus.facts(), self.runtime.facts()
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts)
+        facts = self.corpus.facts() | self.learner.parts.facts(), self.runtime.facts()
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts, self.base)
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`; roll back if it holds numbers that are not finite."""
@@ -315,6 +372,7 @@ class Trainer:
         self.state.recovery.count_rollback(before.recovery)
         self.state.seconds = before.seconds
         self._since_record = Losses()
+        self._keeper.restart(self._progress)
         self.logbook.rewind(self.state.step)
         self._write_last(self.snapshot())
         self._listener(RolledBack(before.step, self.state.step, self.state.recovery.rate))
@@ -336,10 +394,7 @@ class Trainer:
     def _take_over(self, snapshot: ModelFile, is_new_text: bool = False) -> None:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
-            raise RunError(
-                f"the text has changed since `{self.run.path}` was started",
-                "resume with the same text, or `--new-text` to continue with this one",
-            )
+            raise text_has_changed(self.run.path, self.config.data.corpus)
         # Old runs have no smoothed loss, which starts now, and no plan of the time.
         later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
@@ -354,7 +409,7 @@ class Trainer:
             reason = str(error).splitlines()[0]
             raise RunError(
                 f"`{self.run.last}` holds no state that a run can resume from: {reason}",
-                "its model can still be used with `--model`, or start a new run",
+                f"`charlm sample --model {self.run.path}` can still use its model, or start a new run",
             ) from error
         self.state = state
         if not is_same_text:
@@ -387,12 +442,12 @@ def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
     notes, parts = [], learner.parts
     if (learner.num_streams, learner.block_size) != (config.train.batch_size, config.train.block_size):
         notes.append(
-            f"the text has {len(parts.train):,} characters to train on: "
+            f"the text has {counted(len(parts.train), 'character')} to train on: "
             f"{learner.num_streams} x {learner.block_size} of them are read at a time"
         )
     if len(parts.validation) < MIN_VALIDATION_CHARACTERS:
         notes.append(
-            f"{len(parts.validation)} characters are held out, too few to tell which model is best: "
+            f"only {counted(len(parts.validation), 'character')} held out, too few to tell which model is best: "
             "the last one is kept"
         )
     return notes

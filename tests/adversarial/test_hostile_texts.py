@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from typer.testing import BytesIOCopy, CliRunner
 
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.app import app
@@ -25,7 +25,7 @@ from charlm.errors import CorpusError
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import ONE_STEP, answer, call, within
+from tests.helpers.commands import ONE_STEP, answer, answers, call, within
 from tests.helpers.texts import cached_ids, text_of, write
 
 # Control sequences that clear the screen, ring the bell, reverse the text and start a line.
@@ -252,7 +252,7 @@ def test_any_prompt_is_returned_unchanged_in_json(make_model: Callable[..., Mode
     make_model(symbols=Vocabulary.of_bytes()).save(Path("bytes.safetensors"))
     ids = {"own": [sorted(set(prompt)).index(c) for c in prompt], "bytes": [*prompt.encode("utf-8", "surrogatepass")]}
     for name in ids:
-        (sample,) = answer("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
+        (sample,) = answers("sample", prompt, "-m", f"{name}.safetensors", "--length", "4", "--json")
         assert sample["text"][: len(prompt)] == prompt
         predicted = answer("predict-next", prompt, "-m", f"{name}.safetensors", "--json")
         stepper = Stepper(load_checkpoint(Path(f"{name}.safetensors")))
@@ -271,8 +271,11 @@ def test_a_million_unknown_characters_take_little_time(model: str, command: str)
 
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252", "latin-1"])
-def test_a_console_of_any_charset_shows_escapes(make_model: Callable[..., ModelFile], charset: str) -> None:
+def test_a_console_of_any_charset_shows_escapes(
+    make_model: Callable[..., ModelFile], charset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Samples, tables, errors and names that a console cannot print appear as escapes, JSON as valid JSON."""
+    monkeypatch.setattr(BytesIOCopy, "isatty", lambda stream: True)
     make_model(symbols="\n\u4e00\u4e8c\u4e09").save(Path("zh.safetensors"))
     write("\u4e00.txt", "\u4e00\u4e8c\u4e09\n" * 40)
     console = CliRunner(charset=charset)
@@ -287,7 +290,7 @@ def test_a_console_of_any_charset_shows_escapes(make_model: Callable[..., ModelF
     assert "\\u4e01" in run("train", "\u4e01").stderr
     trained = run("train", "-c", "\u4e00.txt", *ONE_STEP, "--out", "\u4e8c")
     assert (trained.exit_code, "\\u4e8c" in trained.stderr) == (0, True)
-    assert json.loads(run("sample", "\u4e00", "-m", "zh.safetensors", "--json").stdout)[0]["text"][0] == "\u4e00"
+    assert json.loads(run("sample", "\u4e00", "-m", "zh.safetensors", "--json").stdout)["text"][0] == "\u4e00"
     assert json.loads(run("predict-next", "\u4e00", "-m", "zh.safetensors", "--json").stdout)["text"] == "\u4e00"
 
 
@@ -386,6 +389,6 @@ def test_a_line_of_100_megabytes_is_read_in_little_memory() -> None:
 def test_a_prompt_of_a_million_characters_is_read(model: str) -> None:
     """A prompt of a million known characters is read and printed whole."""
     begin = time.perf_counter()
-    (sample,) = answer("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
+    (sample,) = answers("sample", "-", "-m", model, "--length", "1", "--json", stdin=b"abcdefgh" * 125_000)
     print(f"a prompt of a million characters: {time.perf_counter() - begin:.1f} s")
     assert len(sample["text"]) == 1_000_001

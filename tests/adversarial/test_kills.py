@@ -120,7 +120,7 @@ def runner() -> Any:
 
 def reported_step(errors: str) -> int:
     """Return the last step whose validation, and so whose save, a run has reported."""
-    return max((int(step.replace(",", "")) for step in re.findall(r"step ([\d,]+)  epoch", errors)), default=0)
+    return max((int(step.replace(",", "")) for step in re.findall(r"step +([\d,]+)  epoch", errors)), default=0)
 
 
 def content(run: RunFolder) -> tuple[Any, ...]:

@@ -97,7 +97,9 @@ OWN_TEXT: dict[str, list[Any]] = {
     "config.data.encoding": [None, 5, ["utf-8"], "hex", "\n\x1b", "undefined"],
     "config.data.validation_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
     "config.data.test_fraction": [None, "x", "1/0", [0.1], NAN, INF, -3, 7, HUGE, True],
+    "config.data.holdout": [None, 5, "x", [], True],
     "corpus.sha256": [REMOVED, None, 5, []],
+    "corpus.held_out": [None, 5, {}, {"validation": [[0, HUGE]], "test": []}, {"validation": [[5, NAN]], "test": []}],
 }
 
 

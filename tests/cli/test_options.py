@@ -83,7 +83,7 @@ CHANGES: dict[str, Any] = {
     "train.threads": 2,
 }
 # What a run learns does not depend on these; they have tests of their own.
-ELSEWHERE = {"train.device", "train.sample_every"}
+ELSEWHERE = {"data.holdout", "data.skip_undecodable", "train.device", "train.sample_every", "train.keep_every"}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
@@ -169,6 +169,8 @@ FLAGS = [
     (SAMPLE, ["--hide-prompt"]),
     (SAMPLE, ["--seed", "2"]),
     (SAMPLE, ["--json"]),
+    ([*SAMPLE, "--num", "2"], ["--separator", "|"]),
+    (SAMPLE, ["--out", "texts"]),
     (SAMPLE, ["--model", "other.safetensors"]),
     (["sample", "aXb", *SAMPLE[2:]], ["--unknown", "skip"]),
     (PREDICT, ["--top", "2"]),
@@ -194,6 +196,7 @@ FLAGS = [
     (EVALUATE, ["--model", "other.safetensors"]),
     (EVALUATE, ["-c", "abc.txt"]),
     (["eval", "-m", "small.safetensors", "-c", "utf16.txt"], ["--encoding", "utf-16"]),
+    (["eval", "-m", "small.safetensors", "-c", "abc.txt", "-c", "utf16.txt"], ["--skip-undecodable"]),
     (["eval", "-m", "small.safetensors", "-c", "unknown.txt"], ["--unknown", "skip"]),
     (["corpora"], ["--json"]),
     (BENCH, ["--only", "texts"]),
@@ -224,7 +227,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     """The table has every flag, except those of `train` and a few that are tested with their commands."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
-    elsewhere |= {("compare", "--json")}
+    elsewhere |= {("compare", "--json"), ("sample", "--prompts")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
@@ -234,15 +237,15 @@ def test_every_flag_of_a_command_has_a_test() -> None:
                 assert any((name, option) in tested | elsewhere for option in options), f"{name} {options}"
 
 
-@pytest.mark.parametrize("prompt", ["\U0001f600", "e\u0301", "\r\n", "\0", "", "a\tb", "\U0010ffff", "\ufeff"])
+@pytest.mark.parametrize("prompt", ["\U0001f600", "e\u0301", "\r\n", "\0", "", "a\tb", "\U0010ffff", "a\ufeff"])
 def test_any_character_can_be_a_prompt(make_model: Callable[..., ModelFile], prompt: str) -> None:
     """Emoji, combining marks, Windows line ends and NUL come out unchanged, or are named as unknown."""
     make_model(symbols="\0\t\n\r abe\u0301\ufeff\U0001f600\U0010ffff").save(Path("all.safetensors"))
     arguments = ["-m", "all.safetensors", "--json"]
-    samples = json.loads(CliRunner().invoke(app, ["sample", prompt, "--length", "5", *arguments]).stdout)
-    assert samples[0]["text"][: len(prompt)] == prompt
-    through_pipe = CliRunner().invoke(app, ["sample", "-", "--length", "5", *arguments], input=prompt.encode())
-    assert json.loads(through_pipe.stdout)[0]["text"][: len(prompt)] == prompt
+    sampled = json.loads(CliRunner().invoke(app, ["sample", prompt, "--length", "5", *arguments]).stdout)
+    assert sampled["text"][: len(prompt)] == prompt
+    through_pipe = CliRunner().invoke(app, ["sample", "-", "--length", "5", *arguments], input=f"{prompt}\n".encode())
+    assert json.loads(through_pipe.stdout)["text"][: len(prompt)] == prompt
     make_model(symbols="xyz").save(Path("none.safetensors"))
     refused = CliRunner().invoke(app, ["predict-next", prompt, "-m", "none.safetensors"])
     assert refused.exit_code == (1 if prompt else 0)

@@ -6,20 +6,17 @@ import sys
 
 import pytest
 from rich.cells import cell_len
-from rich.table import Column
 
 from charlm.cli.compare import markdown_table
-from charlm.cli.render import plain_table, print_table
+from charlm.cli.layout import Column
+from charlm.cli.render import print_table, report_error, say
 
 LONG = "a text of many words, " * 10
 
 
 def printed(capsys: pytest.CaptureFixture[str], *rows: tuple[str, str]) -> list[str]:
     """Print a table of a number and a text, and return its lines."""
-    table = plain_table(Column("number", justify="right"), "text")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
+    print_table([Column("number", is_number=True), Column("text", least=20)], rows)
     return capsys.readouterr().out.splitlines()
 
 
@@ -59,12 +56,28 @@ def test_numbers_are_not_cut_on_a_narrow_terminal(
 
 def test_columns_are_aligned_by_the_width_of_characters(capsys: pytest.CaptureFixture[str]) -> None:
     """Chinese characters, which are two cells wide, leave the next column where it is."""
-    table = plain_table("name", "text")
-    for name in ("的狐狸", "fox"):
-        table.add_row(name, "x")
-    print_table(table)
+    print_table([Column("name"), Column("text")], [("的狐狸", "x"), ("fox", "x")])
     lines = capsys.readouterr().out.splitlines()
     assert {cell_len(line) for line in lines[1:]} == {9}
     table_of_markdown = markdown_table(["run", "n"], [["的狐狸", "1"], ["fox", "22"]], num_texts=1).splitlines()
     assert {cell_len(line) for line in table_of_markdown} == {15}
     assert table_of_markdown[1] == "| ------ | -: |"
+
+
+def test_messages_on_a_terminal_break_at_spaces(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message, an error and a hint lose no word, have lines that fit, and are one line each in a pipe."""
+    message, command = "something is wrong with this, and it takes some words to say", "`charlm eval -m runs/a b`"
+    say(message)
+    report_error(message, f"try {command} for it", 1)
+    assert capsys.readouterr().err.splitlines() == [message, f"error: {message}", f"hint: try {command} for it"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    say(message)
+    report_error(message, f"try {command} for it", 1)
+    shown = capsys.readouterr().err
+    assert all(len(line) <= 30 for line in shown.splitlines())
+    assert " ".join(shown.split()) == f"{message} error: {message} hint: try {command} for it"
+    assert command in shown

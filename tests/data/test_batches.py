@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.data.batches import Batches, fit_batch
-from charlm.spec import ModelSpec
+from charlm.data.holdout import Part
+from charlm.spec import Direction, ModelSpec
 
 START = 10_000
 
@@ -116,3 +117,130 @@ def test_only_certain_resets_change_how_a_text_is_cut(probability: float) -> Non
     """A reset probability below 1 gives the same streams and blocks as none."""
     assert fit_batch(3000, 64, 64, probability) == fit_batch(3000, 64, 64)
     assert fit_batch(3000, 64, 64, 1.0)[0] > fit_batch(3000, 64, 64)[0]
+
+
+# A text of one stretch, by the formula of the versions that knew no other
+
+
+def by_formula(
+    ids: np.ndarray, step: int, num_streams: int, block_size: int, reset: float, sees_right: bool
+) -> list[np.ndarray]:
+    """Return tokens, targets, begins and right context of a block: contiguous streams behind one random offset."""
+    per_epoch = len(ids) // (num_streams * block_size)
+    epoch, index = divmod(step, per_epoch)
+    slack = len(ids) - num_streams * per_epoch * block_size
+    offset = int(np.random.default_rng([0, epoch]).integers(slack + 1))
+    first_B = offset + np.arange(num_streams) * per_epoch * block_size + index * block_size
+    targets_TB = ids[first_B + np.arange(block_size)[:, None]].astype(np.int64)
+    tokens_TB = ids[np.maximum(first_B - 1 + np.arange(block_size)[:, None], 0)].astype(np.int64)
+    begins_B = np.full(num_streams, index == 0)
+    if reset:
+        begins_B |= np.random.default_rng([0, epoch, index + 1]).random(num_streams) < reset
+    tokens_TB[0, begins_B] = START
+    if not sees_right:
+        return [tokens_TB, targets_TB, begins_B]
+    size = block_size + int(np.random.default_rng([0, epoch, index + 1, 1]).integers(block_size // 2 + 1))
+    size = min(size, len(ids) - int(first_B[-1]))
+    right_SB = ids[np.minimum(first_B + np.arange(1, size + 1)[:, None], len(ids) - 1)].astype(np.int64)
+    right_SB[-1] = START
+    return [tokens_TB, targets_TB, begins_B, right_SB]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 20),
+    st.integers(1, 80),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from(["forward", "backward", "both"]),
+)
+def test_one_stretch_is_read_as_before_there_were_several(
+    length: int, batch: int, block: int, reset: float, direction: Direction
+) -> None:
+    """The blocks of a text in one piece are number by number those of versions that held out only the end."""
+    num_streams, block_size = fit_batch(length, batch, block, reset)
+    ids = np.arange(length, dtype=np.uint16)
+    streams = Batches(ids, ModelSpec("lstm", START, 0, 1, 1, direction), num_streams, block_size, 0, reset)
+    in_order = ids[::-1] if direction == "backward" else ids
+    for step in range(min(2 * streams.batches_per_epoch, 12)):
+        found = [array for array in streams.batch(step) if array is not None]
+        expected = by_formula(in_order, step, num_streams, block_size, reset, direction == "both")
+        for mine, yours in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(mine, yours)
+
+
+# Several stretches
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> Part:
+    """Return some stretches of a text in which every character is its own position."""
+    pieces = draw(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 300)), min_size=2, max_size=8))
+    places = np.cumsum(pieces).tolist()
+    blocks = list(zip(places[::2], places[1::2], strict=True))
+    return Part.between(np.arange(places[-1] + draw(st.integers(0, 9)), dtype=np.uint16), blocks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts(),
+    st.integers(1, 8),
+    st.integers(1, 70),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from(["forward", "backward", "both"]),
+)
+def test_no_block_reads_across_a_gap(part: Part, batch: int, block: int, reset: float, direction: Direction) -> None:
+    """All of a block comes from one stretch, a stream continues within a stretch, and only there carries its state."""
+    num_streams, block_size = fit_batch(part.lengths_S.tolist(), batch, block, reset)
+    streams = Batches(part, ModelSpec("lstm", START, 0, 1, 1, direction), num_streams, block_size, 0, reset)
+    step_to_next = -1 if direction == "backward" else 1
+    stretch_of = {int(place): number for number, ids in enumerate(part.stretches) for place in ids}
+    last_B = None
+    for step in range(min(3 * streams.batches_per_epoch, 30)):
+        tokens_TB, targets_TB, begins_B, right_SB = streams.batch(step)
+        assert (tokens_TB[1:] == targets_TB[:-1]).all()
+        assert (np.diff(targets_TB, axis=0) == step_to_next).all()
+        if step % streams.batches_per_epoch == 0:
+            assert begins_B.all()
+        for stream in range(num_streams):
+            read = [int(place) for place in targets_TB[:, stream]]
+            if begins_B[stream]:
+                assert tokens_TB[0, stream] == START
+            else:
+                assert last_B is not None
+                assert tokens_TB[0, stream] == last_B[stream] == read[0] - step_to_next
+                read.append(int(last_B[stream]))
+            if right_SB is not None:
+                assert right_SB[-1, stream] == START
+                assert (np.diff(right_SB[:-1, stream]) == 1).all()
+                read += [int(place) for place in right_SB[:-1, stream]]
+            assert len({stretch_of[place] for place in read}) == 1
+        last_B = targets_TB[-1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts(), st.integers(1, 8), st.integers(1, 70))
+def test_an_epoch_over_stretches_reads_nothing_twice(part: Part, batch: int, block: int) -> None:
+    """Each character is a target at most once in an epoch; less than a block of each stream and stretch is left out."""
+    num_streams, block_size = fit_batch(part.lengths_S.tolist(), batch, block)
+    assert 1 <= num_streams <= batch
+    assert 1 <= block_size <= min(block, part.lengths_S.min())
+    streams = Batches(part, ModelSpec("lstm", START, 0, 1, 1), num_streams, block_size, 0, 0.0)
+    targets = np.concatenate([streams.batch(step).targets_TB.ravel() for step in range(streams.batches_per_epoch)])
+    assert len(np.unique(targets)) == len(targets)
+    assert set(targets.tolist()) <= set(part.joined().tolist())
+    assert len(part) - len(targets) < (num_streams + len(part.bounds_S2)) * block_size
+
+
+def test_all_of_all_stretches_is_read_in_time() -> None:
+    """What one epoch leaves out, others read: the offsets are random in each stretch."""
+    part = Part.between(np.arange(1000, dtype=np.uint16), [(0, 205), (300, 417), (500, 999)])
+    streams = Batches(part, ModelSpec("lstm", START, 0, 1, 1), 3, 20, 0, 0.0)
+    targets = [streams.batch(step).targets_TB.ravel() for step in range(500 * streams.batches_per_epoch)]
+    assert set(np.concatenate(targets).tolist()) == set(part.joined().tolist())
+
+
+def test_the_streams_of_long_stretches_keep_their_sizes() -> None:
+    """Stretches of a few thousand characters shrink neither the usual batch nor the usual block."""
+    assert fit_batch([20_000, *[40_000] * 24, 20_000], 64, 64) == (64, 64)
+    assert fit_batch([2_000, 3_000], 64, 5_000) == (1, 2_000)

@@ -12,16 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.data.holdout import split_ids
+from charlm.data.holdout import Part, split_at_end
 from charlm.evaluation.baselines import baselines, kneser_ney
 from charlm.vocab import Vocabulary
 
 YARDSTICK = Path(__file__).parents[3] / "shared" / "corpora" / "tinyshakespeare.txt"
 
 
-def by_dictionary(train: list[int], text: list[int], num_symbols: int, order: int) -> float:
-    """Score a text with modified Kneser-Ney, one n-gram at a time."""
-    grams = {n: Counter(tuple(train[i : i + n]) for i in range(len(train) - n + 1)) for n in range(1, order + 2)}
+def by_dictionary(stretches: list[list[int]], texts: list[list[int]], num_symbols: int, order: int) -> float:
+    """Score texts with modified Kneser-Ney, one n-gram at a time."""
+    grams = {
+        n: Counter(tuple(train[i : i + n]) for train in stretches for i in range(len(train) - n + 1))
+        for n in range(1, order + 2)
+    }
     counts: dict[int, dict[tuple[int, ...], int]] = {order: dict(grams[order])}
     for n in range(1, order):
         before = defaultdict(set)
@@ -48,11 +51,18 @@ def by_dictionary(train: list[int], text: list[int], num_symbols: int, order: in
         count = followers.get(symbol, 0)
         return (count - discounts[n][min(count, 3)]) / total + spared / total * lower
 
-    def of(i: int) -> float:
+    def of(text: list[int], i: int) -> float:
         return probability(tuple(text[max(0, i - order + 1) : i]), text[i])
 
-    # A context shorter than the order, at the start of the text, is scored with shorter n-grams of the same model.
-    return -sum(math.log(of(i)) for i in range(len(text))) / len(text)
+    # A context shorter than the order, at the start of a text, is scored with shorter n-grams of the same model.
+    return -sum(math.log(of(text, i)) for text in texts for i in range(len(text))) / sum(map(len, texts))
+
+
+def part_of(stretches: list[list[int]]) -> Part:
+    """Return stretches of a text with one other character between them."""
+    ends = np.cumsum([1 + len(stretch) for stretch in stretches]).tolist()
+    blocks = [(end - len(stretch), end) for end, stretch in zip(ends, stretches, strict=True)]
+    return Part.between(np.array([index for stretch in stretches for index in [3, *stretch]], dtype=np.uint8), blocks)
 
 
 @settings(max_examples=30, deadline=None)
@@ -64,6 +74,19 @@ def by_dictionary(train: list[int], text: list[int], num_symbols: int, order: in
 def test_kneser_ney_in_arrays_agrees_with_dictionaries(train: list[int], text: list[int], order: int) -> None:
     """Kneser-Ney over arrays and over dictionaries give the same nats, for any short text and any order."""
     found = kneser_ney(np.array(train, dtype=np.uint8), np.array(text, dtype=np.uint8), 4, order)
+    expected = [by_dictionary([train], [text], 4, n) for n in range(1, order + 1)]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=20), min_size=2, max_size=5),
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=2, max_size=4),
+    st.integers(1, 4),
+)
+def test_no_n_gram_reaches_over_a_gap(train: list[list[int]], text: list[list[int]], order: int) -> None:
+    """In several stretches Kneser-Ney counts, and looks back, within each."""
+    found = kneser_ney(part_of(train), part_of(text), 4, order)
     expected = [by_dictionary(train, text, 4, n) for n in range(1, order + 1)]
     assert found == pytest.approx(expected, rel=1e-9)
 
@@ -132,6 +155,6 @@ def test_kneser_ney_on_tiny_shakespeare_agrees_with_others() -> None:
     """Contexts of 0 to 6 characters give the nats per character that others published for the same split."""
     text = YARDSTICK.read_text(encoding="utf-8")
     vocabulary = Vocabulary.of_characters(text)
-    parts = split_ids(vocabulary.encode(text), 0.1, 0.0)
+    parts = split_at_end(vocabulary.encode(text), 0.1, 0.0)
     found = kneser_ney(parts.train, parts.validation, len(vocabulary), 7)
     assert found == pytest.approx([3.3473, 2.4835, 2.0381, 1.7191, 1.5612, 1.5226, 1.5165], abs=1e-4)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from charlm.checkpoint import ModelFile
-from charlm.cli.compare import to_markdown
+from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.cli.compare import BLOCKS, sparklines, to_lines, to_markdown
 from charlm.errors import ModelFileError, RunError
-from charlm.evaluation.compare import Comparison, compare_runs
+from charlm.evaluation.compare import Comparison, compare_runs, find_runs
 from charlm.training.final_evaluation import measure_best
+from charlm.vocab import Vocabulary
 from tests.helpers.commands import SHORT, answer, call
 from tests.helpers.training import begin, interrupt
 
@@ -62,7 +63,8 @@ SECOND = [record(5, 1.0, 5.0), record(10, 3.0, 3.5), record(25, 6.0, 2.5, charac
 def test_figures_are_interpolated_between_validations(make_run: Maker) -> None:
     """At 6 s the first run is half way from 3 to 2 bits, and at step 25 a quarter of the way."""
     found = compare_runs([make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)])
-    assert (found.equal_seconds, found.equal_steps, found.unit) == (6.0, 25, "character")
+    (group,) = found.groups
+    assert (group.equal_seconds, group.equal_steps, group.unit) == (6.0, 25, "character")
     rows = by_run(found)
     assert (rows["a"].at_equal_time, rows["a"].at_equal_steps, rows["a"].best) == (2.5, 2.75, 1.9)
     assert (rows["b"].at_equal_time, rows["b"].at_equal_steps, rows["b"].best) == (2.5, 2.5, 2.4)
@@ -122,13 +124,15 @@ def test_a_note_says_that_some_models_see_both_sides(make_run: Maker) -> None:
         measure_best(training)
     mixed = compare_runs([Path("f"), Path("m"), Path("b")])
     assert mixed.notes == ["some see both sides of what they predict"]
+    assert [[row.run for row in group.rows] for group in mixed.groups] == [["f"], ["m"], ["b"]]
     rows = by_run(mixed)
     assert (rows["f"].cell, rows["b"].cell, rows["m"].cell) == ("lstm 1x16", "lstm 1x16 backward", "lstm 1x16 both")
     assert all(row.best and row.at_equal_steps and row.characters_per_second for row in mixed.rows)
+    assert compare_runs([Path("f"), Path("b")]).notes == ["some read forward, some backward"]
     alike = compare_runs([Path("m"), Path("n")])
     assert alike.notes == []
     assert alike.rows[0].best == alike.rows[1].best
-    assert (alike.unit, alike.per) == ("character", "masked character")
+    assert [(group.unit, group.per) for group in alike.groups] == [("character", "masked character")]
 
 
 def test_runs_on_bytes_are_compared_per_byte(make_run: Maker) -> None:
@@ -137,7 +141,7 @@ def test_runs_on_bytes_are_compared_per_byte(make_run: Maker) -> None:
         result = call("train", "--corpus", write_text(), "--out", name, *SHORT, "--set", "vocab=bytes", "--seed", "1")
         assert result.exit_code == 0, result.stderr
     found = compare_runs([Path("one"), Path("two")])
-    assert found.unit == "byte"
+    assert [group.unit for group in found.groups] == ["byte"]
     for row in found.rows:
         assert row.best is not None
         assert row.at_equal_steps is not None
@@ -236,11 +240,16 @@ def assert_table(markdown: str, num_rows: int) -> list[list[str]]:
 def test_compare_prints_a_markdown_table(make_run: Maker) -> None:
     """The table is on stdout; notes and the unit are on stderr."""
     make_run("a", *FIRST, best=1.9)
-    make_run("b", best=None, corpus={"sha256": "1" * 64})
+    make_run("b", best=None, corpus={"sha256": "1" * 64, "name": "other text"})
     result = call("compare", "a", "b")
-    one, other = assert_table(result.stdout, 2)
+    heading, table, other_heading, other_table = result.stdout.rstrip("\n").split("\n\n")
+    assert (heading, other_heading) == (
+        "made up: characters, read forward, 10% held out",
+        "other text: characters, read forward, 10% held out",
+    )
+    (one,), (other,) = assert_table(table, 1), assert_table(other_table, 1)
     assert one[0] == "a"
-    assert one[3:] == ["100", "8.0", "40", "-", "-", "1.9000"]
+    assert one[3:] == ["100", "8.0", "40", "2.0000", "2.0000", "1.9000"]
     assert other[3:] == ["-", "0.1", "1", "-", "-", "-"]
     assert "note: they learned different texts" in result.stderr
     assert "bits per character" in result.stderr
@@ -252,7 +261,9 @@ def test_compare_prints_the_comparison_as_json(make_run: Maker) -> None:
     make_run("b", *SECOND)
     values = answer("compare", "a", "b", "--json")
     assert values == json.loads(json.dumps(compare_runs([Path("a"), Path("b")]).to_json()))
-    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes"}
+    assert values.keys() == {"rows", "equal_seconds", "equal_steps", "unit", "per", "notes", "groups"}
+    assert values["groups"][0]["rows"] == [row["run"] for row in values["rows"]]
+    assert values["rows"][0]["curve"] == [[10, 2.0, 4.0], [20, 4.0, 3.0], [40, 8.0, 2.0]]
     assert_strict(call("compare", "a", "b", "--json").stdout)
 
 
@@ -313,3 +324,116 @@ def test_compare_without_names_takes_all_runs(make_run: Maker) -> None:
         make_run(name, *FIRST).rename(Path("runs") / name)
     Path("runs/no-run").mkdir()
     assert {row["run"] for row in answer("compare", "--json")["rows"]} == {"runs/one", "runs/two"}
+
+
+def aborted(make_run: Maker, name: str) -> Path:
+    """Make a run that was killed after its first step: its last model says that it is not finished."""
+    folder = make_run(name, record(1, 0.2, 6.0), best=None)
+    model = load_checkpoint(folder / "best.safetensors")
+    replace(model, metrics={"step": 1, "seconds": 0.2, "finished": ""}).save(folder / "last.safetensors")
+    return folder
+
+
+def test_an_aborted_run_does_not_make_the_columns(make_run: Maker) -> None:
+    """It comes last, is marked, has no figures at places it has not reached, and the others are compared as without."""
+    paths = [aborted(make_run, "cut"), make_run("a", *FIRST, best=1.9), make_run("b", *SECOND, best=2.4)]
+    found = compare_runs(paths)
+    (group,) = found.groups
+    assert (group.equal_seconds, group.equal_steps) == (6.0, 25)
+    assert [(row.run, row.finished) for row in group.rows] == [("a", True), ("b", True), ("cut", False)]
+    cut = group.rows[-1]
+    assert (cut.at_equal_time, cut.at_equal_steps, cut.best, cut.curve) == (None, None, None, [(1, 0.2, 6.0)])
+    result = call("compare", "cut", "a")
+    assert [row[0] for row in assert_table(result.stdout, 2)] == ["a", "cut *"]
+    assert "did not finish" in result.stderr
+    assert "did not finish" not in call("compare", "a").stderr
+
+
+def test_aborted_runs_alone_are_compared_with_one_another(make_run: Maker) -> None:
+    """Without a finished run, the shortest of them makes the columns."""
+    (group,) = compare_runs([aborted(make_run, "one"), aborted(make_run, "two")]).groups
+    assert (group.equal_seconds, group.equal_steps) == (0.2, 1)
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"corpus": {"name": "other", "sha256": "1" * 64}},
+    {"config": {"data": {"corpus": ["x"], "validation_fraction": 0.2, "test_fraction": 0.0}}},
+    {"corpus": {"name": "made up", "sha256": "0" * 64, "held_out": {"validation": [[0, 9]], "test": []}}},
+    {"symbols": Vocabulary("characters", "abc ", "letters")},
+]
+
+
+@pytest.mark.parametrize("parts", OTHERS, ids=["text", "share", "place", "filter"])
+def test_runs_that_cannot_be_compared_are_in_tables_apart(make_run: Maker, parts: dict[str, Any]) -> None:
+    """Another text, held-out part or filter makes another group with a heading of its own; named runs get a note."""
+    runs = Path("runs")
+    for name, others in (("a", {}), ("b", {}), ("c", parts)):
+        make_run(str(runs / name), *FIRST, **others)
+    found = compare_runs(find_runs(), are_named=False)
+    assert [[row.run for row in group.rows] for group in found.groups] == [["runs/a", "runs/b"], ["runs/c"]]
+    assert found.notes == []
+    assert len({(group.text, group.kind) for group in found.groups}) == 2
+    result = call("compare", "runs/a", "runs/c")
+    assert result.stderr.startswith("note: they ")
+    assert result.stdout.count("| cell ") == 2
+
+
+def test_a_text_that_was_changed_is_told_apart_by_its_hash(make_run: Maker) -> None:
+    """Two texts of one name have their hashes in the headings."""
+    make_run("a", corpus={"name": "novel", "sha256": "12345678" * 8})
+    make_run("b", corpus={"name": "novel", "sha256": "abcdef12" * 8})
+    shown = call("compare", "a", "b").stdout
+    assert ("novel (12345678): " in shown, "novel (abcdef12): " in shown) == (True, True)
+
+
+def test_what_a_model_held_out_is_what_counts(make_run: Maker) -> None:
+    """A setting such as `holdout` that names the same part in another way makes no group of its own."""
+    data = {"corpus": ["x"], "validation_fraction": 0.1, "test_fraction": 0.0}
+    settings: list[dict[str, str]] = [{}, {"holdout": "end"}, {"holdout": "auto"}]
+    paths = [make_run(f"r{index}", config={"data": data | setting}) for index, setting in enumerate(settings)]
+    assert len(compare_runs(paths).groups) == 1
+
+
+def test_a_model_file_is_a_row(make_run: Maker) -> None:
+    """It has its own step and validation, or what its run had then, and does not make the columns."""
+    folder = make_run("a", *FIRST, best=1.9)
+    (folder / "kept").mkdir()
+    model = load_checkpoint(folder / "best.safetensors")
+    for name, metrics in (("kept/step-20", {}), ("other", {BITS: 3.5})):
+        kept = replace(model, metrics={"step": 20, "seconds": 1.5} | metrics)
+        kept.save(folder / f"{name}.safetensors")
+    found = compare_runs([folder, folder / "kept/step-20.safetensors", folder / "other.safetensors"])
+    (group,) = found.groups
+    assert [(row.run, row.steps, row.best) for row in group.rows] == [
+        ("a", 40, 1.9), ("a/kept/step-20.safetensors", 20, 3.0), ("a/other.safetensors", 20, 3.5),
+    ]  # fmt: skip
+    assert [len(row.curve) for row in group.rows] == [3, 2, 0]
+    assert (group.equal_seconds, group.equal_steps) == (8.0, 40)
+    assert [note for note in found.notes if "kept" in note]
+
+
+def test_a_sparkline_falls_as_the_validation_does(make_run: Maker) -> None:
+    """Runs of a table share one scale; a run without validations has no line, one with a single one has one block."""
+    falling = make_run("falling", *(record(step, float(step), 4.0 - step / 10) for step in range(1, 21)))
+    rising = make_run("rising", *(record(step, float(step), 2.0 + step / 20) for step in range(1, 21)))
+    group = compare_runs([falling, rising, aborted(make_run, "cut"), make_run("none")]).groups[0]
+    lines = dict(zip([row.run for row in group.rows], sparklines(group.rows), strict=True))
+    assert [BLOCKS.index(block) for block in lines["falling"]] == sorted(map(BLOCKS.index, lines["falling"]))[::-1]
+    assert [BLOCKS.index(block) for block in lines["rising"]] == sorted(map(BLOCKS.index, lines["rising"]))
+    assert (lines["falling"][0], lines["falling"][-1], lines["rising"][0]) == (BLOCKS[-1], BLOCKS[0], BLOCKS[0])
+    assert (lines["cut"], lines["none"]) == (BLOCKS[-1], "")
+
+
+def test_compare_fits_into_a_terminal(make_run: Maker) -> None:
+    """Run and best are always there; with room come cell, curve, and the rest; a pipe has no curves."""
+    make_run("runs/fables-lstm-1", *FIRST, best=1.9)
+    make_run("runs/fables-gru-1", *SECOND, best=2.4)
+    found = compare_runs(find_runs())
+    for width in range(40, 121):
+        lines = to_lines(found, width, has_curves=True)
+        assert max(map(len, lines)) <= width
+        assert [line.split()[0] for line in lines[-2:]] == ["runs/fables-lstm-1", "runs/fables-gru-1"]
+        assert all(bits in line for bits, line in zip(("1.9000", "2.4000"), lines[-2:], strict=True))
+    assert {"parameters", "curve", "steps"} <= set(to_lines(found, 120, has_curves=True)[1].split())
+    assert "curve" not in to_lines(found, 120, has_curves=False)[1]
+    assert not set(to_markdown(found)) & set(BLOCKS)

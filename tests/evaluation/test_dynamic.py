@@ -11,6 +11,7 @@ import torch
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
+from charlm.data.holdout import Part
 from charlm.errors import CorpusError
 from charlm.evaluation.dynamic import EPSILON, SEGMENT_SIZE, evaluate_dynamically
 from charlm.evaluation.evaluate import evaluate
@@ -78,3 +79,17 @@ def test_dynamic_evaluation_refuses_an_empty_text(make_model: Callable[..., Mode
     """An empty text is a `CorpusError`."""
     with pytest.raises(CorpusError, match="empty"):
         evaluate_dynamically(module_of(make_model()), random_ids(0))
+
+
+def test_dynamic_evaluation_carries_no_state_over_a_gap(make_model: Callable[..., ModelFile]) -> None:
+    """Without learning each stretch scores as a text of its own; with it, the copy goes on learning."""
+    module, ids = module_of(make_model("lstm")), random_ids(200)
+    part = Part.between(ids, [(0, 70), (90, 200)])
+    apart = [evaluate(module, stretch) for stretch in part.stretches]
+    expected = sum(score.nats_per_character * score.characters for score in apart) / 180
+    assert evaluate_dynamically(module, part, rate=0.0).nats_per_character == pytest.approx(expected, abs=1e-5)
+    learned = evaluate_dynamically(module, part, rate=0.05).nats_per_character * 180
+    restarted = sum(
+        evaluate_dynamically(module, stretch, rate=0.05).nats_per_character * len(stretch) for stretch in part.stretches
+    )
+    assert abs(learned - restarted) > 0.01

@@ -12,10 +12,12 @@ import torch
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
+from charlm.data.holdout import Part
 from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, reading_that_fits
+from charlm.evaluation.segments import MIN_SEGMENTS, WARM_UP, sample
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
@@ -75,7 +77,7 @@ def test_streams_with_a_warm_up_score_as_one_stream(
     """A long text in several streams, each with a warm-up of 256 characters, has the score of one stream."""
     module, ids = module_of(make_model("lstm", 2)), random_ids(9000)
     in_parts = evaluate(module, ids)
-    monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 10**9)
+    monkeypatch.setattr("charlm.evaluation.segments.MIN_CHARACTERS_PER_STREAM", 10**9)
     in_one = evaluate(module, ids)
     assert in_parts.characters == in_one.characters == 9000
     assert in_parts.nats_per_character == pytest.approx(in_one.nats_per_character, abs=1e-5)
@@ -136,8 +138,8 @@ def test_evaluate_refuses_numbers_that_overflow(make_model: Callable[..., ModelF
 def test_a_segment_of_a_sample_scores_as_in_the_whole_text(make_model: Callable[..., ModelFile], cell: str) -> None:
     """A sample is the mean over its segments, each scored as if the whole text before it had been read."""
     module, ids = module_of(make_model(cell)), random_ids(20_000)
-    segments = evaluation._spread(len(ids), 9_000)
-    assert (len(segments.first_S), segments.length, segments.warm_up) == (16, 306, 256)
+    segments = sample(Part.of(ids), 9_000)
+    assert (len(segments), segments.length, segments.warm_up) == (16, 306, 256)
     costs = []
     for first in segments.first_S:
         end = int(first) + segments.length
@@ -156,12 +158,14 @@ def test_segments_of_a_sample_are_spread_over_the_text(length: int, num_read: in
     """Segments stay within the text, do not overlap, are evenly spaced, and read no more than allowed."""
     if num_read >= length:
         return
-    first_S, size, warm_up = evaluation._spread(length, num_read)
+    segments = sample(Part.of(random_ids(length)), num_read)
+    first_S, size, warm_up = segments.first_S, segments.length, segments.warm_up
+    assert (segments.lengths_S == size).all()
     assert first_S[0] >= 0
     assert first_S[-1] + size <= length
     assert (np.diff(first_S) >= size).all()
-    assert len(first_S) * (size + warm_up) <= max(num_read, 2 * evaluation.MIN_SEGMENTS)
-    assert 0 <= warm_up <= evaluation.WARM_UP
+    assert len(first_S) * (size + warm_up) <= max(num_read, 2 * MIN_SEGMENTS)
+    assert 0 <= warm_up <= WARM_UP
     assert np.ptp(np.diff(first_S)) <= 1 if len(first_S) > 1 else True
 
 
@@ -214,3 +218,95 @@ def test_reading_that_fits_follows_from_the_measured_pace(
         found = reading_that_fits(module, ids, allowed, lambda: seconds)
         assert found == pytest.approx((num_read, needed), abs=1)
         assert (found[0] == len(ids)) == (num_read == len(ids))
+
+
+# Several stretches of a text
+
+
+def part_of(lengths: list[int], gap: int = 3) -> Part:
+    """Return stretches of a random text, with a few characters between them that must not be read."""
+    ends = np.cumsum([gap + length for length in lengths]).tolist()
+    blocks = [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return Part.between(random_ids(ends[-1] + gap), blocks)
+
+
+STRETCHES = [[1, 1], [5, 300, 1], [700, 820, 760, 900], [4000, 2500, 5200, 3000], [255, 256, 257, 600, 3]]
+
+
+@pytest.mark.parametrize("lengths", STRETCHES, ids=str)
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_each_stretch_scores_as_a_text_of_its_own(
+    make_model: Callable[..., ModelFile], direction: str, lengths: list[int]
+) -> None:
+    """The score is that of all stretches apart; nothing between them is read, and nothing is carried over."""
+    module, part = module_of(make_model("lstm", 2, direction=direction)), part_of(lengths)
+    scores = evaluate(module, part)
+    apart = [evaluate(module, ids) for ids in part.stretches]
+    assert scores.characters == sum(lengths) == sum(score.characters for score in apart)
+    for name in ("nats_per_character", "top1_accuracy", "top5_accuracy"):
+        expected = sum(getattr(score, name) * score.characters for score in apart) / sum(lengths)
+        assert getattr(scores, name) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("lengths", STRETCHES, ids=str)
+@pytest.mark.parametrize("window", [1, 7, 256, 1000])
+def test_windows_do_not_reach_over_a_gap(make_model: Callable[..., ModelFile], lengths: list[int], window: int) -> None:
+    """Each stretch is divided into windows as a text of its own."""
+    module, part = module_of(make_model("gru")), part_of(lengths)
+    apart = [evaluate(module, ids, window) for ids in part.stretches]
+    expected = sum(score.nats_per_character * score.characters for score in apart) / sum(lengths)
+    assert evaluate(module, part, window).nats_per_character == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_sample_of_stretches_stays_within_them(make_model: Callable[..., ModelFile], direction: str) -> None:
+    """Each stretch has segments in proportion, and each segment scores as in its stretch read whole."""
+    module, part = module_of(make_model("lstm", direction=direction)), part_of([4000, 2500, 5200, 3000])
+    in_order = part.backwards() if direction == "backward" else part
+    segments = sample(in_order, 9_000)
+    assert (segments.starts_S <= segments.first_S).all()
+    assert (segments.last_S <= segments.ends_S).all()
+    assert (segments.first_S[1:] >= segments.last_S[:-1]).all()
+    numbers = [int((segments.starts_S == start).sum()) for start in in_order.bounds_S2[:, 0]]
+    assert numbers == pytest.approx((in_order.lengths_S * 16 / 14_700).tolist(), abs=1)
+    scores = evaluate_sample(module, part, 9_000)
+    assert scores.characters == segments.lengths_S.sum()
+    whole = evaluate(module, part)
+    assert scores.standard_error_nats
+    assert abs(scores.nats_per_character - whole.nats_per_character) < 4 * scores.standard_error_nats
+    assert evaluate_sample(module, part, 14_700) == whole
+
+
+def test_a_segment_near_the_start_of_a_stretch_has_no_warm_up(make_model: Callable[..., ModelFile]) -> None:
+    """Its score is that of the beginning of the stretch, not that of a state that has read the gap."""
+    module, part = module_of(make_model("lstm")), part_of([2600] * 8)
+    segments = sample(part, 16 * 1200)
+    near_S = segments.first_S == segments.starts_S
+    assert near_S.any()
+    assert ((segments.first_S - segments.starts_S)[~near_S] >= segments.warm_up).all()
+    costs = [
+        evaluate(module, part.ids[start:last]).nats_per_character * (last - start)
+        - (evaluate(module, part.ids[start:first]).nats_per_character * (first - start) if first > start else 0)
+        for first, last, start in zip(segments.first_S, segments.last_S, segments.starts_S, strict=True)
+    ]
+    scores = evaluate_sample(module, part, 16 * 1200)
+    assert scores.nats_per_character == pytest.approx(sum(costs) / scores.characters, abs=1e-5)
+
+
+def test_two_sided_models_read_stretches_side_by_side(
+    make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty blocks take as many passes as two, because their ends are read together."""
+    module = module_of(make_model("lstm", direction="both"))
+    passes: list[int] = []
+    forward: Callable[..., object] = CharModel.forward
+
+    def counted(model: CharModel, tokens_TB: torch.Tensor, *others: object) -> object:
+        passes[-1] += 1
+        return forward(model, tokens_TB, *others)
+
+    monkeypatch.setattr(CharModel, "forward", counted)
+    for number in (2, 20):
+        passes.append(0)
+        evaluate(module, part_of([900 + 7 * index for index in range(number)]))
+    assert passes[0] == passes[1]

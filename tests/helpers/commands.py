@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from charlm.cli.app import app
+from charlm.cli.slips import options_of
+from charlm.config import GROUPS, all_settings
+from charlm.config_file import MAX_PROBLEMS
 
 HARE_AND_FOX = '"I am cold," said the hare.\n"Then run," said the fox.\n' * 30
 SMALL = [
@@ -23,14 +28,20 @@ SMALL = [
 ]  # fmt: skip
 SHORT = [*SMALL, "--set", "train.steps=6", "--set", "train.evaluations=2"]
 ONE_STEP = [*SMALL, "--set", "model.hidden_size=8", "--set", "train.steps=1", "--sample-length", "3"]
+# The options of each command.
+OPTIONS = {name: set(options_of(command)) for name, command in get_command(app).commands.items()}  # type: ignore[attr-defined]
 MAX_MEMORY = 3 << 30
 # The most bytes that a hostile file may make a command write before it is stopped: a device has no end, a disk has.
 MAX_WRITTEN = 256 << 20
 
 
 def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+    """Run a command in this process; if it fails with a hint, check that the hint can be followed."""
+    result = CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+    for line in result.stderr.splitlines():
+        if line.startswith("hint: "):
+            assert_can_be_followed(line, arguments[0])
+    return result
 
 
 def spawn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -45,6 +56,13 @@ def answer(*arguments: str, stdin: str | bytes | None = None) -> Any:
     result = call(*arguments, stdin=stdin)
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+def answers(*arguments: str, stdin: str | bytes | None = None) -> list[Any]:
+    """Run a command that must succeed and parse each line that it prints."""
+    result = call(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.split("\n")[:-1]]
 
 
 @contextmanager
@@ -63,8 +81,21 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def assert_can_be_followed(text: str, command: str) -> None:
+    """Check that every option in a text belongs to the command, or to the one that is named in the same backquotes."""
+    for part in re.findall("`[^`]*`|[^`]+", text):
+        named = re.match("`charlm ([a-z-]+)", part)
+        owner = named[1] if named else command
+        if owner in OPTIONS:
+            # After `--` there are only texts.
+            given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", part.split(" -- ")[0]))
+            assert given <= OPTIONS[owner], f"`charlm {owner}` has no {given - OPTIONS[owner]}: {text}"
+    given = set(re.findall(r"--set ([a-z_.]+)", text))
+    assert given <= all_settings().keys() | GROUPS.keys(), text
+
+
 def assert_refused(result: Result) -> str:
-    """Check that a command has failed with one line of error, and perhaps a hint, and return that line."""
+    """Check that a command has failed with a line for each mistake, and perhaps a hint, and return the first line."""
     assert result.exit_code in (1, 2), (result.exit_code, result.stderr[-300:], result.stdout[:100])
     return _error_line(result.stderr)
 
@@ -93,7 +124,10 @@ def _error_line(errors: str) -> str:
     lines = errors.removesuffix("\n").split("\n")
     first = next((index for index, line in enumerate(lines) if line.startswith("error: ")), None)
     assert first is not None, errors[-300:]
-    assert len(lines) - first <= 1 + lines[-1].startswith("hint: "), lines[first:]
-    assert lines[first].isprintable(), repr(lines[first])
-    assert len(lines[first]) < 4096, f"a line of {len(lines[first]):,} characters"
-    return lines[first]
+    mistakes = lines[first : len(lines) - lines[-1].startswith("hint: ")]
+    assert len(mistakes) <= 1 + MAX_PROBLEMS
+    for line in mistakes:
+        assert line.startswith("error: "), lines[first:]
+        assert line.isprintable(), repr(line)
+        assert len(line) < 4096, f"a line of {len(line):,} characters"
+    return mistakes[0]

@@ -54,7 +54,7 @@ class Hours:
 
 
 def begin(
-    name: str = "run", text: str = CAT_AND_DOG, now: Callable[[], float] | None = None, **changes: Any
+    name: str = "run", text: str = CAT_AND_DOG, now: Callable[[], float] | Clock | None = None, **changes: Any
 ) -> Trainer:
     """Set up a small run."""
     Path("text.txt").write_text(text, encoding="utf-8")
@@ -77,14 +77,15 @@ def begin(
     return training_of(load_config("lstm", (), flags), RunFolder.create(Path(name), ""), now)
 
 
-def training_of(config: Config, run: RunFolder, now: Callable[[], float] | None = None) -> Trainer:
+def training_of(config: Config, run: RunFolder, now: Callable[[], float] | Clock | None = None) -> Trainer:
     """Set up a run with these settings."""
+    clock = Clock(now) if callable(now) else now
     text = load_corpus(config.data.corpus)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
-    return Trainer(config, text, run, runtime, Clock(now) if now else None)
+    return Trainer(config, text, run, runtime, clock)
 
 
-def resume(run: RunFolder, now: Callable[[], float] | None = None, **changes: Any) -> Trainer:
+def resume(run: RunFolder, now: Callable[[], float] | Clock | None = None, **changes: Any) -> Trainer:
     """Resume a run, perhaps with other settings of `train`."""
     last = load_checkpoint(run.last)
     flags = {key.replace("__", "."): value for key, value in changes.items()}

@@ -279,11 +279,11 @@ def test_fill_lists_at_most_all_characters(both: str) -> None:
     assert blank["remaining_probability"] == 0
 
 
-def test_fill_reads_standard_input_unchanged(both: str) -> None:
-    """The last newline of standard input is kept, and any character may mark a blank."""
-    from_stdin = answer("fill", "-", "--model", both, "--json", stdin="ab_c\n")
+def test_fill_reads_standard_input(both: str) -> None:
+    """One newline at the end of standard input is taken off, and any character may mark a blank."""
+    from_stdin = answer("fill", "-", "--model", both, "--json", stdin="ab_c\n\n")
     assert from_stdin == answer("fill", "ab_c\n", "--model", both, "--json")
-    assert from_stdin == answer("fill", "-", "--model", both, "--json", "--blank", "é", stdin="abéc\n")
+    assert from_stdin == answer("fill", "-", "--model", both, "--json", "--blank", "é", stdin="abéc\n\n")
     assert from_stdin["text"].endswith("c\n")
 
 

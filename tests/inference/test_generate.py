@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference.generate import Piece, generate, read_prompt
+from charlm.inference.generate import Piece, generate, read_prompt, read_prompts
 from charlm.inference.sampling import Sampling, draw, softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
@@ -228,6 +230,102 @@ def test_pieces_in_reading_order_make_the_texts(
     else:
         assert written == ["bad" * with_prompt + text for text in new]
         assert next(generation.in_reading_order(with_prompt)) == Piece(0, "bad" if with_prompt else new[0][0])
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_prompts_side_by_side_give_the_texts_of_each_alone(
+    make_model: Callable[..., ModelFile], cell: str, direction: str
+) -> None:
+    """Prompts of any lengths, empty ones and repeated ones too, have to the bit the logits that each has alone."""
+    stepper = Stepper(make_model(cell, 2, hidden_size=100, direction=direction))
+    prompts = ["bad", "", "a" * 90, "c", "", "bad cab", "hg fed cba" * 3, "bad"] * 5
+    logits_BV, state = read_prompts(stepper, prompts)
+    for row, prompt in enumerate(prompts[:8]):
+        alone, state_alone = read_prompt(stepper, prompt)
+        np.testing.assert_array_equal(logits_BV[row], alone[0])
+        for layer, layer_alone in zip(state, state_alone, strict=True):
+            np.testing.assert_array_equal([part[row] for part in layer], [part[0] for part in layer_alone])
+    options: dict[str, Any] = {"length": 40, "sampling": Sampling(9), "stop": ["ab"], "lines": 2}
+    together = generate(stepper, prompts, seeds=range(40), **options).texts()
+    alone_texts = [generate(stepper, prompts[k], seeds=[k], **options).texts()[0] for k in range(40)]
+    assert together == alone_texts
+    assert len({len(text) - len(prompt) for text, prompt in zip(together, prompts, strict=True)}) > 3
+
+
+def test_texts_are_complete_in_order_and_as_soon_as_they_can(
+    make_model: Callable[..., ModelFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first text is there when its stop text is met, long before the others have all their characters."""
+    stepper = Stepper(make_model())
+    texts = generate(stepper, "ab", length=400, sampling=Sampling(), seeds=range(5)).texts(with_prompt=False)
+    options: dict[str, Any] = {"sampling": Sampling(), "seeds": range(5), "stop": [texts[0][6:9]]}
+    num_steps = 0
+
+    def counted(*arguments: Any, step: Callable[..., Any] = stepper.step) -> Any:
+        nonlocal num_steps
+        num_steps += 1
+        return step(*arguments)
+
+    monkeypatch.setattr(stepper, "step", counted)
+    completed = generate(stepper, "ab", length=400, **options).completed()
+    assert next(completed) == "ab" + texts[0][:9]
+    assert num_steps < 10
+    assert ["ab" + texts[0][:9], *completed] == generate(stepper, "ab", length=400, **options).texts()
+
+
+@pytest.mark.parametrize(
+    ("symbols", "drawn", "lines", "text"),
+    [
+        ("\nab", "ab\nb\na", 2, "ab\nb\n"),
+        ("\rab", "ab\rb\ra", 2, "ab\rb\r"),
+        ("\n\rab", "a\r\nb\r\nab", 2, "a\r\nb\r\n"),
+        ("\n\rab", "a\rb\rab", 2, "a\rb\r"),
+        ("\n\rab", "a\nb\nab", 2, "a\nb\n"),
+        ("\n\rab", "a\r\rab", 2, "a\r\r"),
+        ("\n\rab", "a\n\rab", 2, "a\n\r"),
+        ("\n\rab", "a\r\nb", 1, "a\r\n"),
+        ("\n\rab", "ab\r", 1, "ab\r"),
+    ],
+)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_line_ends_with_lf_cr_lf_or_cr(
+    make_model: Callable[..., ModelFile], symbols: str, drawn: str, lines: int, text: str, direction: str
+) -> None:
+    """CR LF counts as one line end, a CR alone as one, whichever of them the vocabulary has."""
+    stepper = _Reciter(make_model(symbols=symbols, direction=direction), drawn)
+    options: dict[str, Any] = {"length": len(drawn), "sampling": Sampling(0), "seeds": [1, 2], "lines": lines}
+    if direction == "forward":
+        assert generate(stepper, "", **options).texts() == [text, text]
+        assert "".join(piece.text for piece in generate(stepper, "", **options) if piece.number == 1) == text
+        return
+    mirrored = {"\r\n": "\n\r", "\n\r": "\r\n"}
+    stepper.drawn = re.sub("\r\n|\n\r", lambda found: mirrored[found[0]], drawn)
+    expected = re.sub("\r\n|\n\r", lambda found: mirrored[found[0]], text)[::-1]
+    assert generate(stepper, "", **options).texts() == [expected, expected]
+
+
+class _Reciter(Stepper):
+    """Draws the characters of a text, whatever it has read."""
+
+    def __init__(self, model: ModelFile, drawn: str) -> None:
+        super().__init__(model)
+        self.drawn = drawn
+        self._position = 0
+
+    def read_each(self, texts: Any) -> Any:
+        self._position = 0
+        logits_BV, state = super().read_each(texts)
+        return self._certain(len(logits_BV)), state
+
+    def step(self, ids_B: Any, state: Any) -> Any:
+        self._position += 1
+        return self._certain(len(ids_B)), state
+
+    def _certain(self, num_streams: int) -> Any:
+        logits_BV = np.zeros((num_streams, len(self.vocabulary)), np.float32)
+        logits_BV[:, self.vocabulary.encode(self.drawn[self._position])] = 9
+        return logits_BV
 
 
 @pytest.mark.parametrize("wrong", [{"length": -1}, {"lines": 0}, {"seeds": [3, -7]}, {"stop": ["a", ""]}])

@@ -20,7 +20,7 @@ short_texts = st.lists(st.integers(0, V - 1), min_size=1, max_size=50).map(lambd
 
 def ngrams(ids: np.ndarray, order: int = 3, threshold: float = -1.0) -> Ngrams:
     """Return the smoothed and pruned n-grams of a short text."""
-    levels = count(ids, V, order)
+    levels = count([ids], V, order)
     return trie(levels, smooth(levels, V), V, threshold)
 
 
@@ -28,7 +28,7 @@ def ngrams(ids: np.ndarray, order: int = 3, threshold: float = -1.0) -> Ngrams:
 def test_every_n_gram_is_counted_as_often_as_it_occurs(ids: np.ndarray, order: int) -> None:
     """The counts are those of a dictionary, and each level stands in the order of its n-grams."""
     grams: list[tuple[int, ...]] = [()]
-    for length, level in enumerate(count(ids, V, order), start=1):
+    for length, level in enumerate(count([ids], V, order), start=1):
         text = ids.tolist()
         expected = Counter(tuple(text[start : start + length]) for start in range(len(text) - length + 1))
         found = [(*grams[context], symbol) for context, symbol in zip(level.contexts_N, level.symbols_N, strict=True)]
@@ -93,7 +93,7 @@ def test_pruning_keeps_the_probabilities_of_what_stays() -> None:
 
 def test_the_savings_of_an_n_gram_are_what_its_loss_costs() -> None:
     """Stolcke's equation equals the divergence of two distributions, with and without one bigram, times the count."""
-    levels = count(TEXT, V, 2)
+    levels = count([TEXT], V, 2)
     smoothed = smooth(levels, V)
     p_V = ngrams(TEXT, 2).probabilities(ngrams(TEXT, 2).start(1))[0].astype(float)
     level, values = levels[1], smoothed[1]
@@ -121,4 +121,4 @@ def test_the_longest_order_depends_on_the_vocabulary(num_symbols: int, order: in
     assert longest_order(num_symbols) == order
     order = min(order, 9)
     ids = np.full(12, num_symbols - 1, dtype=np.uint32)
-    assert [len(level.symbols_N) for level in count(ids, num_symbols, order)] == [1] * order
+    assert [len(level.symbols_N) for level in count([ids], num_symbols, order)] == [1] * order

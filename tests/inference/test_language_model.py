@@ -20,7 +20,7 @@ from charlm.inference import language_model
 from charlm.inference.language_model import GenerateOptions, LanguageModel
 from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, answers, call
 
 SYMBOLS = "\n Tabcdefghobe"
 
@@ -100,9 +100,10 @@ def test_generate_writes_what_the_command_writes(make_model: Callable[..., Model
     file = make_model("gru", direction=direction)
     file.save(Path("m.safetensors"))
     model = LanguageModel(file)
-    assert model.generate("bad", seed=3) == call("sample", "bad", "-m", "m.safetensors", "--seed", "3").stdout
+    written = call("sample", "bad", "-m", "m.safetensors", "--seed", "3", "--separator", "").stdout
+    assert model.generate("bad", seed=3) == written
     options = ["-t", "1.2", "--top-k", "6", "--top-p", "0.9", "--min-p", "0.01", "--stop", "ab", "--stop", "\n"]
-    rows = answer("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
+    rows = answers("sample", "", "-m", "m.safetensors", "--seed", "3", "--num", "4", "-n", "80", *options, "--json")
     texts = model.generate(
         length=80, temperature=1.2, top_k=6, top_p=0.9, min_p=0.01, stop=["ab", "\n"], seed=3, num=4
     )  # fmt: skip
@@ -117,17 +118,28 @@ def test_generate_returns_a_list_if_a_number_is_given(model: LanguageModel) -> N
     assert model.generate("To", length=0) == "To"
 
 
+def test_generate_continues_each_prompt_of_a_list(model: LanguageModel) -> None:
+    """Prompt k has the text of the seed plus k; a list excludes a number."""
+    prompts = ["To", "", "bed ab", "To"]
+    alone = [model.generate(prompt, length=9, seed=7 + index) for index, prompt in enumerate(prompts)]
+    assert model.generate(prompts, length=9, seed=7) == alone
+    assert model.generate([]) == []
+    with pytest.raises(UsageError, match="list"):
+        model.generate(prompts, num=2)  # type: ignore[call-overload]
+
+
 def test_without_a_seed_each_text_is_another(model: LanguageModel) -> None:
     """Twenty texts of 60 characters are twenty different texts."""
     assert len({model.generate(length=60, temperature=2) for _ in range(20)}) == 20
 
 
 def test_stream_and_generate_take_the_same_options() -> None:
-    """Both have the same defaults, and `GenerateOptions` names each option."""
+    """Both have the same defaults, but for the prompt, and `GenerateOptions` names each option."""
     generate, stream = (dict(inspect.signature(f).parameters) for f in (LanguageModel.generate, LanguageModel.stream))
+    assert generate.pop("prompt").default == stream.pop("prompt").default == ""
     del generate["num"]
     assert generate == stream
-    assert set(stream) - {"self", "prompt"} == set(GenerateOptions.__annotations__)
+    assert set(stream) - {"self"} == set(GenerateOptions.__annotations__)
 
 
 def test_stream_yields_the_new_characters_one_by_one(make_model: Callable[..., ModelFile]) -> None:

@@ -19,7 +19,7 @@ TEXT = np.array([0, 1, 2, 0, 1, 3, 0, 1, 2, 2, 0, 1, 2, 0, 3, 3, 1, 0, 1, 2] * 3
 
 def counted() -> Ngrams:
     """Return the trigrams of a short text."""
-    levels = count(TEXT, V, 3)
+    levels = count([TEXT], V, 3)
     return trie(levels, smooth(levels, V), V)
 
 
@@ -35,7 +35,7 @@ def test_the_arrays_of_a_file_give_the_same_distributions() -> None:
 
 def test_a_text_of_one_character_can_be_counted() -> None:
     """The only n-gram is that character."""
-    levels = count(TEXT[:1], V, 3)
+    levels = count([TEXT[:1]], V, 3)
     alone = trie(levels, smooth(levels, V), V)
     assert (alone.num_ngrams, alone.order) == (1, 1)
     assert alone.probabilities(alone.step(TEXT[:1], alone.start(1))).argmax() == 0

@@ -30,7 +30,7 @@ from charlm.run_folder import RunFolder
 from charlm.training.events import BlockLearned
 from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary, _BackwardByteDecoder
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, answers, call
 from tests.helpers.training import begin, interrupt, metrics
 
 Make = Callable[..., ModelFile]
@@ -101,30 +101,30 @@ def test_the_command_prints_texts_that_end_with_the_prompt(pair: tuple[str, str]
     forward, backward = pair
     options = ["--length", "30", "--seed", "4"]
     alone = call("sample", "bad", "--model", backward, *options).stdout
-    assert alone == call("sample", "dab", "--model", forward, *options).stdout[::-1]
-    assert alone.endswith("bad")
-    assert call("sample", "bad", "--model", backward, *options, "--hide-prompt").stdout == alone.removesuffix("bad")
-    rows = answer("sample", "bad", "--model", backward, *options, "--num", "3", "--json")
+    assert alone == call("sample", "dab", "--model", forward, *options).stdout[-2::-1] + "\n"
+    assert alone.endswith("bad\n")
+    without = call("sample", "bad", "--model", backward, *options, "--hide-prompt").stdout
+    assert without.removesuffix("\n") == alone.removesuffix("bad\n").removesuffix("\n")
+    rows = answers("sample", "bad", "--model", backward, *options, "--num", "3", "--json")
     assert [row["seed"] for row in rows] == [4, 5, 6]
-    assert rows[0]["text"] == alone
-    hidden = answer("sample", "bad", "--model", backward, *options, "--num", "3", "--json", "--hide-prompt")
+    assert rows[0]["text"] + "\n" == alone
+    hidden = answers("sample", "bad", "--model", backward, *options, "--num", "3", "--json", "--hide-prompt")
     assert [row["text"] + "bad" for row in hidden] == [row["text"] for row in rows]
     result = call("sample", "bad", "--model", backward, *options, "--num", "3")
-    assert result.stdout == "".join(row["text"] + "\n" for row in rows)
-    assert [line for line in result.stderr.splitlines() if "seed" in line] == [f"--- seed {seed}" for seed in (4, 5, 6)]
+    assert result.stdout == "---\n".join(row["text"] + "\n" for row in rows)
 
 
 def test_a_sample_of_length_zero_is_the_prompt(pair: tuple[str, str]) -> None:
     """With a length of 0 the command prints the prompt alone."""
-    assert call("sample", "bad", "--model", pair[1], "--length", "0", "--seed", "1").stdout == "bad"
-    assert answer("sample", "-", "--model", pair[1], "-n", "0", "--json", stdin="bad\n")[0]["text"] == "bad\n"
+    assert call("sample", "bad", "--model", pair[1], "--length", "0", "--seed", "1").stdout == "bad\n"
+    assert answers("sample", "-", "--model", pair[1], "-n", "0", "--json", stdin="bad\n\n")[0]["text"] == "bad\n"
 
 
 def test_stop_and_lines_of_the_command_apply_from_the_end(pair: tuple[str, str]) -> None:
     """For a stop text and for a number of lines, the result is the mirror image of the forward model's."""
     options = ["--length", "500", "--seed", "1", "--num", "5", "--json"]
     forward, backward = (
-        [row["text"] for row in answer("sample", "a", "--model", file, *options, "--stop", stop, "--lines", "4")]
+        [row["text"] for row in answers("sample", "a", "--model", file, *options, "--stop", stop, "--lines", "4")]
         for file, stop in zip(pair, ("bg", "gb"), strict=True)
     )
     assert backward == [text[::-1] for text in forward]
@@ -173,7 +173,7 @@ def test_a_byte_model_writes_before_any_prompt(make_model: Make) -> None:
     model = mirrored(of_bytes(make_model(symbols=BYTES)))
     model.save(Path("bytes.safetensors"))
     for prompt in ("狐狸", "\U0001f98a", "é", ""):
-        rows = answer("sample", prompt, "--model", "bytes.safetensors", "-n", "200", "--num", "4", "--json")
+        rows = answers("sample", prompt, "--model", "bytes.safetensors", "-n", "200", "--num", "4", "--json")
         assert all(row["text"].endswith(prompt) for row in rows)
         assert any("\ufffd" in row["text"] for row in rows)
         assert all(row["text"].encode() for row in rows)

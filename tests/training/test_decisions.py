@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from charlm.training.decisions import MAX_LOSS, Decision, Facts, decide, is_usable, reason_to_finish
+from charlm.training.decisions import MAX_LOSS, Decision, Facts, decide, is_usable, knows_text, reason_to_finish
 
 QUIET = Facts(0.10, 0.101, True, True, False, False, False)
 NOTHING = Decision(False, False, False, False, False, False)
@@ -50,6 +50,27 @@ def test_the_clock_adds_no_record_or_save_that_comes_anyway() -> None:
     assert decided(late) == NOTHING._replace(record_by_clock=True, save_by_clock=True)
     both = decided(late._replace(share_before=0.19, share=0.21))
     assert (both.record_by_clock, both.save_by_clock) == (False, False)
+
+
+def test_a_memorised_text_ends_a_run_at_a_record() -> None:
+    """Between two records the mean loss is that of few blocks, so nothing follows from it."""
+    known = QUIET._replace(is_memorised=True)
+    assert decided(known) == NOTHING
+    ended = decided(known._replace(share_before=0.119, share=0.121, can_afford_evaluation=False))
+    assert (ended.is_over, ended.validate, ended.record) == (True, True, True)
+    assert reason_to_finish(ended, 0.121, 0, None) == "the text is memorised"
+    assert reason_to_finish(ended, 1.0, 0, None) == "done"
+
+
+@pytest.mark.parametrize(
+    ("nats", "num_characters", "is_known"),
+    [(None, 5, False), (0.0, 5, True), (0.13, 5, True), (0.14, 5, False), (0.0009, 700, True), (0.0011, 700, False)],
+)
+def test_a_text_is_known_if_all_of_it_is_predicted(nats: float | None, num_characters: int, is_known: bool) -> None:
+    """Its probability under the model, exp(-nats per character times characters), is more than a half."""
+    assert knows_text(nats, num_characters) == is_known
+    if nats is not None:
+        assert (math.exp(-nats * num_characters) > 0.5) == is_known
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from charlm.cells import CELLS
 from charlm.config_file import load_config
 from charlm.data.batches import Batch, Batches, fit_batch
-from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
@@ -231,7 +230,7 @@ def test_a_long_text_scores_as_if_read_whole_on_both_sides(length: int, initial_
 def test_the_end_of_a_text_does_not_depend_on_other_streams(monkeypatch: pytest.MonkeyPatch, num_streams: int) -> None:
     """One start symbol follows the text, whatever the number and length of the parallel streams."""
     model, ids = made("both", "gru"), ids_of(1500)
-    monkeypatch.setattr(evaluation, "MIN_CHARACTERS_PER_STREAM", 1500 // num_streams)
+    monkeypatch.setattr("charlm.evaluation.segments.MIN_CHARACTERS_PER_STREAM", 1500 // num_streams)
     assert evaluate(model, ids).nats_per_character == pytest.approx(at_once(model, ids).mean(), abs=1e-5)
 
 

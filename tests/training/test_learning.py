@@ -124,7 +124,7 @@ def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
     """
     source = Source(seed=1)
     training, ids = learned(source, cell)
-    held_out = training.learner.parts.validation
+    held_out = training.learner.parts.validation.joined()
     assert len(held_out) == HELD_OUT * NUM_CHARACTERS
     truth = source.nats(ids[-len(held_out) - 2 :])
     found = nats_of_each(training.learner.model, held_out)
@@ -165,7 +165,7 @@ def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
     print(f"{cell}: {scores.nats_per_character:.4f} nats")
     assert scores.nats_per_character < 0.05
     assert scores.top1_accuracy > 0.98
-    assert evaluate(training.learner.model, training.learner.parts.train[::-1]).nats_per_character > 1
+    assert evaluate(training.learner.model, training.learner.parts.train.joined()[::-1]).nats_per_character > 1
 
 
 def arrays_after(name: str, **changes: Any) -> dict[str, NDArray[Any]]:
@@ -208,7 +208,7 @@ def test_another_held_out_text_gives_the_same_last_model(cell: str) -> None:
     assert one.epoch > 3
     assert one.corpus.vocabulary.symbols == other.corpus.vocabulary.symbols
     assert len(one.learner.parts.train) == train_end
-    assert not np.array_equal(one.learner.parts.validation, other.learner.parts.validation)
+    assert not np.array_equal(one.learner.parts.validation.joined(), other.learner.parts.validation.joined())
     assert_equal(load_checkpoint(one.run.last).arrays, load_checkpoint(other.run.last).arrays)
     key = "validation_bits_per_character"
     assert [record.get(key) for record in metrics(one)] != [record.get(key) for record in metrics(other)]
@@ -256,15 +256,16 @@ def test_no_held_out_position_reaches_a_gradient(
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", spy_loss)
     interrupt(training, 10_000)
     assert training.state.finished == "done"
-    held_out = {*training.learner.parts.validation.tolist(), *training.learner.parts.test.tolist()}
+    train, *others = (part.joined() for part in training.learner.parts)
+    held_out = {*others[0].tolist(), *others[1].tolist()}
     assert len(held_out) == num_characters - len(training.learner.parts.train) > 0
     start = num_characters
     assert not (read | taught) & held_out
-    assert taught <= set(training.learner.parts.train.tolist())
-    assert read - {start} <= set(training.learner.parts.train.tolist())
+    assert taught <= set(train.tolist())
+    assert read - {start} <= set(train.tolist())
     assert len(taught) > 0.9 * len(training.learner.parts.train)
-    for part in (training.learner.parts.validation, training.learner.parts.test):
-        assert not np.shares_memory(training.learner.parts.train, part)
+    for part in others:
+        assert not np.shares_memory(train, part)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -364,8 +365,8 @@ def test_the_best_model_is_measured_again_after_a_resume() -> None:
     figures = []
     for name in ("best", "last"):
         file = load_checkpoint(Path(f"run/{name}.safetensors"))
-        held_out = load_own_text(file).ids
-        measured = held_out[: load_checkpoint(Path("run/last.safetensors")).config["train"]["evaluation_characters"]]
+        train = load_checkpoint(Path("run/last.safetensors")).config["train"]
+        measured = load_own_text(file).ids.beginnings(train["evaluation_characters"])
         figures.append(evaluate(module_of(file), measured).bits_per_character)
     best, last = figures
     assert best <= last
@@ -375,7 +376,7 @@ def test_a_score_is_in_the_unit_it_is_reported_in() -> None:
     """In a vocabulary of bytes a Chinese character is three symbols: bits per symbol are not bits per character."""
     call("train", "-c", "fables-zh", *SHORT, "--set", "vocab=bytes", "--out", "run", "--sample-length", "0")
     file = load_checkpoint(Path("run/best.safetensors"))
-    held_out = load_own_text(file).ids
+    held_out = load_own_text(file).ids.joined()
     reported = re.search(r"([\d.]+) bits per (character|byte)", call("eval", "-m", "run", "--no-baselines").stdout)
     assert reported
     units = {"byte": len(held_out), "character": len(held_out.tobytes().decode(errors="ignore"))}

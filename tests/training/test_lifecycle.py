@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,29 @@ def test_a_resume_to_an_earlier_step_is_refused(text: str) -> None:
     result = call("train", "--resume", "run", "--sample-length", "0")
     assert "ended early" in result.stderr
     assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "option"), [("train.steps=3", "--set train.steps=12"), ("train.epochs=0.01", "--set train.epochs=")]
+)
+def test_the_command_that_makes_a_run_longer_is_named(text: str, change: str, option: str) -> None:
+    """A finished run, and one that is to end before it has begun, name a command that continues it."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    finished = call("train", "--resume", "run", "--sample-length", "0").stderr
+    assert "this run ended at step 6; `charlm train --resume run --set train.steps=12` continues it" in finished
+    refused = call("train", "--resume", "run", "--set", change).stderr
+    longer = re.search("`charlm train --resume run (--set train.*?)`", refused)
+    assert longer is not None
+    assert longer[1].startswith(option)
+    assert call("train", "--resume", "run", *longer[1].split(" "), "--sample-length", "0").exit_code == 0
+    assert load_checkpoint(Path("run/last.safetensors")).metrics["step"] > 6
+
+
+def test_a_corpus_in_another_case_is_saved_by_its_name() -> None:
+    """`--corpus HELLO` is the bundled text, and the settings of the run name it as the catalogue does."""
+    result = call("train", "-c", "HELLO", *SHORT, "--sample-length", "0")
+    assert result.exit_code == 0, result.stderr
+    assert load_checkpoint(Path("runs/hello-lstm-1/last.safetensors")).config["data"]["corpus"] == ["hello"]
 
 
 def test_a_text_from_a_pipe_is_not_waited_for(text: str) -> None:

@@ -68,7 +68,7 @@ def test_validation_text_is_never_trained_on() -> None:
         seen |= set(np.unique(block.targets_TB)) | set(np.unique(block.tokens_TB))
     vocabulary = training.corpus.vocabulary
     assert {vocabulary.symbols[i] for i in seen if i < len(vocabulary)} == set("abc")
-    assert "xyz" in vocabulary.decode(training.learner.parts.validation)
+    assert "xyz" in vocabulary.decode(training.learner.parts.validation.joined())
 
 
 def test_a_text_of_thirty_characters_trains() -> None:

@@ -1,0 +1,242 @@
+"""What is typed into the prompt of `charlm predict-next`: texts, which the model reads, and commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from rich.cells import cell_len, chop_cells
+
+from charlm.cli.options import model_file
+from charlm.errors import CharlmError, UsageError, nearest_name, one_line
+from charlm.files import expanded, write_atomic
+from charlm.inference.incremental import IncrementalReader
+from charlm.inference.stepper import Stepper
+
+Number = TypeVar("Number", int, float)
+Rows = list[tuple[str, str]]
+
+LEAVE = ("exit", "quit")
+# Cells of the kept text that the prompt repeats.
+SHOWN_WIDTH = 16
+# Each command with its argument and what it does.
+COMMANDS = {
+    "help": ("", "list keys and commands"),
+    "model": ("PATH", "use another model file or run folder"),
+    "temperature": ("T", "show probabilities as at this temperature; 1 is as learned"),
+    "top": ("N", "how many characters a table lists"),
+    "keep": ("", "on or off: after Enter, continue the text instead of starting anew"),
+    "reset": ("", "start anew: forget the text that /keep continues"),
+    "save": ("FILE", "write the texts you entered to a new file"),
+    "exit": ("", "leave"),
+}
+
+
+class Conversation:
+    """What was typed so far, and how the next line is read.
+
+    Args:
+        reader: the model.
+        top: how many characters a table lists.
+        keys: returns the keys that there are, and what they do; a line mode has none.
+
+    Attributes:
+        reader: as above; `/model` replaces it.
+        top: as above.
+        keeps: whether the next line continues the last text.
+    """
+
+    def __init__(self, reader: IncrementalReader, top: int, keys: Callable[[IncrementalReader], Rows] | None = None):
+        self.reader = reader
+        self.top = top
+        self.keeps = False
+        self._keys = keys
+        # In every text LF ends a line, whatever the model knows.
+        self._entered: list[str] = []
+        self._last = ""
+
+    def text(self, line: str) -> str:
+        """Return the text that the model reads: what is kept, and the line."""
+        return self._with_line_ends(self._continued(line))
+
+    def enter(self, line: str) -> str:
+        """Read a line that is complete, and return the text."""
+        if line:
+            text = self._continued(line)
+            if self._kept:
+                self._entered.pop()
+            self._entered.append(text)
+            read, self._last = self._with_line_ends(text), text
+        else:
+            read = self.text("")
+        self.reader.read(read)
+        return read
+
+    def _continued(self, line: str) -> str:
+        if line.startswith("\\") and (leaves(line[1:]) or command_in(line[1:])):
+            line = line[1:]
+        return line + self._kept if self.reader.is_backward else self._kept + line
+
+    def _with_line_ends(self, text: str) -> str:
+        return text.replace("\n", self.reader.line_end or "\n")
+
+    @property
+    def prompt(self) -> str:
+        """What stands before the line: the end of the text that it continues."""
+        kept = one_line(self._kept[: SHOWN_WIDTH + 1] if self.reader.is_backward else self._kept[-SHOWN_WIDTH - 1 :])
+        if cell_len(kept) > SHOWN_WIDTH:
+            if self.reader.is_backward:
+                kept = chop_cells(kept, SHOWN_WIDTH)[0] + "..."
+            else:
+                kept = "..." + chop_cells(kept[::-1], SHOWN_WIDTH)[0][::-1]
+        return f"(before {kept}) > " if kept and self.reader.is_backward else f"{kept}> "
+
+    @property
+    def _kept(self) -> str:
+        return self._last if self.keeps else ""
+
+    def obey(self, name: str, argument: str, width: int) -> str:
+        """Do a command and return what is to be said about it; an error changes nothing."""
+        if name == "help":
+            return self._help(width)
+        try:
+            if name not in COMMANDS:
+                raise UsageError(f"there is no command `/{name}`", unknown_command_hint(name))
+            if COMMANDS[name][0] and not argument:
+                raise UsageError(f"`/{name}` needs more", f"`{usage(name)}`: {COMMANDS[name][1]}")
+            answer: str = getattr(self, f"_{name}")(argument)
+        except CharlmError as error:
+            answer = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+        return wrapped(answer, width)
+
+    def _help(self, width: int) -> str:
+        keys = self._keys(self.reader) if self._keys else []
+        commands = [(usage(name), meaning) for name, (_, meaning) in COMMANDS.items()]
+        as_text = ("\\/help", "a backslash in front: the text /help, not the command")
+        return two_columns([*keys, *commands, as_text], width)
+
+    def _model(self, path: str) -> str:
+        reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown)
+        reader.temperature = self.reader.temperature
+        reader.read(self._kept)
+        # Weights of an untrusted file that overflow are refused here, and the old model stays.
+        reader.predict(self.top)
+        self.reader = reader
+        return f"model {one_line(path)}: it knows {len(reader.vocabulary):,} {reader.vocabulary.kind}"
+
+    def _temperature(self, value: str) -> str:
+        before, self.reader.temperature = self.reader.temperature, number(value, float)
+        try:
+            self.reader.predict(self.top)
+        except CharlmError:
+            self.reader.temperature = before
+            raise
+        return f"probabilities are shown as at temperature {self.reader.temperature:g}"
+
+    def _top(self, value: str) -> str:
+        self.reader.predict(top := number(value, int))
+        self.top = top
+        return f"a table lists {top:,} characters"
+
+    def _keep(self, value: str) -> str:
+        if value.lower() not in ("", "on", "off"):
+            raise UsageError(f"`{value}` is neither on nor off", "`/keep` alone changes from one to the other")
+        self.keeps = not self.keeps if not value else value.lower() == "on"
+        return "on: a line continues the text; /reset starts anew" if self.keeps else "off: each line starts anew"
+
+    def _reset(self, argument: str) -> str:
+        self._last = ""
+        return "the next line starts anew"
+
+    def _save(self, name: str) -> str:
+        if not self._entered:
+            raise UsageError("nothing was entered yet", "Enter reads a text; then save it")
+        if name[0] in "'\"" and name.endswith(name[0]):
+            name = name[1:-1]
+        path = expanded(name)
+        try:
+            if path.exists() or path.is_symlink():
+                raise UsageError(f"`{path}` exists, and no file is overwritten", "`/save` with another name")
+            text = self._with_line_ends("".join(f"{text}\n" for text in self._entered))
+            write_atomic(path, text.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            raise UsageError(f"`{path}` cannot be written: {error.strerror or error}") from error
+        except ValueError as error:
+            raise UsageError(f"`{name}` is no name of a file") from error
+        return f"saved {len(self._entered):,} {'text' if len(self._entered) == 1 else 'texts'} to {one_line(str(path))}"
+
+
+def command_in(line: str) -> tuple[str, str] | None:
+    """Return the name and the argument of a command, or None if the line is a text.
+
+    A text may start with `//`, `/*` or `/usr/bin`: only a word, or nothing, after the slash is a command.
+    """
+    found = re.fullmatch(r"/([A-Za-z]*)|/([A-Za-z]+) (.*)", line.rstrip(" "))
+    if not found:
+        return None
+    alone, name, argument = found.groups()
+    return (alone or name or "").lower(), (argument or "").strip()
+
+
+def leaves(line: str) -> bool:
+    """Say whether a line ends the prompt."""
+    command = command_in(line)
+    return line.strip() in LEAVE or (command is not None and command[0] in LEAVE)
+
+
+def commands_starting(name: str) -> list[str]:
+    """Return the commands whose names start so."""
+    return [command for command in COMMANDS if command.startswith(name)]
+
+
+def usage(name: str) -> str:
+    """Return a command as it is typed."""
+    return f"/{name} {COMMANDS[name][0]}".rstrip()
+
+
+def unknown_command_hint(name: str) -> str:
+    """Return which command may be meant, and how to enter the same text as a text."""
+    meant = next(iter(commands_starting(name)), None) if name else None
+    meant = meant or nearest_name(name, COMMANDS)
+    return (f"did you mean `/{meant}`? " if meant else "") + f"`/help` lists them; `\\/{name}` is the text `/{name}`"
+
+
+def number(text: str, kind: type[Number]) -> Number:
+    """Read a number.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"`{text}` is not a {'whole ' if kind is int else ''}number") from None
+
+
+def two_columns(rows: Rows, width: int) -> str:
+    """Put names and their meanings beside each other; lines break between words."""
+    indent = max(len(name) for name, _ in rows) + 2
+    lines = []
+    for name, meaning in rows:
+        first, *others = wrap(meaning, width - indent)
+        lines += [name.ljust(indent) + first, *(" " * indent + part for part in others)]
+    return "\n".join(lines)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most a width in cells, between words; a word that is longer stays whole."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break the lines of a text that are longer than a width."""
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, width))

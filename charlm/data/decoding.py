@@ -1,0 +1,200 @@
+"""From the bytes of a source to its characters, and what is said of bytes that spell none. Knows no vocabularies."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from charlm.data.catalog import Source
+from charlm.data.encodings import guess_encoding, is_damaged_utf8, reads
+from charlm.data.formats import SNIFFED_BYTES, compression_of, decompressed, format_of
+from charlm.errors import CorpusError, UndecodableError
+from charlm.files import CHUNK_BYTES
+
+BYTE_ORDER_MARK = "\ufeff"
+# How many files a message names.
+MAX_NAMES = 10
+ANY_BYTES = "`--set vocab=bytes` takes any bytes as they are"
+
+
+def read_chunks(source: Source) -> Iterator[bytes]:
+    """Read a source from its start, decompressed.
+
+    Raises:
+        CorpusError: it cannot be read.
+        UndecodableError: it is compressed, and damaged or a bomb.
+    """
+    try:
+        with source.open() as file:
+            if source.compression:
+                yield from decompressed(file, source.name, source.compression)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
+
+
+def recognised(source: Source) -> Source:
+    """Return a source with what its first bytes say: how it is compressed, and whether it is something else than text.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    head = first_bytes(source)
+    if compression := compression_of(head):
+        source = replace(source, compression=compression)
+        try:
+            head = first_bytes(source)
+        except UndecodableError:
+            # Reported when it is read, and perhaps it is to be left out.
+            return source
+    return replace(source, format=format_of(head))
+
+
+def first_bytes(source: Source) -> bytes:
+    """Return the first bytes of a source, decompressed."""
+    return next(read_chunks(source), b"")[:SNIFFED_BYTES]
+
+
+class DecodedSource:
+    """The characters of a source, chunk by chunk, without its byte order mark.
+
+    Attributes:
+        has_mark: whether a byte order mark has been dropped.
+
+    Raises:
+        UndecodableError: from the iteration, if the bytes do not spell text in this encoding.
+    """
+
+    def __init__(self, name: str, chunks: Iterable[bytes], encoding: str) -> None:
+        self._name, self._chunks, self._encoding = name, chunks, encoding
+        self.has_mark = False
+
+    def __iter__(self) -> Iterator[str]:
+        is_first = True
+        for text in self._pieces():
+            if is_first and text.startswith(BYTE_ORDER_MARK):
+                self.has_mark = True
+                text = text[1:]
+            is_first = False
+            if text:
+                yield text
+
+    def _pieces(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(self._encoding)()
+        offset = 0
+        for chunk in _with_end(self._chunks):
+            waiting = decoder.getstate()[0]
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                # The codec may have cut something from the front, such as the mark of `utf-8-sig`.
+                start = len(waiting) + len(chunk) - len(error.object) + error.start
+                place = f"byte 0x{error.object[error.start]:02x} at offset {offset - len(waiting) + start:,}"
+                message = f"`{self._name}` is not {self._encoding}: {place} ({error.reason})"
+                raise UndecodableError(message) from error
+            except UnicodeError as error:
+                raise UndecodableError(f"`{self._name}` is not {self._encoding}: {error}") from error
+            offset += len(chunk)
+            if text:
+                yield text
+
+
+def refusal_of(source: Source, encoding: str, max_bytes: int | None = None) -> UndecodableError | None:
+    """Return the error that a source is no text in this encoding, or None if it is.
+
+    Args:
+        source: read to its end, or to its first error.
+        encoding: how its bytes should spell characters.
+        max_bytes: read no further than this.
+    """
+    if source.is_document:
+        return UndecodableError(f"`{source.name}` is {source.format}, not text", source.advice)
+    try:
+        for _ in DecodedSource(source.name, _first_of(read_chunks(source), max_bytes), encoding):
+            pass
+    except UndecodableError as error:
+        return error
+    return None
+
+
+def refuse(sources: Sequence[Source], encoding: str, may_be_bytes: bool) -> None:
+    """Raise one error for all sources that are no text in this encoding, if there are any.
+
+    Args:
+        sources: all that a corpus is read from.
+        encoding: in which some of them are no text.
+        may_be_bytes: whether the vocabulary is still free to be bytes.
+
+    Raises:
+        UndecodableError: it names them, and its hint says what to do.
+    """
+    found = [(source, error) for source in sources if (error := refusal_of(source, encoding))]
+    if not found:
+        return
+    (first, error), is_all = found[0], len(found) == len(sources)
+    message, hints = str(error), []
+    if len(found) > 1:
+        names = named([source for source, _ in found])
+        reason = message.removeprefix(f"`{first.name}` is not {encoding}: ").removeprefix(f"`{first.name}` is ")
+        message = f"{len(found):,} of {len(sources):,} files are no text in {encoding}: {names}; the first: {reason}"
+    if not is_all:
+        hints.append(f"`--skip-undecodable` leaves {'it' if len(found) == 1 else 'them'} out")
+    if isinstance(error.__cause__, UnicodeError):
+        hints.append(_hint_at_encoding(first, sources if is_all else [], encoding))
+    # A damaged archive cannot be read as bytes either.
+    if may_be_bytes and (first.is_document or isinstance(error.__cause__, UnicodeError)):
+        hints.append(ANY_BYTES)
+    raise UndecodableError(message, "; ".join(filter(None, [error.hint, *hints]))) from error
+
+
+def named(sources: Sequence[Source]) -> str:
+    """Return the names of sources, of ten at most, and how many there are besides."""
+    names = [f"`{source.name}`{f' ({source.format})' if source.format else ''}" for source in sources[:MAX_NAMES]]
+    return ", ".join(names) + (f" and {len(sources) - MAX_NAMES:,} more" if len(sources) > MAX_NAMES else "")
+
+
+def note_on_nul(sources: Sequence[Source], encoding: str) -> list[str]:
+    """Name the encoding of a text that was read in another one, which found a NUL in every second character."""
+    for source in sources:
+        if b"\0" in first_bytes(source) and (guess := guess_encoding(partial(read_chunks, source), encoding)):
+            return [f'`{source.name}` is full of NUL; `--encoding {guess.encoding}` reads it as "{guess.excerpt}"']
+    return []
+
+
+def place(source: Source) -> Path:
+    """Return the path of a source, by which the files of a folder are sorted."""
+    return Path(source.name)
+
+
+def _hint_at_encoding(source: Source, all_sources: Sequence[Source], tried: str) -> str:
+    """Say which encoding reads a source. If it reads them all, the corpus can be read in it."""
+    chunks = partial(read_chunks, source)
+    if codecs.lookup(tried).name == "utf-8" and is_damaged_utf8(chunks()):
+        return "all but a few of its bytes are UTF-8; `iconv -c -f utf-8 -t utf-8` leaves out those that are not"
+    if (guess := guess_encoding(chunks, tried)) is None:
+        return ""
+    if all_sources and all(reads(read_chunks(other), guess.encoding) for other in all_sources):
+        return f'`--encoding {guess.encoding}` reads it as "{guess.excerpt}"'
+    return (
+        f'in {guess.encoding} `{source.name}` is "{guess.excerpt}", '
+        f"and `iconv -f {guess.encoding} -t utf-8` converts it"
+    )
+
+
+def _first_of(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes]:
+    num_bytes = 0
+    for chunk in chunks:
+        yield chunk
+        num_bytes += len(chunk)
+        if max_bytes is not None and num_bytes > max_bytes:
+            return
+
+
+def _with_end(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield an empty chunk after the others, for a decoder to see that the text ends."""
+    yield from chunks
+    yield b""

@@ -1,0 +1,160 @@
+"""What a file is by its first bytes: compressed, and then how to read it, or a document. Knows no characters."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from shlex import quote
+from typing import BinaryIO, NamedTuple, cast
+
+from charlm.errors import UndecodableError
+from charlm.files import CHUNK_BYTES
+
+STANDARD_INPUT = "standard input"
+# So many bytes show what a file is. The names of the first files in an archive are among them.
+SNIFFED_BYTES = 1 << 16
+COMPRESSIONS = {
+    "gzip": rb"\x1f\x8b\x08",
+    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "xz": rb"\xfd7zXZ\0",
+    "lzma": rb"\x5d.{4}\xff{8}",
+    "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
+}
+TOOLS = {"lzma": "xz"}
+# No text of this size shrinks to so small a part. Logs and wikis with all their old versions do at most to a 200th.
+BOMB_BYTES = 1 << 28
+BOMB_RATIO = 500
+DAMAGED = "copy or download it again"
+
+
+class Format(NamedTuple):
+    """A kind of file that holds no plain text.
+
+    Attributes:
+        name: what people call it.
+        command: gets the text out of `{file}` into `{text}`; empty if there is none in it.
+        is_text: whether its bytes are text all the same: markup.
+    """
+
+    name: str
+    command: str = ""
+    is_text: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def advice(self, name: str) -> str:
+        """Return how to get the text out of a file of this name."""
+        if not self.command:
+            return "there is no text in it"
+        path = Path("FILE" if name == STANDARD_INPUT else name)
+        stem = path.with_suffix("")
+        text = stem if stem.suffix == ".txt" else stem.with_name(f"{stem.name}.txt")
+        text = text.with_name(f"{path.name}.txt") if text == path else text
+        return f"`{self.command.format(file=quote(str(path)), text=quote(str(text)))}` gets its text out"
+
+
+def _pandoc(name: str, kind: str, is_text: bool = False) -> Format:
+    return Format(name, f"pandoc -f {kind} -t plain {{file}} -o {{text}}", is_text)
+
+
+TO_TXT = "soffice --headless --convert-to txt {file}"
+# Patterns of the first bytes. Plain text begins with none of them, except the first two, which no writer begins with.
+FORMATS = {
+    rb"%PDF-": Format("a PDF document", "pdftotext {file} {text}"),
+    rb"\{\\rtf": _pandoc("a document in Rich Text Format", "rtf", is_text=True),
+    rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": Format("an old Office document", TO_TXT),
+    rb".{60}BOOKMOBI": Format("an e-book (Mobipocket)", "ebook-convert {file} {text}"),
+    rb"AT&TFORM.{2}": Format("a DjVu document", "djvutxt {file} {text}"),
+    rb"PK\x03\x04(.{26}mimetypeapplication/epub\+zip|.*META-INF/container\.xml)": _pandoc("an e-book (EPUB)", "epub"),
+    rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\.text": _pandoc("an OpenDocument file", "odt"),
+    rb"PK\x03\x04.*word/document\.xml": _pandoc("a Word document", "docx"),
+    rb"PK\x03\x04.{26}\[Content_Types\]\.xml": Format("an Office document", TO_TXT),
+    rb"PK\x03\x04|PK\x05\x06": Format("a zip archive", "unzip -p {file} > {text}"),
+    rb".{257}ustar": Format("a tar archive", "tar -xOf {file} > {text}"),
+    rb"7z\xbc\xaf\x27\x1c": Format("a 7z archive", "7z x -so {file} > {text}"),
+    rb"Rar!\x1a\x07": Format("a rar archive", "unrar p -inul {file} > {text}"),
+    rb"\x04\x22\x4d\x18": Format("compressed with lz4", "lz4 -dc {file} > {text}"),
+    rb"LZIP\x01": Format("compressed with lzip", "lzip -dc {file} > {text}"),
+    rb"\x1f\x9d": Format("compressed with compress", "uncompress -c {file} > {text}"),
+    rb"SQLite format 3\0": Format("an SQLite database", "sqlite3 {file} .dump > {text}"),
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a(?=.*\0)|II\*\0|MM\0\*|RIFF.{4}WEBP": Format("an image"),
+    rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF.{4}WAVE": Format("a sound file"),
+    rb"\x1aE\xdf\xa3|\0\0.{2}ftyp|RIFF.{4}AVI ": Format("a video"),
+    rb'.{5}\0{3}\{"|GGUF.\0': Format("a file of a model's weights"),
+    rb"\x7fELF|\xcf\xfa\xed\xfe": Format("a program"),
+    rb"\x80[\x02-\x05]|\x93NUMPY|\x89HDF|PAR1\x15|ARROW1\0": Format("a file of binary data"),
+}
+
+
+def compression_of(head: bytes) -> str:
+    """Return how a file is compressed, by its first bytes, or an empty string if it is not."""
+    return next((name for name, pattern in COMPRESSIONS.items() if re.match(pattern, head, re.DOTALL)), "")
+
+
+def format_of(head: bytes) -> Format | None:
+    """Return the kind of a file by its first bytes; None if it may be text. Compressed files are decompressed first."""
+    if compression := compression_of(head):
+        return Format("compressed twice", f"{TOOLS.get(compression, compression)} -dc {{file}} > {{text}}")
+    return next((format for pattern, format in FORMATS.items() if re.match(pattern, head, re.DOTALL)), None)
+
+
+def decompressed(file: BinaryIO, name: str, compression: str) -> Iterator[bytes]:
+    """Read a compressed file piece by piece.
+
+    Args:
+        file: the compressed bytes, at their start.
+        name: of the file, for messages.
+        compression: `gzip`, `bzip2`, `xz`, `lzma` or `zstd`.
+
+    Raises:
+        UndecodableError: it is damaged, or expands to more than any text does, or Python lacks what reads it.
+    """
+    num_bytes, is_compressed = 0, f"`{name}` is compressed ({compression})"
+    stream, errors = _opened(file, name, compression)
+    with stream:
+        while True:
+            try:
+                chunk = stream.read(CHUNK_BYTES)
+            except EOFError as error:
+                raise UndecodableError(f"{is_compressed}, and its end is missing", DAMAGED) from error
+            except errors as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                reason = str(error) or "it needs too much memory"
+                raise UndecodableError(f"{is_compressed} and damaged: {reason}", DAMAGED) from error
+            if not chunk:
+                return
+            num_bytes += len(chunk)
+            if num_bytes > BOMB_BYTES and num_bytes > BOMB_RATIO * file.tell():
+                raise UndecodableError(
+                    f"{is_compressed} and expands to more than {BOMB_RATIO} times its size",
+                    f"no text of more than {BOMB_BYTES >> 20} MB does; if it is meant to, decompress it first",
+                )
+            yield chunk
+
+
+def _opened(file: BinaryIO, name: str, compression: str) -> tuple[BinaryIO, tuple[type[Exception], ...]]:
+    """Return a stream that decompresses, and the errors that it raises."""
+    if compression == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file)), (OSError, MemoryError, zlib.error)
+    if compression == "bzip2":
+        return cast(BinaryIO, bz2.BZ2File(file)), (OSError, MemoryError, ValueError)
+    if compression in ("xz", "lzma"):
+        return cast(BinaryIO, lzma.LZMAFile(file)), (OSError, MemoryError, lzma.LZMAError)
+    for module in ("compression.zstd", "backports.zstd"):
+        try:
+            zstd = import_module(module)
+        except ImportError:
+            continue
+        return zstd.ZstdFile(file), (OSError, MemoryError, zstd.ZstdError)
+    raise UndecodableError(
+        f"`{name}` is compressed (zstd), which this Python cannot read",
+        "`pip install 'charlm[zst]'` adds it, and `zstd -d` decompresses a file",
+    )

@@ -1,0 +1,67 @@
+"""A run in a terminal says what its figures are about."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from charlm.cli.live import TrainingDisplay
+from charlm.cli.train_session import report_outcome
+from tests.helpers.commands import SHORT, call
+from tests.helpers.training import Hours, begin, records
+
+
+def test_a_text_that_is_memorised_says_how_low_its_loss_gets() -> None:
+    """`hello` has 91 different blocks of 10 characters, all equally probable: log2(91) / 10 bits per character."""
+    result = call("train", "hello", "--set", "train.epochs=1", "--out", "run", "--seed", "1", "--sample-length", "5")
+    assert f"near {math.log2(91) / 10:.2f} bits per character when the text is memorised" in result.stderr
+    assert "memorised" not in call("train", *SHORT, "--sample-length", "5").stderr
+
+
+def test_the_figure_at_the_end_explains_those_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the lines are about a part of what is held out, one line says so before them, and the last one gives both."""
+    training = begin(train__evaluation_characters=100)
+    with TrainingDisplay(training) as display:
+        training.learn(display.show)
+    report_outcome(training, 5, 0.7, as_json=False)
+    shown = capsys.readouterr().err
+    num_held_out = len(training.learner.parts.validation)
+    assert shown.count("lower is better") == 1
+    assert f"valid on 100 of the {num_held_out:,} characters held out\n" in shown
+    best = min(record["validation_bits_per_character"] for record in records(training) if len(record) > 8)
+    assert f"valid {best:.3f}" in shown
+    assert f"on all {num_held_out:,} held out; while training {best:.3f} on 100 of them\n" in shown
+
+
+def test_one_figure_is_enough_if_all_is_validated(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the lines are about all that is held out, the end repeats the best of them and explains nothing."""
+    training = begin()
+    with TrainingDisplay(training) as display:
+        training.learn(display.show)
+    report_outcome(training, 5, 0.7, as_json=False)
+    shown = capsys.readouterr().err
+    assert "while training" not in shown
+    best = min(record["validation_bits_per_character"] for record in records(training) if len(record) > 8)
+    assert f": {best:.3f} bits per character on all" in shown
+
+
+def test_a_timed_run_counts_down_to_its_budget() -> None:
+    """What is left is what remains of the time, not an estimate by the blocks that were learned."""
+    now = Hours()
+    training = begin(now=now, train__steps=None, train__time=100.0)
+    display = TrainingDisplay(training)
+    now.seconds += 30
+    assert "0:30 elapsed, 1:10 left" in display._status()
+
+
+def test_a_run_of_steps_estimates_what_is_left() -> None:
+    """A quarter of the run took 10 s, so the rest takes 30 s; before the first block nothing is known."""
+    clock = Hours()
+    training = begin(now=clock)
+    clock.seconds += 5
+    display = TrainingDisplay(training)
+    assert "left" not in display._status()
+    clock.seconds += 10
+    display._move(0.25)
+    assert "0:15 elapsed, 0:30 left" in display._status()

@@ -1,0 +1,28 @@
+"""Runs a command whose output goes to a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
+
+
+def on_a_terminal(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> bytes:
+    """Run a command with its output on a terminal and its input from a pipe, and return what the terminal gets."""
+    keyboard, screen = pty.openpty()
+    command = [sys.executable, "-m", "charlm", *arguments]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | (env or {})
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=screen, stderr=screen, env=environment) as process:
+        os.close(screen)
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        shown = b""
+        # Linux reports the end of a terminal as an error.
+        with suppress(OSError):
+            while chunk := os.read(keyboard, 65536):
+                shown += chunk
+    os.close(keyboard)
+    return shown
