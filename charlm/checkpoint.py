@@ -34,6 +34,15 @@ MAX_STREAMS = 1 << 16
 MAX_NUMBER = 1e9
 # Exact resume needs the arrays with these prefixes; a model file to share has none of them.
 TRAINING_PREFIXES = ("optimizer.", "carried.")
+# The n-grams beside a net: for each array its number of axes and the types it may have.
+NGRAMS_PREFIX = "ngrams."
+NGRAMS_ARRAYS = {
+    "weight": (0, ("F32",)),
+    "symbols": (1, ("U8", "U16", "U32")),
+    "p": (1, ("F16",)),
+    "backoff": (1, ("F16",)),
+    "children": (1, ("U8", "U16", "U32")),
+}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -67,8 +76,9 @@ class ModelFile:
 
     @property
     def weights(self) -> Arrays:
-        """The arrays of the model, without those for resuming its training."""
-        return {name: array for name, array in self.arrays.items() if not name.startswith(TRAINING_PREFIXES)}
+        """The arrays of the net, without its n-grams and what resumes its training."""
+        others = (*TRAINING_PREFIXES, NGRAMS_PREFIX)
+        return {name: array for name, array in self.arrays.items() if not name.startswith(others)}
 
     @property
     def step(self) -> int | None:
@@ -210,6 +220,11 @@ def _check_shapes(spec: ModelSpec, header: Mapping[str, Mapping[str, Any]]) -> N
     expected = spec.shapes
     for name, entry in header.items():
         found = tuple(entry["shape"])
+        if name.startswith(NGRAMS_PREFIX):
+            num_axes, types = NGRAMS_ARRAYS.get(name.removeprefix(NGRAMS_PREFIX), (0, ()))
+            if len(found) != num_axes or entry["dtype"] not in types:
+                raise _Refused(f"has `{name}` as {entry['dtype']} {found}, which is not an array of n-grams")
+            continue
         if name in expected:
             allowed = [expected[name]]
         elif name.startswith("optimizer.") and (weight := name.split(".", 1)[1].rpartition(".")[0]) in expected:

@@ -69,7 +69,7 @@ class IncrementalReader:
         known = max(self._states)
         state = self._states[known]
         for length, index in enumerate(ids_T[known:], start=known + 1):
-            state = self._stepper.stack.read([index], state)
+            state = self._stepper.advance(np.array([index]), state)
             self._states[length] = state
             if (length - STATES_KEPT) % STATES_KEPT:
                 self._states.pop(length - STATES_KEPT, None)

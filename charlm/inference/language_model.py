@@ -284,7 +284,7 @@ class LanguageModel:
 
     @cached_property
     def _state_shapes(self) -> list[list[tuple[int, ...]]]:
-        return _shapes_of(self._stepper.stack.start(1))
+        return _shapes_of(self._stepper.before(1))
 
     @cached_property
     def _filler(self) -> Filler:

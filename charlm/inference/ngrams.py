@@ -64,6 +64,9 @@ class Ngrams:
         self._keys_N = parents_N * (num_symbols + 1) + self._symbols_N
         if not (np.diff(self._keys_N) > 0).all():
             raise ValueError("n-grams are out of order")
+        # After the empty context, which is in every distribution.
+        self._p_V = np.full(num_symbols, self._backoff_M[0] / num_symbols, np.float32)
+        self._p_V[self._symbols_N[: self._children_M[0]]] = self._p_N[: self._children_M[0]]
 
     def _check(self, ends_M: NDArray[np.int64]) -> int:
         """Check that the arrays describe a trie, and return its height."""
@@ -112,7 +115,8 @@ class Ngrams:
         # A child of one context is scaled by the backoffs of all longer contexts.
         scale_BK = np.ones((num_streams, num_lengths + 1), np.float32)
         scale_BK[:, :-1] = backoff_BK[:, ::-1].cumprod(axis=1)[:, ::-1]
-        p_BV = np.repeat(scale_BK[:, :1] / self._num_symbols, self._num_symbols, axis=1)
+        p_BV = scale_BK[:, 1:2] * self._p_V
+        is_inner_BK[:, 0] = False
         # All children of all contexts. Those of longer contexts come later and take the place of the shorter ones'.
         numbers_C = np.where(is_inner_BK, self._children_M[inner_BK], 0).ravel()
         within = np.arange(numbers_C.sum()) - np.repeat(numbers_C.cumsum() - numbers_C, numbers_C)

@@ -29,7 +29,7 @@ def score_next(stepper: Stepper, ids_T: Ids) -> NDArray[np.float64]:
     # Each symbol is predicted from the one before it; the last one need not be read.
     read_T = itertools.chain([len(stepper.vocabulary)], expected_T[:-1])
     bits_T = np.empty(len(ids_T))
-    state = stepper.stack.start(1)
+    state = stepper.before(1)
     for position, (previous, index) in enumerate(zip(read_T, expected_T, strict=False)):
         logits_BV, state = stepper.step(np.array([previous]), state)
         bits_T[position] = bits(logits_BV[0], index)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
+from charlm.inference.mixture import Mixture
 from charlm.inference.sampling import Floats
 from charlm.machine import usable_cores
 from charlm.vocab import Ids, Vocabulary
@@ -20,8 +21,9 @@ from charlm.vocab import Ids, Vocabulary
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-# For each layer the parts of its state, each (B, H). No step changes a state, so that keeping one needs no copy.
-StepperState = tuple[tuple[Floats, ...], ...]
+# For each layer the parts of its state, each (B, H); then the contexts of the n-grams, if there are any. No step
+# changes a state, so that keeping one needs no copy.
+StepperState = tuple[tuple[NDArray[Any], ...], ...]
 
 # 256 rows of 512 floats are 512 KiB, which fits a second-level cache.
 ROWS_PER_BLOCK = 256
@@ -105,6 +107,8 @@ class Output:
 class Stepper:
     """Embedding -> recurrent layers -> Linear, one step for B streams at a time, state in and state out.
 
+    If the model has n-grams, their contexts are the last part of the state, and the logits are those of the mixture.
+
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
         stack: its recurrent layers.
@@ -123,10 +127,23 @@ class Stepper:
         self.is_backward = model.spec.is_backward
         self.stack = Stack(model)
         self._output = Output(model)
+        self._mixture = Mixture.of(model)
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
         """Read the start of a text in each stream: return the logits of the first character, and the state."""
-        return self.step(np.full(num_streams, len(self.vocabulary)), self.stack.start(num_streams))
+        return self.step(np.full(num_streams, len(self.vocabulary)), self.before(num_streams))
+
+    def before(self, num_streams: int) -> StepperState:
+        """Return the state before anything was read, not even the start of a text."""
+        state = self.stack.start(num_streams)
+        return (*state, (self._mixture.ngrams.start(num_streams),)) if self._mixture else state
+
+    def advance(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
+        """Read one character in each stream, without the logits of what comes next."""
+        if self._mixture is None:
+            return self.stack.step(ids_B, state)
+        *layers, (contexts_BK,) = state
+        return (*self.stack.step(ids_B, tuple(layers)), (self._mixture.ngrams.step(ids_B, contexts_BK),))
 
     def step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         """Read one character in each stream.
@@ -149,12 +166,15 @@ class Stepper:
         return np.concatenate(logits), _side_by_side(new_states)
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
-        state = self.stack.step(ids_B, state)
+        state = self.advance(ids_B, state)
         return self.logits(state), state
 
+    @np.errstate(invalid="ignore")
     def logits(self, state: StepperState) -> Floats:
         """Return the logits of what comes next in a state, shape (B, V)."""
-        return self._output(state[-1][0])
+        if self._mixture is None:
+            return self._output(state[-1][0])
+        return self._mixture.mix(self._output(state[-2][0]), state[-1][0])
 
     def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
         """Read T characters of one text, and compute the logits of what comes after the last of them only.
@@ -167,8 +187,9 @@ class Stepper:
             logits_BV: what comes next, shape (1, V), float32; and the new state.
         """
         if state is None:
-            ids_T, state = itertools.chain([len(self.vocabulary)], ids_T), self.stack.start(1)
-        state = self.stack.read(ids_T, state)
+            ids_T, state = itertools.chain([len(self.vocabulary)], ids_T), self.before(1)
+        for index in ids_T:
+            state = self.advance(np.array([index]), state)
         return self.logits(state), state
 
     def read_each(self, texts: Sequence[Ids]) -> tuple[Floats, StepperState]:
@@ -182,7 +203,7 @@ class Stepper:
         """
         # The longest comes first: the streams that still read are the first rows.
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-        state = self.stack.step(np.full(len(texts), len(self.vocabulary)), self.stack.start(len(texts)))
+        state = self.advance(np.full(len(texts), len(self.vocabulary)), self.before(len(texts)))
         finished: list[StepperState] = []
         num_reading = len(texts)
         for position in range(max(map(len, texts), default=0)):
@@ -190,7 +211,7 @@ class Stepper:
                 num_reading -= 1
                 finished.append(streams_of(state, slice(num_reading, None)))
                 state = streams_of(state, slice(num_reading))
-            state = self.stack.step(np.array([texts[row][position] for row in order[:num_reading]]), state)
+            state = self.advance(np.array([texts[row][position] for row in order[:num_reading]]), state)
         state = streams_of(_side_by_side([state, *reversed(finished)]), np.argsort(order))
         return self.logits(state), state
 

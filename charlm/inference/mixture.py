@@ -1,0 +1,59 @@
+"""A net that also counts: the predictions of the net and of n-grams, multiplied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.checkpoint import NGRAMS_PREFIX, ModelFile
+from charlm.errors import ModelFileError
+from charlm.inference.ngrams import Contexts, Ngrams
+from charlm.inference.sampling import Floats
+
+WEIGHT_NAME = f"{NGRAMS_PREFIX}weight"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """N-grams beside a net. Each predicts, and the predictions are multiplied as powers that add up to one:
+
+        p(s) is proportional to net(s)^(1 - weight) counts(s)^weight
+
+    Attributes:
+        ngrams: the counts.
+        weight: of the counts, from 0 to 1.
+
+    Source: log-linear interpolation, Klakow 1998. On tiny Shakespeare and the fables it was better than the weighted sum
+    of both, by 0.001 to 0.010 nats.
+    """
+
+    ngrams: Ngrams
+    weight: float
+
+    @classmethod
+    def of(cls, model: ModelFile) -> Mixture | None:
+        """Return the mixture of a model file, or None if the model is a net alone.
+
+        Raises:
+            ModelFileError: its n-grams are damaged.
+        """
+        if WEIGHT_NAME not in model.arrays:
+            return None
+        weight = float(model.arrays[WEIGHT_NAME])
+        if not 0 <= weight <= 1:
+            raise ModelFileError(
+                "the weight of the n-grams is not from 0 to 1", "use a model that `charlm train` wrote"
+            )
+        return cls(Ngrams.from_arrays(model.arrays, len(model.vocabulary)), weight)
+
+    def mix(self, logits_BV: Floats, contexts_BK: Contexts) -> Floats:
+        """Return the logits of the mixture, shape (B, V), float32, given those of the net."""
+        net, counts = np.float32(1 - self.weight), np.float32(self.weight)
+        return net * logits_BV + counts * self.ngrams.log_probabilities(contexts_BK)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays for a model file."""
+        return {WEIGHT_NAME: np.array(self.weight, np.float32), **self.ngrams.arrays()}
