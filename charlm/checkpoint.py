@@ -183,12 +183,15 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
         raise _Refused("is damaged: its content does not match its hash", "use another copy of it")
     for name, array in arrays.items():
         # `not (x <= limit)` also catches NaN.
-        if not (np.abs(array) <= MAX_NUMBER).all():
+        if not (np.abs(array) <= np.float32(MAX_NUMBER)).all():
             numbers = f"has NaN, infinite or implausibly large numbers in `{name}`"
             raise _Refused(numbers, "use a model that `charlm train` wrote")
     if isinstance(data := fields["config"].get("data"), dict):
         # Files older than `data.holdout` held out the end.
         data.setdefault("holdout", "end")
+    if isinstance(model := fields["config"].get("model"), dict):
+        # Files older than `model.ngram_order` have no n-grams.
+        model.setdefault("ngram_order", 0)
     others = {name: fields[name] for name in ("config", "metrics", "corpus", "runtime", "base")}
     return ModelFile(arrays, vocabulary, **others)
 

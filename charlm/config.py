@@ -215,6 +215,15 @@ def too_many_durations(train: Mapping[str, Any]) -> str:
     return f"steps, epochs and time exclude each other; {' and '.join(given)} are set" if len(given) > 1 else ""
 
 
+def _order(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and (value == 0 or 2 <= value <= 9)):
+        return value
+    raise ValueError("should be `auto`, 0, or a whole number from 2 to 9")
+
+
+_auto_or_order = BeforeValidator(_order)
+
+
 def _initialiser(value: str) -> str:
     named = NAMED_INITIALISER.fullmatch(value)
     if value in ("auto", "glorot", "orthogonal") or (named and 0 < float(named[2]) <= 10):
@@ -288,8 +297,19 @@ class ModelConfig(Settings):
         "auto: chosen from the number of epochs",
     )
 
+    ngram_order: Annotated[int | Literal["auto"], _auto_or_order] = Field(
+        "auto",
+        description="longest n-grams that are counted beside the net, 2 to 9; 0: none; auto: the longest that fit, "
+        "for a text of 20,000 characters or more",
+    )
+    ngram_weight: Annotated[float | Literal["auto"], _auto_or_up_to(1)] = Field(
+        "auto", description="weight of the n-grams, 0 to 1; auto: fitted on training text that is kept back for that"
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> ModelConfig:
+        if self.direction == "both" and self.ngram_order not in ("auto", 0):
+            raise ValueError("ngram_order is for models that read in one direction")
         if isinstance(self.dropout, list) and len(self.dropout) != self.num_layers:
             raise ValueError(
                 f"dropout has {counted(len(self.dropout), 'number')} for {counted(self.num_layers, 'layer')}"

@@ -92,6 +92,7 @@ class Evaluation:
         window: the number of characters after which the model started anew; None if the state was carried through.
         scores: those of the model.
         dynamic: those of a copy that learned from the text; None without dynamic evaluation.
+        ngram_order: the length of the longest n-grams of the model; 0 if it has none.
         baselines: scores of the same text without a model.
     """
 
@@ -101,7 +102,13 @@ class Evaluation:
     window: int | None
     scores: Scores
     dynamic: Scores | None
+    ngram_order: int
     baselines: list[Baseline]
+
+    @property
+    def parts(self) -> dict[str, Scores | None]:
+        """The scores of a net and of its n-grams, each alone."""
+        return {"net": self.scores.net, "ngrams": self.scores.ngrams}
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, named by the units of the vocabulary."""
@@ -110,7 +117,9 @@ class Evaluation:
             "corpus": self.text,
             "window": self.window,
             **in_units(self.scores.to_json()),
-            "dynamic": in_units(self.dynamic.to_json()) if self.dynamic else None,
+            **{name: in_units(part.to_json()) for name, part in self.parts.items() if part},
+            "dynamic": in_units(self.dynamic.net.to_json()) if self.dynamic and self.dynamic.net else None,
+            "dynamic_counting": in_units(self.dynamic.to_json()) if self.dynamic else None,
             "baselines": [in_units(row.to_json()) for row in self.baselines],
         }
 
@@ -139,12 +148,14 @@ def measure(
     from charlm.evaluation.baselines import baselines
     from charlm.evaluation.dynamic import evaluate_dynamically
     from charlm.evaluation.evaluate import evaluate
+    from charlm.inference.mixture import Mixture
     from charlm.nn.model import CharModel
     from charlm.nn.runtime import use_threads
 
     use_threads()
     model = CharModel(file.spec)
     model.load_arrays(file.weights)
+    mixture = Mixture.of(file)
     # Baselines read in one direction, so they are no measure for a model that sees both sides.
     learned = text.training_ids if with_baselines and not file.spec.sees_both_sides else None
     return Evaluation(
@@ -152,8 +163,9 @@ def measure(
         file.spec.sees_both_sides,
         text.name,
         window,
-        evaluate(model, text.ids, window),
-        evaluate_dynamically(model, text.ids) if is_dynamic else None,
+        evaluate(model, text.ids, window, mixture=mixture),
+        evaluate_dynamically(model, text.ids, mixture=mixture) if is_dynamic else None,
+        mixture.ngrams.order if mixture else 0,
         [] if learned is None else list(baselines(learned, text.ids, file.vocabulary)),
     )
 
@@ -180,11 +192,13 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
         f"{scores.top1_accuracy:8.1%} of {unit}s were the most probable, "
         f"{scores.top5_accuracy:.1%} among the five most probable",
     ]
-    if found.dynamic:
-        lines.append(
-            f"{found.dynamic.bits_per_character:8.4f} bits per {unit} by dynamic evaluation "
-            f"({found.dynamic.nats_per_character:.4f} nats)"
-        )
+    if found.dynamic and found.dynamic.net:
+        net, counting = found.dynamic.net, found.dynamic
+        lines += [
+            f"{net.bits_per_character:8.4f} bits per {unit} by dynamic evaluation ({net.nats_per_character:.4f} nats)",
+            f"{counting.bits_per_character:8.4f} bits per {unit} if counts are added of what was just read "
+            f"({counting.nats_per_character:.4f} nats)",
+        ]
     title, *figures = lines
     laid_out = wrapped(title, width) + [line for part in figures for line in wrapped(part, width, " " * 9)]
     return laid_out + (ranking_lines(found, width) if found.baselines else [])
@@ -193,12 +207,7 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
 def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
     """Lay out the model and the baselines, the best one first, and say which of them won."""
     unit = found.vocabulary.unit
-    entries = [(found.scores.bits_per_character, "this model", "", "the model that is evaluated")]
-    if found.dynamic:
-        from charlm.evaluation.dynamic import SEGMENT_SIZE
-
-        about = f"a copy of it that learns from each {SEGMENT_SIZE} {unit}s after they are scored"
-        entries.append((found.dynamic.bits_per_character, "dynamic", "", about))
+    entries = [(scores.bits_per_character, name, "", about) for name, scores, about in own_entries(found)]
     for row in found.baselines:
         seen = f"{row.characters_seen:,}" if row.characters_seen else "0"
         entries.append((row.bits_per_character, row.name, seen, about_baseline(row.name, unit)))
@@ -219,6 +228,27 @@ def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
     ]
 
 
+def own_entries(found: Evaluation) -> list[tuple[str, Scores, str]]:
+    """Return the names and scores of the model, of its parts, and of those that learn as they read."""
+    from charlm.evaluation.dynamic import SEGMENT_SIZE
+
+    net, ngrams, dynamic, unit = found.scores.net, found.scores.ngrams, found.dynamic, found.vocabulary.unit
+    about = "its net and its n-grams together" if net else "the model that is evaluated"
+    learning = f"learns from each {SEGMENT_SIZE} {unit}s after they are scored"
+    entries = [
+        ("this model", found.scores, about),
+        ("its net", net, "the net alone"),
+        (
+            "its n-grams",
+            ngrams,
+            f"the counts of up to {found.ngram_order} {unit}s in a row that matter most",
+        ),
+        ("dynamic", dynamic and dynamic.net, f"a copy of the net that {learning}"),
+        ("dynamic counting", dynamic, f"that copy{', its n-grams' if net else ''}, and counts of what was just read"),
+    ]
+    return [(name, scores, about) for name, scores, about in entries if scores]
+
+
 def about_baseline(name: str, unit: str) -> str:
     """Return a phrase about a baseline."""
     abouts = {
@@ -232,11 +262,11 @@ def about_baseline(name: str, unit: str) -> str:
 
 def winner(ranking: Sequence[tuple[float, str]], unit: str) -> str:
     """Say which entry of a ranking needs the fewest bits, and how far the model is from its best rival."""
-    own = {"this model", "dynamic"}
+    own = {"this model", "its net", "its n-grams", "dynamic", "dynamic counting"}
     (bits, best), *_ = ranking
     if best in own:
         rival_bits, rival = next(entry for entry in ranking if entry[1] not in own)
-        by = "this model" if best == "this model" else "this model by dynamic evaluation"
+        by = "this model by dynamic evaluation" if best.startswith("dynamic") else best
         return f"{by} wins: {rival_bits - bits:.4f} bits per {unit} fewer than {rival}"
     behind = min(entry[0] for entry in ranking if entry[1] in own) - bits
     return f"{best} wins: this model needs {behind:.4f} bits per {unit} more"

@@ -275,7 +275,7 @@ class TrainingDisplay(_Display):
 
     def _sample(self, length: int) -> str:
         try:
-            stepper, sampling = Stepper(self._trainer.model_file()), Sampling(GLIMPSE_TEMPERATURE)
+            stepper, sampling = Stepper(self._trainer.model_now()), Sampling(GLIMPSE_TEMPERATURE)
             return generate(stepper, "", length=length, sampling=sampling, seeds=[0]).texts()[0]
         except ModelFileError:
             # A state without bounds may overflow; the run may yet learn to avoid it.

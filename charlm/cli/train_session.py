@@ -157,6 +157,11 @@ def _as_measured(trainer: Trainer, scores: Scores) -> str:
     # Without both figures, the one at the end seems to contradict the lines during training.
     if measured and before is not None:
         accuracy += f"; while training {before:.3f} on {measured} of them"
+    if scores.net and scores.ngrams:
+        accuracy += (
+            f"; its net alone {scores.net.bits_per_character:.3f}, its n-grams alone "
+            f"{scores.ngrams.bits_per_character:.3f}"
+        )
     if scores.characters == num_held_out:
         return f"{scores.bits_per_character:.3f} bits per {per} on all {scores.characters:,} held out{accuracy}"
     error = "" if scores.standard_error_bits is None else f" (standard error {scores.standard_error_bits:.3f})"

@@ -92,6 +92,28 @@ class Part:
         ends_S = self.bounds_S2[:, 1]
         return Part.between(self.ids, list(zip(ends_S - self._shares_of(num_characters), ends_S, strict=True)))
 
+    def without_blocks(self, num_characters: int, num_blocks: int) -> tuple[Part, Part]:
+        """Return the part without blocks of so many characters in all, and these blocks, which are evenly spaced."""
+        total, ends = len(self), np.cumsum(self.lengths_S)
+        taken: list[Block] = []
+        for index in range(num_blocks):
+            size = num_characters * (index + 1) // num_blocks - num_characters * index // num_blocks
+            # Around the middle of an equal share of the characters, within the stretch that it lies in.
+            middle = (2 * index + 1) * total // (2 * num_blocks)
+            stretch = int(np.searchsorted(ends, middle, side="right"))
+            start, end = self.bounds_S2[stretch].tolist()
+            place = start + middle - int(ends[stretch]) + end - start
+            first = max(start, min(place - size // 2, end - size), taken[-1][1] if taken else 0)
+            taken.append((first, min(first + size, end)))
+        edges = sorted({edge for block in [*taken, *self.bounds_S2.tolist()] for edge in block})
+        left = [
+            (a, b)
+            for a, b in pairwise(edges)
+            if not any(first <= a < last for first, last in taken)
+            and any(start <= a < end for start, end in self.bounds_S2.tolist())
+        ]
+        return Part.between(self.ids, left), Part.between(self.ids, taken)
+
     def _shares_of(self, num_characters: int) -> NDArray[np.int64]:
         # Python's integers, because the products are large.
         total, upto = len(self), [0, *np.cumsum(self.lengths_S).tolist()]

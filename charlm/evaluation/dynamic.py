@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from charlm.data.holdout import Part
 from charlm.evaluation.evaluate import Scores, in_reading_order, sum_scores
+from charlm.inference.mixture import Mixture
+from charlm.inference.recent import Recent
+from charlm.inference.sampling import softmax
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
@@ -21,12 +26,19 @@ RETURN_SHARE = 2e-3
 # The decay of the running mean of squared gradients, as in RMSprop.
 DECAY = 0.999
 EPSILON = 1e-5
+SMALLEST = 1e-300
 
 
 def evaluate_dynamically(
-    model: CharModel, text: Ids | Part, segment_size: int = SEGMENT_SIZE, rate: float = RATE
+    model: CharModel,
+    text: Ids | Part,
+    segment_size: int = SEGMENT_SIZE,
+    rate: float = RATE,
+    mixture: Mixture | None = None,
 ) -> Scores:
     """Score a text with a copy of a model that learns from each segment of the text after it has scored it.
+
+    Beside it, what was just read is counted, and counts as soon as it comes again.
 
     The text is one stream, in float32. Each segment gives one step of gradient descent, which divides every gradient
     by its running size and draws the weights back towards the original ones. The model itself does not change. If the
@@ -37,6 +49,10 @@ def evaluate_dynamically(
         text: the text, of at least one character.
         segment_size: characters between two steps.
         rate: the learning rate.
+        mixture: n-grams to mix with the copy.
+
+    Returns:
+        the scores of all that together, with those of the copy alone as `net`.
 
     Raises:
         CorpusError: the text is empty.
@@ -50,15 +66,18 @@ def evaluate_dynamically(
     weights = list(model.parameters())
     origins = [weight.detach().clone() for weight in weights]
     squares = [torch.zeros_like(weight) for weight in weights]
-    sums, steps = np.zeros(3), itertools.count(1)
+    sums, counting, steps = np.zeros(3), _Counting(mixture), itertools.count(1)
     for ids in part.stretches:
         state = model.start_state(1)
+        counting.start()
         tokens_N = np.concatenate([[model.spec.start_id], ids[:-1]]).astype(np.int64)
         for start in range(0, len(ids), segment_size):
             tokens_TB = torch.from_numpy(tokens_N[start : start + segment_size, None]).to(device)
             targets_TB = torch.from_numpy(ids[start : start + segment_size, None].astype(np.int64)).to(device)
             logits_TBV, state = model(tokens_TB, state)
-            sums += sum_scores(logits_TBV.detach(), targets_TB, torch.ones_like(targets_TB))
+            detached_TBV = logits_TBV.detach()
+            sums += sum_scores(detached_TBV, targets_TB, torch.ones_like(targets_TB))
+            counting.score(tokens_TB, detached_TBV, targets_TB)
             state = tuple(part_LBH.detach() for part_LBH in state)
             loss = functional.cross_entropy(logits_TBV.flatten(0, 1), targets_TB.flatten())
             # Only the first segment has a gradient for a learned initial state.
@@ -69,4 +88,38 @@ def evaluate_dynamically(
                     square.mul_(DECAY).addcmul_(gradient, gradient, value=1 - DECAY)
                     size = (square / seen).sqrt_().add_(EPSILON)
                     weight.lerp_(origin, RETURN_SHARE).addcdiv_(gradient, size, value=-rate)
-    return Scores.of_sums(sums, len(part))
+    net = Scores.of_sums(sums, len(part))
+    return replace(Scores.of_sums(counting.sums, len(part)), net=net)
+
+
+class _Counting:
+    """Scores one stream with n-grams and with counts of what was just read beside the net.
+
+    Attributes:
+        sums: as those of `sum_scores`.
+    """
+
+    def __init__(self, mixture: Mixture | None) -> None:
+        self._mixture, self._recent = mixture, Recent()
+        self.sums = np.zeros(3)
+        self.start()
+
+    def start(self) -> None:
+        """Start a stretch of the text; what was read before it still counts."""
+        if self._mixture:
+            self._contexts_BK = self._mixture.ngrams.start(1)
+
+    def score(self, tokens_TB: Tensor, logits_TBV: Tensor, targets_TB: Tensor) -> None:
+        """Score a block, given the characters before its targets and the logits of the net."""
+        logits_TV, targets_T = logits_TBV[:, 0].float().cpu().numpy(), targets_TB[:, 0].tolist()
+        for ids_B, logits_V, target in zip(tokens_TB.cpu().numpy(), logits_TV, targets_T, strict=True):
+            mixed_V = logits_V
+            if self._mixture:
+                ngrams = self._mixture.ngrams
+                self._contexts_BK = ngrams.step(ids_B, self._contexts_BK)
+                mixed_V = self._mixture.mix(logits_V, ngrams.log_probabilities(self._contexts_BK)[0])
+            p_V = self._recent.predict(softmax(mixed_V))
+            self._recent.read(target)
+            rank = int((p_V > p_V[target]).sum() + (p_V[:target] == p_V[target]).sum())
+            # A probability may be too small for a number.
+            self.sums += [-np.log(max(p_V[target], SMALLEST)), rank < 1, rank < 5]

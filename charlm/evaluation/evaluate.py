@@ -6,8 +6,9 @@ Letters, beside those of the models: `S` segments of a text, `B` of them side by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from charlm.data.holdout import Part
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
 from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
+from charlm.inference.mixture import Mixture
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
@@ -39,6 +41,8 @@ class Scores:
         top1_accuracy: share of characters that the model found the most probable.
         top5_accuracy: share that were among the five most probable.
         standard_error_nats: of the mean, if only a sample of the text was scored; None if all of it was.
+        net: of a net with n-grams, the scores of the net alone.
+        ngrams: the same of the n-grams alone.
     """
 
     characters: int
@@ -46,6 +50,8 @@ class Scores:
     top1_accuracy: float
     top5_accuracy: float
     standard_error_nats: float | None = None
+    net: Scores | None = None
+    ngrams: Scores | None = None
 
     @classmethod
     def of_sums(cls, sums: NDArray[np.float64], num_characters: int) -> Self:
@@ -95,7 +101,13 @@ def _ignore(share: float) -> None:
     """Do nothing with the share that is done."""
 
 
-def evaluate(model: CharModel, text: Ids | Part, window: int | None = None, tick: Tick = _ignore) -> Scores:
+def evaluate(
+    model: CharModel,
+    text: Ids | Part,
+    window: int | None = None,
+    tick: Tick = _ignore,
+    mixture: Mixture | None = None,
+) -> Scores:
     """Score a text, in float32, without touching the model, its mode, or any random numbers.
 
     A backward model predicts each character from those after it. A model that sees both sides predicts each character
@@ -108,16 +120,20 @@ def evaluate(model: CharModel, text: Ids | Part, window: int | None = None, tick
         window: start every window of this many characters from the initial state and the one character before it, as
             models with a fixed context are measured; None carries the state through the whole text.
         tick: called after each block with the share of the text that is done, from 0 to 1.
+        mixture: n-grams to mix with the model; it reads in one direction then.
 
     Raises:
         CorpusError: the text is empty.
         ModelFileError: the model's numbers overflow.
     """
     part = in_reading_order(model, text)
-    return _score(model, part, whole(part, window, model.spec.sees_both_sides), tick)
+    segments = whole(part, window, model.spec.sees_both_sides)
+    return _averaged(_score(model, part, segments, tick, mixture), len(part))
 
 
-def evaluate_sample(model: CharModel, text: Ids | Part, num_read: int, tick: Tick = _ignore) -> Scores:
+def evaluate_sample(
+    model: CharModel, text: Ids | Part, num_read: int, tick: Tick = _ignore, mixture: Mixture | None = None
+) -> Scores:
     """Score segments that are evenly spaced in a text, or the whole text if it is short enough, as `evaluate` does.
 
     Each segment has a warm-up of its own, so that the result estimates the score of one state carried through the
@@ -129,25 +145,38 @@ def evaluate_sample(model: CharModel, text: Ids | Part, num_read: int, tick: Tic
         text: the text, of at least one character.
         num_read: how many characters to read, including warm-ups; a text of at most this length is scored whole.
         tick: called after each block with the share that is done, from 0 to 1.
+        mixture: n-grams to mix with the model.
 
     Raises:
         CorpusError: the text is empty.
         ModelFileError: the model's numbers overflow.
     """
     if len(text) <= num_read:
-        return evaluate(model, text, tick=tick)
+        return evaluate(model, text, None, tick, mixture)
     part = in_reading_order(model, text)
     segments = sample(part, num_read)
-    sums_S3 = _score_apart(model, part, segments, tick)
-    scores = Scores.of_sums(sums_S3.sum(0), int(segments.lengths_S.sum()))
-    means_S = sums_S3[:, 0] / segments.lengths_S
+    sums_PS3 = _score_apart(model, part, segments, tick, mixture)
     # The spread of a single segment is unknown.
-    error = float(means_S.std(ddof=1) / math.sqrt(len(means_S))) if len(means_S) > 1 else None
-    return replace(scores, standard_error_nats=error)
+    errors = [None] * len(sums_PS3)
+    if len(segments) > 1:
+        means_PS = sums_PS3[:, :, 0] / segments.lengths_S
+        errors = (means_PS.std(axis=1, ddof=1) / math.sqrt(len(segments))).tolist()
+    return _averaged(sums_PS3.sum(1), int(segments.lengths_S.sum()), errors)
+
+
+def _averaged(sums_P3: NDArray[np.float64], num_characters: int, errors: Sequence[float | None] = ()) -> Scores:
+    """Return the scores of a net, or of a net and its n-grams together, which also have those of each alone."""
+    each = [Scores.of_sums(sums, num_characters) for sums in sums_P3]
+    each = [replace(scores, standard_error_nats=error) for scores, error in zip_longest(each, errors)]
+    return replace(each[2], net=each[0], ngrams=each[1]) if len(each) > 1 else each[0]
 
 
 def reading_that_fits(
-    model: CharModel, text: Ids | Part, seconds: float, now: Callable[[], float]
+    model: CharModel,
+    text: Ids | Part,
+    seconds: float,
+    now: Callable[[], float],
+    mixture: Mixture | None = None,
 ) -> tuple[int, float]:
     """Measure how fast a model reads, and return how much of a text `evaluate_sample` can read in the given seconds.
 
@@ -156,19 +185,20 @@ def reading_that_fits(
         text: the text, of N characters, at least 1.
         seconds: how long it may take.
         now: a clock, in seconds.
+        mixture: n-grams to mix with the model.
 
     Returns:
         how many characters to read, N if the time is enough for the whole text; and how many seconds that takes.
     """
     part, total = Part.of(text), len(text)
     num_streams = len(whole(part, sees_both_sides=model.spec.sees_both_sides))
-    pace = _pace(model, part, num_streams, now)
+    pace = _pace(model, part, num_streams, now, mixture)
     needed = (total + num_streams * WARM_UP) / pace
     if needed <= seconds:
         return total, needed
     if len(sample(part, int(pace * seconds))) < num_streams:
         # Fewer segments side by side are read more slowly: measure again.
-        pace = _pace(model, part, MIN_SEGMENTS, now)
+        pace = _pace(model, part, MIN_SEGMENTS, now, mixture)
     return max(1, min(int(pace * seconds), total - 1)), seconds
 
 
@@ -218,34 +248,46 @@ class _Meter:
 
 
 @torch.inference_mode()
-def _score(model: CharModel, part: Part, segments: Segments, tick: Tick) -> Scores:
-    """Score all segments, and average over them."""
-    totals, meter = np.zeros(3), _Meter(tick, segments)
+def _score(
+    model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
+) -> NDArray[np.float64]:
+    """Return the sums of `sum_scores` over all segments for each predictor of `_blocks`, (P, 3)."""
+    totals_P3, meter = np.zeros((3 if mixture else 1, 3)), _Meter(tick, segments)
     for group in _groups(model, segments):
-        sums = np.zeros(3)
-        for logits_TBV, targets_TB, inside_TB in _blocks(model, part.ids, group, meter):
-            sums += sum_scores(logits_TBV, targets_TB, inside_TB)
-        totals += sums
-    return Scores.of_sums(totals, len(part))
+        sums_P3 = np.zeros_like(totals_P3)
+        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_P3 += [sum_scores(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
+        totals_P3 += sums_P3
+    return totals_P3
 
 
 @torch.inference_mode()
-def _score_apart(model: CharModel, part: Part, segments: Segments, tick: Tick) -> NDArray[np.float64]:
-    """Return for each segment its nats and how often the target was the first and among the first five, (S, 3)."""
-    meter, sums_S3 = _Meter(tick, segments), np.zeros((len(segments), 3))
+def _score_apart(
+    model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
+) -> NDArray[np.float64]:
+    """Return the same sums for each predictor and segment, (P, S, 3)."""
+    meter, sums_PS3 = _Meter(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
-        sums_B3 = np.zeros((len(group), 3))
-        for logits_TBV, targets_TB, inside_TB in _blocks(model, part.ids, group, meter):
-            log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
-            sums_B3[:, 0] -= (log_p_TB * inside_TB).cpu().double().sum(0).numpy()
-            for column, k in enumerate((1, 5), start=1):
-                sums_B3[:, column] += ((rank_TB < k) & inside_TB).sum(0).cpu().numpy()
-        sums_S3[np.searchsorted(segments.first_S, group.first_S)] = sums_B3
-    return sums_S3
+        sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
+        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_PB3 += [_sum_scores_apart(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
+        sums_PS3[:, np.searchsorted(segments.first_S, group.first_S)] = sums_PB3
+    return sums_PS3
 
 
 @torch.inference_mode()
-def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], float]) -> float:
+def read_whole(
+    model: CharModel, text: Ids | Part, mixture: Mixture | None = None
+) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+    """Read a text as `evaluate` does, and yield for each block what `_blocks` yields."""
+    part = in_reading_order(model, text)
+    segments = whole(part)
+    for group in _groups(model, segments):
+        yield from _blocks(model, part.ids, group, _Meter(_ignore, segments), mixture)
+
+
+@torch.inference_mode()
+def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], float], mixture: Mixture | None) -> float:
     """Return how many characters a second a model reads in this many streams side by side."""
     total = len(part)
     num_streams = min(num_streams, _num_at_once(model), total)
@@ -259,14 +301,20 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     # The first pass is slower than later ones.
     for _ in range(2):
         start = now()
-        for block in _blocks(model, ids, segments, _Meter(_ignore, segments)):
-            sum_scores(*block)
+        for block in _blocks(model, ids, segments, _Meter(_ignore, segments), mixture):
+            for logits_TBV in block[0]:
+                sum_scores(logits_TBV, *block[1:])
         seconds.append(now() - start)
     return num_streams * length / max(min(seconds), 1e-9)
 
 
-def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Read segments side by side; yield logits_TBV, targets_TB, and inside_TB: whether a target is in its segment."""
+def _blocks(
+    model: CharModel, ids: Ids, segments: Segments, meter: _Meter, mixture: Mixture | None = None
+) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+    """Read segments side by side; yield logits_TBV of each predictor, targets_TB, and which of them count, inside_TB.
+
+    The predictors are the net alone, or the net, its n-grams, and both together.
+    """
     first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
     length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
@@ -299,15 +347,39 @@ def _blocks(model: CharModel, ids: Ids, segments: Segments, meter: _Meter) -> It
     begins_B1 = torch.from_numpy(first_B == starts_B).to(device)[:, None]
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
+    # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
+    reader = _NgramReader(mixture, inputs(-mixture.ngrams.order, 0).cpu().numpy()) if mixture else None
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
         right_TB = right_of(start, end) if spec.sees_both_sides else None
-        logits_TBV, state = model(inputs(start, end), state, (), right_TB)
+        tokens_TB = inputs(start, end)
+        logits_TBV, state = model(tokens_TB, state, (), right_TB)
+        logits = [logits_TBV, *(reader.read(tokens_TB, logits_TBV) if reader else ())]
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < segments.last_S
         targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, ends_B - 1)].astype(np.int64)).to(device)
-        yield logits_TBV, targets_TB, torch.from_numpy(inside_TB).to(device)
+        yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
         meter.add((end - start) * len(first_B))
+
+
+class _NgramReader:
+    """Reads the same blocks as a net with the n-grams beside it."""
+
+    def __init__(self, mixture: Mixture, before_TB: NDArray[np.int64]) -> None:
+        self._mixture = mixture
+        self._contexts_BK = mixture.ngrams.start(before_TB.shape[1])
+        for ids_B in before_TB:
+            self._contexts_BK = mixture.ngrams.step(ids_B, self._contexts_BK)
+
+    def read(self, tokens_TB: Tensor, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
+        counts, both = [], []
+        for ids_B, logits_BV in zip(tokens_TB.cpu().numpy(), logits_TBV.float().cpu().numpy(), strict=True):
+            self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
+            counts.append(self._mixture.ngrams.log_probabilities(self._contexts_BK))
+            both.append(self._mixture.mix(logits_BV, counts[-1]))
+        device = logits_TBV.device
+        return torch.from_numpy(np.stack(counts)).to(device), torch.from_numpy(np.stack(both)).to(device)
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
@@ -322,6 +394,14 @@ def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDA
     # Some devices have no float64.
     nats = -(log_p_TB * inside_TB).cpu().double().sum()
     return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])
+
+
+def _sum_scores_apart(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
+    """Return the same sums for each stream, shape (B, 3)."""
+    log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
+    sums = [-(log_p_TB * inside_TB).cpu().double().sum(0)]
+    sums += [((rank_TB < k) & inside_TB).sum(0).cpu().double() for k in (1, 5)]
+    return torch.stack(sums, dim=-1).numpy()
 
 
 def _ranked(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:

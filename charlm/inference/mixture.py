@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import NGRAMS_PREFIX, ModelFile
 from charlm.errors import ModelFileError
-from charlm.inference.ngrams import Contexts, Ngrams
+from charlm.inference.ngrams import Ngrams
 from charlm.inference.sampling import Floats
 
 WEIGHT_NAME = f"{NGRAMS_PREFIX}weight"
@@ -18,16 +18,16 @@ WEIGHT_NAME = f"{NGRAMS_PREFIX}weight"
 
 @dataclass(frozen=True)
 class Mixture:
-    """N-grams beside a net. Each predicts, and the predictions are multiplied as powers that add up to one:
+    """N-grams beside a net.
 
-        p(s) is proportional to net(s)^(1 - weight) counts(s)^weight
+    Each predicts, and their predictions are multiplied: p(s) is proportional to net(s)^(1 - weight) counts(s)^weight.
 
     Attributes:
         ngrams: the counts.
         weight: of the counts, from 0 to 1.
 
-    Source: log-linear interpolation, Klakow 1998. On tiny Shakespeare and the fables it was better than the weighted sum
-    of both, by 0.001 to 0.010 nats.
+    Source: log-linear interpolation, Klakow 1998. On tiny Shakespeare and the fables it was better than the weighted
+    sum of both, by 0.001 to 0.010 nats.
     """
 
     ngrams: Ngrams
@@ -49,10 +49,14 @@ class Mixture:
             )
         return cls(Ngrams.from_arrays(model.arrays, len(model.vocabulary)), weight)
 
-    def mix(self, logits_BV: Floats, contexts_BK: Contexts) -> Floats:
-        """Return the logits of the mixture, shape (B, V), float32, given those of the net."""
-        net, counts = np.float32(1 - self.weight), np.float32(self.weight)
-        return net * logits_BV + counts * self.ngrams.log_probabilities(contexts_BK)
+    def mix(self, logits_BV: Floats, counts_BV: Floats) -> Floats:
+        """Return the logits of the mixture, shape (B, V), float32.
+
+        Args:
+            logits_BV: those of the net.
+            counts_BV: the logarithms of the probabilities that the n-grams give.
+        """
+        return np.float32(1 - self.weight) * logits_BV + np.float32(self.weight) * counts_BV
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays for a model file."""

@@ -155,7 +155,8 @@ class Ngrams:
         return {
             "ngrams.symbols": self._symbols_N.astype(symbols),
             "ngrams.p": np.maximum(self._p_N, MIN_PROBABILITY).astype(np.float16),
-            "ngrams.backoff": np.maximum(self._backoff_M, MIN_PROBABILITY).astype(np.float16),
+            # The others are multiplied by one.
+            "ngrams.backoff": np.maximum(self._backoff_M[self._children_M > 0], MIN_PROBABILITY).astype(np.float16),
             "ngrams.children": self._children_M.astype(counts),
         }
 
@@ -168,8 +169,10 @@ class Ngrams:
         """
         names = ("symbols", "p", "backoff", "children")
         try:
-            symbols_N, p_N, backoff_M, children_M = (arrays[f"ngrams.{name}"] for name in names)
-            return cls(symbols_N, p_N.astype(np.float32), backoff_M.astype(np.float32), children_M, num_symbols)
+            symbols_N, p_N, backoffs, children_M = (arrays[f"ngrams.{name}"] for name in names)
+            backoff_M = np.ones(len(children_M), np.float32)
+            backoff_M[children_M > 0] = backoffs
+            return cls(symbols_N, p_N.astype(np.float32), backoff_M, children_M, num_symbols)
         except (KeyError, ValueError) as error:
             message = f"the n-grams of this model are damaged: {error}"
             raise ModelFileError(message, "use a model that `charlm train` wrote") from error

@@ -174,7 +174,8 @@ class Stepper:
         """Return the logits of what comes next in a state, shape (B, V)."""
         if self._mixture is None:
             return self._output(state[-1][0])
-        return self._mixture.mix(self._output(state[-2][0]), state[-1][0])
+        counts_BV = self._mixture.ngrams.log_probabilities(state[-1][0])
+        return self._mixture.mix(self._output(state[-2][0]), counts_BV)
 
     def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
         """Read T characters of one text, and compute the logits of what comes after the last of them only.

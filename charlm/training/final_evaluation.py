@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from charlm.evaluation.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
+from charlm.inference.mixture import Mixture
 from charlm.training.events import Listener, Scoring, ignore
 from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer
@@ -30,22 +31,25 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
     best, part = trainer.logbook.best, trainer.learner.parts.validation
     if not len(part):
         return None
-    trainer.learner.model.load_arrays(best.weights)
-
+    model = trainer.learner.model
+    model.load_arrays(best.weights)
+    mixture = trainer.learner.counting.mixture(model)
     try:
-        tick = ticking(trainer, listener)
-        scores = evaluate_sample(trainer.learner.model, part, _characters_to_score(trainer), tick)
+        num_read = _characters_to_score(trainer, mixture)
+        scores = evaluate_sample(model, part, num_read, ticking(trainer, listener), mixture)
     except Stopped:
         return None
     measured: dict[str, float | None] = {
         "validation_bits_per_character": scores.bits_per_character,
         "validation_characters": scores.characters,
         "validation_standard_error_bits": scores.standard_error_bits,
+        "validation_net_bits_per_character": scores.net.bits_per_character if scores.net else None,
+        "validation_ngrams_bits_per_character": scores.ngrams.bits_per_character if scores.ngrams else None,
     }
     metrics = best.metrics | trainer.in_units(measured)
     # A standard error from an earlier scoring must not stay if the whole part is scored now.
     metrics = {name: value for name, value in metrics.items() if name not in measured or value is not None}
-    trainer.write_down(best=trainer.model_file(best.weights, metrics))
+    trainer.write_down(best=trainer.model_file(best.weights, mixture, metrics))
     return scores
 
 
@@ -64,7 +68,7 @@ def ticking(trainer: Trainer, listener: Listener) -> Tick:
     return tick
 
 
-def _characters_to_score(trainer: Trainer) -> int:
+def _characters_to_score(trainer: Trainer, mixture: Mixture | None) -> int:
     """Return how many characters of the validation part are read."""
     budget = trainer.config.train.time
     if budget is None:
@@ -73,4 +77,4 @@ def _characters_to_score(trainer: Trainer) -> int:
     left = max(budget - trainer.clock.seconds, 0.0)
     seconds = min(left, MAX_SCORING_SHARE * budget) + GRACE_SHARE * budget
     part = trainer.learner.parts.validation
-    return reading_that_fits(trainer.learner.model, part, seconds, trainer.clock.now)[0]
+    return reading_that_fits(trainer.learner.model, part, seconds, trainer.clock.now, mixture)[0]

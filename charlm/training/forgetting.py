@@ -13,6 +13,7 @@ from charlm.checkpoint import MAX_FIELD_CHARACTERS, ModelFile
 from charlm.errors import CharlmError, RunError, one_line
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.evaluation.scored_text import TextToScore, load_own_text
+from charlm.inference.mixture import Mixture
 from charlm.nn.model import CharModel
 from charlm.training.events import Listener
 from charlm.training.final_evaluation import Stopped, ticking
@@ -164,7 +165,7 @@ def measure_forgetting(trainer: Trainer, listener: Listener) -> str:
         return f"{before}, not measured after: {error}"
     names = {"before": old_text.bits_per_character, "after": bits}
     figures = trainer.in_units({f"old_text_bits_per_character_{name}": value for name, value in names.items()})
-    trainer.write_down(best=trainer.model_file(best.weights, best.metrics | figures))
+    trainer.write_down(best=trainer.model_file(best.weights, Mixture.of(best), best.metrics | figures))
     return f"{before}, {bits:.3f} after"
 
 

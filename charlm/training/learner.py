@@ -12,6 +12,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split, hold_out
 from charlm.nn.model import CharModel, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
+from charlm.training.counting import Counting
 from charlm.training.decisions import is_usable
 from charlm.training.optimizer import Optimizer
 from charlm.training.regularisation import Regularisation
@@ -22,6 +23,7 @@ class Learner:
 
     Attributes:
         parts: the text, divided into the training part and the held-out parts.
+        counting: the n-grams beside the model, and which of the training part it learns.
         num_streams: the streams read side by side (B); fewer in a short text.
         block_size: the characters per stream in a block (T); fewer in a short text.
         model: the model.
@@ -35,8 +37,10 @@ class Learner:
         self._seed, self._dropout, self._runtime = config.seed, config.model.dropout, runtime
         train = config.train
         self.parts = parts or hold_out(corpus, config.data)
+        self.counting = Counting(config, self.parts.train, len(corpus.vocabulary))
+        learned = self.counting.learned
         self.num_streams, self.block_size = fit_batch(
-            self.parts.train.lengths_S.tolist(), train.batch_size, train.block_size, train.reset_probability
+            learned.lengths_S.tolist(), train.batch_size, train.block_size, train.reset_probability
         )
         self.model = CharModel(config.model.spec(len(corpus.vocabulary)))
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
@@ -44,7 +48,7 @@ class Learner:
         self.model.choose_kernel(runtime.lstm_by_blocks)
         self.optimizer = Optimizer(self.model, train, runtime.dtype)
         sizes = (self.num_streams, self.block_size)
-        self.batches = Batches(self.parts.train, self.model.spec, *sizes, config.seed, train.reset_probability)
+        self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
         self.carried = self._start_state()
 
     @property

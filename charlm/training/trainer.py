@@ -14,6 +14,7 @@ from charlm.data.holdout import Part, Split
 from charlm.data.likeness import notes_on_holdout, unlike_training
 from charlm.errors import ModelFileError, RunError, TrainingError, counted
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
+from charlm.inference.mixture import Mixture
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
@@ -308,11 +309,12 @@ class Trainer:
         state = self.state
         is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
-            self.write_down(best=self._model_now())
+            self.write_down(best=self.model_now())
 
-    def _model_now(self) -> ModelFile:
+    def model_now(self) -> ModelFile:
+        """Return the model as it is now; the weight of its n-grams is not fitted yet."""
         metrics = {"step": self.state.step, "epoch": self.epoch, "seconds": self.state.seconds}
-        return self.model_file(metrics=metrics)
+        return self.model_file(self.learner.model.arrays(), self.learner.counting.mixture(), metrics)
 
     @property
     def _progress(self) -> tuple[int, float, float]:
@@ -324,7 +326,7 @@ class Trainer:
             return
         if lost := self.logbook.kept:
             self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
-        self.write_down(kept=self._model_now())
+        self.write_down(kept=self.model_now())
         with suppress(OSError):
             if note := note_on_size([file.stat().st_size for file in self.run.kept_models().values()]):
                 self._listener(Note(note))
@@ -333,13 +335,15 @@ class Trainer:
 
     def snapshot(self) -> ModelFile:
         """Return the state that an exact resume needs."""
-        return self.model_file(self.learner.arrays(), self.state.to_json())
+        return self._file(self.learner.arrays(), self.state.to_json())
 
-    def model_file(self, arrays: Arrays | None = None, metrics: dict[str, Any] | None = None) -> ModelFile:
-        """Return arrays, by default the model's weights as they are now, as a model file of this run."""
-        arrays = self.learner.model.arrays() if arrays is None else arrays
+    def model_file(self, weights: Arrays, mixture: Mixture | None, metrics: dict[str, Any]) -> ModelFile:
+        """Return weights and n-grams as a model file of this run."""
+        return self._file(weights | (mixture.arrays() if mixture else {}), metrics)
+
+    def _file(self, arrays: Arrays, metrics: dict[str, Any]) -> ModelFile:
         facts = self.corpus.facts() | self.learner.parts.facts(), self.runtime.facts()
-        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics or {}, *facts, self.base)
+        return ModelFile(arrays, self.corpus.vocabulary, self.config.model_dump(), metrics, *facts, self.base)
 
     def save(self) -> None:
         """Write the whole state to `last.safetensors`; roll back if it holds numbers that are not finite."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.cells import cell_len
 
@@ -24,7 +26,8 @@ def lines_of(width: int | None, dynamic: bool = False, baselines: list[Baseline]
     nats = 0.6931471805599453
     scores, better = Scores(18_459, 2 * nats, 0.475, 0.8), Scores(18_459, 1.5 * nats, 0.6, 0.9)
     text, vocabulary = "validation part of fables", Vocabulary("characters", "ab ")
-    found = Evaluation(vocabulary, False, text, None, scores, better if dynamic else None, baselines)
+    learning = replace(better, net=better) if dynamic else None
+    found = Evaluation(vocabulary, False, text, None, scores, learning, 0, baselines)
     return evaluation_lines(found, width)
 
 

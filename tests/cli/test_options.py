@@ -55,6 +55,7 @@ CHANGES: dict[str, Any] = {
     "model.initialiser": "glorot",
     "model.dropout": 0.5,
     "model.weight_dropout": 0.5,
+    "model.ngram_order": 3,
     "data.corpus": "other.txt",
     "data.encoding": "latin-1",
     "data.validation_fraction": 0.2,
@@ -83,7 +84,14 @@ CHANGES: dict[str, Any] = {
     "train.threads": 2,
 }
 # What a run learns does not depend on these; they have tests of their own.
-ELSEWHERE = {"data.holdout", "data.skip_undecodable", "train.device", "train.sample_every", "train.keep_every"}
+ELSEWHERE = {
+    "model.ngram_weight",
+    "data.holdout",
+    "data.skip_undecodable",
+    "train.device",
+    "train.sample_every",
+    "train.keep_every",
+}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
