@@ -25,7 +25,8 @@ from charlm.machine import usable_bytes
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
-FORMAT_VERSION = 1
+# Version 2 has n-grams beside the net. A net alone is version 1, which older versions of charlm read.
+FORMAT_VERSION = 2
 # More than any vocabulary needs.
 MAX_HEADER_BYTES = 1 << 25
 MAX_FIELD_CHARACTERS = 1 << 20
@@ -109,7 +110,8 @@ class ModelFile:
         fields |= {"base": self.base} if self.base else {}
         metadata = {name: json.dumps(value) for name, value in fields.items()}
         arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
-        metadata |= {"format": "charlm", "format_version": str(FORMAT_VERSION)}
+        has_ngrams = any(name.startswith(NGRAMS_PREFIX) for name in arrays)
+        metadata |= {"format": "charlm", "format_version": str(FORMAT_VERSION if has_ngrams else 1)}
         write_atomic(path, save_safetensors(arrays, metadata | {"sha256": _content_hash(arrays, metadata)}))
 
 

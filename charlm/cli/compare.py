@@ -75,7 +75,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown tables whose columns are aligned in plain text too."""
     tables = []
     for group in comparison.groups:
-        rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in group.rows]
+        rows = [[cell.replace("|", "\\|") for cell in _cells(row, _has_ngrams(group))] for row in group.rows]
         table = markdown_table([column.name for column in _columns(group)], rows, num_texts=2)
         tables.append(table if len(comparison.groups) == 1 else f"{_heading(group, comparison)}\n\n{table}")
     return "\n\n".join(tables)
@@ -85,7 +85,7 @@ def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> lis
     """Lay out a comparison for a terminal, with a sparkline of each curve if it can show one."""
     lines: list[str] = []
     for group in comparison.groups:
-        columns, rows = _columns(group), [_cells(row) for row in group.rows]
+        columns, rows = _columns(group), [_cells(row, _has_ngrams(group)) for row in group.rows]
         if has_curves and any(row.curve for row in group.rows):
             columns.append(Column("curve", rank=2))
             rows = [[*row, line] for row, line in zip(rows, sparklines(group.rows), strict=True)]
@@ -112,10 +112,16 @@ def _columns(group: Group) -> list[Column]:
         Column(f"at {group.equal_seconds:,.1f} s", is_number=True, rank=3),
         Column(f"at {counted(group.equal_steps, 'step')}", is_number=True, rank=4),
         Column("best", is_number=True),
+        *([Column("its net", is_number=True, rank=2)] if _has_ngrams(group) else []),
     ]
 
 
-def _cells(row: Figures) -> list[str]:
+def _has_ngrams(group: Group) -> bool:
+    return any(row.net is not None for row in group.rows)
+
+
+def _cells(row: Figures, has_ngrams: bool) -> list[str]:
+    figures = [row.at_equal_time, row.at_equal_steps, row.best, *([row.net] if has_ngrams else [])]
     return [
         one_line(row.run) + ("" if row.finished else " *"),
         row.cell,
@@ -123,7 +129,7 @@ def _cells(row: Figures) -> list[str]:
         "-" if row.characters_per_second is None else f"{row.characters_per_second:,.0f}",
         f"{row.seconds:,.1f}",
         f"{row.steps:,}",
-        *("-" if bits is None else f"{bits:.4f}" for bits in (row.at_equal_time, row.at_equal_steps, row.best)),
+        *("-" if bits is None else f"{bits:.4f}" for bits in figures),
     ]
 
 

@@ -261,9 +261,10 @@ class TrainingDisplay(_Display):
             self._has_legend = True
             unit = self._trainer.corpus.vocabulary.unit
             per = unit if self._can_write else f"masked {unit}"
-            message = f"train and valid in bits per {per}, lower is better"
+            alone = " of the net alone" if self._trainer.learner.counting.order else ""
+            message = f"train and valid in bits per {per}{alone}, lower is better"
             if not self._num_held_out:
-                message = f"train in bits per {per}, lower is better"
+                message = f"train in bits per {per}{alone}, lower is better"
             elif measured := validated_text(self._trainer):
                 message += f"; valid on {measured} of the {self._num_held_out:,} {unit}s held out"
             self.say(message)

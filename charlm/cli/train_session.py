@@ -37,7 +37,9 @@ def announce(trainer: Trainer) -> None:
         f"{len(corpus.vocabulary):,} different"
     )
     num_parameters = trainer.learner.model.spec.num_parameters
-    say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {num_parameters:,} parameters")
+    order = trainer.learner.counting.order
+    beside = f"; counted beside it: up to {order} {corpus.vocabulary.unit}s in a row" if order else ""
+    say(f"model {model.num_layers}x{model.hidden_size} {model.cell}, {num_parameters:,} parameters{beside}")
     for note in [*trainer.notes, *_notes_on_floor(trainer)]:
         say(f"note: {note}")
 
@@ -109,11 +111,12 @@ def verdict(trainer: Trainer) -> str:
     since, num_held_out = trainer.state.best.evaluations_without_gain, len(trainer.learner.parts.validation)
     if not trainer.can_tell_best:
         return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
+    of_net = " of the net" if trainer.learner.counting.order else ""
     if not since:
-        return "the last validation was the best: more time may make it better yet"
+        return f"the last validation{of_net} was the best: more time may make it better yet"
     if since == 1:
-        return "the validation before the last was the best: too early to tell whether more time would help"
-    since_then = f"no validation has been better since step {trainer.logbook.best.step:,}"
+        return f"the validation{of_net} before the last was the best: too early to tell whether more time would help"
+    since_then = f"no validation{of_net} has been better since step {trainer.logbook.best.step:,}"
     if "validation" in trainer.unlike:
         reason = "this may say more about the validation part, which is unlike the rest, than about the training"
         return f"{since_then}: {reason}"

@@ -41,6 +41,8 @@ class Figures:
         at_equal_steps: the same at the last step that all finished runs of its group reached.
         best: of the best model, on the whole held-out text or a sample spread over it; of a model that was kept on the
             way, what its run had at that step.
+        net: the same of the net alone, if the best model also has n-grams; the curve and the columns at equal time and
+            at equal steps are of the net alone.
         curve: step, seconds and bits of each validation during training.
     """
 
@@ -54,6 +56,7 @@ class Figures:
     at_equal_time: float | None
     at_equal_steps: float | None
     best: float | None
+    net: float | None
     curve: list[tuple[int, float, float]]
 
 
@@ -195,6 +198,7 @@ def _figures(run: _Run, seconds: float, steps: int) -> Figures:
         at_equal_time=run.validation_at(1, seconds),
         at_equal_steps=run.validation_at(0, steps),
         best=run.validation_at(0, run.steps) if measured is None and run.is_file else measured,
+        net=_validation(run.model.metrics, "validation_net_bits_per_"),
         curve=run.curve,
     )
 
@@ -331,9 +335,9 @@ def _records(run: RunFolder) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["step"])
 
 
-def _validation(values: dict[str, Any]) -> float | None:
+def _validation(values: dict[str, Any], prefix: str = "validation_bits_per_") -> float | None:
     """Return the bits of a validation, whatever their unit is."""
-    found = (value for name, value in values.items() if name.startswith("validation_bits_per_") and _is_number(value))
+    found = (value for name, value in values.items() if name.startswith(prefix) and _is_number(value))
     return next(found, None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -38,11 +37,10 @@ def evaluate_dynamically(
 ) -> Scores:
     """Score a text with a copy of a model that learns from each segment of the text after it has scored it.
 
-    Beside it, what was just read is counted, and counts as soon as it comes again.
-
-    The text is one stream, in float32. Each segment gives one step of gradient descent, which divides every gradient
-    by its running size and draws the weights back towards the original ones. The model itself does not change. If the
-    text has several stretches, each is read from the initial state, and the copy continues to learn.
+    What was just read is also counted, so that it is expected when it comes again. The text is one stream, in float32.
+    Each segment gives one step of gradient descent, which divides every gradient by its running size and draws the
+    weights back towards the original ones. The model itself does not change. If the text has several stretches, each
+    is read from the initial state, and the copy continues to learn.
 
     Args:
         model: in any mode; it reads in one direction.
@@ -62,11 +60,8 @@ def evaluate_dynamically(
     from the training text; here they are measured on the text itself as it is read.
     """
     model, part = copy.deepcopy(model), in_reading_order(model, text)
-    device = model.output.weight.device
-    weights = list(model.parameters())
-    origins = [weight.detach().clone() for weight in weights]
-    squares = [torch.zeros_like(weight) for weight in weights]
-    sums, counting, steps = np.zeros(3), _Counting(mixture), itertools.count(1)
+    device, descent = model.output.weight.device, _Descent(model, rate)
+    sums, counting = np.zeros(3), _Counting(mixture)
     for ids in part.stretches:
         state = model.start_state(1)
         counting.start()
@@ -75,21 +70,34 @@ def evaluate_dynamically(
             tokens_TB = torch.from_numpy(tokens_N[start : start + segment_size, None]).to(device)
             targets_TB = torch.from_numpy(ids[start : start + segment_size, None].astype(np.int64)).to(device)
             logits_TBV, state = model(tokens_TB, state)
-            detached_TBV = logits_TBV.detach()
-            sums += sum_scores(detached_TBV, targets_TB, torch.ones_like(targets_TB))
-            counting.score(tokens_TB, detached_TBV, targets_TB)
+            sums += sum_scores(logits_TBV.detach(), targets_TB, torch.ones_like(targets_TB))
+            counting.score(tokens_TB, logits_TBV.detach(), targets_TB)
             state = tuple(part_LBH.detach() for part_LBH in state)
-            loss = functional.cross_entropy(logits_TBV.flatten(0, 1), targets_TB.flatten())
-            # Only the first segment has a gradient for a learned initial state.
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-            seen = 1 - DECAY ** next(steps)
-            with torch.no_grad():
-                for weight, origin, square, gradient in zip(weights, origins, squares, gradients, strict=True):
-                    square.mul_(DECAY).addcmul_(gradient, gradient, value=1 - DECAY)
-                    size = (square / seen).sqrt_().add_(EPSILON)
-                    weight.lerp_(origin, RETURN_SHARE).addcdiv_(gradient, size, value=-rate)
+            descent.step(functional.cross_entropy(logits_TBV.flatten(0, 1), targets_TB.flatten()))
     net = Scores.of_sums(sums, len(part))
     return replace(Scores.of_sums(counting.sums, len(part)), net=net)
+
+
+class _Descent:
+    """Gradient descent with each gradient divided by its running size, and the weights drawn to where they were."""
+
+    def __init__(self, model: CharModel, rate: float) -> None:
+        self._weights, self._rate, self._num_steps = list(model.parameters()), rate, 0
+        self._origins = [weight.detach().clone() for weight in self._weights]
+        self._squares = [torch.zeros_like(weight) for weight in self._weights]
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down the gradient of a loss."""
+        self._num_steps += 1
+        # Only the first segment has a gradient for a learned initial state.
+        gradients = torch.autograd.grad(loss, self._weights, allow_unused=True, materialize_grads=True)
+        seen = 1 - DECAY**self._num_steps
+        each = zip(self._weights, self._origins, self._squares, gradients, strict=True)
+        with torch.no_grad():
+            for weight, origin, square, gradient in each:
+                square.mul_(DECAY).addcmul_(gradient, gradient, value=1 - DECAY)
+                size = (square / seen).sqrt_().add_(EPSILON)
+                weight.lerp_(origin, RETURN_SHARE).addcdiv_(gradient, size, value=-self._rate)
 
 
 class _Counting:

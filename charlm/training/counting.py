@@ -9,6 +9,7 @@ from charlm.inference.kneser_ney import count, longest_order, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import MAX_ORDER, Ngrams
 from charlm.nn.model import CharModel
+from charlm.vocab import Ids
 
 # A good weight for every text that was tried, until it is fitted, and where too little text is there to fit it.
 USUAL_WEIGHT = 0.4
@@ -30,22 +31,33 @@ class Counting:
     """The n-grams of a run, and the text on which their weight is fitted.
 
     Attributes:
+        order: the length of the longest n-grams; 0 if the run has none.
         learned: the text to train on.
         tuning: the text to fit the weight on; it may be empty.
     """
 
     def __init__(self, config: Config, train: Part, num_symbols: int) -> None:
         self._model, self._seconds, self._num_symbols = config.model, config.train.time, num_symbols
-        self._order = order_of(config.model, len(train), num_symbols)
+        self.order = order_of(config.model, len(train), num_symbols)
         self.learned, self.tuning = train, train.beginnings(0)
-        if self._order and config.model.ngram_weight == "auto" and len(train) >= LEAST_CHARACTERS:
+        if self.order and config.model.ngram_weight == "auto" and len(train) >= LEAST_CHARACTERS:
             num_tuning = int(min(max(len(train) * TUNING_SHARE, MIN_TUNING), MAX_TUNING, MAX_PREDICTIONS / num_symbols))
             self.learned, self.tuning = train.without_blocks(num_tuning, NUM_BLOCKS)
         self._ngrams: Ngrams | None = None
+        self._also: list[Part] = []
+
+    def count_also(self, part: Part) -> None:
+        """Count another text as well: what a model had learned that this run starts from."""
+        self._also.append(part)
+
+    def reuse(self, mixture: Mixture | None) -> None:
+        """Take over what was counted before this run was resumed."""
+        if mixture and self.order:
+            self._ngrams = mixture.ngrams
 
     def mixture(self, model: CharModel | None = None) -> Mixture | None:
         """Return the n-grams with their weight, fitted for a net if one is given; None if the run has no n-grams."""
-        if not self._order:
+        if not self.order:
             return None
         if self._ngrams is None:
             self._ngrams = self._count()
@@ -56,15 +68,14 @@ class Counting:
         return Mixture(self._ngrams, weight)
 
     def _count(self) -> Ngrams:
-        most = LEAST_COUNTED if self._seconds else MOST_COUNTED
+        most = MOST_COUNTED
         if self._seconds:
-            most = int(min(max(most, COUNTED_PER_SECOND * self._seconds), MOST_COUNTED))
-        counted = self.learned
-        if len(counted) > most:
-            _, counted = counted.without_blocks(most, 8 * NUM_BLOCKS)
-        if self._model.direction == "backward":
-            counted = counted.backwards()
-        levels = count(counted.stretches, self._num_symbols, self._order)
+            most = int(min(max(LEAST_COUNTED, COUNTED_PER_SECOND * self._seconds), MOST_COUNTED))
+        stretches: list[Ids] = []
+        for part in (self.learned, *self._also):
+            counted = part.without_blocks(most, 8 * NUM_BLOCKS)[1] if len(part) > most else part
+            stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
+        levels = count(stretches, self._num_symbols, self.order)
         smoothed, threshold = smooth(levels, self._num_symbols), THRESHOLD
         limit = 4 * self._model.spec(self._num_symbols).num_parameters
         while True:

@@ -117,6 +117,9 @@ def start_from(trainer: Trainer, base: StartingModel, text: TextToScore | str) -
         record, text = Base(record.name, record.sha256, num_symbols, None), "its settings are too long"
     trainer.base = record.to_json()
     trainer.notes.insert(0, f"started from `{record.name}`")
+    if not isinstance(text, str) and text.training_ids and trainer.learner.counting.order:
+        trainer.learner.counting.count_also(text.training_ids)
+        trainer.notes.append("the n-grams count the old text as well, character for character like the new one")
     if record.old_text:
         trainer.notes.append(f"{_figure(trainer, record.old_text)} before this training")
     else:

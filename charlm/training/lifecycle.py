@@ -30,6 +30,7 @@ from charlm.errors import (
 from charlm.evaluation.evaluate import Scores
 from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
+from charlm.inference.mixture import Mixture
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
@@ -290,6 +291,7 @@ def _check_best(trainer: Trainer) -> None:
         model = validate_settings(best.config, {}, str(path)).model
         is_of_run = (best.vocabulary, model) == (trainer.corpus.vocabulary, trainer.config.model)
         if is_of_run and best.step is not None:
+            trainer.learner.counting.reuse(Mixture.of(best))
             return
     except (ModelFileError, ConfigError) as error:
         reason = str(error)

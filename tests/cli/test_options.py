@@ -84,14 +84,8 @@ CHANGES: dict[str, Any] = {
     "train.threads": 2,
 }
 # What a run learns does not depend on these; they have tests of their own.
-ELSEWHERE = {
-    "model.ngram_weight",
-    "data.holdout",
-    "data.skip_undecodable",
-    "train.device",
-    "train.sample_every",
-    "train.keep_every",
-}
+ELSEWHERE = {"model.ngram_weight", "data.holdout", "data.skip_undecodable"}
+ELSEWHERE |= {"train.device", "train.sample_every", "train.keep_every"}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
@@ -112,6 +106,7 @@ def outcome(flags: dict[str, Any]) -> dict[str, Any]:
         "threads": runtime.threads,
         "finished": training.state.finished,
         "parts": [len(part) for part in training.learner.parts],
+        "model": sorted(training.model_now().arrays),
     }
 
 

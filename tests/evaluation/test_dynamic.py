@@ -14,14 +14,24 @@ from charlm.checkpoint import ModelFile
 from charlm.data.holdout import Part
 from charlm.errors import CorpusError
 from charlm.evaluation.dynamic import EPSILON, SEGMENT_SIZE, evaluate_dynamically
-from charlm.evaluation.evaluate import evaluate
+from charlm.evaluation.evaluate import Scores, evaluate
+from charlm.inference.kneser_ney import count, smooth, trie
+from charlm.inference.mixture import Mixture
 from charlm.nn.model import CharModel
+from charlm.vocab import Ids
 from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids
+
+
+def of_net(model: CharModel, text: Ids | Part, **options: float) -> Scores:
+    """Return the scores of the copy of a net that learns, without counts."""
+    net = evaluate_dynamically(model, text, **options).net  # type: ignore[arg-type]
+    assert net is not None
+    return net
 
 
 def total_nats(model: CharModel, ids: np.ndarray) -> float:
     """Return the nats of a whole text by dynamic evaluation that learns fast and often, so that it shows soon."""
-    return evaluate_dynamically(model, ids, segment_size=4, rate=0.05).nats_per_character * len(ids)
+    return of_net(model, ids, segment_size=4, rate=0.05).nats_per_character * len(ids)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -41,7 +51,7 @@ def test_dynamic_evaluation_starts_with_the_original_model(make_model: Callable[
     """The first segment has the same scores as in a normal evaluation."""
     module, ids = module_of(make_model(cell)), random_ids(SEGMENT_SIZE)
     expected = evaluate(module, ids)
-    found = evaluate_dynamically(module, ids)
+    found = of_net(module, ids)
     assert found.nats_per_character == pytest.approx(expected.nats_per_character, abs=1e-5)
     assert (found.top1_accuracy, found.top5_accuracy) == (expected.top1_accuracy, expected.top5_accuracy)
 
@@ -87,9 +97,29 @@ def test_dynamic_evaluation_carries_no_state_over_a_gap(make_model: Callable[...
     part = Part.between(ids, [(0, 70), (90, 200)])
     apart = [evaluate(module, stretch) for stretch in part.stretches]
     expected = sum(score.nats_per_character * score.characters for score in apart) / 180
-    assert evaluate_dynamically(module, part, rate=0.0).nats_per_character == pytest.approx(expected, abs=1e-5)
-    learned = evaluate_dynamically(module, part, rate=0.05).nats_per_character * 180
-    restarted = sum(
-        evaluate_dynamically(module, stretch, rate=0.05).nats_per_character * len(stretch) for stretch in part.stretches
-    )
+    assert of_net(module, part, rate=0.0).nats_per_character == pytest.approx(expected, abs=1e-5)
+    learned = of_net(module, part, rate=0.05).nats_per_character * 180
+    restarted = sum(of_net(module, stretch, rate=0.05).nats_per_character * len(stretch) for stretch in part.stretches)
     assert abs(learned - restarted) > 0.01
+
+
+def test_what_was_just_read_counts_beside_the_net(make_model: Callable[..., ModelFile]) -> None:
+    """A phrase that comes again costs far less than the net alone finds; what comes once costs the same."""
+    module = module_of(make_model("lstm"))
+    phrase = random_ids(40)
+    once, often = (evaluate_dynamically(module, np.tile(phrase, times), rate=0.0) for times in (1, 12))
+    assert once.net is not None
+    assert often.net is not None
+    assert once.nats_per_character == pytest.approx(once.net.nats_per_character)
+    assert often.nats_per_character < 0.5 * often.net.nats_per_character
+
+
+def test_n_grams_count_in_dynamic_evaluation(make_model: Callable[..., ModelFile]) -> None:
+    """Without learning and without repetition, the scores are those of the mixture."""
+    module, ids = module_of(make_model("lstm")), random_ids(60)
+    levels = count([random_ids(300)], NUM_SYMBOLS, 3)
+    mixture = Mixture(trie(levels, smooth(levels, NUM_SYMBOLS), NUM_SYMBOLS), 0.7)
+    part = Part.between(ids, [(0, 20), (23, 40)])
+    expected = evaluate(module, part, mixture=mixture)
+    found = evaluate_dynamically(module, part, rate=0.0, mixture=mixture)
+    assert found.nats_per_character == pytest.approx(expected.nats_per_character, abs=1e-5)

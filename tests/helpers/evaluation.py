@@ -22,6 +22,6 @@ def module_of(file: ModelFile) -> CharModel:
     return module
 
 
-def random_ids(length: int) -> np.ndarray:
+def random_ids(length: int, seed: int = 6) -> np.ndarray:
     """Return a text of random ids."""
-    return np.random.default_rng(6).integers(NUM_SYMBOLS, size=length).astype(np.uint8)
+    return np.random.default_rng(seed).integers(NUM_SYMBOLS, size=length).astype(np.uint8)

@@ -16,7 +16,7 @@ from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 SYMBOLS = "\0aé\u2028😀"
-TINY_SETTINGS = ("cell", "embedding_size", "hidden_size", "num_layers", "dropout")
+TINY_SETTINGS = ("cell", "embedding_size", "hidden_size", "num_layers", "dropout", "ngram_order")
 
 
 def random_model(
