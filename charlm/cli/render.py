@@ -29,6 +29,15 @@ def may_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def can_show(text: str) -> bool:
+    """Say whether standard output can show a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def report_error(message: str, hint: str, exit_code: int) -> int:
     """Print an error in one line, and a hint in another; return the exit code. On a terminal both are wrapped."""
     word = typer.style("error:", fg="red") if may_colour(sys.stderr) else "error:"

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from charlm.cells import CELLS
 from charlm.cli.bench import bench_columns, bench_row
 from charlm.cli.explain import explanation_lines
-from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, wrapped
+from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
 from charlm.cli.live import clock_text, progress_line, record_line
 from charlm.inference.explain import describe_cell, take_step
 from charlm.spec import ModelSpec
@@ -73,6 +73,17 @@ def test_the_width_is_that_of_the_terminal(variable: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((123, 9)))
     monkeypatch.setattr(Stream, "fileno", lambda self: 1)
     assert screen_width(Stream(True)) == 123
+
+
+@pytest.mark.parametrize("width", range(30))
+def test_a_row_drops_whole_items(width: int) -> None:
+    """The items that fit stand in the row unchanged, and nothing of the next one."""
+    items = ["'a' 12%", "'\u7684' 9%", "space 7%"]
+    row = whole_items(items, width)
+    shown = row.split("   ") if row else []
+    assert shown == items[: len(shown)]
+    assert cell_len(row) <= width
+    assert len(shown) == 3 or cell_len("   ".join(items[: len(shown) + 1])) > width
 
 
 TABLE = [Column("name"), Column("number", True, rank=1), Column("other", True, rank=2), Column("about", least=12)]
