@@ -81,6 +81,10 @@ class Vocabulary:
         """What one symbol is: `character` or `byte`."""
         return self.kind.removesuffix("s")
 
+    def scored_unit(self, sees_both_sides: bool) -> str:
+        """Return what a model predicts one by one: its unit, which is masked if the model sees both sides of it."""
+        return f"masked {self.unit}" if sees_both_sides else self.unit
+
     def in_units(self, values: dict[str, Any], sees_both_sides: bool = False) -> dict[str, Any]:
         """Rename figures after the symbols they count.
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.cli.unquoted import with_all_corpora
-from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
+from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError, undecodable_byte
 
 # Where the arguments of the command are kept while it runs.
 ARGUMENTS = "charlm.arguments"
@@ -145,8 +145,7 @@ class Commands(TyperGroup):
         except CharlmError as error:
             raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
+            raise typer.Exit(report_error(f"standard input is not UTF-8: {undecodable_byte(error)}", "", 1)) from None
         except BrokenPipeError:
             # The reader closed the pipe. stdout becomes /dev/null, so that the flush at exit does not fail too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -259,13 +259,13 @@ class TrainingDisplay(_Display):
         """Say once what the figures in the lines are."""
         if not self._has_legend:
             self._has_legend = True
-            unit = self._trainer.corpus.vocabulary.unit
-            per = unit if self._can_write else f"masked {unit}"
+            vocabulary = self._trainer.corpus.vocabulary
+            per = vocabulary.scored_unit(not self._can_write)
             message = f"train and valid in bits per {per}, lower is better"
             if not self._num_held_out:
                 message = f"train in bits per {per}, lower is better"
             elif measured := validated_text(self._trainer):
-                message += f"; valid on {measured} of the {self._num_held_out:,} {unit}s held out"
+                message += f"; valid on {measured} of the {self._num_held_out:,} {vocabulary.unit}s held out"
             self.say(message)
 
     def _glimpse(self) -> str:

@@ -149,10 +149,9 @@ def _finish(trainer: Trainer) -> Outcome:
 
 def _as_measured(trainer: Trainer, scores: Scores) -> str:
     """Return the scores of the best model, and how much text they were measured on."""
-    unit, num_held_out = trainer.corpus.vocabulary.unit, len(trainer.learner.parts.validation)
-    accuracy, per = "", unit
-    if trainer.learner.model.spec.sees_both_sides:
-        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
+    num_held_out, sees_both_sides = len(trainer.learner.parts.validation), trainer.learner.model.spec.sees_both_sides
+    per = trainer.corpus.vocabulary.scored_unit(sees_both_sides)
+    accuracy = f", {scores.top1_accuracy:.1%} of them the most probable" if sees_both_sides else ""
     before, measured = trainer.state.best.best_bits, validated_text(trainer)
     # Without both figures, the one at the end seems to contradict the lines during training.
     if measured and before is not None:

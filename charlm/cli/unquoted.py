@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from charlm.cli.render import say
-from charlm.errors import ConfigError, UsageError
+from charlm.errors import ConfigError, UsageError, counted
 from charlm.files import bundled_folder
 
 CORPUS_OPTIONS = ("--corpus", "-c")
@@ -44,7 +44,7 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
                 extra.append(left[0])
             found.append(left.pop(0))
     if extra:
-        more = "1 more text" if len(extra) == 1 else f"{len(extra):,} more texts"
+        more = counted(len(extra), "more text")
         say(f"note: the name after `--corpus` and {more} are read; a pattern in quotes, as in '*.txt', stays one name")
     return found + left
 

@@ -178,7 +178,7 @@ def _find(
     if left_out:
         if not sources:
             refuse(left_out, encoding, may_be_bytes=False)
-        files = "1 file" if len(left_out) == 1 else f"{len(left_out):,} files"
+        files = counted(len(left_out), "file")
         notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=place))}")
     return sources
 

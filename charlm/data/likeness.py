@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Part, Split, hold_out, should_spread
+from charlm.errors import counted
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
 # part, is looked at in so many places, at up to so many characters in each.
@@ -65,9 +66,7 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
     notes, blocks = [], [len(part.bounds_S2) for part in parts[1:]]
     if parts.is_spread:
         size, number = sum(map(len, parts[1:])), sum(blocks)
-        notes.append(
-            f"held out: {size:,} {corpus.vocabulary.unit}s in {number} block{'s' * (number > 1)} spread over the text"
-        )
+        notes.append(f"held out: {size:,} {corpus.vocabulary.unit}s in {counted(number, 'block')} spread over the text")
     elif sum(blocks) and should_spread(corpus, data):
         notes.append("the text is too short to be held out in blocks: its end is held out")
     for name in unlike:

@@ -166,13 +166,12 @@ def _group(runs: Sequence[_Run]) -> Group:
     rows = [_figures(run, seconds, steps) for run in runs]
     rows.sort(key=lambda row: (not row.finished, row.best is None, row.best))
     model = runs[0].model
-    unit = model.vocabulary.unit
     return Group(
         text=_fact(model, "name"),
         sha256=_fact(model, "sha256"),
         kind=_kind(model),
-        unit=unit,
-        per=f"masked {unit}" if model.spec.sees_both_sides else unit,
+        unit=model.vocabulary.unit,
+        per=model.vocabulary.scored_unit(model.spec.sees_both_sides),
         equal_seconds=seconds,
         equal_steps=steps,
         rows=rows,
