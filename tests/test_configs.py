@@ -69,7 +69,7 @@ def test_the_first_exercise_recites_its_text(seed: int) -> None:
     assert len(text) == 100
     model = learn_hello(seed)
     recited = call("sample", "hello", "-m", model, "-t", "0", "-n", "95", "--seed", "0").stdout
-    assert recited == text
+    assert recited == f"{text}\n"
     first = answer("predict-next", "hell", "-m", model, "--json")["candidates"][0]
     assert first["character"] == "o"
     assert first["probability"] > 0.5

@@ -29,7 +29,7 @@ from charlm.errors import (
 )
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 # If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
 NUL_SHARE = 50
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
