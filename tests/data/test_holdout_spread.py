@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.helpers.texts import write
 SPREAD: dict[str, Any] = {"holdout": "spread"}
 
 
+@cache
 def paragraphs(length: int, end: str = "\n", letters: str = "abcdefgh", seed: int = 0) -> str:
     """Return a text of short lines, with a blank line after every few."""
     random = np.random.default_rng(seed)
