@@ -17,7 +17,7 @@ from charlm.errors import UsageError, counted
 from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
-    from charlm.config import Config
+    from charlm.settings.config import Config
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
 
@@ -105,7 +105,7 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
 
 
 def _print_settings(as_json: bool) -> None:
-    from charlm.config_file import describe_settings, list_settings
+    from charlm.settings.config_file import describe_settings, list_settings
 
     if as_json:
         print_json(list_settings())
@@ -148,7 +148,7 @@ def _read_settings(
     config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
 ) -> tuple[Config, StartingModel | None]:
     """Return the settings of a new run, and the model that it starts from."""
-    from charlm.config_file import load_config
+    from charlm.settings.config_file import load_config
 
     if base is None:
         return load_config(config, overrides, flags), None
@@ -163,8 +163,8 @@ def _read_settings(
 
 def _dry_run(config: Config, base: StartingModel | None, as_json: bool) -> None:
     """Print what a run would take, without training."""
-    from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory
+    from charlm.settings.config_file import to_yaml
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()

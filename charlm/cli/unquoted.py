@@ -55,16 +55,15 @@ def _is_text(name: str, takes_settings: bool) -> bool:
 
 
 def _are_settings(path: Path) -> bool:
-    from charlm.config import Config
-    from charlm.config_file import MAX_BYTES, parse_yaml
+    from charlm.settings.config import Config
+    from charlm.settings.strict_yaml import read_yaml
 
     if path.suffix in (".yaml", ".yml") or (bundled_folder("configs") / f"{path}.yaml").is_file():
         return True
     if not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            values = parse_yaml(file.read(MAX_BYTES + 1), str(path)).values
+        values = read_yaml(path).values
     except (OSError, ConfigError):
         return False
     return bool(values) and values.keys() <= Config.model_fields.keys()

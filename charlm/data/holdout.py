@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
 from charlm.errors import ModelFileError
+from charlm.settings.config import DataConfig
 from charlm.vocab import Ids, Vocabulary
 
 # A block that is held out has at least so many characters. A source that is small beside the others has one of its

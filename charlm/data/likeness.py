@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Part, Split, hold_out, should_spread
 from charlm.errors import counted
+from charlm.settings.config import DataConfig
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
 # part, is looked at in so many places, at up to so many characters in each.

@@ -7,7 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from charlm.config import Interval, TrainConfig
+from charlm.settings.config import TrainConfig
+from charlm.settings.durations import Interval
 from charlm.training.schedule import is_past_multiple
 
 BYTES_PER_NUMBER = 4

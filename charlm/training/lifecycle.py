@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
-from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import recorded_split
 from charlm.data.sources import catalog_name
@@ -32,6 +30,8 @@ from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
+from charlm.settings.config_file import override_config, to_yaml, validate_settings
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
 from charlm.data.likeness import notes_on_holdout
 from charlm.errors import counted
+from charlm.settings.config import Config, TrainConfig
 from charlm.training.keeping import note_on_keeping
 from charlm.training.learner import Learner
 from charlm.training.validation import MIN_VALIDATION_CHARACTERS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from charlm.config import TrainConfig
+from charlm.settings.config import TrainConfig
 
 # How often a thread looks at the clock of a timed run, and how far apart two looks are if the process slept.
 LOOK_SECONDS = 0.2

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split
 from charlm.data.likeness import unlike_training
 from charlm.errors import RunError, TrainingError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config import Config
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
-from charlm.config import Inherited
 from charlm.errors import ModelFileError, RunError, counted
 from charlm.run_folder import find_model
+from charlm.settings.config import Inherited
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary, name_character
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import Part, Split, hold_out, recorded_split, split_at_end
 from charlm.errors import ModelFileError
+from charlm.settings.config import DataConfig
 from tests.helpers.texts import write
 
 SPREAD: dict[str, Any] = {"holdout": "spread"}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from charlm.checkpoint import ModelFile
 from charlm.cli.live import TrainingDisplay
 from charlm.cli.repl import toolbar_text
-from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.generate import generate
@@ -27,6 +26,7 @@ from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import load_config
 from charlm.training.events import BlockLearned
 from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary, _BackwardByteDecoder

@@ -13,9 +13,9 @@ import torch
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.train_session import verdict
-from charlm.config_file import load_config
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import load_config
 from charlm.training.events import BlockLearned, Event, RolledBack
 from charlm.training.final_evaluation import measure_best
 from charlm.training.learner import Learner

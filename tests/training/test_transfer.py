@@ -17,8 +17,8 @@ import torch
 
 import charlm
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.config_file import load_config
 from charlm.errors import ConfigError
+from charlm.settings.config_file import load_config
 from charlm.training import lifecycle
 from charlm.training.events import Event, Note
 from charlm.training.transfer import StartingModel, note_on_new_symbols
