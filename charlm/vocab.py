@@ -175,9 +175,9 @@ class Vocabulary:
         return name_character(symbol)
 
     def nearest(self, character: str) -> str | None:
-        """Return what an unknown character is in known ones, or None if nothing known means the same.
+        """Return known characters in place of an unknown one, or None if none mean the same.
 
-        The same is another case or width, without the accent, a look-alike, or the characters it is composed of.
+        These are its other case or width, itself without the accent, a look-alike, or the characters it is composed of.
         """
         code = ord(character)
         wide = chr(code + 0xFEE0) if 0x21 <= code < 0x7F else "\u3000" if character == " " else ""

@@ -87,7 +87,7 @@ def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> lis
 
 
 def _heading(group: Group, comparison: Comparison) -> str:
-    """Return what the runs of a table share; texts of the same name are told apart by their hashes."""
+    """Return what the runs of a table share; texts of the same name differ by their hashes."""
     namesakes = {other.sha256 for other in comparison.groups if other.text == group.text}
     text = group.text if len(namesakes) == 1 else f"{group.text} ({group.sha256[:8]})"
     return f"{one_line(text)}: {one_line(group.kind)}"

@@ -146,7 +146,7 @@ class TextCommand(TyperCommand):
 
 
 def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument is a short option with its value, as in -n5 or -mRUN."""
+    """Return whether an argument is a short option with its value, as in -n5 or -mRUN."""
     option, value = argument[:2], argument[2:]
     if option not in takes_value or not re.search(r"\s", value):
         return option in takes_value
@@ -155,7 +155,7 @@ def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
 
 
 def _is_plainly_a_text(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument that begins with a dash cannot be meant as an option."""
+    """Return whether an argument that begins with a dash cannot be meant as an option."""
     first_word = argument.split()[0].partition("=")[0]
     if first_word in takes_value or takes_value.get(argument[:2]):
         return False

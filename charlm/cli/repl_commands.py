@@ -85,7 +85,7 @@ class Conversation:
 
     @property
     def prompt(self) -> str:
-        """What stands before the line: the end of the text that it continues."""
+        """The prompt: the end of the text that the line continues."""
         kept = one_line(self._kept[: SHOWN_WIDTH + 1] if self.reader.is_backward else self._kept[-SHOWN_WIDTH - 1 :])
         if cells_of(kept) > SHOWN_WIDTH:
             if self.reader.is_backward:
@@ -99,7 +99,7 @@ class Conversation:
         return self._last if self.keeps else ""
 
     def obey(self, name: str, argument: str, width: int | None) -> str:
-        """Do a command and return what is to be said about it; an error changes nothing."""
+        """Run a command and return what it answers; an error changes nothing."""
         if name == "help":
             return self._help(width)
         try:
@@ -183,7 +183,7 @@ def command_in(line: str) -> tuple[str, str] | None:
 
 
 def leaves(line: str) -> bool:
-    """Say whether a line ends the prompt."""
+    """Return whether a line ends the prompt."""
     command = command_in(line)
     return line.strip() in LEAVE or (command is not None and command[0] in LEAVE)
 

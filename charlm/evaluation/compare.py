@@ -21,7 +21,7 @@ from charlm.files import expanded
 from charlm.run_folder import KEPT_FOLDER, RUNS_FOLDER, RunFolder, best_in, did_you_mean_run
 
 MAX_METRICS_BYTES = 1 << 28
-# Larger numbers in a record are not believable.
+# A record with a larger number is damaged or false.
 LARGEST = 1e15
 
 
