@@ -60,10 +60,9 @@ def evaluate_model(
 
     charlm eval --part validation --corpus moved.txt
     """
-    if encoding and not corpus:
-        raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
-    if skip_undecodable and not corpus:
-        raise UsageError("`--skip-undecodable` is for `--corpus`", "the run's own text is read as it was in training")
+    if not corpus and (encoding or skip_undecodable):
+        option = "--encoding" if encoding else "--skip-undecodable"
+        raise UsageError(f"`{option}` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
 
-
 Base = Annotated[
     Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
 ]
-
-
 SettingsFile = Annotated[
     str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
 ]
@@ -69,8 +66,8 @@ def train(
     if help_settings:
         _print_settings(as_json)
         return
-    flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
-    flags |= {"data.skip_undecodable": skip_undecodable or None}
+    given = {"data.corpus": corpus, "data.encoding": encoding, "data.skip_undecodable": skip_undecodable or None}
+    flags: dict[str, Any] = given | {"seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:

@@ -129,7 +129,7 @@ def hold_out(corpus: Corpus, data: DataConfig) -> Split:
 
 
 def should_spread(corpus: Corpus, data: DataConfig) -> bool:
-    """Whether blocks should be held out, if the text is long enough: `auto` spreads several texts."""
+    """Return whether blocks should be held out if the text is long enough: `auto` spreads several texts."""
     is_several = len({0, *corpus.ends}) > 2
     return data.holdout == "spread" or (data.holdout == "auto" and is_several)
 

@@ -46,7 +46,7 @@ class _Distance(NamedTuple):
     noise: float
 
     def is_beyond(self, far: float, times: float = 0.0) -> bool:
-        """Whether this is farther than so many bits, than so many times the usual, and than chance explains."""
+        """Return whether this is more than so many bits, than so many times the usual, and than chance explains."""
         return self.excess > max(far, times * self.usual, self.noise)
 
 
@@ -144,7 +144,7 @@ def _divergence(counts_K: Symbols, others_K: Symbols) -> float:
 
 
 def _has_sorted_lines(corpus: Corpus) -> bool:
-    """Whether the first characters of lines rise, or fall, from the start of the text to its end."""
+    """Return whether the first characters of lines rise, or fall, from the start of the text to its end."""
     initials: dict[int, int] = {}
     for place in np.linspace(0, max(len(corpus.ids) - LONGEST_LINE, 0), LINES_LOOKED_AT).astype(int).tolist():
         before, end, after = corpus.vocabulary.decode(corpus.ids[place : place + LONGEST_LINE]).partition("\n")
