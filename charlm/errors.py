@@ -97,6 +97,9 @@ class CorpusError(CharlmError):
 class TooLargeError(CorpusError):
     """A corpus is larger than the model file says it was."""
 
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"there are more than the {counted(max_bytes, 'byte')} learned")
+
 
 class UndecodableError(CorpusError):
     """The bytes of a file spell no text in the encoding that was given."""

@@ -201,7 +201,7 @@ def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tup
             sha256.update(chunk)
             num_bytes += len(chunk)
             if max_bytes is not None and num_bytes > max_bytes:
-                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+                raise TooLargeError(max_bytes)
         lengths.append(num_bytes - before)
     return sha256.hexdigest(), lengths
 

@@ -172,7 +172,7 @@ def _within(sources: Iterable[Source], max_bytes: int | None) -> Iterator[Source
         if max_bytes is not None and not source.compression:
             num_bytes += Path(source.name).stat().st_size
             if num_bytes > max_bytes:
-                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+                raise TooLargeError(max_bytes)
         yield source
 
 
