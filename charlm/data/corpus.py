@@ -253,26 +253,19 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
     characters = skipped = unfiltered = 0
     marked, line_ends, ends = [], [], []
     for index, source in enumerate(reading.sources):
-        counter = LineEnds(vocabulary)
         chunks = _hashing(read_chunks(source), read_sha256)
-        if vocabulary.kind == "bytes":
-            for chunk in chunks:
-                ids: Ids = np.frombuffer(chunk, dtype=np.uint8)
-                write(ids)
-                counter.add(ids)
-                characters, unfiltered = characters + len(chunk), unfiltered + len(chunk)
-            line_ends.append(counter.counts)
-            ends.append(characters)
-            continue
         decoded = DecodedSource(source.name, chunks, reading.encoding)
-        position = 0
-        for piece in decoded:
-            text = text_filter(piece)
-            ids = _encode_piece(reading, vocabulary, source, text, position)
+        counter, position = LineEnds(vocabulary), 0
+        for piece in chunks if vocabulary.kind == "bytes" else decoded:
+            if isinstance(piece, bytes):
+                length, ids = len(piece), np.frombuffer(piece, dtype=np.uint8)
+            else:
+                text = text_filter(piece)
+                length, ids = len(text), _encode_piece(reading, vocabulary, source, text, position)
             write(ids)
             counter.add(ids)
-            position += len(text)
-            characters, skipped = characters + len(ids), skipped + len(text) - len(ids)
+            position += length
+            characters, skipped = characters + len(ids), skipped + length - len(ids)
             unfiltered += len(piece)
         line_ends.append(counter.counts)
         ends.append(characters)
