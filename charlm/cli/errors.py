@@ -112,9 +112,8 @@ class Commands(TyperGroup):
         """Find the command, and all texts that were meant for its `--corpus`; keep them for the hint of an error."""
         ctx.meta[ARGUMENTS] = list(args)
         name, command, rest = super().resolve_command(ctx, args)
-        parameters = command.params if command else []
-        if any("--corpus" in parameter.opts for parameter in parameters):
-            takes_settings = any(parameter.param_type_name == "argument" for parameter in parameters)
+        if command and "--corpus" in options_of(command):
+            takes_settings = any(parameter.param_type_name == "argument" for parameter in command.params)
             rest = with_all_corpora(rest, takes_settings)
             ctx.meta[ARGUMENTS] = [args[0], *rest]
         return name, command, rest
