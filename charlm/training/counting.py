@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from charlm.config import Config, ModelConfig
 from charlm.data.holdout import Part
 from charlm.evaluation.mixing import fit_weight
 from charlm.inference.kneser_ney import count, longest_order, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import MAX_ORDER, Ngrams
 from charlm.nn.model import CharModel
+from charlm.settings.config import Config, ModelConfig
 from charlm.vocab import Ids
 
 # A good weight for every text that was tried, until it is fitted, and where too little text is there to fit it.

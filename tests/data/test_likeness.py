@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import charlm
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import Part, hold_out
 from charlm.data.likeness import notes_on_holdout, unlike_training
 from charlm.files import bundled_folder
+from charlm.settings.config import DataConfig
 from charlm.vocab import Ids
 from tests.helpers.texts import write
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config import Config, ModelConfig
-from charlm.config_file import load_config
 from charlm.data.holdout import Part
 from charlm.errors import ConfigError
 from charlm.inference.mixture import WEIGHT_NAME, Mixture
+from charlm.settings.config import Config, ModelConfig
+from charlm.settings.config_file import load_config
 from charlm.training.counting import LEAST_CHARACTERS, USUAL_WEIGHT, Counting
 from charlm.training.final_evaluation import measure_best
 from tests.helpers.commands import ONE_STEP, answer, call

@@ -12,10 +12,10 @@ import pytest
 
 import charlm
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.config import Interval
 from charlm.errors import ConfigError, ModelFileError
 from charlm.evaluation.compare import compare_runs
 from charlm.run_folder import find_model
+from charlm.settings.durations import Interval
 from charlm.training import keeping
 from charlm.training.events import Note
 from charlm.training.trainer import Trainer
