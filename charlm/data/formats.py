@@ -155,6 +155,14 @@ def decompressed(file: BinaryIO, name: str, compression: str) -> Iterator[bytes]
             yield chunk
 
 
+def filtered(name: str, compression: str, command: str) -> str:
+    """Return the command line that sends the text of a file through a command, in backquotes."""
+    if name == STANDARD_INPUT:
+        return f"`{command}`"
+    tool = f"{TOOLS.get(compression, compression)} -dc" if compression else "cat"
+    return f"`{tool} {quote(name)} | {command}`"
+
+
 def _is_compressed(name: str, compression: str) -> str:
     return f"`{name}` is compressed ({compression})"
 

@@ -42,7 +42,7 @@ def test_one_undecodable_file_of_many_keeps_its_own_message() -> None:
     with pytest.raises(CorpusError, match=r"^`folder/b0000\.txt` is not utf-8: byte 0xe9 at offset 3 ") as caught:
         load_corpus(["folder"])
     assert "`--skip-undecodable` leaves it out" in caught.value.hint
-    assert "`iconv -f cp1252 -t utf-8` converts it" in caught.value.hint
+    assert "`cat folder/b0000.txt | iconv -f cp1252 -t utf-8` converts it" in caught.value.hint
     assert "--encoding" not in caught.value.hint
 
 
