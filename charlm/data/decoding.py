@@ -10,7 +10,7 @@ from pathlib import Path
 
 from charlm.data.catalog import Source
 from charlm.data.encodings import guess_encoding, is_damaged_utf8, reads
-from charlm.data.formats import SNIFFED_BYTES, compression_of, decompressed, filtered, format_of
+from charlm.data.formats import SNIFFED_BYTES, Format, compression_of, decompressed, filtered, format_of
 from charlm.errors import CorpusError, UndecodableError
 from charlm.files import CHUNK_BYTES
 
@@ -164,6 +164,12 @@ def note_on_nul(sources: Sequence[Source], encoding: str) -> list[str]:
         if guess and not guess.is_damaged:
             return [f'`{source.name}` is full of NUL; `--encoding {guess.encoding}` reads it as "{guess.excerpt}"']
     return []
+
+
+def with_encoding(source: Source, tried: str) -> Source:
+    """Return a source that is binary in the encoding that was tried, with the encoding that it has if it is text."""
+    guess = None if source.format else guess_encoding(partial(read_chunks, source), tried)
+    return replace(source, format=Format(f"a text in {guess.encoding}")) if guess else source
 
 
 def place(source: Source) -> Path:

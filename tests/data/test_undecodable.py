@@ -55,6 +55,24 @@ def test_files_that_are_all_in_another_encoding_get_its_name() -> None:
     assert "skip" not in caught.value.hint
 
 
+def test_a_folder_without_text_says_what_is_in_it() -> None:
+    """Texts in two bytes a character get their encoding as a hint, documents the command that reads them."""
+    wide = "a f\u00fcchslein\n".encode("utf-16")
+    write("folder/a.txt", wide)
+    with pytest.raises(CorpusError, match=r"`folder/a\.txt` is not utf-8") as caught:
+        load_corpus(["folder"])
+    assert caught.value.hint == '`--encoding utf-16` reads it as "a f\u00fcchslein"'
+    write("other/b.pdf", PDF)
+    for skips in (False, True):
+        with pytest.raises(CorpusError, match=r"`other/b\.pdf` is a PDF document") as caught:
+            load_corpus(["other"], skip_undecodable=skips)
+        assert caught.value.hint == "`pdftotext other/b.pdf other/b.txt` gets its text out"
+    write("folder/c.txt", "text")
+    loaded = load_corpus(["folder"])
+    assert text_of(loaded) == "text"
+    assert loaded.notes == ("1 binary file in `folder` left out: `folder/a.txt` (a text in utf-16)",)
+
+
 @pytest.mark.parametrize("name", ["folder", "folder/*"])
 def test_undecodable_files_are_left_out_with_a_note(name: str) -> None:
     """The text and its hash are those of the rest, and the note names what is missing, in order."""
