@@ -16,8 +16,9 @@ import typer
 from typer.core import TyperCommand
 
 from charlm.cli.render import say
-from charlm.cli.slips import is_option, meant_option
-from charlm.errors import UsageError, did_you_mean
+from charlm.cli.slips import is_option, meant_option, options_of
+from charlm.errors import UsageError, as_given, did_you_mean
+from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -30,16 +31,10 @@ LINE_END_AT_THE_END = re.compile(r"(\r\n|\r|\n)\Z")
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def as_given(text: str) -> str:
-    """Decode an argument that the locale could not read as UTF-8, which is what shells pass today."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8")
-    except UnicodeError:
-        return text
-
-
 def given_text(argument: str) -> str:
     """Return the text that an argument stands for: - is standard input, less one line end at its end."""
+    if is_model(argument):
+        say(f"note: `{argument}` is read as a text; `--model {shlex.quote(argument)}` names a model")
     return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
 
 
@@ -57,7 +52,7 @@ def given_lines(source: str | Path) -> Iterator[str]:
             if str(source) == "-":
                 raise
             byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise UsageError(f"`{as_given(str(source))}` is not UTF-8: {byte}") from None
+            raise UsageError(f"`{source}` is not UTF-8: {byte}") from None
 
 
 Model = Annotated[
@@ -109,12 +104,7 @@ class TextCommand(TyperCommand):
         """
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        takes_value: dict[str, bool] = {}
-        for parameter in self.get_params(ctx):
-            if parameter.param_type_name == "option":
-                names = [*parameter.opts, *parameter.secondary_opts]
-                takes_value |= dict.fromkeys(names, not getattr(parameter, "is_flag", False))
-        return super().parse_args(ctx, self._texts_last(args, takes_value))
+        return super().parse_args(ctx, self._texts_last(args, options_of(self)))
 
     def _texts_last(self, arguments: list[str], takes_value: dict[str, bool]) -> list[str]:
         """Put what is a text behind the options and `--`.
@@ -144,10 +134,8 @@ class TextCommand(TyperCommand):
             else:
                 others = [other for other in arguments if other is not argument]
                 line = shlex.join(["charlm", self.name or "", *others, "--", argument])
-                how = f"a text that begins with a dash comes last, after `--`: {as_given(line)}"
-                raise UsageError(
-                    f"there is no option `{as_given(argument)}`", f"{did_you_mean(name, takes_value)} {how}".strip()
-                )
+                how = f"a text that begins with a dash comes last, after `--`: {line}"
+                raise UsageError(f"there is no option `{argument}`", f"{did_you_mean(name, takes_value)} {how}".strip())
         return [*options, "--", *texts]
 
 
