@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from charlm.cli.render import say
 from charlm.cli.slips import is_option, meant_option, options_of
-from charlm.errors import UsageError, as_given, did_you_mean
+from charlm.errors import UsageError, as_given, did_you_mean, undecodable_byte
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def given_lines(source: str | Path) -> Iterator[str]:
         except UnicodeDecodeError as error:
             if str(source) == "-":
                 raise
-            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise UsageError(f"`{source}` is not UTF-8: {byte}") from None
+            raise UsageError(f"`{source}` is not UTF-8: {undecodable_byte(error)}") from None
 
 
 Model = Annotated[
@@ -140,7 +139,7 @@ class TextCommand(TyperCommand):
 
 
 def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument is a short option with its value, as in -n5 or -mRUN."""
+    """Return whether an argument is a short option with its value, as in -n5 or -mRUN."""
     option, value = argument[:2], argument[2:]
     if option not in takes_value or not re.search(r"\s", value):
         return option in takes_value
@@ -149,7 +148,7 @@ def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
 
 
 def _is_plainly_a_text(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument that begins with a dash cannot be meant as an option."""
+    """Return whether an argument that begins with a dash cannot be meant as an option."""
     first_word = argument.split()[0].partition("=")[0]
     if first_word in takes_value or takes_value.get(argument[:2]):
         return False

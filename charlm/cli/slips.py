@@ -22,41 +22,8 @@ OPTIONS_OF_SETTINGS = {
     "train.time": "--time",
     "seed": "--seed",
 }
-# What other tools call an option, without case and separators.
-USUAL_OPTIONS = {
-    "--model": "checkpoint checkpointpath ckpt modelpath modelfile run load initfrom",
-    "--corpus": "data datapath file dataset text input",
-    "--out": "output outdir outputdir savedir checkpointdir savepath save",
-    "--resume": "continue restore checkpoint",
-    "--from": "initfrom base basemodel pretrained finetune",
-    "--length": "numchars nchars chars characters maxlength maxtokens maxnewtokens numtokens tokens size",
-    "--num": "numsamples nsamples samples count",
-    "--temperature": "temp",
-    "--seed": "randomseed",
-    "--top": "topk topn k",
-    "--fetch": "download",
-}
-# The same of what stands without an option.
-USUAL_ARGUMENTS = {
-    "prompt": "prompt start starttext startstring prime primetext seedtext input text",
-    "text": "prompt start starttext startstring prime primetext seedtext input text",
-    "config": "config configfile settings settingsfile",
-    "cell": "cell celltype",
-    "runs": "runs run models model",
-}
 # Their argument is a text.
 TEXT_COMMANDS = ("sample", "predict-next", "fill")
-USUAL_COMMANDS = {
-    "train": "learn fit resume continue finetune",
-    "sample": "generate write complete run inference",
-    "predict-next": "predict next interactive repl",
-    "eval": "evaluate test score perplexity validate",
-    "fill": "infill",
-    "compare": "runs list ls results",
-    "explain": "cells cell describe show info",
-    "corpora": "corpus data datasets download",
-    "bench": "benchmark speed",
-}
 
 
 def options_of(command: Any) -> dict[str, bool]:
@@ -68,6 +35,8 @@ def options_of(command: Any) -> dict[str, bool]:
 
 def meant_command(name: str, commands: Mapping[str, Any]) -> str | None:
     """Return the command that a wrong name most probably stands for, or None."""
+    from charlm.settings.names import USUAL_COMMANDS
+
     usual = next((command for command, names in USUAL_COMMANDS.items() if name.lower() in names.split()), None)
     return usual or nearest_name(name, commands)
 
@@ -116,11 +85,11 @@ def meant_option(option: str, command: Any) -> str | None:
 
     An empty string is the argument of the command.
     """
-    from charlm.config import meant_setting, usual_setting
+    from charlm.settings.names import USUAL_ARGUMENTS, USUAL_OPTIONS, meant_setting, plain, usual_setting
 
-    options, word = [name for name in options_of(command) if name.startswith("--")], _plain(option)
+    options, word = [name for name in options_of(command) if name.startswith("--")], plain(option)
     for name in options:
-        if _plain(name) == word or word in USUAL_OPTIONS.get(name, "").split():
+        if plain(name) == word or word in USUAL_OPTIONS.get(name, "").split():
             return name
     arguments = [parameter.name for parameter in command.params if parameter.param_type_name == "argument"]
     if any(word in USUAL_ARGUMENTS.get(name, "").split() for name in arguments):
@@ -161,7 +130,8 @@ def _meant_option(argument: str, rest: list[str], command: Any) -> list[str]:
 
 def _meant_override(override: str, rest: list[str]) -> str:
     """Return `key=value` with the full name of the setting."""
-    from charlm.config import GROUPS, all_settings, meant_setting
+    from charlm.settings.config import GROUPS
+    from charlm.settings.names import all_settings, meant_setting
 
     key, sign, value = override.partition("=")
     if not sign:
@@ -176,7 +146,7 @@ def _meant_override(override: str, rest: list[str]) -> str:
 
 def _meant_time(time: str, rest: list[str]) -> str:
     """Return a time whose number and unit may be two arguments."""
-    from charlm.config import parse_seconds
+    from charlm.settings.durations import parse_seconds
 
     if rest and parse_seconds(time + rest[0]) != time + rest[0]:
         return time + rest.pop(0)
@@ -233,8 +203,8 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
     """Return the error for a command line that does not begin with a command."""
     first, *rest = arguments
     hint = f"the commands are {', '.join(commands)}"
-    if _plain(first) in ("help", "version", "v"):
-        flag = "--help" if _plain(first) == "help" else "--version"
+    if (word := first.strip("-").lower()) in ("help", "version", "v"):
+        flag = "--help" if word == "help" else "--version"
         line = shlex.join(["charlm", *(name for name in rest[:1] if name in commands), flag])
         return UsageError(f"`{first}` is not a command of charlm", f"did you mean `{line}`?")
     if is_option(first):
@@ -331,7 +301,7 @@ def _option_for(name: str, text: str) -> str:
 
 
 def _is_override(name: str, text: str) -> bool:
-    from charlm.config import meant_setting
+    from charlm.settings.names import meant_setting
 
     key, equals, _ = text.partition("=")
     return name == "train" and bool(equals) and meant_setting(key.strip()) is not None
@@ -350,7 +320,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
