@@ -49,7 +49,7 @@ class Source:
     @property
     def advice(self) -> str:
         """How to get the text out of a document; empty if it is none."""
-        return self.format.advice(self.name) if self.format else ""
+        return self.format.advice(self.name, self.compression) if self.format else ""
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, tex
         hint = error.hint
         if "\r" in text and "\r" not in vocabulary:
             crlf, cr, lf = (text.count(end) for end in ("\r\n", "\r", "\n"))
-            convert = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding)} its line ends"
+            convert = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding, [source])} its line ends"
             hint = "; ".join(filter(None, [convert, hint]))
         raise UnknownCharacterError(f"`{source.name}`: {error}", hint) from None
 

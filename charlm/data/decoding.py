@@ -10,7 +10,7 @@ from pathlib import Path
 
 from charlm.data.catalog import Source
 from charlm.data.encodings import guess_encoding, is_damaged_utf8, reads
-from charlm.data.formats import SNIFFED_BYTES, compression_of, decompressed, format_of
+from charlm.data.formats import SNIFFED_BYTES, Format, compression_of, decompressed, filtered, format_of
 from charlm.errors import CorpusError, UndecodableError
 from charlm.files import CHUNK_BYTES
 
@@ -160,9 +160,16 @@ def named(sources: Sequence[Source]) -> str:
 def note_on_nul(sources: Sequence[Source], encoding: str) -> list[str]:
     """Return a note with the right encoding of a text, if the wrong one has made many of its characters NUL."""
     for source in sources:
-        if b"\0" in first_bytes(source) and (guess := guess_encoding(partial(read_chunks, source), encoding)):
+        guess = guess_encoding(partial(read_chunks, source), encoding) if b"\0" in first_bytes(source) else None
+        if guess and not guess.is_damaged:
             return [f'`{source.name}` is full of NUL; `--encoding {guess.encoding}` reads it as "{guess.excerpt}"']
     return []
+
+
+def with_encoding(source: Source, tried: str) -> Source:
+    """Return a source that is binary in the encoding that was tried, with the encoding that it has if it is text."""
+    guess = None if source.format else guess_encoding(partial(read_chunks, source), tried)
+    return replace(source, format=Format(f"a text in {guess.encoding}")) if guess else source
 
 
 def place(source: Source) -> Path:
@@ -174,15 +181,26 @@ def _hint_at_encoding(source: Source, all_sources: Sequence[Source], tried: str)
     """Return a hint at the encoding of a source. If it reads all sources, the hint is the option for it."""
     chunks = partial(read_chunks, source)
     if codecs.lookup(tried).name == "utf-8" and is_damaged_utf8(chunks()):
-        return "all but a few of its bytes are UTF-8; `iconv -c -f utf-8 -t utf-8` leaves out those that are not"
+        return _damaged(source, "utf-8")
     if (guess := guess_encoding(chunks, tried)) is None:
         return ""
+    if guess.is_damaged:
+        return _damaged(source, guess.encoding)
     if all_sources and all(reads(read_chunks(other), guess.encoding) for other in all_sources):
         return f'`--encoding {guess.encoding}` reads it as "{guess.excerpt}"'
     return (
         f'in {guess.encoding} `{source.name}` is "{guess.excerpt}", '
-        f"and `iconv -f {guess.encoding} -t utf-8` converts it"
+        f"and {_converted(source, f'iconv -f {guess.encoding} -t utf-8')} converts it"
     )
+
+
+def _damaged(source: Source, encoding: str) -> str:
+    command = _converted(source, f"iconv -c -f {encoding} -t utf-8")
+    return f"all but a few of its bytes are {encoding}; {command} leaves out those that are not"
+
+
+def _converted(source: Source, command: str) -> str:
+    return filtered(source.name, source.compression, command)
 
 
 def _first_of(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes]:

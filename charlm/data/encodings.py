@@ -53,20 +53,26 @@ COMMON = {
 KANA = re.compile("[\u3041-\u30fe]")
 
 
+# Frames are drawn around words, and not inside them.
+FRAMED = re.compile(r"[\u2500-\u259f][^\W\d_\0-\x7f]|[^\W\d_\0-\x7f][\u2500-\u259f]")
+
+
 class Guess(NamedTuple):
-    """An encoding that reads a text to its end.
+    """An encoding that reads a text.
 
     Attributes:
         encoding: its name.
         excerpt: a piece of the text that it reads.
+        is_damaged: whether a few bytes are wrong in it, perhaps because the text was cut inside a character.
     """
 
     encoding: str
     excerpt: str
+    is_damaged: bool = False
 
 
 def guess_encoding(chunks: Chunks, tried: str) -> Guess | None:
-    """Return the most probable encoding that reads all of a text, or None if none does.
+    """Return the most probable encoding that reads all of a text, or all but a few bytes, or None if none does.
 
     Args:
         chunks: reads the bytes from their start; called several times.
@@ -74,12 +80,15 @@ def guess_encoding(chunks: Chunks, tried: str) -> Guess | None:
     """
     head = next(iter(chunks()), b"")[:SAMPLE_BYTES]
     mark = next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), None)
-    sample = head if mark or b"\0" in head else _sample(chunks())
+    sample = head if mark or b"\0" in head else _aligned(_sample(chunks()))
     tried = codecs.lookup(tried).name
     for encoding in [mark] if mark else WIDE if b"\0" in head else _ranked(sample):
         text = _decode(sample, encoding)
-        if codecs.lookup(encoding).name != tried and _is_plausible(text) and reads(chunks(), encoding):
-            return Guess(encoding, _excerpt(text))
+        if codecs.lookup(encoding).name == tried or not _is_plausible(text):
+            continue
+        is_wide = encoding in COMMON or encoding in WIDE or encoding == mark
+        if (is_whole := reads(chunks(), encoding)) or (is_wide and _nearly_reads(chunks(), encoding)):
+            return Guess(encoding, _excerpt(text), not is_whole)
     return None
 
 
@@ -91,6 +100,14 @@ def reads(chunks: Iterable[bytes], encoding: str) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def _nearly_reads(chunks: Iterable[bytes], encoding: str) -> bool:
+    """Return whether all but a few bytes are text in this encoding."""
+    wrong = total = 0
+    for text in codecs.iterdecode(chunks, encoding, "replace"):
+        wrong, total = wrong + text.count("\ufffd"), total + len(text)
+    return 100 * (wrong - 1) <= total
 
 
 def is_damaged_utf8(chunks: Iterable[bytes]) -> bool:
@@ -136,6 +153,12 @@ def _window(line: bytes) -> tuple[bytes, bool]:
     # Bytes from 0x30 may be the second byte of a character.
     ends = re.match(rb".*[\t -/]", piece, re.DOTALL)
     return (ends[0] + b"\n", False) if ends and ends.end() > len(piece) // 2 else (piece, True)
+
+
+def _aligned(sample: bytes) -> bytes:
+    """Return a sample without the byte with which it starts, if that is the second one of a character that was cut."""
+    of_start = [any(_common_share(part[:WINDOW_BYTES], name) > 0.9 for name in COMMON) for part in (sample, sample[1:])]
+    return sample[1:] if of_start == [False, True] else sample
 
 
 def _ranked(sample: bytes) -> Iterator[str]:
@@ -194,7 +217,9 @@ def _decode(sample: bytes, encoding: str) -> str:
 
 
 def _is_plausible(text: str) -> bool:
-    """Return whether a text has few characters that nobody writes: controls, unassigned and private ones."""
+    """Return whether a text has little that nobody writes: controls, unassigned characters, frames inside words."""
+    if 50 * len(FRAMED.findall(text)) > len(text):
+        return False
     kinds = [unicodedata.category(character) for character in text if character not in "\t\n\f\r\x1a"]
     return 200 * sum(kind in ("Cc", "Cn", "Co", "Cs") for kind in kinds) < len(text)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
@@ -26,7 +25,15 @@ COMPRESSIONS = {
     "lzma": rb"\x5d.{4}\xff{8}",
     "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
 }
-TOOLS = {"lzma": "xz"}
+# The programs that decompress them, if they have other names. zstd refuses large windows unless it is told to.
+TOOLS = {"lzma": "xz", "zstd": "zstd --long=31"}
+# The modules that read them, the first that this Python has.
+MODULES = {
+    "bzip2": ("bz2",),
+    "xz": ("lzma",),
+    "lzma": ("lzma",),
+    "zstd": ("compression.zstd", "backports.zstd"),
+}
 # No text of this size shrinks to a smaller part. Even logs, and wikis with all old versions, shrink to a 200th at most.
 BOMB_BYTES = 1 << 28
 BOMB_RATIO = 500
@@ -49,15 +56,23 @@ class Format(NamedTuple):
     def __str__(self) -> str:
         return self.name
 
-    def advice(self, name: str) -> str:
-        """Return how to get the text out of a file of this name."""
+    def advice(self, name: str, compression: str = "") -> str:
+        """Return how to get the text out of a file of this name, which may be compressed."""
+        if self == TWICE:
+            return _decompress(name, compression)
         if not self.command:
             return "there is no text in it"
         path = Path("FILE" if name == STANDARD_INPUT else name)
+        # tar decompresses by itself.
+        if compression and not self.command.startswith("tar "):
+            return f"{_decompress(name, compression)}, and {self.advice(str(_plain(path)))}"
         stem = path.with_suffix("")
         text = stem if stem.suffix == ".txt" else stem.with_name(f"{stem.name}.txt")
         text = text.with_name(f"{path.name}.txt") if text == path else text
         return f"`{self.command.format(file=quote(str(path)), text=quote(str(text)))}` gets its text out"
+
+
+TWICE = Format("compressed twice")
 
 
 def _pandoc(name: str, kind: str, is_text: bool = False) -> Format:
@@ -100,8 +115,8 @@ def compression_of(head: bytes) -> str:
 
 def format_of(head: bytes) -> Format | None:
     """Return the kind of a file by its first bytes; None if it may be text. Compressed files are decompressed first."""
-    if compression := compression_of(head):
-        return Format("compressed twice", f"{TOOLS.get(compression, compression)} -dc {{file}} > {{text}}")
+    if compression_of(head):
+        return TWICE
     return next((format for pattern, format in FORMATS.items() if re.match(pattern, head, re.DOTALL)), None)
 
 
@@ -116,7 +131,7 @@ def decompressed(file: BinaryIO, name: str, compression: str) -> Iterator[bytes]
     Raises:
         UndecodableError: it is damaged, or expands to more than any text does, or Python lacks what reads it.
     """
-    num_bytes, is_compressed = 0, f"`{name}` is compressed ({compression})"
+    num_bytes, is_compressed = 0, _is_compressed(name, compression)
     stream, errors = _opened(file, name, compression)
     with stream:
         while True:
@@ -127,34 +142,69 @@ def decompressed(file: BinaryIO, name: str, compression: str) -> Iterator[bytes]
             except errors as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
-                reason = str(error) or "it needs too much memory"
-                raise UndecodableError(f"{is_compressed} and damaged: {reason}", DAMAGED) from error
+                raise _unreadable(error, name, compression) from error
             if not chunk:
                 return
             num_bytes += len(chunk)
             if num_bytes > BOMB_BYTES and num_bytes > BOMB_RATIO * file.tell():
                 raise UndecodableError(
                     f"{is_compressed} and expands to more than {BOMB_RATIO} times its size",
-                    f"no text of more than {BOMB_BYTES >> 20} MB does; if it is meant to, decompress it first",
+                    f"no text of more than {BOMB_BYTES >> 20} MB does; if it is meant to, "
+                    f"{_decompress(name, compression)} first",
                 )
             yield chunk
+
+
+def filtered(name: str, compression: str, command: str) -> str:
+    """Return the command line that sends the text of a file through a command, in backquotes."""
+    if name == STANDARD_INPUT:
+        return f"`{command}`"
+    tool = f"{TOOLS.get(compression, compression)} -dc" if compression else "cat"
+    return f"`{tool} {quote(name)} | {command}`"
+
+
+def _is_compressed(name: str, compression: str) -> str:
+    return f"`{name}` is compressed ({compression})"
+
+
+def _plain(path: Path) -> Path:
+    """Return the name of a compressed file when it is decompressed."""
+    return path.with_suffix("") if path.suffix else path.with_name(f"{path.name}.txt")
+
+
+def _decompress(name: str, compression: str) -> str:
+    """Say which command decompresses a file."""
+    path, tool = Path("FILE" if name == STANDARD_INPUT else name), TOOLS.get(compression, compression)
+    return f"`{tool} -dc {quote(str(path))} > {quote(str(_plain(path)))}` decompresses it"
+
+
+def _unreadable(error: Exception, name: str, compression: str) -> UndecodableError:
+    """Return the error that a compressed file is damaged, or needs more memory than it may."""
+    reason = str(error) or "it needs too much memory"
+    if "memory" in reason:
+        return UndecodableError(
+            f"{_is_compressed(name, compression)} and takes too much memory to read", _decompress(name, compression)
+        )
+    return UndecodableError(f"{_is_compressed(name, compression)} and damaged: {reason}", DAMAGED)
 
 
 def _opened(file: BinaryIO, name: str, compression: str) -> tuple[BinaryIO, tuple[type[Exception], ...]]:
     """Return a stream that decompresses, and the errors that it raises."""
     if compression == "gzip":
         return cast(BinaryIO, gzip.GzipFile(fileobj=file)), (OSError, MemoryError, zlib.error)
+    for name_of_module in MODULES[compression]:
+        # A Python that was built without their libraries lacks them.
+        with suppress(ImportError):
+            module = import_module(name_of_module)
+            break
+    else:
+        extra = "`pip install 'charlm[zst]'` adds it, and " if compression == "zstd" else ""
+        raise UndecodableError(
+            f"{_is_compressed(name, compression)}, which this Python cannot read",
+            f"{extra}{_decompress(name, compression)}",
+        )
     if compression == "bzip2":
-        return cast(BinaryIO, bz2.BZ2File(file)), (OSError, MemoryError, ValueError)
-    if compression in ("xz", "lzma"):
-        return cast(BinaryIO, lzma.LZMAFile(file)), (OSError, MemoryError, lzma.LZMAError)
-    for module in ("compression.zstd", "backports.zstd"):
-        try:
-            zstd = import_module(module)
-        except ImportError:
-            continue
-        return zstd.ZstdFile(file), (OSError, MemoryError, zstd.ZstdError)
-    raise UndecodableError(
-        f"`{name}` is compressed (zstd), which this Python cannot read",
-        "`pip install 'charlm[zst]'` adds it, and `zstd -d` decompresses a file",
-    )
+        return module.BZ2File(file), (OSError, MemoryError, ValueError)
+    if compression == "zstd":
+        return module.ZstdFile(file), (OSError, MemoryError, module.ZstdError)
+    return module.LZMAFile(file), (OSError, MemoryError, module.LZMAError)

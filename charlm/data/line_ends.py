@@ -8,6 +8,7 @@ import numpy as np
 
 from charlm.data.catalog import Source
 from charlm.data.decoding import named
+from charlm.data.formats import STANDARD_INPUT, filtered
 from charlm.vocab import Ids, Vocabulary
 
 # A NUL among the first so many bytes shows that bytes are no lines.
@@ -66,19 +67,21 @@ def describe_line_ends(
     where = f", in {len(with_cr):,} of {len(sources):,} files ({named(with_cr)})" if len(sources) > 1 else ""
     is_one_line = cr and len(ends) == 1
     meaning = "most programs see one long line" if is_one_line else "the model learns CR as a character of its own"
-    return f"{found}{where}: {meaning}; {conversion(crlf, cr, lf, encoding)} them"
+    return f"{found}{where}: {meaning}; {conversion(crlf, cr, lf, encoding, with_cr)} them"
 
 
-def conversion(crlf: int, cr: int, lf: int, encoding: str) -> str:
-    """Return the start of a hint: the command that makes LF of line ends. Their name follows.
+def conversion(crlf: int, cr: int, lf: int, encoding: str, sources: Sequence[Source]) -> str:
+    """Return the start of a hint: the command that makes LF of line ends. Its last words follow.
 
     Args:
         crlf: how many lines end with CR LF.
         cr: the same with CR alone.
         lf: the same with LF alone.
         encoding: of the text.
+        sources: where these lines come from.
     """
     command = r"tr -d '\r'" if not cr else r"perl -pe 's/\r\n?/\n/g'" if crlf or lf else r"tr '\r' '\n'"
     if "\r".encode(encoding) != b"\r":
         command = f"iconv -f {encoding} -t utf-8 | {command}"
-    return f"`{command}` makes LF of"
+    name, compression = (sources[0].name, sources[0].compression) if len(sources) == 1 else (STANDARD_INPUT, "")
+    return f"{filtered(name, compression, command)} makes LF of"

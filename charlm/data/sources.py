@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
-from charlm.data.decoding import first_bytes, named, place, recognised, refusal_of
+from charlm.data.decoding import MAX_NAMES, first_bytes, named, place, recognised, refusal_of, refuse, with_encoding
 from charlm.data.downloads import DownloadProgress
 from charlm.data.formats import STANDARD_INPUT
 from charlm.errors import CorpusError, TooLargeError, UndecodableError, counted, did_you_mean, nearest_name
@@ -113,10 +113,11 @@ def _in_folder(
 
     sources = sorted(_within(_decodable(texts(), encoding, left_out, max_bytes), max_bytes), key=place)
     if binary:
-        notes.append(
-            f"{counted(len(binary), 'binary file')} in `{folder}` left out: {named(sorted(binary, key=place))}"
-        )
+        binary = sorted(binary, key=place)
+        known = [with_encoding(source, encoding) for source in binary[:MAX_NAMES]] + binary[MAX_NAMES:]
+        notes.append(f"{counted(len(binary), 'binary file')} in `{folder}` left out: {named(known)}")
     if not sources and len(left_out or []) == num_left_out:
+        refuse(binary, encoding, may_be_bytes=False)
         raise CorpusError(f"there is no text file in `{folder}`")
     return sources
 

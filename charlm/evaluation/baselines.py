@@ -5,11 +5,10 @@ A model with more bits per character than Kneser-Ney has learned less than a tab
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 
 import numpy as np
 
@@ -61,15 +60,22 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
     seen = train.endings(MAX_COMPRESSED)
     before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
-    compressors: dict[str, Callable[[bytes], bytes]] = {
-        "xz": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
-        "bz2": lambda data: bz2.compress(data, 9),
-    }
-    for name, compress in compressors.items():
-        num_bytes = len(compress(before + after)) - len(compress(before))
+    for name in ("xz", "bz2"):
+        try:
+            num_bytes = _compressed_size(name, before + after) - _compressed_size(name, before)
+        except ImportError:
+            # A Python that was built without their libraries lacks them.
+            continue
         # A longer text is sometimes compressed to fewer bytes; such a result is meaningless.
         if num_bytes > 0:
             yield Baseline(name, 8 * num_bytes / len(text), len(seen))
+
+
+def _compressed_size(name: str, data: bytes) -> int:
+    if name == "bz2":
+        return len(import_module("bz2").compress(data, 9))
+    lzma = import_module("lzma")
+    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
 
 
 def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
 
 from charlm.cli.live import TrainingDisplay
-from charlm.cli.train_session import report_outcome
-from tests.helpers.commands import SHORT, call
+from charlm.cli.train_session import announce, report_outcome
+from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 from tests.helpers.training import Hours, begin, records
 
 
 def test_a_text_that_is_memorised_says_how_low_its_loss_gets() -> None:
     """`hello` has 91 different blocks of 10 characters, all equally probable: log2(91) / 10 bits per character."""
-    result = call("train", "hello", "--set", "train.epochs=1", "--out", "run", "--seed", "1", "--sample-length", "5")
+    result = call("train", "hello", "--set", "train.epochs=1", "--set", "model.hidden_size=8", "--sample-length", "5")
     assert f"near {math.log2(91) / 10:.2f} bits per character when the text is memorised" in result.stderr
     assert "memorised" not in call("train", *SHORT, "--sample-length", "5").stderr
 
@@ -65,3 +66,19 @@ def test_a_run_of_steps_estimates_what_is_left() -> None:
     clock.seconds += 10
     display._move(0.25)
     assert "0:15 elapsed, 0:30 left" in display._status()
+
+
+@pytest.mark.parametrize("text", ["狐狸说今天天气很好。\n" * 20, HARE_AND_FOX, "aa"])
+def test_the_command_at_the_end_can_be_typed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that fills blanks is shown a text whose characters it knows."""
+    training = begin(text=text, model__direction="both", train__steps=1)
+    training.learn()
+    report_outcome(training, 5, 0.7, as_json=False)
+    line = capsys.readouterr().err.splitlines()[-1].removeprefix("more of it: charlm ")
+    assert call(*shlex.split(line)).exit_code == 0
+
+
+def test_one_character_is_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shortest text of all is announced in words that fit."""
+    announce(begin(text="a"))
+    assert "text text.txt: 1 character, 1 different\n" in capsys.readouterr().err

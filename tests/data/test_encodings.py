@@ -97,17 +97,50 @@ def test_a_text_in_utf8_is_recognised_in_another_encoding() -> None:
 
 
 def test_the_whole_text_decides() -> None:
-    """An encoding that reads the first part and not the last is not named."""
+    """An encoding that reads the first part and not the last does not read the text."""
     data = ("x" * 30 + "狐狸和葡萄的故事\n").encode("gbk") * 3000 + b"\xff\xff\n"
     hint = hint_at(data)
-    assert "gb18030" not in hint
+    assert "--encoding" not in hint
+    assert "all but a few of its bytes are gb18030; `cat a.txt | iconv -c -f gb18030 -t utf-8` leaves out" in hint
     assert "vocab=bytes" in hint
+    noise = random.Random(1).randbytes(100_000)
+    assert "gb18030" not in hint_at(data[:40_000] + noise)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        ("狐狸和葡萄的故事，在森林里。\n", "gbk", "gb18030"),
+        ("狐狸和葡萄的故事，在森林裡。\n", "big5", "big5"),
+        ("어느 날 여우가 포도를 보았다\n", "euc-kr", "euc-kr"),
+        ("ある日、狐が葡萄を見ました。\n", "euc-jp", "euc-jp"),
+    ],
+)
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_text_that_is_cut_inside_a_character_is_recognised(text: str, encoding: str, named: str, start: int) -> None:
+    """`head -c` and `split -b` cut so; another encoding that reads every byte would make nonsense of the text."""
+    hint = hint_at((text * 30).encode(encoding)[start:-2])
+    assert f"all but a few of its bytes are {named}; `cat a.txt | iconv -c -f {named} -t utf-8`" in hint
+    assert "--encoding" not in hint
+
+
+def test_utf16_that_is_cut_inside_a_character_is_recognised() -> None:
+    """A mark, or the NUL in it, tells what it is."""
+    for encoding in ("utf-16", "utf-16-le"):
+        assert f"bytes are {encoding}; " in hint_at("Ein Füchslein, 狐狸.\n".encode(encoding)[:-1])
+
+
+def test_frames_are_drawn_around_words() -> None:
+    """Bytes that would be frames between letters are no text of a DOS computer, but frames around them are."""
+    framed = "╔══════╗\n║ Море ║\n╚══════╝ и ещё немного текста.\n" * 20
+    assert named_in(hint_at(framed.encode("cp866"))) == "cp866"
+    assert "cp866" not in hint_at("狐狸和葡萄的故事，在森林里。".encode("gbk")[:-1])
 
 
 def test_utf8_with_a_few_wrong_bytes_is_said_to_be_damaged() -> None:
     """It does not get a hint that makes nonsense of the rest."""
     hint = hint_at((RUSSIAN * 3).encode() + b"\xff" + RUSSIAN.encode())
-    assert "`iconv -c -f utf-8 -t utf-8`" in hint
+    assert "`cat a.txt | iconv -c -f utf-8 -t utf-8` leaves out" in hint
     assert "--encoding" not in hint
 
 

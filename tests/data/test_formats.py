@@ -7,6 +7,7 @@ import gzip
 import importlib
 import io
 import lzma
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -122,7 +123,7 @@ def test_a_bomb_is_refused_before_it_is_read(name: str, monkeypatch: pytest.Monk
     bomb = write("bomb", COMPRESS[name](bytes(4 << 20)))
     with pytest.raises(CorpusError, match=r"`bomb` is compressed .* expands to more than 500 times") as caught:
         load_corpus([bomb], kind="bytes")
-    assert "decompress it first" in caught.value.hint
+    assert "decompresses it first" in caught.value.hint
     # A text of this size does not shrink so much, and a small one may.
     assert len(load_corpus([write("small", COMPRESS[name](b"a" * (1 << 19)))]).ids) == 1 << 19
 
@@ -136,20 +137,46 @@ def test_decompressed_bytes_count_for_an_untrusted_name() -> None:
     assert len(load_corpus([long], max_bytes=10_000).ids) == 10_000
 
 
-def test_a_python_without_zstd_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint has the command that installs it; a zstd file is recognised all the same."""
-    file = write("a.zst", zstd_compress(TEXT.encode()))
+@pytest.mark.parametrize("name", sorted(COMPRESS.keys() - {"gzip"}))
+def test_a_python_without_a_decompressor_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python may have been built without their libraries: the hint names the program, and for zstd the extra."""
+    file, text = write("a.txt.packed", COMPRESS[name](TEXT.encode())), write("plain.txt", TEXT)
     real = importlib.import_module
 
-    def import_module(name: str) -> ModuleType:
-        if name.endswith(".zstd"):
-            raise ImportError(name)
-        return real(name)
+    def import_module(module: str) -> ModuleType:
+        if module.rpartition(".")[2] in ("bz2", "lzma", "zstd"):
+            raise ImportError(module)
+        return real(module)
 
     monkeypatch.setattr(formats, "import_module", import_module)
-    with pytest.raises(CorpusError, match=r"`a\.zst` is compressed \(zstd\)") as caught:
+    with pytest.raises(CorpusError, match=rf"`a\.txt\.packed` is compressed \({name}\), which") as caught:
         load_corpus([file])
-    assert "pip install 'charlm[zst]'" in caught.value.hint
+    assert "-dc a.txt.packed > a.txt` decompresses it" in caught.value.hint
+    assert ("pip install 'charlm[zst]'" in caught.value.hint) == (name == "zstd")
+    assert text_of(load_corpus([text])) == TEXT
+
+
+def test_everything_imports_without_decompressors() -> None:
+    """Texts are read and scored by a Python that was built without bzip2 and xz."""
+    program = "import sys; sys.modules.update(_bz2=None, bz2=None, _lzma=None, lzma=None)"
+    program += "; import charlm.data.corpus, charlm.evaluation.baselines"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_window_that_takes_too_much_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that decompresses such a file is told to allow it."""
+    file = write("long.txt.zst", zstd_compress(TEXT.encode()))
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise MemoryError("Frame requires too much memory for decoding")
+
+    monkeypatch.setattr(formats, "_opened", lambda *_: (Stream(), (MemoryError,)))
+    with pytest.raises(
+        CorpusError, match=r"`long\.txt\.zst` is compressed \(zstd\) and takes too much memory"
+    ) as caught:
+        load_corpus([file])
+    assert caught.value.hint == "`zstd --long=31 -dc long.txt.zst > long.txt` decompresses it"
 
 
 WORD = archive(("[Content_Types].xml", "<Types/>"), ("word/document.xml", "<w:t>text</w:t>"))
@@ -176,7 +203,7 @@ DOCUMENTS = {
     ),
     "novel.tar": (tar_of(b"text"), "a tar archive", "tar -xOf novel.tar > novel.txt"),
     "novel.tar.gz": (tar_of(b"text", "w:gz"), "a tar archive", "tar -xOf novel.tar.gz > novel.tar.txt"),
-    "novel.txt.gz": (gzip.compress(bz2.compress(b"text")), "compressed twice", "bzip2 -dc novel.txt.gz > novel.txt"),
+    "novel.txt.gz": (gzip.compress(bz2.compress(b"text")), "compressed twice", "gzip -dc novel.txt.gz > novel.txt"),
     "novel.db": (b"SQLite format 3\0" + bytes(84), "an SQLite database", "sqlite3 novel.db .dump > novel.txt"),
     "image.png": (b"\x89PNG\r\n\x1a\n" + bytes(30), "an image", ""),
     "image.jpg": (b"\xff\xd8\xff\xe0\0\x10JFIF", "an image", ""),
@@ -197,6 +224,22 @@ def test_a_document_is_named_with_a_way_to_its_text(name: str) -> None:
         assert (f"`{command}`" if command else "no text in it") in caught.value.hint
         assert "--encoding" not in caught.value.hint
         assert "vocab=bytes" in caught.value.hint
+
+
+def test_a_compressed_document_is_decompressed_first() -> None:
+    """The hint has both commands, for what is compressed twice the one that undoes the outer compression."""
+
+    def hint(name: str, data: bytes) -> str:
+        with pytest.raises(CorpusError) as caught:
+            load_corpus([write(name, data)])
+        return caught.value.hint.removesuffix("; `--set vocab=bytes` takes any bytes as they are")
+
+    first = "`gzip -dc novel.pdf.gz > novel.pdf` decompresses it"
+    assert hint("novel.pdf.gz", gzip.compress(b"%PDF-1.7\n")) == (
+        f"{first}, and `pdftotext novel.pdf novel.txt` gets its text out"
+    )
+    twice = COMPRESS["bzip2"](COMPRESS["xz"](TEXT.encode()))
+    assert hint("a.txt.xz.bz2", twice) == "`bzip2 -dc a.txt.xz.bz2 > a.txt.xz` decompresses it"
 
 
 def test_a_document_through_a_pipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

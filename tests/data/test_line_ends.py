@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import gzip
+import shutil
+import subprocess
 
 import pytest
 
@@ -44,12 +46,25 @@ def test_line_ends_other_than_lf_are_said(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "command"),
-    [("a\r\nb\n", r"`tr -d '\r'`"), ("a\rb\r", r"`tr '\r' '\n'`"), ("a\r\nb\rc\n", r"`perl -pe 's/\r\n?/\n/g'`")],
+    [("a\r\nb\n", r"tr -d '\r'"), ("a\rb\r", r"tr '\r' '\n'"), ("a\r\nb\rc\n", r"perl -pe 's/\r\n?/\n/g'")],
 )
 def test_the_note_names_the_command_that_converts(text: str, command: str) -> None:
     """Each mixture has its own; a text in two bytes a character becomes UTF-8 first."""
-    assert command in note_on(text)
-    assert f"`iconv -f utf-16 -t utf-8 | {command[1:]}" in note_on(text.encode("utf-16"), encoding="utf-16")
+    assert f"`cat a.txt | {command}`" in note_on(text)
+    assert f"`cat a.txt | iconv -f utf-16 -t utf-8 | {command}`" in note_on(text.encode("utf-16"), encoding="utf-16")
+    assert f"`gzip -dc a.txt | {command}`" in note_on(gzip.compress(text.encode()))
+    assert f"`{command}`" in load_corpus(["a.txt", write("b.txt", text)]).notes[0]
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("cat", "iconv", "tr", "perl", "gzip"))), reason="programs are missing")
+@pytest.mark.parametrize("text", ["a\r\nb\r\n", "a\rb\r", "a\r\nb\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_the_command_in_the_note_can_be_typed(text: str, encoding: str) -> None:
+    """What it prints is the text with LF."""
+    for data in (text.encode(encoding), gzip.compress(text.encode(encoding))):
+        command = note_on(data, encoding=encoding).split("`")[1]
+        done = subprocess.run(command, shell=True, capture_output=True, check=True)
+        assert done.stdout == b"a\nb\n"
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes"])
@@ -86,4 +101,4 @@ def test_a_model_without_cr_names_what_makes_lf_of_it() -> None:
     for text, command in (("a\r\nb\r\n", r"tr -d '\r'"), ("a\rb\r", r"tr '\r' '\n'")):
         with pytest.raises(UnknownCharacterError, match="carriage return") as caught:
             load_corpus([write("a.txt", text)], vocabulary=Vocabulary.of_characters("ab\n"))
-        assert re.match(rf"`{re.escape(command)}` makes LF of its line ends", caught.value.hint)
+        assert caught.value.hint.startswith(f"`cat a.txt | {command}` makes LF of its line ends")

@@ -42,7 +42,7 @@ def test_one_undecodable_file_of_many_keeps_its_own_message() -> None:
     with pytest.raises(CorpusError, match=r"^`folder/b0000\.txt` is not utf-8: byte 0xe9 at offset 3 ") as caught:
         load_corpus(["folder"])
     assert "`--skip-undecodable` leaves it out" in caught.value.hint
-    assert "`iconv -f cp1252 -t utf-8` converts it" in caught.value.hint
+    assert "`cat folder/b0000.txt | iconv -f cp1252 -t utf-8` converts it" in caught.value.hint
     assert "--encoding" not in caught.value.hint
 
 
@@ -53,6 +53,24 @@ def test_files_that_are_all_in_another_encoding_get_its_name() -> None:
         load_corpus(["folder"])
     assert '`--encoding cp1252` reads it as "caf\u00e9 na\u00efve"' in caught.value.hint
     assert "skip" not in caught.value.hint
+
+
+def test_a_folder_without_text_says_what_is_in_it() -> None:
+    """Texts in two bytes a character get their encoding as a hint, documents the command that reads them."""
+    wide = "a f\u00fcchslein\n".encode("utf-16")
+    write("folder/a.txt", wide)
+    with pytest.raises(CorpusError, match=r"`folder/a\.txt` is not utf-8") as caught:
+        load_corpus(["folder"])
+    assert caught.value.hint == '`--encoding utf-16` reads it as "a f\u00fcchslein"'
+    write("other/b.pdf", PDF)
+    for skips in (False, True):
+        with pytest.raises(CorpusError, match=r"`other/b\.pdf` is a PDF document") as caught:
+            load_corpus(["other"], skip_undecodable=skips)
+        assert caught.value.hint == "`pdftotext other/b.pdf other/b.txt` gets its text out"
+    write("folder/c.txt", "text")
+    loaded = load_corpus(["folder"])
+    assert text_of(loaded) == "text"
+    assert loaded.notes == ("1 binary file in `folder` left out: `folder/a.txt` (a text in utf-16)",)
 
 
 @pytest.mark.parametrize("name", ["folder", "folder/*"])

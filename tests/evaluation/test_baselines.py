@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import math
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def test_baselines_are_uniform_unigram_counts_and_compressors() -> None:
     assert rows["bz2"].bits_per_character == 8 * added / len(held_out)
     (counting,) = (row for name, row in rows.items() if "Kneser-Ney" in name)
     assert counting.bits_per_character < rows["unigram"].bits_per_character
+
+
+def test_a_compressor_that_python_lacks_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that was built without the library of a compressor has no row for it."""
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    vocabulary = Vocabulary.of_characters("ab")
+    names = [row.name for row in baselines(vocabulary.encode("ab" * 90), vocabulary.encode("abba"), vocabulary)]
+    assert "xz" not in names
+    assert "bz2" in names
 
 
 def test_a_compressor_with_a_negative_size_is_dropped() -> None:
