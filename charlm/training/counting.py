@@ -55,16 +55,21 @@ class Counting:
         if mixture and self.order:
             self._ngrams = mixture.ngrams
 
-    def mixture(self, model: CharModel | None = None) -> Mixture | None:
-        """Return the n-grams with their weight, fitted for a net if one is given; None if the run has no n-grams."""
+    def mixture(self, model: CharModel | None = None, num_read: int = 0) -> Mixture | None:
+        """Return the n-grams with their weight; None if the run has none.
+
+        Args:
+            model: the net for which the weight is fitted.
+            num_read: how many characters to read for that at most.
+        """
         if not self.order:
             return None
         if self._ngrams is None:
             self._ngrams = self._count()
         weight = self._model.ngram_weight
         if weight == "auto":
-            can_fit = model is not None and len(self.tuning)
-            weight = fit_weight(model, self.tuning, self._ngrams) if model and can_fit else USUAL_WEIGHT
+            tuning = self.tuning.beginnings(num_read)
+            weight = fit_weight(model, tuning, self._ngrams) if model and len(tuning) else USUAL_WEIGHT
         return Mixture(self._ngrams, weight)
 
     def _count(self) -> Ngrams:

@@ -12,6 +12,10 @@ from charlm.training.trainer import Trainer
 MAX_CHARACTERS_SCORED = 500_000
 
 
+# To fit the weight of n-grams takes so much of the time that the scoring has.
+TUNING_SHARE = 0.1
+
+
 class Stopped(Exception):
     """The trainer was asked to stop during the scoring."""
 
@@ -33,9 +37,10 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
         return None
     model = trainer.learner.model
     model.load_arrays(best.weights)
-    mixture = trainer.learner.counting.mixture(model)
+    counting = trainer.learner.counting
+    num_read = _characters_to_score(trainer, counting.mixture())
+    mixture = counting.mixture(model, int(num_read * TUNING_SHARE))
     try:
-        num_read = _characters_to_score(trainer, mixture)
         scores = evaluate_sample(model, part, num_read, ticking(trainer, listener), mixture)
     except Stopped:
         return None

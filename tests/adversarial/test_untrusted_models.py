@@ -342,7 +342,7 @@ def test_no_name_in_a_model_file_breaks_the_error_line(whole: bytes, name: str) 
     assert_refused(call("sample", "-m", str(FILE)))
 
 
-@pytest.mark.parametrize("version", ["2", " 7\n", "1" * 4000, "x", "", None, "-1", "1.5"], ids=lambda v: repr(v)[:9])
+@pytest.mark.parametrize("version", ["3", " 7\n", "1" * 4000, "x", "", None, "-1", "1.5"], ids=lambda v: repr(v)[:9])
 def test_an_unknown_format_version_is_reported_in_one_line(whole: bytes, version: str | None) -> None:
     """A format version that is newer, malformed or missing is refused."""
     FILE.write_bytes(forge(whole, format_version=version))

@@ -304,7 +304,7 @@ def test_a_signal_during_the_scoring_ends_with_a_message(
 ) -> None:
     """The command reports that the run is complete and where it is, and exits with the code of the signal."""
 
-    def interrupted(model: Any, ids: Any, num_read: int, tick: Callable[[float], None]) -> Any:
+    def interrupted(model: Any, ids: Any, num_read: int, tick: Callable[[float], None], mixture: Any) -> Any:
         tick(0.25)
         signal.raise_signal(number)
         tick(0.5)

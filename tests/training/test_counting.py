@@ -108,7 +108,7 @@ def test_the_best_model_has_n_grams_and_a_fitted_weight() -> None:
     assert scores.net is not None
     assert scores.ngrams is not None
     assert scores.nats_per_character <= min(scores.net.nats_per_character, scores.ngrams.nats_per_character) + 0.002
-    fitted = training.learner.counting.mixture(training.learner.model)
+    fitted = training.learner.counting.mixture(training.learner.model, 10_000)
     assert fitted is not None
     assert float(best.arrays[WEIGHT_NAME]) == np.float32(fitted.weight)
     bits = [best.metrics[f"validation_{name}bits_per_character"] for name in ("", "net_", "ngrams_")]

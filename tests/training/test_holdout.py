@@ -62,7 +62,7 @@ def test_a_run_on_several_texts_resumes_exactly(direction: str) -> None:
 
 def test_a_run_resumes_its_blocks_from_the_text_in_one_piece() -> None:
     """The two texts, joined to one file, are divided as they were, so that nothing held out is learned."""
-    begun = begin_on_two()
+    begun = begin_on_two(model__ngram_order=0)
     interrupt(begun, 9)
     joined = write("joined.txt", LATIN + GREEK)
     with resume_run(begun.run.path, [], {"data.corpus": [joined]}, is_new_text=False) as again:
