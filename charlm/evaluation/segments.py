@@ -6,7 +6,7 @@ Letters: `S` segments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -100,7 +100,10 @@ def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) 
         places.append((stretch, first, np.minimum(first + step, before)))
         if tail:
             places.append((stretch, before, size))
-    return Segments.of(part, places, 0 if window else WARM_UP)
+    segments = Segments.of(part, places, 0 if window else WARM_UP)
+    # Before the start of a stretch there is nothing to read.
+    has_warm_up = (segments.first_S > segments.starts_S).any()
+    return segments if has_warm_up else replace(segments, warm_up=0)
 
 
 def sample(part: Part, num_read: int) -> Segments:
