@@ -188,7 +188,7 @@ def print_dry_run(
         print(f"# {reason}")
     print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
     if number := expected["kept_models"]:
-        print(f"# about {number:,} kept models, {number * expected['model_bytes'] / 1e6:,.1f} MB")
+        print(f"# about {counted(number, 'kept model')}, {number * expected['model_bytes'] / 1e6:,.1f} MB")
     print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
     print(
         f"# about {expected['seconds']:,.0f} s: {counted(expected['steps'], 'block')}, "

@@ -39,6 +39,19 @@ def test_all_texts_after_corpus_are_its_names(
     assert ("in quotes" in capsys.readouterr().err) == (number > 1)
 
 
+@pytest.mark.parametrize("name", ["--x.txt", "-x.txt", "--seed.txt"])
+def test_the_name_of_a_text_may_begin_with_a_dash(texts: list[str], name: str) -> None:
+    """A pattern finds such files too; an option that is spelt like no file stays an option."""
+    write(name, "abc")
+    given = ["--corpus", texts[0], name, texts[1], "--seed", "1"]
+    expected = ["--corpus", texts[0], "--corpus", name, "--corpus", texts[1], "--seed", "1"]
+    assert with_all_corpora(given, takes_settings=True) == expected
+    write("--seed", "abc")
+    result = call("train", "--corpus", texts[0], name, *ONE_STEP, "--seed", "1", "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    assert f"text {texts[0]} + {name}" in result.stderr
+
+
 @pytest.mark.parametrize("settings", ["settings.yaml", "notes", "gru", "no-such-file", "configs/gru.yaml"])
 def test_settings_after_corpus_stay_settings(texts: list[str], settings: str) -> None:
     """The name of bundled settings, a YAML file, and any file of settings are no texts; nor is what does not exist."""

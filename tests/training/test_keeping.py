@@ -218,6 +218,8 @@ def test_a_dry_run_counts_the_models_to_keep(text: str) -> None:
     found = answer(*options, "--json")
     assert found["kept_models"] == 3
     assert f"# about 3 kept models, {3 * found['model_bytes'] / 1e6:.1f} MB" in call(*options).stdout
+    options[options.index("train.keep_every=2")] = "train.keep_every=6"
+    assert "# about 1 kept model, " in call(*options).stdout
 
 
 # Use
@@ -228,17 +230,19 @@ def test_kept_models_can_be_used_and_compared(text: str) -> None:
     options = [*SHORT, "--set", "train.keep_every=3", "--set", "train.evaluations=6"]
     assert call("train", "-c", text, *options, "--seed", "1", "--out", "run", "--sample-length", "0").exit_code == 0
     first, second = (f"run/kept/step-0000000{step}.safetensors" for step in (3, 6))
-    assert len(call("sample", "-m", first, "-n", "9").stdout) == 9
+    assert len(call("sample", "-m", first, "-n", "9").stdout.removesuffix("\n")) == 9
     rows = {row.run: row for row in compare_runs([Path("run"), Path(first), Path(second)]).rows}
     assert [rows[name].steps for name in ("run", first, second)] == [6, 3, 6]
     assert rows[first].best == pytest.approx(answer("eval", "-m", first, "--json")["bits_per_character"], abs=1e-6)
-    assert "`best` of a kept model" in call("compare", "run", first).stderr
+    assert "`best` of a model that was kept on the way" in call("compare", "run", first).stderr
     started = call("train", "--from", first, "-c", text, *SHORT[4:], "--sample-length", "0")
     assert started.exit_code == 0, started.stderr
     with pytest.raises(ModelFileError) as raised:
         find_model(Path("run/kept"))
     assert first in raised.value.hint
     assert "--resume run" in call("train", "--resume", first).stderr
+    assert [row.run for row in compare_runs([Path("run/kept")]).rows] == [second, first]
+    assert "did you mean its run, `run`?" in call("train", "--resume", "run/kept").stderr
 
 
 def test_kept_models_are_no_part_of_a_text(text: str) -> None:
