@@ -56,6 +56,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def undecodable_byte(error: UnicodeDecodeError) -> str:
+    """Return the byte that spells no text, and the reason."""
+    return f"byte 0x{error.object[error.start]:02x} ({error.reason})"
+
+
 def nearest_name(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
     """Return the known name with the most similar spelling, or None if no similarity is at least `least`."""
     import difflib
@@ -91,6 +96,9 @@ class CorpusError(CharlmError):
 
 class TooLargeError(CorpusError):
     """A corpus is larger than the model file says it was."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"there are more than the {counted(max_bytes, 'byte')} learned")
 
 
 class UndecodableError(CorpusError):

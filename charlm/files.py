@@ -83,6 +83,14 @@ def append_whole(path: Path, data: bytes) -> None:
             raise
 
 
+def may_write_to(path: Path) -> bool:
+    """Return whether a path is a regular file, or free.
+
+    A link may lead to a file of someone else, and opening a pipe would block.
+    """
+    return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
 def sync(path: Path) -> None:
     """Wait until the content of a file is on disk."""
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import ModelFileError, RunError, nearest_name
-from charlm.files import append_whole, expanded, sweep_temporary, write_atomic
+from charlm.files import append_whole, expanded, may_write_to, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
 LOCK_FILE = ".lock"
@@ -115,8 +115,7 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         path = self.path / LOCK_FILE
-        # It is opened for writing, so a link could make it empty another file.
-        if path.is_symlink() or (path.exists() and not path.is_file()):
+        if not may_write_to(path):
             raise RunError(f"`{path}` is not a regular file", "remove it")
         lock = FileLock(path, timeout=0)
         try:
@@ -165,8 +164,7 @@ class RunFolder:
                 file.unlink()
 
     def _check_metrics(self) -> None:
-        # Opening a pipe would block, and a link may lead to a file of someone else.
-        if self.metrics.is_symlink() or (self.metrics.exists() and not self.metrics.is_file()):
+        if not may_write_to(self.metrics):
             raise OSError(errno.EINVAL, "it is not a regular file")
 
 

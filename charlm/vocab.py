@@ -81,6 +81,10 @@ class Vocabulary:
         """What one symbol is: `character` or `byte`."""
         return self.kind.removesuffix("s")
 
+    def scored_unit(self, sees_both_sides: bool) -> str:
+        """Return what a model predicts one by one: its unit, which is masked if the model sees both sides of it."""
+        return f"masked {self.unit}" if sees_both_sides else self.unit
+
     def in_units(self, values: dict[str, Any], sees_both_sides: bool = False) -> dict[str, Any]:
         """Rename figures after the symbols they count.
 
@@ -171,9 +175,9 @@ class Vocabulary:
         return name_character(symbol)
 
     def nearest(self, character: str) -> str | None:
-        """Return what an unknown character is in known ones, or None if nothing known means the same.
+        """Return known characters in place of an unknown one, or None if none mean the same.
 
-        The same is another case or width, without the accent, a look-alike, or the characters it is composed of.
+        These are its other case or width, itself without the accent, a look-alike, or the characters it is composed of.
         """
         code = ord(character)
         wide = chr(code + 0xFEE0) if 0x21 <= code < 0x7F else "\u3000" if character == " " else ""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config_file import validate_settings
+from charlm.settings.config_file import validate_settings
 from tests.helpers.commands import call
 
 FILES = Path(__file__).parent / "files"

@@ -11,13 +11,13 @@ from prompt_toolkit.output import DummyOutput
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.repl import converse
-from charlm.config_file import DEFAULT_CONFIG, load_config
 from charlm.data.catalog import catalog_entries
 from charlm.data.corpus import load_corpus
 from charlm.files import bundled_folder
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import DEFAULT_CONFIG, load_config
 from charlm.training.sizing import fit_to_machine
 from charlm.training.trainer import Trainer
 from tests.helpers.commands import answer, call
@@ -69,7 +69,7 @@ def test_the_first_exercise_recites_its_text(seed: int) -> None:
     assert len(text) == 100
     model = learn_hello(seed)
     recited = call("sample", "hello", "-m", model, "-t", "0", "-n", "95", "--seed", "0").stdout
-    assert recited == text
+    assert recited == f"{text}\n"
     first = answer("predict-next", "hell", "-m", model, "--json")["candidates"][0]
     assert first["character"] == "o"
     assert first["probability"] > 0.5

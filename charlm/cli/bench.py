@@ -53,7 +53,7 @@ def bench(
 
 def make_optimizer(model: CharModel, runtime: Runtime) -> Optimizer:
     """Make the optimiser that a run has by default."""
-    from charlm.config import TrainConfig
+    from charlm.settings.config import TrainConfig
     from charlm.training.optimizer import Optimizer
 
     return Optimizer(model, TrainConfig(), runtime.dtype)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.layout import Column, screen_width, table_lines, wrapped
+from charlm.cli.layout import Column, aligned, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
-from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.render import can_show, print_json, print_lines, say
 from charlm.errors import counted, one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def compare(
     if as_json:
         print_json(comparison.to_json())
     elif sys.stdout.isatty():
-        print_lines(to_lines(comparison, screen_width(sys.stdout), draws_blocks()))
+        has_curves = can_show(BLOCKS) and os.environ.get("TERM") != "dumb"
+        print_lines(to_lines(comparison, screen_width(sys.stdout), has_curves))
     else:
         print(to_markdown(comparison))
     if not as_json:
@@ -62,21 +63,12 @@ def legend(comparison: Comparison) -> str:
     return text + ("; * did not finish: interrupted, or still running" if is_cut else "")
 
 
-def draws_blocks() -> bool:
-    """Return whether standard output can show the blocks of a sparkline."""
-    try:
-        BLOCKS.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return os.environ.get("TERM") != "dumb"
-
-
 def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown tables whose columns are aligned in plain text too."""
     tables = []
     for group in comparison.groups:
         rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in group.rows]
-        table = markdown_table([column.name for column in _columns(group)], rows, num_texts=2)
+        table = markdown_table(_columns(group), rows)
         tables.append(table if len(comparison.groups) == 1 else f"{_heading(group, comparison)}\n\n{table}")
     return "\n\n".join(tables)
 
@@ -95,7 +87,7 @@ def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> lis
 
 
 def _heading(group: Group, comparison: Comparison) -> str:
-    """Return what the runs of a table share; texts of the same name are told apart by their hashes."""
+    """Return what the runs of a table share; texts of the same name differ by their hashes."""
     namesakes = {other.sha256 for other in comparison.groups if other.text == group.text}
     text = group.text if len(namesakes) == 1 else f"{group.text} ({group.sha256[:8]})"
     return f"{one_line(text)}: {one_line(group.kind)}"
@@ -151,17 +143,11 @@ def sparklines(rows: Sequence[Figures]) -> list[str]:
     return ["".join(BLOCKS[height] for height in curve) for curve in heights]
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> str:
-    """Return a Markdown table; the first `num_texts` columns are aligned on the left, the others on the right."""
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, column)) for column in zip(head, *rows, strict=True)]
-    rule = ["-" * width if index < num_texts else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
-
-    def line(cells: Sequence[str]) -> str:
-        gaps = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
-        texts = [cell + gap for cell, gap in zip(cells, gaps, strict=True)][:num_texts]
-        numbers = [gap + cell for cell, gap in zip(cells, gaps, strict=True)][num_texts:]
-        return f"| {' | '.join([*texts, *numbers])} |"
-
-    return "\n".join([line(head), line(rule), *map(line, rows)])
+def markdown_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns are aligned in plain text, too."""
+    head = [column.name for column in columns]
+    widths = [max(map(cells_of, cells)) for cells in zip(head, *rows, strict=True)]
+    are_numbers = [column.is_number for column in columns]
+    rule = ["-" * (width - is_number) + ":" * is_number for width, is_number in zip(widths, are_numbers, strict=True)]
+    lines = [map(aligned, row, widths, are_numbers) for row in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

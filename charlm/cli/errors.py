@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.cli.unquoted import with_all_corpora
-from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError
+from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError, undecodable_byte
 
 # Where the arguments of the command are kept while it runs.
 ARGUMENTS = "charlm.arguments"
@@ -112,9 +112,8 @@ class Commands(TyperGroup):
         """Find the command, and all texts that were meant for its `--corpus`; keep them for the hint of an error."""
         ctx.meta[ARGUMENTS] = list(args)
         name, command, rest = super().resolve_command(ctx, args)
-        parameters = command.params if command else []
-        if any("--corpus" in parameter.opts for parameter in parameters):
-            takes_settings = any(parameter.param_type_name == "argument" for parameter in parameters)
+        if command and "--corpus" in options_of(command):
+            takes_settings = any(parameter.param_type_name == "argument" for parameter in command.params)
             rest = with_all_corpora(rest, takes_settings)
             ctx.meta[ARGUMENTS] = [args[0], *rest]
         return name, command, rest
@@ -145,8 +144,7 @@ class Commands(TyperGroup):
         except CharlmError as error:
             raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
-            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise typer.Exit(report_error(f"standard input is not UTF-8: {byte}", "", 1)) from None
+            raise typer.Exit(report_error(f"standard input is not UTF-8: {undecodable_byte(error)}", "", 1)) from None
         except BrokenPipeError:
             # The reader closed the pipe. stdout becomes /dev/null, so that the flush at exit does not fail too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -60,10 +60,9 @@ def evaluate_model(
 
     charlm eval --part validation --corpus moved.txt
     """
-    if encoding and not corpus:
-        raise UsageError("`--encoding` is for `--corpus`", "the run's own text is read as it was in training")
-    if skip_undecodable and not corpus:
-        raise UsageError("`--skip-undecodable` is for `--corpus`", "the run's own text is read as it was in training")
+    if not corpus and (encoding or skip_undecodable):
+        option = "--encoding" if encoding else "--skip-undecodable"
+        raise UsageError(f"`{option}` is for `--corpus`", "the run's own text is read as it was in training")
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
@@ -176,21 +175,20 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
         context = f"windows of {counted(found.window, unit)}, each from the initial state"
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
-    lines = [f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}"]
-    unit = f"masked {unit}" if found.sees_both_sides else unit
-    lines += [
-        f"{scores.bits_per_character:8.4f} bits per {unit} ({scores.nats_per_character:.4f} nats); lower is better",
-        f"{scores.perplexity_per_character:8.3f} perplexity per {unit}: "
-        f"as unsure as between so many equally probable {unit.removeprefix('masked ')}s",
-        f"{scores.top1_accuracy:8.1%} of {unit}s were the most probable, "
+    title = f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}"
+    per = found.vocabulary.scored_unit(found.sees_both_sides)
+    figures = [
+        f"{scores.bits_per_character:8.4f} bits per {per} ({scores.nats_per_character:.4f} nats); lower is better",
+        f"{scores.perplexity_per_character:8.3f} perplexity per {per}: "
+        f"as unsure as between so many equally probable {unit}s",
+        f"{scores.top1_accuracy:8.1%} of {per}s were the most probable, "
         f"{scores.top5_accuracy:.1%} among the five most probable",
     ]
     if found.dynamic:
-        lines.append(
-            f"{found.dynamic.bits_per_character:8.4f} bits per {unit} by dynamic evaluation "
+        figures.append(
+            f"{found.dynamic.bits_per_character:8.4f} bits per {per} by dynamic evaluation "
             f"({found.dynamic.nats_per_character:.4f} nats)"
         )
-    title, *figures = lines
     laid_out = wrapped(title, width) + [line for part in figures for line in wrapped(part, width, " " * 9)]
     return laid_out + (ranking_lines(found, width) if found.baselines else [])
 

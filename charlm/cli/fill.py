@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from charlm.cli.layout import UNLIMITED_WIDTH, aligned, cells_of, screen_width, whole_items
 from charlm.cli.options import Json, Model, Unknown, as_given, as_read, given_text, model_file
 from charlm.cli.render import escaped, may_colour, print_json
 
@@ -48,21 +49,19 @@ def print_filling(filling: Filling, vocabulary: Vocabulary) -> None:
 
     On a terminal what was filled in is marked, and the candidates that do not fit into a line are dropped.
     """
-    from rich.cells import cell_len
-
-    from charlm.cli.prediction_table import columns, names_within, padded, whole_items
+    from charlm.cli.prediction_table import names_within
 
     print(marked(filling, vocabulary) if sys.stdout.isatty() else filling.text)
-    room = columns() - len("123456  ")
+    room = (screen_width(sys.stdout) or UNLIMITED_WIDTH) - len("123456  ")
     rows = []
     for blank in filling.blanks:
         names = names_within(blank.candidates, room - len(" 100.0%"))
         rows.append([(name, f"{c.probability:.1%}") for name, c in zip(names, blank.candidates, strict=True)])
     # The candidates stand below one another.
-    widths = [[max(map(cell_len, texts)) for texts in zip(*column, strict=True)] for column in zip(*rows, strict=True)]
+    widths = [[max(map(cells_of, texts)) for texts in zip(*column, strict=True)] for column in zip(*rows, strict=True)]
     for place, row in zip(filling.places, rows, strict=True):
         items = [
-            f"{padded(name, width)} {share:>{digits}}"
+            f"{aligned(name, width)} {share:>{digits}}"
             for (name, share), (width, digits) in zip(row, widths, strict=True)
         ]
         print(f"{place:>6}  {whole_items(items, room) or items[0]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
@@ -12,6 +12,8 @@ from typing import NamedTuple, TextIO
 DEFAULT_WIDTH = 80
 # Longer lines of prose are hard to read, however wide the terminal is.
 MAX_PROSE_WIDTH = 100
+# Wider than any line.
+UNLIMITED_WIDTH = 1 << 16
 GAP = "  "
 
 
@@ -130,6 +132,23 @@ def fitted(fields: Sequence[Field], width: int | None) -> str:
     return GAP.join(field.text for field in kept if field.text)
 
 
+def whole_items(items: Iterable[str], width: int, separator: str = "   ") -> str:
+    """Join the first items that fit into a width; no item is cut."""
+    row = ""
+    for item in items:
+        longer = row + separator + item if row else item
+        if cells_of(longer) > width:
+            break
+        row = longer
+    return row
+
+
+def aligned(text: str, width: int, is_number: bool = False) -> str:
+    """Add spaces to a text up to a width: after it, or before a number."""
+    space = " " * (width - cells_of(text))
+    return space + text if is_number else text + space
+
+
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None = None, has_header: bool = True
 ) -> list[str]:
@@ -154,8 +173,8 @@ def table_lines(
         cells = {index: wrapped(row[index], widths[index], "") if index == flexible else [row[index]] for index in kept}
         for number in range(max(map(len, cells.values()))):
             texts = {index: (*cells[index][number : number + 1], "")[0] for index in kept}
-            aligned = (_aligned(texts[index], widths[index], columns[index].is_number) for index in kept)
-            lines.append(GAP.join(aligned).rstrip())
+            row_cells = (aligned(texts[index], widths[index], columns[index].is_number) for index in kept)
+            lines.append(GAP.join(row_cells).rstrip())
     return lines
 
 
@@ -175,8 +194,3 @@ def _total(sizes: Sequence[int]) -> int:
     """Return the width of columns of these widths, with the gaps between them."""
     present = [size for size in sizes if size]
     return sum(present) + len(GAP) * (len(present) - 1)
-
-
-def _aligned(text: str, width: int, is_number: bool) -> str:
-    space = " " * (width - cells_of(text))
-    return space + text if is_number else text + space

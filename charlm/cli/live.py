@@ -259,13 +259,13 @@ class TrainingDisplay(_Display):
         """Say once what the figures in the lines are."""
         if not self._has_legend:
             self._has_legend = True
-            unit = self._trainer.corpus.vocabulary.unit
-            per = unit if self._can_write else f"masked {unit}"
+            vocabulary = self._trainer.corpus.vocabulary
+            per = vocabulary.scored_unit(not self._can_write)
             message = f"train and valid in bits per {per}, lower is better"
             if not self._num_held_out:
                 message = f"train in bits per {per}, lower is better"
-            elif measured := validated_text(self._trainer):
-                message += f"; valid on {measured} of the {self._num_held_out:,} {unit}s held out"
+            elif measured := self._trainer.validation.described(self._trainer.state.evaluation_characters):
+                message += f"; valid on {measured} of the {self._num_held_out:,} {vocabulary.unit}s held out"
             self.say(message)
 
     def _glimpse(self) -> str:
@@ -280,13 +280,3 @@ class TrainingDisplay(_Display):
         except ModelFileError:
             # A state without bounds may overflow; the run may yet learn to avoid it.
             return "(it cannot write yet: its numbers overflow)"
-
-
-def validated_text(trainer: Trainer) -> str:
-    """Return how many of the held-out characters are scored during training; empty if all of them are."""
-    num_held_out = len(trainer.learner.parts.validation)
-    num_first = min(num_held_out, trainer.config.train.evaluation_characters)
-    num_read = trainer.state.evaluation_characters or num_first
-    if num_read < num_first:
-        return f"about {num_read:,}"
-    return f"{num_first:,}" if num_first < num_held_out else ""

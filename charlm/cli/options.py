@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperCommand
 
 from charlm.cli.render import say
-from charlm.cli.slips import is_option, meant_option
-from charlm.errors import UsageError, did_you_mean
+from charlm.cli.slips import is_option, meant_option, options_of
+from charlm.errors import UsageError, did_you_mean, undecodable_byte
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -56,8 +56,7 @@ def given_lines(source: str | Path) -> Iterator[str]:
         except UnicodeDecodeError as error:
             if str(source) == "-":
                 raise
-            byte = f"byte 0x{error.object[error.start]:02x} ({error.reason})"
-            raise UsageError(f"`{as_given(str(source))}` is not UTF-8: {byte}") from None
+            raise UsageError(f"`{as_given(str(source))}` is not UTF-8: {undecodable_byte(error)}") from None
 
 
 Model = Annotated[
@@ -109,12 +108,7 @@ class TextCommand(TyperCommand):
         """
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        takes_value: dict[str, bool] = {}
-        for parameter in self.get_params(ctx):
-            if parameter.param_type_name == "option":
-                names = [*parameter.opts, *parameter.secondary_opts]
-                takes_value |= dict.fromkeys(names, not getattr(parameter, "is_flag", False))
-        return super().parse_args(ctx, self._texts_last(args, takes_value))
+        return super().parse_args(ctx, self._texts_last(args, options_of(self)))
 
     def _texts_last(self, arguments: list[str], takes_value: dict[str, bool]) -> list[str]:
         """Put what is a text behind the options and `--`.
@@ -152,7 +146,7 @@ class TextCommand(TyperCommand):
 
 
 def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument is a short option with its value, as in -n5 or -mRUN."""
+    """Return whether an argument is a short option with its value, as in -n5 or -mRUN."""
     option, value = argument[:2], argument[2:]
     if option not in takes_value or not re.search(r"\s", value):
         return option in takes_value
@@ -161,7 +155,7 @@ def _is_short_option(argument: str, takes_value: dict[str, bool]) -> bool:
 
 
 def _is_plainly_a_text(argument: str, takes_value: dict[str, bool]) -> bool:
-    """Tell whether an argument that begins with a dash cannot be meant as an option."""
+    """Return whether an argument that begins with a dash cannot be meant as an option."""
     first_word = argument.split()[0].partition("=")[0]
     if first_word in takes_value or takes_value.get(argument[:2]):
         return False

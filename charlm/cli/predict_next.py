@@ -60,7 +60,7 @@ def prompt(stepper: Stepper, top: int, unknown: str, show: Callable[[str, Predic
     from charlm.cli.repl import converse, converse_in_lines
     from charlm.inference.incremental import IncrementalReader
 
-    # Whoever types sees which characters are unknown, and goes on.
+    # A person who types sees which characters are unknown, and can continue.
     reader = IncrementalReader(stepper, "skip" if unknown == "error" else unknown)
     if draws and sys.stdout.isatty() and not is_dumb_terminal():
         converse(reader, top)

@@ -1,22 +1,18 @@
-"""A prediction as a table with bars, and rows that drop what does not fit."""
+"""A prediction as a table with bars."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
-
+from charlm.cli.layout import UNLIMITED_WIDTH, aligned, cells_of, screen_width
+from charlm.cli.render import can_show
 from charlm.errors import counted
 
 if TYPE_CHECKING:
     from charlm.inference.predict import Candidate, Prediction
 
-# Wider than any line.
-UNLIMITED_WIDTH = 1 << 16
 # Cells of a bar for 100 %, and the fewest that still show a difference.
 BAR_WIDTH = 30
 MIN_BAR_WIDTH = 5
@@ -30,16 +26,15 @@ def prediction_table(prediction: Prediction) -> str:
     A bar of full width is a probability of 100 %. On a narrow terminal bars are shorter or dropped, and so are the
     long names of code points.
     """
-    room, candidates = columns(), prediction.candidates
+    room, candidates = screen_width(sys.stdout) or UNLIMITED_WIDTH, prediction.candidates
     names = names_within(candidates, room - len(" 100.00%"))
-    # Chinese characters are two cells wide.
-    width = max(map(cell_len, ["others", *names]))
+    width = max(map(cells_of, ["others", *names]))
     bar_width = min(BAR_WIDTH, room - width - len(" 100.00%  "))
     bars = [bar(c.probability, bar_width) if bar_width >= MIN_BAR_WIDTH else "" for c in candidates]
     rows = list(zip(names, [c.probability for c in candidates], bars, strict=True))
     if prediction.num_others:
         rows.append(("others", prediction.remaining_probability, counted(prediction.num_others, "character")))
-    lines = [f"{padded(name, width)} {share:7.2%}  {rest}".rstrip() for name, share, rest in rows]
+    lines = [f"{aligned(name, width)} {share:7.2%}  {rest}".rstrip() for name, share, rest in rows]
     return "\n".join([*lines, f"entropy {prediction.entropy_bits:.2f} bits"])
 
 
@@ -51,44 +46,6 @@ def bar(share: float, width: int) -> str:
     return characters[-1] * full + characters[rest].strip()
 
 
-def can_show(text: str) -> bool:
-    """Say whether standard output can show a text."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def columns(stream: TextIO | None = None) -> int:
-    """Return how many cells a line may take on a stream, standard output by default; a pipe or file has no limit."""
-    stream = stream or sys.stdout
-    if not stream.isatty():
-        return UNLIMITED_WIDTH
-    # Standard output, which `shutil` asks, may be a pipe while standard error is a terminal.
-    try:
-        size = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        size = os.terminal_size((80, 24))
-    return shutil.get_terminal_size(fallback=size).columns
-
-
-def padded(text: str, width: int) -> str:
-    """Add spaces to a text up to a width in cells."""
-    return text + " " * (width - cell_len(text))
-
-
 def names_within(candidates: Iterable[Candidate], room: int) -> list[str]:
     """Return the names of candidates; of a code point only its number if the name needs more room."""
     return [c.name.split()[0] if c.name.startswith("U+") and len(c.name) > room else c.name for c in candidates]
-
-
-def whole_items(items: Iterable[str], width: int, separator: str = "   ") -> str:
-    """Join the first items that fit into a width in cells; no item is cut."""
-    row = ""
-    for item in items:
-        longer = row + separator + item if row else item
-        if cell_len(longer) > width:
-            break
-        row = longer
-    return row

@@ -25,8 +25,17 @@ def say(message: str) -> None:
 
 
 def may_colour(stream: TextIO) -> bool:
-    """Say whether a stream is a terminal with colours, and the user wants them."""
+    """Return whether a stream is a terminal with colours, and the user wants them."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def can_show(text: str) -> bool:
+    """Return whether standard output can show a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def report_error(message: str, hint: str, exit_code: int) -> int:
@@ -44,8 +53,8 @@ def report_error(message: str, hint: str, exit_code: int) -> int:
 def print_json(value: Any) -> None:
     """Print a result in one line, for programs.
 
-    Only what no console can show, or might obey, is escaped. A console without Unicode gets everything escaped: its own
-    escapes would not be JSON.
+    Characters that a console cannot show, or might obey, are escaped. For a console without Unicode everything beyond
+    ASCII is: the escapes of the console itself would not be JSON.
     """
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     text = json.dumps(value, ensure_ascii=not is_unicode)

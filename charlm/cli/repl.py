@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from rich.cells import cell_len
-
-from charlm.cli.prediction_table import UNLIMITED_WIDTH, can_show, columns, prediction_table, whole_items
-from charlm.cli.render import say
+from charlm.cli.layout import UNLIMITED_WIDTH, cells_of, screen_width, whole_items, wrapped
+from charlm.cli.prediction_table import prediction_table
+from charlm.cli.render import can_show, say
 from charlm.cli.repl_commands import (
     COMMANDS,
     Conversation,
@@ -19,7 +18,6 @@ from charlm.cli.repl_commands import (
     commands_starting,
     leaves,
     usage,
-    wrapped,
 )
 from charlm.errors import CharlmError
 from charlm.files import cache_folder
@@ -83,7 +81,8 @@ def converse(reader: IncrementalReader, top: int) -> None:
     session.input_processors = processors(is_monochrome)
     session.default_buffer.on_text_changed += suggest
     side = "before it" if reader.is_backward else "next"
-    print(wrapped(f"Type, and see what may come {side}. /help lists keys and commands.", columns()))
+    welcome = f"Type, and see what may come {side}. /help lists keys and commands."
+    print(*wrapped(welcome, screen_width(sys.stdout), ""), sep="\n")
 
     def ask() -> str:
         while True:
@@ -92,7 +91,10 @@ def converse(reader: IncrementalReader, top: int) -> None:
             except KeyboardInterrupt:
                 continue
 
-    _answer(conversation, ask, lambda _: show(conversation.reader, conversation.top), print, columns)
+    def answer(_: str) -> None:
+        print(prediction_table(conversation.reader.predict(conversation.top)))
+
+    _answer(conversation, ask, answer, sys.stdout)
 
 
 def converse_in_lines(reader: IncrementalReader, top: int, show_text: Callable[[str, Prediction], None]) -> None:
@@ -105,9 +107,6 @@ def converse_in_lines(reader: IncrementalReader, top: int, show_text: Callable[[
     """
     conversation = Conversation(reader, top)
     may_prompt = sys.stdout.isatty()
-
-    def width() -> int:
-        return columns(sys.stderr)
 
     def ask() -> str:
         if may_prompt:
@@ -124,18 +123,24 @@ def converse_in_lines(reader: IncrementalReader, top: int, show_text: Callable[[
             say(note)
         show_text(text, conversation.reader.predict(conversation.top))
 
-    say(wrapped("Enter a text for what may come next. /help lists commands. exit or Ctrl-D: leave.", width()))
-    _answer(conversation, ask, answer, say, width)
+    say("Enter a text for what may come next. /help lists commands. exit or Ctrl-D: leave.")
+    _answer(conversation, ask, answer, sys.stderr)
 
 
 def _answer(
     conversation: Conversation,
     ask: Callable[[], str],
     answer: Callable[[str], None],
-    tell: Callable[[str], None],
-    width: Callable[[], int],
+    stream: TextIO,
 ) -> None:
-    """Ask for lines, do the commands and answer the texts among them, until the end."""
+    """Ask for lines, do the commands and answer the texts among them, until the end.
+
+    Args:
+        conversation: what was typed so far.
+        ask: returns the next line.
+        answer: answers a text.
+        stream: where to print what comes of a command.
+    """
     while True:
         try:
             line = ask()
@@ -144,14 +149,9 @@ def _answer(
         if leaves(line):
             return
         if command := command_in(line):
-            tell(conversation.obey(*command, width()))
+            print(conversation.obey(*command, screen_width(stream)), file=stream, flush=True)
         else:
             answer(conversation.enter(line))
-
-
-def show(reader: IncrementalReader, top: int) -> None:
-    """Print the table of what may come next."""
-    print(prediction_table(reader.predict(top)))
 
 
 def toolbar_text(reader: IncrementalReader, width: int = UNLIMITED_WIDTH) -> str:
@@ -173,7 +173,7 @@ def unknown_note(reader: IncrementalReader, width: int = UNLIMITED_WIDTH) -> str
         return ""
     done = "left out" if reader.unknown == "skip" else "replaced"
     note = f"unknown, {done}: {unknown[:MAX_UNKNOWN]!r}{'...' if len(unknown) > MAX_UNKNOWN else ''}"
-    return note if cell_len(note) <= width else f"{len(unknown)} unknown"
+    return note if cells_of(note) <= width else f"{len(unknown)} unknown"
 
 
 def command_toolbar(name: str, width: int) -> str:
@@ -203,17 +203,19 @@ def ghost(conversation: Conversation, line: str, width: int) -> str:
         return ""
     before = line.rpartition("\n")[2] if "\n" in line else conversation.prompt + line
     # The cursor and the brackets around the ghost take three cells.
-    room = width - cells(before) % width - 3
-    end = next((end for end in range(len(continuation)) if cells(continuation[: end + 1]) > room), len(continuation))
+    room = width - cells_in_prompt(before) % width - 3
+    end = next(
+        (end for end in range(len(continuation)) if cells_in_prompt(continuation[: end + 1]) > room), len(continuation)
+    )
     around = continuation[max(0, end - 1) : end + 1]
-    is_in_word = len(around) == 2 and all(not c.isspace() and cell_len(c) == 1 for c in around)
+    is_in_word = len(around) == 2 and all(not c.isspace() and cells_of(c) == 1 for c in around)
     return re.sub(r"\S+$", "", continuation[:end]) if is_in_word else continuation[:end]
 
 
-def cells(text: str) -> int:
+def cells_in_prompt(text: str) -> int:
     """Return how many cells a text takes in the prompt, which shows a control character as two."""
     expanded = text.expandtabs(TAB_WIDTH)
-    return cell_len(expanded) + 2 * sum(c < " " or "\x7f" <= c < "\xa0" for c in expanded)
+    return cells_of(expanded) + 2 * sum(c < " " or "\x7f" <= c < "\xa0" for c in expanded)
 
 
 def keys_of(reader: IncrementalReader, ghost_name: str) -> Rows:

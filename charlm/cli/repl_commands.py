@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import chop_cells
 
+from charlm.cli.layout import Column, cells_of, table_lines, wrapped
 from charlm.cli.options import model_file
-from charlm.errors import CharlmError, UsageError, nearest_name, one_line
+from charlm.errors import CharlmError, UsageError, counted, nearest_name, one_line
 from charlm.files import expanded, write_atomic
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
@@ -84,9 +85,9 @@ class Conversation:
 
     @property
     def prompt(self) -> str:
-        """What stands before the line: the end of the text that it continues."""
+        """The prompt: the end of the text that the line continues."""
         kept = one_line(self._kept[: SHOWN_WIDTH + 1] if self.reader.is_backward else self._kept[-SHOWN_WIDTH - 1 :])
-        if cell_len(kept) > SHOWN_WIDTH:
+        if cells_of(kept) > SHOWN_WIDTH:
             if self.reader.is_backward:
                 kept = chop_cells(kept, SHOWN_WIDTH)[0] + "..."
             else:
@@ -97,8 +98,8 @@ class Conversation:
     def _kept(self) -> str:
         return self._last if self.keeps else ""
 
-    def obey(self, name: str, argument: str, width: int) -> str:
-        """Do a command and return what is to be said about it; an error changes nothing."""
+    def obey(self, name: str, argument: str, width: int | None) -> str:
+        """Run a command and return what it answers; an error changes nothing."""
         if name == "help":
             return self._help(width)
         try:
@@ -109,13 +110,14 @@ class Conversation:
             answer: str = getattr(self, f"_{name}")(argument)
         except CharlmError as error:
             answer = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-        return wrapped(answer, width)
+        return "\n".join(part for line in answer.split("\n") for part in wrapped(line, width, ""))
 
-    def _help(self, width: int) -> str:
+    def _help(self, width: int | None) -> str:
         keys = self._keys(self.reader) if self._keys else []
         commands = [(usage(name), meaning) for name, (_, meaning) in COMMANDS.items()]
         as_text = ("\\/help", "a backslash in front: the text /help, not the command")
-        return two_columns([*keys, *commands, as_text], width)
+        columns = [Column("name"), Column("meaning", least=20)]
+        return "\n".join(table_lines(columns, [*keys, *commands, as_text], width, has_header=False))
 
     def _model(self, path: str) -> str:
         reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown)
@@ -165,7 +167,7 @@ class Conversation:
             raise UsageError(f"`{path}` cannot be written: {error.strerror or error}") from error
         except ValueError as error:
             raise UsageError(f"`{name}` is no name of a file") from error
-        return f"saved {len(self._entered):,} {'text' if len(self._entered) == 1 else 'texts'} to {one_line(str(path))}"
+        return f"saved {counted(len(self._entered), 'text')} to {one_line(str(path))}"
 
 
 def command_in(line: str) -> tuple[str, str] | None:
@@ -181,7 +183,7 @@ def command_in(line: str) -> tuple[str, str] | None:
 
 
 def leaves(line: str) -> bool:
-    """Say whether a line ends the prompt."""
+    """Return whether a line ends the prompt."""
     command = command_in(line)
     return line.strip() in LEAVE or (command is not None and command[0] in LEAVE)
 
@@ -213,30 +215,3 @@ def number(text: str, kind: type[Number]) -> Number:
         return kind(text)
     except ValueError:
         raise UsageError(f"`{text}` is not a {'whole ' if kind is int else ''}number") from None
-
-
-def two_columns(rows: Rows, width: int) -> str:
-    """Put names and their meanings beside each other; lines break between words."""
-    indent = max(len(name) for name, _ in rows) + 2
-    lines = []
-    for name, meaning in rows:
-        first, *others = wrap(meaning, width - indent)
-        lines += [name.ljust(indent) + first, *(" " * indent + part for part in others)]
-    return "\n".join(lines)
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most a width in cells, between words; a word that is longer stays whole."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if lines[-1] and cell_len(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break the lines of a text that are longer than a width."""
-    return "\n".join(part for line in text.split("\n") for part in wrap(line, width))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from prompt_toolkit.history import History
 
+from charlm.files import may_write_to
+
 MAX_LINES = 1000
 # A longer line is only remembered until the prompt ends.
 MAX_BYTES_PER_LINE = 4096
@@ -43,8 +45,7 @@ class FileHistory(History):
         lines = [*self._lines(), line][-MAX_LINES:]
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Opening a pipe would block, and a link may lead to a file of someone else.
-            if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+            if not may_write_to(self._path):
                 return
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with os.fdopen(os.open(self._path, flags, 0o600), "wb") as file:

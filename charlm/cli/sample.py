@@ -21,7 +21,7 @@ from charlm.cli.options import (
     model_file,
 )
 from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
-from charlm.errors import CharlmError, UnknownCharacterError, UsageError
+from charlm.errors import CharlmError, UnknownCharacterError, UsageError, counted
 from charlm.files import write_new
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class _Output:
     def finish(self) -> None:
         """End the output; report the files."""
         if self._folder is not None:
-            say(f"{self.written:,} text{'s' * (self.written != 1)} in {self._folder}")
+            say(f"{counted(self.written, 'text')} in {self._folder}")
         elif not self.written:
             say("note: there are no prompts")
         elif not self._as_json:

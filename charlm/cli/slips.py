@@ -20,31 +20,6 @@ OPTIONS_OF_SETTINGS = {
     "train.time": "--time",
     "seed": "--seed",
 }
-# What other tools call an option, without case and separators; an empty name stands for the text to continue.
-USUAL_OPTIONS = {
-    "--model": "checkpoint checkpointpath ckpt modelpath modelfile run load initfrom",
-    "--corpus": "data datapath file dataset text input",
-    "--out": "output outdir outputdir savedir checkpointdir savepath save",
-    "--resume": "continue restore checkpoint initfrom",
-    "--length": "numchars nchars chars characters maxlength maxtokens maxnewtokens numtokens tokens size",
-    "--num": "numsamples nsamples samples count",
-    "--temperature": "temp",
-    "--seed": "randomseed",
-    "--top": "topk topn k",
-    "--fetch": "download",
-    "": "prompt start starttext startstring prime primetext seedtext input text",
-}
-USUAL_COMMANDS = {
-    "train": "learn fit resume continue finetune",
-    "sample": "generate write complete run inference",
-    "predict-next": "predict next interactive repl",
-    "eval": "evaluate test score perplexity validate",
-    "fill": "infill",
-    "compare": "runs list ls results",
-    "explain": "cells cell describe show info",
-    "corpora": "corpus data datasets download",
-    "bench": "benchmark speed",
-}
 
 
 def options_of(command: Any) -> dict[str, bool]:
@@ -56,6 +31,8 @@ def options_of(command: Any) -> dict[str, bool]:
 
 def meant_command(name: str, commands: Mapping[str, Any]) -> str | None:
     """Return the command that a wrong name most probably stands for, or None."""
+    from charlm.settings.names import USUAL_COMMANDS
+
     usual = next((command for command, names in USUAL_COMMANDS.items() if name.lower() in names.split()), None)
     return usual or nearest_name(name, commands)
 
@@ -103,11 +80,11 @@ def meant_option(option: str, command: Any) -> str | None:
 
     An empty string is the command's text.
     """
-    from charlm.config import meant_setting, usual_setting
+    from charlm.settings.names import USUAL_OPTIONS, meant_setting, plain, usual_setting
 
-    options, word = [name for name in options_of(command) if name.startswith("--")], _plain(option)
+    options, word = [name for name in options_of(command) if name.startswith("--")], plain(option)
     for name in options:
-        if _plain(name) == word or word in USUAL_OPTIONS.get(name, "").split():
+        if plain(name) == word or word in USUAL_OPTIONS.get(name, "").split():
             return name
     if word in USUAL_OPTIONS[""].split() and any(parameter.name in ("prompt", "text") for parameter in command.params):
         return ""
@@ -142,7 +119,8 @@ def _meant_option(argument: str, rest: list[str], command: Any) -> list[str]:
 
 def _meant_override(override: str, rest: list[str]) -> str:
     """Return `key=value` with the full name of the setting."""
-    from charlm.config import GROUPS, all_settings, meant_setting
+    from charlm.settings.config import GROUPS
+    from charlm.settings.names import all_settings, meant_setting
 
     key, sign, value = override.partition("=")
     if not sign:
@@ -157,7 +135,7 @@ def _meant_override(override: str, rest: list[str]) -> str:
 
 def _meant_time(time: str, rest: list[str]) -> str:
     """Return a time whose number and unit may be two arguments."""
-    from charlm.config import parse_seconds
+    from charlm.settings.durations import parse_seconds
 
     if rest and parse_seconds(time + rest[0]) != time + rest[0]:
         return time + rest.pop(0)
@@ -280,7 +258,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))

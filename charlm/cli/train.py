@@ -17,16 +17,13 @@ from charlm.errors import UsageError, counted
 from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
-    from charlm.config import Config
+    from charlm.settings.config import Config
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
-
 
 Base = Annotated[
     Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
 ]
-
-
 SettingsFile = Annotated[
     str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
 ]
@@ -69,8 +66,8 @@ def train(
     if help_settings:
         _print_settings(as_json)
         return
-    flags = {"data.corpus": corpus, "data.encoding": encoding, "seed": seed, "train.time": time}
-    flags |= {"data.skip_undecodable": skip_undecodable or None}
+    given = {"data.corpus": corpus, "data.encoding": encoding, "data.skip_undecodable": skip_undecodable or None}
+    flags: dict[str, Any] = given | {"seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
@@ -105,7 +102,7 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
 
 
 def _print_settings(as_json: bool) -> None:
-    from charlm.config_file import describe_settings, list_settings
+    from charlm.settings.config_file import describe_settings, list_settings
 
     if as_json:
         print_json(list_settings())
@@ -148,7 +145,7 @@ def _read_settings(
     config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
 ) -> tuple[Config, StartingModel | None]:
     """Return the settings of a new run, and the model that it starts from."""
-    from charlm.config_file import load_config
+    from charlm.settings.config_file import load_config
 
     if base is None:
         return load_config(config, overrides, flags), None
@@ -163,8 +160,8 @@ def _read_settings(
 
 def _dry_run(config: Config, base: StartingModel | None, as_json: bool) -> None:
     """Print what a run would take, without training."""
-    from charlm.config_file import to_yaml
     from charlm.nn.runtime import keep_freed_memory
+    from charlm.settings.config_file import to_yaml
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay, validated_text
+from charlm.cli.live import ScoringDisplay, TrainingDisplay
 from charlm.cli.render import print_json, report_error, say, write_texts
 from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
@@ -48,7 +48,7 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
     A block that is read from an empty state is as unpredictable as the choice among all blocks of the text.
     """
     part, size = trainer.learner.parts.train, trainer.learner.block_size
-    if trainer.config.train.reset_probability < 1 or trainer.can_tell_best or len(part) > MAX_MEMORISED:
+    if trainer.config.train.reset_probability < 1 or trainer.validation.can_tell_best or len(part) > MAX_MEMORISED:
         return []
     ids = part.joined()
     counts = Counter(ids[start : start + size].tobytes() for start in range(len(ids) - size + 1))
@@ -107,7 +107,7 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
 def verdict(trainer: Trainer) -> str:
     """Return what the validations say about more training."""
     since, num_held_out = trainer.state.best.evaluations_without_gain, len(trainer.learner.parts.validation)
-    if not trainer.can_tell_best:
+    if not trainer.validation.can_tell_best:
         return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
     if not since:
         return "the last validation was the best: more time may make it better yet"
@@ -149,11 +149,10 @@ def _finish(trainer: Trainer) -> Outcome:
 
 def _as_measured(trainer: Trainer, scores: Scores) -> str:
     """Return the scores of the best model, and how much text they were measured on."""
-    unit, num_held_out = trainer.corpus.vocabulary.unit, len(trainer.learner.parts.validation)
-    accuracy, per = "", unit
-    if trainer.learner.model.spec.sees_both_sides:
-        per, accuracy = f"masked {unit}", f", {scores.top1_accuracy:.1%} of them the most probable"
-    before, measured = trainer.state.best.best_bits, validated_text(trainer)
+    num_held_out, sees_both_sides = len(trainer.learner.parts.validation), trainer.learner.model.spec.sees_both_sides
+    per = trainer.corpus.vocabulary.scored_unit(sees_both_sides)
+    accuracy = f", {scores.top1_accuracy:.1%} of them the most probable" if sees_both_sides else ""
+    before, measured = trainer.state.best.best_bits, trainer.validation.described(trainer.state.evaluation_characters)
     # Without both figures, the one at the end seems to contradict the lines during training.
     if measured and before is not None:
         accuracy += f"; while training {before:.3f} on {measured} of them"

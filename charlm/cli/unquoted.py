@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from charlm.cli.render import say
-from charlm.errors import ConfigError, UsageError
+from charlm.errors import ConfigError, UsageError, counted
 from charlm.files import bundled_folder
 
 CORPUS_OPTIONS = ("--corpus", "-c")
@@ -44,7 +44,7 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
                 extra.append(left[0])
             found.append(left.pop(0))
     if extra:
-        more = "1 more text" if len(extra) == 1 else f"{len(extra):,} more texts"
+        more = counted(len(extra), "more text")
         say(f"note: the name after `--corpus` and {more} are read; a pattern in quotes, as in '*.txt', stays one name")
     return found + left
 
@@ -61,16 +61,15 @@ def _is_text(name: str, takes_settings: bool) -> bool:
 
 
 def _are_settings(path: Path) -> bool:
-    from charlm.config import Config
-    from charlm.config_file import MAX_BYTES, parse_yaml
+    from charlm.settings.config import Config
+    from charlm.settings.strict_yaml import read_yaml
 
     if path.suffix in (".yaml", ".yml") or (bundled_folder("configs") / f"{path}.yaml").is_file():
         return True
     if not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            values = parse_yaml(file.read(MAX_BYTES + 1), str(path)).values
+        values = read_yaml(path).values
     except (OSError, ConfigError):
         return False
     return bool(values) and values.keys() <= Config.model_fields.keys()

@@ -29,7 +29,7 @@ class Description:
         skipped: how many characters were dropped because the vocabulary lacks them.
         unfiltered: how many characters there were before the filter.
         marked: the numbers of the sources that began with a byte order mark.
-        line_ends: how many lines of each source end with LF alone, with CR LF and with CR alone.
+        line_ends: for each source, how many lines end with CR LF, and how many with CR alone.
         ends: how many ids there are up to the end of each source.
     """
 

@@ -29,7 +29,7 @@ from charlm.errors import (
 )
 from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 # If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
 NUL_SHARE = 50
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
@@ -178,7 +178,7 @@ def _find(
     if left_out:
         if not sources:
             refuse(left_out, encoding, may_be_bytes=False)
-        files = "1 file" if len(left_out) == 1 else f"{len(left_out):,} files"
+        files = counted(len(left_out), "file")
         notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=place))}")
     return sources
 
@@ -201,7 +201,7 @@ def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tup
             sha256.update(chunk)
             num_bytes += len(chunk)
             if max_bytes is not None and num_bytes > max_bytes:
-                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+                raise TooLargeError(max_bytes)
         lengths.append(num_bytes - before)
     return sha256.hexdigest(), lengths
 
@@ -253,26 +253,19 @@ def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Des
     characters = skipped = unfiltered = 0
     marked, line_ends, ends = [], [], []
     for index, source in enumerate(reading.sources):
-        counter = LineEnds(vocabulary)
         chunks = _hashing(read_chunks(source), read_sha256)
-        if vocabulary.kind == "bytes":
-            for chunk in chunks:
-                ids: Ids = np.frombuffer(chunk, dtype=np.uint8)
-                write(ids)
-                counter.add(ids)
-                characters, unfiltered = characters + len(chunk), unfiltered + len(chunk)
-            line_ends.append(counter.counts)
-            ends.append(characters)
-            continue
         decoded = DecodedSource(source.name, chunks, reading.encoding)
-        position = 0
-        for piece in decoded:
-            text = text_filter(piece)
-            ids = _encode_piece(reading, vocabulary, source, text, position)
+        counter, position = LineEnds(vocabulary), 0
+        for piece in chunks if vocabulary.kind == "bytes" else decoded:
+            if isinstance(piece, bytes):
+                length, ids = len(piece), np.frombuffer(piece, dtype=np.uint8)
+            else:
+                text = text_filter(piece)
+                length, ids = len(text), _encode_piece(reading, vocabulary, source, text, position)
             write(ids)
             counter.add(ids)
-            position += len(text)
-            characters, skipped = characters + len(ids), skipped + len(text) - len(ids)
+            position += length
+            characters, skipped = characters + len(ids), skipped + length - len(ids)
             unfiltered += len(piece)
         line_ends.append(counter.counts)
         ends.append(characters)

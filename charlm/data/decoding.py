@@ -1,4 +1,4 @@
-"""From the bytes of a source to its characters, and what is said of bytes that spell none. Knows no vocabularies."""
+"""Decodes the bytes of a source, and explains which files are no text. Knows no vocabularies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_chunks(source: Source) -> Iterator[bytes]:
 
 
 def recognised(source: Source) -> Source:
-    """Return a source with what its first bytes say: how it is compressed, and whether it is something else than text.
+    """Return a source with what its first bytes show: how it is compressed, and whether it is a document.
 
     Raises:
         CorpusError: it cannot be read.
@@ -49,7 +49,7 @@ def recognised(source: Source) -> Source:
         try:
             head = first_bytes(source)
         except UndecodableError:
-            # Reported when it is read, and perhaps it is to be left out.
+            # It is reported when it is read, unless such files are dropped.
             return source
     return replace(source, format=format_of(head))
 
@@ -158,7 +158,7 @@ def named(sources: Sequence[Source]) -> str:
 
 
 def note_on_nul(sources: Sequence[Source], encoding: str) -> list[str]:
-    """Name the encoding of a text that was read in another one, which found a NUL in every second character."""
+    """Return a note with the right encoding of a text, if the wrong one has made many of its characters NUL."""
     for source in sources:
         guess = guess_encoding(partial(read_chunks, source), encoding) if b"\0" in first_bytes(source) else None
         if guess and not guess.is_damaged:
@@ -178,7 +178,7 @@ def place(source: Source) -> Path:
 
 
 def _hint_at_encoding(source: Source, all_sources: Sequence[Source], tried: str) -> str:
-    """Say which encoding reads a source. If it reads them all, the corpus can be read in it."""
+    """Return a hint at the encoding of a source. If it reads all sources, the hint is the option for it."""
     chunks = partial(read_chunks, source)
     if codecs.lookup(tried).name == "utf-8" and is_damaged_utf8(chunks()):
         return _damaged(source, "utf-8")

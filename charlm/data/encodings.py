@@ -14,7 +14,7 @@ Chunks = Callable[[], Iterable[bytes]]
 SAMPLE_BYTES = 1 << 15
 WINDOW_BYTES = 2000
 EXCERPT_LENGTH = 40
-# With fewer bytes beyond ASCII than these there is nothing to tell by, and the commonest encoding is the best guess.
+# Fewer bytes beyond ASCII than these tell nothing about an encoding, and the commonest one is the best guess.
 FEW_BYTES = 4
 COMMONEST = ("cp1252", "latin-1")
 MARKS = {
@@ -24,7 +24,7 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-# What text files are really written in. If several read a sample as the same text, the first is named.
+# The encodings that text files are really written in. If several read a sample as the same text, the first is named.
 USUAL = (
     *("gb18030", "big5", "shift_jis", "cp932", "euc-jp", "euc-kr", "cp949"),
     *("cp1252", "latin-1", "iso8859-15", "mac-roman", "cp850", "cp437", "cp1250", "iso8859-2", "cp852", "mac-latin2"),
@@ -36,7 +36,7 @@ LATIN = ("cp1252", "mac-roman", "cp850", "cp1250", "iso8859-2")
 CYRILLIC = ("cp1251", "koi8-r", "cp866")
 # Signs that may stand between two letters.
 BETWEEN_LETTERS = "\u2019\u2014\u00b7\u00ad"
-# What the encodings of Central Europe make of the letters a with grave and a with ring of those of the West.
+# In the encodings of Central Europe, the bytes of a Western a with grave and a with ring are these letters.
 RARE = "\u0155\u013a"
 # The bytes of common characters in the encodings that have two bytes for most of them, and of their punctuation.
 KOREAN = rb"[\xa1\xa3\xb0-\xc8][\xa1-\xfe]"
@@ -72,7 +72,7 @@ class Guess(NamedTuple):
 
 
 def guess_encoding(chunks: Chunks, tried: str) -> Guess | None:
-    """Return the likeliest encoding that reads all of a text, or all but a few bytes, or None if none does.
+    """Return the most probable encoding that reads all of a text, or all but a few bytes, or None if none does.
 
     Args:
         chunks: reads the bytes from their start; called several times.
@@ -162,7 +162,7 @@ def _aligned(sample: bytes) -> bytes:
 
 
 def _ranked(sample: bytes) -> Iterator[str]:
-    """Go through encodings that may have written a sample, the likeliest first."""
+    """Go through encodings that may have written a sample, the most probable first."""
     # Imported when a text cannot be read, and not before.
     from charset_normalizer import from_bytes
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: compressed, and then how to read it, or a document. Knows no characters."""
+"""Recognises compressed files and documents by their first bytes, and decompresses. Knows no characters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODULES = {
     "lzma": ("lzma",),
     "zstd": ("compression.zstd", "backports.zstd"),
 }
-# No text of this size shrinks to so small a part. Logs and wikis with all their old versions do at most to a 200th.
+# No text of this size shrinks to a smaller part. Even logs, and wikis with all old versions, shrink to a 200th at most.
 BOMB_BYTES = 1 << 28
 BOMB_RATIO = 500
 DAMAGED = "copy or download it again"
@@ -80,7 +80,7 @@ def _pandoc(name: str, kind: str, is_text: bool = False) -> Format:
 
 
 TO_TXT = "soffice --headless --convert-to txt {file}"
-# Patterns of the first bytes. Plain text begins with none of them, except the first two, which no writer begins with.
+# Patterns of the first bytes. Plain text begins with none of them; the first two are text that nobody writes.
 FORMATS = {
     rb"%PDF-": Format("a PDF document", "pdftotext {file} {text}"),
     rb"\{\\rtf": _pandoc("a document in Rich Text Format", "rtf", is_text=True),

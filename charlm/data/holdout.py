@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
 from charlm.errors import ModelFileError
+from charlm.settings.config import DataConfig
 from charlm.vocab import Ids, Vocabulary
 
 # A block that is held out has at least so many characters. A source that is small beside the others has one of its
@@ -129,7 +129,7 @@ def hold_out(corpus: Corpus, data: DataConfig) -> Split:
 
 
 def should_spread(corpus: Corpus, data: DataConfig) -> bool:
-    """Whether blocks should be held out, if the text is long enough: `auto` spreads several texts."""
+    """Return whether blocks should be held out if the text is long enough: `auto` spreads several texts."""
     is_several = len({0, *corpus.ends}) > 2
     return data.holdout == "spread" or (data.holdout == "auto" and is_several)
 

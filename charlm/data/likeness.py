@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Part, Split, hold_out, should_spread
+from charlm.errors import counted
+from charlm.settings.config import DataConfig
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
 # part, is looked at in so many places, at up to so many characters in each.
@@ -45,7 +46,7 @@ class _Distance(NamedTuple):
     noise: float
 
     def is_beyond(self, far: float, times: float = 0.0) -> bool:
-        """Whether this is farther than so many bits, than so many times the usual, and than chance explains."""
+        """Return whether this is more than so many bits, than so many times the usual, and than chance explains."""
         return self.excess > max(far, times * self.usual, self.noise)
 
 
@@ -65,9 +66,7 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
     notes, blocks = [], [len(part.bounds_S2) for part in parts[1:]]
     if parts.is_spread:
         size, number = sum(map(len, parts[1:])), sum(blocks)
-        notes.append(
-            f"held out: {size:,} {corpus.vocabulary.unit}s in {number} block{'s' * (number > 1)} spread over the text"
-        )
+        notes.append(f"held out: {size:,} {corpus.vocabulary.unit}s in {counted(number, 'block')} spread over the text")
     elif sum(blocks) and should_spread(corpus, data):
         notes.append("the text is too short to be held out in blocks: its end is held out")
     for name in unlike:
@@ -145,7 +144,7 @@ def _divergence(counts_K: Symbols, others_K: Symbols) -> float:
 
 
 def _has_sorted_lines(corpus: Corpus) -> bool:
-    """Whether the first characters of lines rise, or fall, from the start of the text to its end."""
+    """Return whether the first characters of lines rise, or fall, from the start of the text to its end."""
     initials: dict[int, int] = {}
     for place in np.linspace(0, max(len(corpus.ids) - LONGEST_LINE, 0), LINES_LOOKED_AT).astype(int).tolist():
         before, end, after = corpus.vocabulary.decode(corpus.ids[place : place + LONGEST_LINE]).partition("\n")

@@ -1,4 +1,4 @@
-"""How the lines of a text end, counted in its ids: a note says so when they do not all end with LF."""
+"""Counts the line ends of a text in its ids, and describes them if they are not all LF."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def describe_line_ends(
 
 
 def conversion(crlf: int, cr: int, lf: int, encoding: str, sources: Sequence[Source]) -> str:
-    """Say which command makes LF of line ends; the sentence lacks its last words.
+    """Return the start of a hint: the command that makes LF of line ends. Its last words follow.
 
     Args:
         crlf: how many lines end with CR LF.

@@ -37,7 +37,7 @@ def find_sources(
 
     Args:
         name: a corpus of the catalogue, a file, a folder, a pattern, or `-` for standard input.
-        encoding: of the text. In a folder, files that are binary in this encoding are left out.
+        encoding: of the text. In a folder, files that are binary in this encoding are dropped.
         notes: a list to which this adds what a person should know.
         progress: called during a download.
         max_bytes: refuse more bytes than this, and everything that is not a file, without reading it. Of compressed
@@ -135,7 +135,7 @@ def _is_binary(source: Source, encoding: str) -> bool:
 def _decodable(
     sources: Iterable[Source], encoding: str, left_out: list[Source] | None, max_bytes: int | None = None
 ) -> Iterator[Source]:
-    """Go through those sources that are text in this encoding; all of them if none may be left out."""
+    """Yield the sources that are text in this encoding; all of them if none may be dropped."""
     for source in sources:
         if left_out is not None and refusal_of(source, encoding, max_bytes):
             left_out.append(source)
@@ -173,7 +173,7 @@ def _within(sources: Iterable[Source], max_bytes: int | None) -> Iterator[Source
         if max_bytes is not None and not source.compression:
             num_bytes += Path(source.name).stat().st_size
             if num_bytes > max_bytes:
-                raise TooLargeError(f"there are more than the {counted(max_bytes, 'byte')} learned")
+                raise TooLargeError(max_bytes)
         yield source
 
 

@@ -21,7 +21,7 @@ from charlm.files import expanded
 from charlm.run_folder import KEPT_FOLDER, RUNS_FOLDER, RunFolder, best_in, did_you_mean_run
 
 MAX_METRICS_BYTES = 1 << 28
-# Larger numbers in a record are not believable.
+# A record with a larger number is damaged or false.
 LARGEST = 1e15
 
 
@@ -165,13 +165,12 @@ def _group(runs: Sequence[_Run]) -> Group:
     rows = [_figures(run, seconds, steps) for run in runs]
     rows.sort(key=lambda row: (not row.finished, row.best is None, row.best))
     model = runs[0].model
-    unit = model.vocabulary.unit
     return Group(
         text=_fact(model, "name"),
         sha256=_fact(model, "sha256"),
         kind=_kind(model),
-        unit=unit,
-        per=f"masked {unit}" if model.spec.sees_both_sides else unit,
+        unit=model.vocabulary.unit,
+        per=model.vocabulary.scored_unit(model.spec.sees_both_sides),
         equal_seconds=seconds,
         equal_steps=steps,
         rows=rows,

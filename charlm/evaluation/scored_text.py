@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from charlm.checkpoint import ModelFile
-from charlm.config_file import validate_settings
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.downloads import DownloadProgress
 from charlm.data.holdout import Part, recorded_split
 from charlm.errors import CorpusError, TooLargeError, UsageError
+from charlm.settings.config_file import validate_settings
 
 PartName = Literal["train", "validation", "test"]
 SCORE_AS_A_WHOLE = "without `--part`, `--corpus` scores any text as a whole"

@@ -85,7 +85,7 @@ def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) 
         window: the length of each, which then has no warm-up; None for as many as can be read side by side.
         sees_both_sides: whether the model also reads what comes after them.
     """
-    length = window or -(-len(part) // _num_streams(len(part)))
+    length = min(window, len(part)) if window else -(-len(part) // _num_streams(len(part)))
     lengths = part.lengths_S.tolist()
     # Where a stretch ends, a model that sees both sides reads less on the right. It reads segments side by side only
     # if that is equally much, so the last segments of all stretches have the same length.

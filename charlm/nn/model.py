@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from charlm.checkpoint import Arrays
-from charlm.config import NAMED_INITIALISER
 from charlm.nn.layers import LSTM, make_layer, trains_by_blocks
+from charlm.settings.config import NAMED_INITIALISER
 from charlm.spec import ModelSpec
 
 # One tensor (L, B, H) for each part of the cell's state: hidden, and for LSTMs also cell.

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from charlm.config import Config, Interval
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import hold_out
@@ -17,6 +16,8 @@ from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
 from charlm.machine import resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
+from charlm.settings.config import Config
+from charlm.settings.durations import Interval
 from charlm.training.keeping import BYTES_PER_NUMBER, num_kept
 from charlm.training.learner import Learner
 from charlm.training.regularisation import Regularisation

@@ -178,6 +178,5 @@ def _as_model(base: Base, old_text: OldText, vocabulary: Vocabulary) -> ModelFil
 
 
 def _figure(trainer: Trainer, old_text: OldText) -> str:
-    unit = trainer.corpus.vocabulary.unit
-    per = f"masked {unit}" if trainer.learner.model.spec.sees_both_sides else unit
+    per = trainer.corpus.vocabulary.scored_unit(trainer.learner.model.spec.sees_both_sides)
     return f"{old_text.name}: {old_text.bits_per_character:.3f} bits per {per}"

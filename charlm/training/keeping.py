@@ -7,16 +7,17 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from charlm.config import Interval, TrainConfig
+from charlm.settings.config import TrainConfig
+from charlm.settings.durations import Interval
 from charlm.training.schedule import is_past_multiple
 
 BYTES_PER_NUMBER = 4
-# Kept models that take more than this together are worth a note.
+# A note reports kept models that take more bytes than this together.
 MUCH = 1e9
 
 
 class Keeper:
-    """Tells after each block whether the model is to be kept.
+    """Decides after each block whether the model is kept.
 
     A run's progress is its steps, epochs and seconds so far.
     """
@@ -52,7 +53,7 @@ def num_kept(interval: Interval, steps: float, epochs: float, seconds: float) ->
 
 
 def note_on_keeping(train: TrainConfig, num_parameters: int, batches_per_epoch: int, folder: Path) -> str | None:
-    """Return what the kept models of a run will take, if that is much; None if it is not, or not known yet.
+    """Return a note on the space that the kept models of a run will take; None if it is little, or not known yet.
 
     Args:
         train: the settings of the run.
@@ -75,7 +76,7 @@ def note_on_keeping(train: TrainConfig, num_parameters: int, batches_per_epoch: 
 
 
 def note_on_size(sizes: list[int]) -> str | None:
-    """Return a note if the last of these files made them larger together than what is much; None otherwise."""
+    """Return a note if the last of these files has brought their sum above `MUCH`; None otherwise."""
     total = sum(sizes)
     if not sizes or not total - sizes[-1] <= MUCH < total:
         return None

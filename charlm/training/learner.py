@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional
 
 from charlm.checkpoint import MAX_NUMBER, Arrays
-from charlm.config import Config
 from charlm.data.batches import Batches, fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split, hold_out
 from charlm.nn.model import CharModel, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
+from charlm.settings.config import Config
 from charlm.training.decisions import is_usable
 from charlm.training.optimizer import Optimizer
 from charlm.training.regularisation import Regularisation

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
-from charlm.config_file import override_config, to_yaml, validate_settings
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import recorded_split
 from charlm.data.sources import catalog_name
@@ -32,10 +30,13 @@ from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
+from charlm.settings.config_file import override_config, to_yaml, validate_settings
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best
 from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
+from charlm.training.notes import notes_on_changes, notes_on_lock
 from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.trainer import Trainer
@@ -117,7 +118,7 @@ def begin(
         run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
         with run.locked() as is_held:
             trainer = Trainer(config, text, run, runtime, clock)
-            trainer.notes[:0] = [*([reason] if reason else []), *_notes_on_lock(is_held)]
+            trainer.notes[:0] = [*([reason] if reason else []), *notes_on_lock(is_held)]
             if base:
                 start_from(trainer, base, old_text)
             _write_settings(trainer)
@@ -163,7 +164,7 @@ def resume(
             trainer = Trainer(config, text, run, runtime, clock, parts)
             trainer.base = Base.from_json(last.base).to_json() if last.base else {}
             trainer.restore(last, is_new_text)
-            trainer.notes += [*_notes_on_lock(is_held), *_notes_on_changes(last.runtime, runtime.facts())]
+            trainer.notes += [*notes_on_lock(is_held), *notes_on_changes(last.runtime, runtime.facts())]
             _reopen(trainer, started, path)
             _check_best(trainer)
             trainer.logbook.rewind(trainer.state.step)
@@ -302,19 +303,6 @@ def _check_best(trainer: Trainer) -> None:
 def _fixed(config: Config) -> dict[str, Any]:
     changeable = set(TrainConfig.model_fields) - FIXED_OF_TRAIN
     return config.model_dump(exclude={"train": changeable, "data": {"corpus", "skip_undecodable"}})
-
-
-def _notes_on_lock(is_held: bool) -> list[str]:
-    return [] if is_held else ["the run folder cannot be locked here: do not train in it from two processes"]
-
-
-def _notes_on_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    changes = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
-    return (
-        [f"started with {'; '.join(changes)}: the resumed run is not bit for bit the one without a break"]
-        if changes
-        else []
-    )
 
 
 def _name_of(corpus: str) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from charlm.checkpoint import Arrays
-from charlm.config import TrainConfig
 from charlm.nn.model import CharModel, tensor_of
+from charlm.settings.config import TrainConfig
 
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

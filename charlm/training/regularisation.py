@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from charlm.config import Config
 from charlm.data.batches import Batches
+from charlm.settings.config import Config
 from charlm.training.state_types import STRICT
 
 # A timed run must measure the pace of the machine before it knows how many epochs, and so how much dropout, it gets.

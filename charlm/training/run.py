@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config import DURATIONS, GROUPS, Config, Inherited, meant_setting
-from charlm.config_file import load_config, validate_settings
 from charlm.inference.language_model import LanguageModel
 from charlm.run_folder import RunFolder
+from charlm.settings.config import DURATIONS, GROUPS, Config, Inherited
+from charlm.settings.config_file import load_config, validate_settings
+from charlm.settings.names import meant_setting
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
 from charlm.training.transfer import StartingModel

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from charlm.config import TrainConfig
+from charlm.settings.config import TrainConfig
 
 # How often a thread looks at the clock of a timed run, and how far apart two looks are if the process slept.
 LOOK_SECONDS = 0.2
@@ -26,12 +26,12 @@ class Look(NamedTuple):
 class Clock:
     """Counts the seconds of a run from the moment this is made; changes of the system's time do not matter.
 
-    It may leave out the time in which the process slept: stopped by a signal, frozen by a container, or with the lid
+    It may drop the time in which the process slept: stopped by a signal, frozen by a container, or with the lid
     of the laptop closed. Then somebody must look at it often, see `awake_clock`. Each call of `now` is a look. Between
     two looks the process slept if many seconds have passed and the cores have computed in less than half of them.
 
     Attributes:
-        seconds_asleep: the time that was left out so far.
+        seconds_asleep: the time that was dropped so far.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic, computed: Callable[[], float] | None = None) -> None:

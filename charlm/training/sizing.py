@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from charlm.config import Config, ModelConfig, TrainConfig
 from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import hold_out
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.nn.speed_trials import Work
+from charlm.settings.config import Config, ModelConfig, TrainConfig
 from charlm.spec import ModelSpec
 from charlm.training.optimizer import Optimizer
 

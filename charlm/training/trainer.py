@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.checkpoint import Arrays, ModelFile
-from charlm.config import Config, TrainConfig
 from charlm.data.corpus import Corpus
-from charlm.data.holdout import Part, Split
-from charlm.data.likeness import notes_on_holdout, unlike_training
-from charlm.errors import ModelFileError, RunError, TrainingError, counted
-from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
+from charlm.data.holdout import Split
+from charlm.data.likeness import unlike_training
+from charlm.errors import RunError, TrainingError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config import Config
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
@@ -28,25 +27,19 @@ from charlm.training.events import (
     Validating,
     ignore,
 )
-from charlm.training.keeping import Keeper, note_on_keeping, note_on_size
+from charlm.training.keeping import Keeper, note_on_size
 from charlm.training.learner import Learner
 from charlm.training.logbook import Logbook
+from charlm.training.notes import notes_on_run
 from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
-from charlm.training.time_budget import (
-    MAX_EVALUATION_SHARE,
-    MAX_RESERVED_SHARE,
-    MAX_SCORING_SHARE,
-    SAVES_AT_END,
-    TimeBudget,
-)
+from charlm.training.time_budget import MAX_RESERVED_SHARE, SAVES_AT_END, TimeBudget
 from charlm.training.transfer import text_has_changed
+from charlm.training.validation import Validation
 
 BITS = 1 / math.log(2)
-# Fewer characters than these do not tell which of two models is better.
-MIN_VALIDATION_CHARACTERS = 64
 
 
 class Trainer:
@@ -58,6 +51,7 @@ class Trainer:
         clock: how long the run has taken, model and first block included, but not the reading of the text.
         logbook: writes the run into its folder.
         learner: model, optimiser and batches.
+        validation: scores the model on held-out text.
         state: the progress of the run.
         is_asked_to_stop: whether `stop` was called and the loop has not ended since.
         unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
@@ -79,13 +73,10 @@ class Trainer:
         self.clock = clock or Clock()
         self.logbook = Logbook(run)
         self.learner = Learner(config, corpus, runtime, parts)
-        parts = self.learner.parts
-        self.unlike = unlike_training(corpus, parts)
-        self.notes = [*corpus.notes, *notes_on_holdout(corpus, config.data, parts, self.unlike)]
-        self.notes += [*_notes_on_sizes(config, self.learner), *_notes_on_idle_settings(config.train)]
-        sizes = self.learner.model.spec.num_parameters, self.learner.batches.batches_per_epoch
-        if note := note_on_keeping(config.train, *sizes, run.path):
-            self.notes.append(note)
+        held_out, num_characters = self.learner.parts.validation, config.train.evaluation_characters
+        self.validation = Validation(self.learner.model, held_out, num_characters)
+        self.unlike = unlike_training(corpus, self.learner.parts)
+        self.notes = notes_on_run(config, corpus, self.learner, self.unlike, run.path)
         self._keeper = Keeper(config.train.keep_every)
         regularisation = Regularisation.planned(config, num_epochs=0, settled=False)
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
@@ -117,16 +108,11 @@ class Trainer:
         return share_of(self.config.train, state.step, state.seconds, per_epoch, state.reserved_seconds)
 
     @property
-    def can_tell_best(self) -> bool:
-        """Whether enough is held out to tell which of two models is better."""
-        return len(self.learner.parts.validation) >= MIN_VALIDATION_CHARACTERS
-
-    @property
     def _is_memorised(self) -> bool:
         """Whether a timed run has learned a text that is too short to hold enough of it out."""
         losses = Losses(self.state.nats, self.state.num_losses)
         is_known = knows_text(losses.mean, len(self.learner.parts.train))
-        return is_known and self.config.train.time is not None and not self.can_tell_best
+        return is_known and self.config.train.time is not None and not self.validation.can_tell_best
 
     # The loop
 
@@ -189,15 +175,11 @@ class Trainer:
 
     def _plan_time(self) -> None:
         """Plan when a timed run learns its last block, so that the rest ends in time; once in the life of a run."""
-        budget, state, part = self.config.train.time, self.state, self.learner.parts.validation
+        budget, state = self.config.train.time, self.state
         if budget is None or state.reserved_seconds:
             return
-        reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds
-        if len(part):
-            model, now = self.learner.model, self.clock.now
-            validation = reading_that_fits(model, self._validated_part, MAX_EVALUATION_SHARE * budget, now)
-            state.evaluation_characters, seconds = validation
-            reserved += seconds + reading_that_fits(model, part, MAX_SCORING_SHARE * budget, now)[1]
+        state.evaluation_characters, seconds = self.validation.plan(budget, self.clock.now)
+        reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds + seconds
         state.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
 
     def _learn_next_block(self, share: float) -> float | None:
@@ -283,21 +265,8 @@ class Trainer:
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
 
-    @property
-    def _validated_part(self) -> Part:
-        return self.learner.parts.validation.beginnings(self.config.train.evaluation_characters)
-
     def _validate(self) -> float | None:
-        """Return bits per character on the held-out part; infinite if the model overflows, None for an empty part."""
-        part = self._validated_part
-        if not len(part):
-            return None
-        num_read = self.state.evaluation_characters or len(part)
-        try:
-            return evaluate_sample(self.learner.model, part, num_read, self._while_validating).bits_per_character
-        except ModelFileError:
-            # A state without bounds may overflow on a text it was not trained on; no model is worse.
-            return math.inf
+        return self.validation.measure(self.state.evaluation_characters, self._while_validating)
 
     def _while_validating(self, share: float) -> None:
         self._listener(Validating(self.state.step, share))
@@ -306,7 +275,7 @@ class Trainer:
 
     def _keep_if_best(self, validation: float | None) -> None:
         state = self.state
-        is_kept_anyway = not (self.can_tell_best and self.logbook.has_best)
+        is_kept_anyway = not (self.validation.can_tell_best and self.logbook.has_best)
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
             self.write_down(best=self._model_now())
 
@@ -435,28 +404,3 @@ class Trainer:
             self._listener(Note(f"everything is written down again in `{self.run.path}`"))
         elif not is_written and not before:
             self._listener(Note(f"{self.logbook.trouble}; the run continues and tries again"))
-
-
-def _notes_on_sizes(config: Config, learner: Learner) -> list[str]:
-    """Return notes on a text that is short."""
-    notes, parts = [], learner.parts
-    if (learner.num_streams, learner.block_size) != (config.train.batch_size, config.train.block_size):
-        notes.append(
-            f"the text has {counted(len(parts.train), 'character')} to train on: "
-            f"{learner.num_streams} x {learner.block_size} of them are read at a time"
-        )
-    if len(parts.validation) < MIN_VALIDATION_CHARACTERS:
-        notes.append(
-            f"only {counted(len(parts.validation), 'character')} held out, too few to tell which model is best: "
-            "the last one is kept"
-        )
-    return notes
-
-
-def _notes_on_idle_settings(train: TrainConfig) -> list[str]:
-    """Return notes on settings that were given a value that has no effect."""
-    return [
-        f"train.{name} {getattr(train, name)} has no effect with train.{other} {getattr(train, other)}"
-        for name, other, _ in train.idle_settings()
-        if getattr(train, name) != TrainConfig.model_fields[name].default
-    ]

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
-from charlm.config import Inherited
-from charlm.errors import ModelFileError, RunError
+from charlm.errors import ModelFileError, RunError, counted
 from charlm.run_folder import find_model
+from charlm.settings.config import Inherited
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary, name_character
 
@@ -120,4 +120,4 @@ def note_on_new_symbols(before: Vocabulary, after: Vocabulary) -> str | None:
         return None
     names = ", ".join(name_character(symbol) for symbol in new[:MAX_NAMED])
     more = f" and {len(new) - MAX_NAMED:,} more" if len(new) > MAX_NAMED else ""
-    return f"{len(new):,} new character{'s' if len(new) > 1 else ''}: {names}{more}"
+    return f"{counted(len(new), 'new character')}: {names}{more}"

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from charlm.config import GROUPS, Config, Settings
-from charlm.config_file import MAX_BYTES, load_config
 from charlm.errors import ConfigError, one_line
+from charlm.settings.config import GROUPS, Config, Settings
+from charlm.settings.config_file import load_config
+from charlm.settings.strict_yaml import MAX_BYTES
 from tests.helpers.commands import call, within
 from tests.helpers.settings_files import NUMBERS, SHIPPED, durations, loaded, refusal
 

@@ -40,7 +40,7 @@ def tell(**more):
 
 # 2,500 steps with two reports every 5, and a validation and a save every 25; warm after 500.
 TRAINS = """
-from charlm.config_file import load_config
+from charlm.settings.config_file import load_config
 from charlm.training import lifecycle as runs
 from charlm.training.events import Record
 

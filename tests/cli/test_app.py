@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -196,9 +197,9 @@ def test_training_shows_samples_on_a_terminal(text: str) -> None:
     seen = read_until(keyboard, b"more of it: charlm sample --model 'a run'").decode()
     assert process.wait(timeout=30) == 0
     os.close(keyboard)
-    lines = [line for line in seen.splitlines() if "  valid " in line]
-    assert len(lines) == 2
-    glimpses = [seen.splitlines()[seen.splitlines().index(line) + 1] for line in lines]
+    # Between a line and its sample, the bar is drawn and erased.
+    glimpses = re.findall(r"  valid [^\n]*\n[^\n]*\r\x1b\[2K\x1b\[2m  ([^\n]*)\x1b", seen)
+    assert len(glimpses) == 2
     assert all(len(glimpse) > 60 and set(glimpse) & set("abcdefghijklmnopqrstuvwxyz") for glimpse in glimpses)
     assert "the last validation was the best" in seen
 

@@ -6,8 +6,8 @@ import json
 from typing import get_args, get_origin
 
 from charlm.cli.app import COMMANDS
-from charlm.config import GROUPS, Config, TrainConfig
 from charlm.files import bundled_folder
+from charlm.settings.config import GROUPS, Config, TrainConfig
 from tests.helpers.commands import answer, call, spawn
 
 

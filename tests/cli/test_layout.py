@@ -13,27 +13,16 @@ from rich.cells import cell_len
 from charlm.cells import CELLS
 from charlm.cli.bench import bench_columns, bench_row
 from charlm.cli.explain import explanation_lines
-from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, wrapped
+from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
 from charlm.cli.live import clock_text, progress_line, record_line
 from charlm.inference.explain import describe_cell, take_step
 from charlm.spec import ModelSpec
 from charlm.training.events import Record
 from tests.helpers.model_files import random_model
+from tests.helpers.terminal import Terminal
 
 WIDTHS = range(40, 121)
 SENTENCE = "note: 16 units should read the text 9.2 times in this time; `charlm eval -m runs/a` says how good that is"
-
-
-class Stream(io.StringIO):
-    """A stream that claims to be a terminal, or not."""
-
-    def __init__(self, is_terminal: bool) -> None:
-        self._is_terminal = is_terminal
-        super().__init__()
-
-    def isatty(self) -> bool:
-        """Return what it claims."""
-        return self._is_terminal
 
 
 def assert_fits(lines: list[str], width: int, text: str) -> None:
@@ -66,13 +55,24 @@ def test_what_cannot_be_broken_is_left_whole() -> None:
 def test_the_width_is_that_of_the_terminal(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`COLUMNS` counts if it is a number; a terminal that does not say has 80, and a pipe has no width."""
     monkeypatch.setenv("COLUMNS", variable)
-    assert screen_width(Stream(True)) == 80
+    assert screen_width(Terminal()) == 80
     monkeypatch.setenv("COLUMNS", "33")
-    assert (screen_width(Stream(True)), screen_width(Stream(False))) == (33, None)
+    assert (screen_width(Terminal()), screen_width(io.StringIO())) == (33, None)
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((123, 9)))
-    monkeypatch.setattr(Stream, "fileno", lambda self: 1)
-    assert screen_width(Stream(True)) == 123
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 1)
+    assert screen_width(Terminal()) == 123
+
+
+@pytest.mark.parametrize("width", range(30))
+def test_a_row_drops_whole_items(width: int) -> None:
+    """The items that fit stand in the row unchanged, and nothing of the next one."""
+    items = ["'a' 12%", "'\u7684' 9%", "space 7%"]
+    row = whole_items(items, width)
+    shown = row.split("   ") if row else []
+    assert shown == items[: len(shown)]
+    assert cell_len(row) <= width
+    assert len(shown) == 3 or cell_len("   ".join(items[: len(shown) + 1])) > width
 
 
 TABLE = [Column("name"), Column("number", True, rank=1), Column("other", True, rank=2), Column("about", least=12)]

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from charlm.checkpoint import ModelFile
 from charlm.cli.app import app
-from charlm.config import GROUPS
-from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.errors import DeviceError
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config import GROUPS
+from charlm.settings.config_file import load_config
 from charlm.training.trainer import Trainer
 from tests.helpers.evaluation import TINY_WORKLOAD
 from tests.helpers.training import needs_bf16, records_of

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.prediction_table import BAR_WIDTH, prediction_table, whole_items
+from charlm.cli.prediction_table import BAR_WIDTH, prediction_table
 from charlm.inference.predict import Candidate, Prediction, predict
 from charlm.inference.stepper import Stepper
 
@@ -73,17 +73,6 @@ def test_one_other_character_is_in_the_singular(num: int, words: str) -> None:
     """The row of the others counts one character, or several characters."""
     table = prediction_table(Prediction([Candidate("a", "'a'", 0.5)], 0.5, num, 1.0))
     assert table.splitlines()[1].endswith(f"  {words}")
-
-
-@pytest.mark.parametrize("width", range(30))
-def test_a_row_drops_whole_items(width: int) -> None:
-    """The items that fit stand in the row unchanged, and nothing of the next one."""
-    items = ["'a' 12%", "'\u7684' 9%", "space 7%"]
-    row = whole_items(items, width)
-    shown = row.split("   ") if row else []
-    assert shown == items[: len(shown)]
-    assert cells(row) <= width
-    assert len(shown) == 3 or cells("   ".join(items[: len(shown) + 1])) > width
 
 
 @pytest.mark.parametrize("num_others", [0, 812])

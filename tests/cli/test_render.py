@@ -59,7 +59,8 @@ def test_columns_are_aligned_by_the_width_of_characters(capsys: pytest.CaptureFi
     print_table([Column("name"), Column("text")], [("的狐狸", "x"), ("fox", "x")])
     lines = capsys.readouterr().out.splitlines()
     assert {cell_len(line) for line in lines[1:]} == {9}
-    table_of_markdown = markdown_table(["run", "n"], [["的狐狸", "1"], ["fox", "22"]], num_texts=1).splitlines()
+    columns = [Column("run"), Column("n", is_number=True)]
+    table_of_markdown = markdown_table(columns, [["的狐狸", "1"], ["fox", "22"]]).splitlines()
     assert {cell_len(line) for line in table_of_markdown} == {15}
     assert table_of_markdown[1] == "| ------ | -: |"
 

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from charlm.checkpoint import ModelFile
 from charlm.cli.repl import keys_of
-from charlm.cli.repl_commands import COMMANDS, Conversation, command_in, leaves, wrapped
+from charlm.cli.repl_commands import COMMANDS, Conversation, command_in, leaves
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.predict import predict
 from charlm.inference.stepper import Stepper
@@ -232,10 +232,3 @@ def test_the_help_fits_the_terminal(make_model: Make, width: int, settings: dict
     assert {line.split()[0] for line in wide} >= {f"/{name}" for name in COMMANDS}
     assert ("type a tab" in " ".join(lines)) == ("symbols" in settings)
     assert ("grey text" in " ".join(lines)) == ("direction" not in settings)
-
-
-def test_lines_break_between_words() -> None:
-    """Wide characters count as two cells, and a word that is too long stays whole."""
-    assert wrapped("ab cd\nef", 4) == "ab\ncd\nef"
-    assert wrapped("\u56fd \u738b \u56fd", 5) == "\u56fd \u738b\n\u56fd"
-    assert wrapped("a bcdefgh i", 4) == "a\nbcdefgh\ni"

@@ -15,7 +15,8 @@ import charlm
 from charlm.checkpoint import ModelFile
 from charlm.cli.app import COMMANDS, app
 from charlm.cli.slips import meant_option
-from charlm.config import GROUPS, USUAL_NAMES, all_settings
+from charlm.settings.config import GROUPS
+from charlm.settings.names import USUAL_SETTINGS, all_settings
 from tests.helpers.commands import HARE_AND_FOX, OPTIONS, assert_can_be_followed, assert_refused, call
 from tests.helpers.model_files import random_model
 
@@ -143,8 +144,8 @@ def test_an_option_with_the_name_of_a_setting_is_meant(setting: str) -> None:
 
 def test_the_usual_names_are_of_settings_and_unique() -> None:
     """A name in other tools stands for one setting, and is not the name of another."""
-    assert USUAL_NAMES.keys() <= all_settings().keys()
-    words = [word for words in USUAL_NAMES.values() for word in words.split()]
+    assert USUAL_SETTINGS.keys() <= all_settings().keys()
+    words = [word for words in USUAL_SETTINGS.values() for word in words.split()]
     assert len(words) == len(set(words))
     assert not {name.replace("_", "") for name in all_settings().values()} & set(words)
 

@@ -181,7 +181,7 @@ def parts(draw: st.DrawFn) -> Part:
     return Part.between(np.arange(places[-1] + draw(st.integers(0, 9)), dtype=np.uint16), blocks)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     parts(),
     st.integers(1, 8),
@@ -218,7 +218,7 @@ def test_no_block_reads_across_a_gap(part: Part, batch: int, block: int, reset: 
         last_B = targets_TB[-1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(parts(), st.integers(1, 8), st.integers(1, 70))
 def test_an_epoch_over_stretches_reads_nothing_twice(part: Part, batch: int, block: int) -> None:
     """Each character is a target at most once in an epoch; less than a block of each stream and stretch is left out."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from charlm.config import DataConfig
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import Part, Split, hold_out, recorded_split, split_at_end
 from charlm.errors import ModelFileError
+from charlm.settings.config import DataConfig
 from tests.helpers.texts import write
 
 SPREAD: dict[str, Any] = {"holdout": "spread"}
 
 
+@cache
 def paragraphs(length: int, end: str = "\n", letters: str = "abcdefgh", seed: int = 0) -> str:
     """Return a text of short lines, with a blank line after every few."""
     random = np.random.default_rng(seed)

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 
 from charlm.cli.app import app
 from charlm.cli.slips import options_of
-from charlm.config import GROUPS, all_settings
-from charlm.config_file import MAX_PROBLEMS
+from charlm.settings.config import GROUPS
+from charlm.settings.config_file import MAX_PROBLEMS
+from charlm.settings.names import all_settings
 
 HARE_AND_FOX = '"I am cold," said the hare.\n"Then run," said the fox.\n' * 30
 SMALL = [

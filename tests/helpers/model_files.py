@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
-from charlm.config import Config, ModelConfig
 from charlm.errors import ModelFileError
+from charlm.settings.config import Config, ModelConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 

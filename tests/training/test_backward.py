@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from charlm.checkpoint import ModelFile
 from charlm.cli.live import TrainingDisplay
 from charlm.cli.repl import toolbar_text
-from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.generate import generate
@@ -27,10 +25,12 @@ from charlm.inference.stepper import Stepper
 from charlm.nn.model import CharModel
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import load_config
 from charlm.training.events import BlockLearned
 from charlm.training.trainer import Trainer
 from charlm.vocab import Vocabulary, _BackwardByteDecoder
 from tests.helpers.commands import answer, answers, call
+from tests.helpers.terminal import Terminal
 from tests.helpers.training import begin, interrupt, metrics
 
 Make = Callable[..., ModelFile]
@@ -303,14 +303,6 @@ def test_samples_during_training_change_nothing(direction: str, capsys: pytest.C
     assert metrics(quiet) == metrics(loud)
     for name, array in quiet.snapshot().arrays.items():
         np.testing.assert_array_equal(array, loud.snapshot().arrays[name])
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self) -> bool:
-        """Return True."""
-        return True
 
 
 def test_a_sample_during_training_sends_no_terminal_escapes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_a_long_validation_has_records_and_lines(
             tick(part / 100)
         return score(model, ids, num_read)
 
-    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", slow)
+    monkeypatch.setattr("charlm.training.validation.evaluate_sample", slow)
     with TrainingDisplay(training) as display:
         training.learn(display.show)
     seconds = seconds_of(training)
@@ -146,7 +146,7 @@ def test_a_long_validation_has_records_and_lines(
     said = [line for line in capsys.readouterr().err.splitlines() if "% done" in line]
     assert len(said) == 7
     quick = begin("quick", train__steps=4, train__evaluations=2)
-    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", score)
+    monkeypatch.setattr("charlm.training.validation.evaluate_sample", score)
     interrupt(quick, 100)
     assert_same_run(quick, training)
 

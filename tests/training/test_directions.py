@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from charlm.cells import CELLS
-from charlm.config_file import load_config
 from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import evaluate
 from charlm.nn.model import CharModel, State
+from charlm.settings.config_file import load_config
 from charlm.spec import Direction, InitialState, ModelSpec
 from tests.helpers.commands import SHORT, assert_refused, call
 from tests.helpers.training import assert_same_run, begin, interrupt, records_of, resume

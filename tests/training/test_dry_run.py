@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.config_file import load_config
 from charlm.data.corpus import load_corpus
 from charlm.errors import TrainingError
 from charlm.nn.runtime import Runtime
+from charlm.settings.config_file import load_config
 from charlm.training import dry_run as forecasts
 from charlm.training.dry_run import estimate_run, least_memory_bytes
 from charlm.training.learner import Learner

@@ -88,7 +88,7 @@ def test_a_changed_record_of_blocks_is_refused_at_resume() -> None:
 def test_a_validation_on_the_way_reads_all_blocks() -> None:
     """With fewer characters than are held out, each block gives its beginning, so that both scripts are validated."""
     training = begin_on_two(train__evaluation_characters=500)
-    part = training._validated_part
+    part = training.validation.part
     assert len(part) == 500
     assert len(part.bounds_S2) == len(training.learner.parts.validation.bounds_S2)
     text = training.corpus.vocabulary.decode(part.joined())

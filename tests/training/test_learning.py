@@ -21,7 +21,8 @@ from charlm.evaluation.dynamic import evaluate_dynamically
 from charlm.evaluation.evaluate import Scores, evaluate
 from charlm.evaluation.scored_text import load_own_text
 from charlm.nn.model import CharModel
-from charlm.training.trainer import MIN_VALIDATION_CHARACTERS, Trainer
+from charlm.training.trainer import Trainer
+from charlm.training.validation import MIN_VALIDATION_CHARACTERS
 from charlm.vocab import Ids
 from tests.helpers.commands import SHORT, SMALL, call
 from tests.helpers.evaluation import module_of

@@ -27,7 +27,7 @@ def test_a_live_run_is_not_touched_by_another_process(text: str) -> None:
 
 def test_a_run_holds_its_folder_from_start_to_end(text: str) -> None:
     """No other process can hold the folder while the run is set up, trains and finishes."""
-    from charlm.config_file import load_config
+    from charlm.settings.config_file import load_config
     from charlm.training import lifecycle as runs
 
     effective = load_config("lstm", [setting for setting in SHORT if setting != "--set"], {"data.corpus": text})

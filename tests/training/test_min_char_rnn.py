@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from charlm.config_file import load_config
 from charlm.files import bundled_folder
 from charlm.nn.model import CharModel
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import load_config
 from charlm.training.trainer import Trainer
 from tests.helpers.training import records_of, training_of
 

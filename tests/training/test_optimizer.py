@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.config import TrainConfig
 from charlm.nn.model import CharModel
+from charlm.settings.config import TrainConfig
 from charlm.spec import ModelSpec
 from charlm.training.optimizer import GateMuon, Optimizer, orthogonalise
 

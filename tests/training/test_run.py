@@ -15,8 +15,8 @@ import torch
 import charlm
 import charlm.training.run as module
 from charlm.checkpoint import load_checkpoint
-from charlm.config import GROUPS
 from charlm.errors import ConfigError, CorpusError, RunError
+from charlm.settings.config import GROUPS
 from charlm.training.events import BlockLearned, Event, Finished, Note, Record, Scoring
 from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from charlm.config import TrainConfig
+from charlm.settings.config import TrainConfig
 from charlm.training.schedule import (
     Clock,
     Every,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from charlm.cells import CELLS
-from charlm.config import Config, ModelConfig
 from charlm.nn.runtime import Runtime
+from charlm.settings.config import Config, ModelConfig
 from charlm.spec import ModelSpec
 from charlm.training import sizing
 from charlm.training.sizing import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from charlm.config_file import load_config
+from charlm.settings.config_file import load_config
 from charlm.training import lifecycle
 from charlm.training.events import Note
 from charlm.training.learner import Learner

@@ -13,9 +13,9 @@ import torch
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.train_session import verdict
-from charlm.config_file import load_config
 from charlm.errors import OVERFLOW, ModelFileError, TrainingError
 from charlm.run_folder import RunFolder
+from charlm.settings.config_file import load_config
 from charlm.training.events import BlockLearned, Event, RolledBack
 from charlm.training.final_evaluation import measure_best
 from charlm.training.learner import Learner
@@ -339,7 +339,7 @@ def test_validation_during_training_reads_the_set_amount(monkeypatch: pytest.Mon
 
     from charlm.evaluation.evaluate import evaluate_sample
 
-    for module in ("trainer", "final_evaluation"):
+    for module in ("validation", "final_evaluation"):
         monkeypatch.setattr(f"charlm.training.{module}.evaluate_sample", spy)
     training = begin(train__evaluation_characters=70)
     interrupt(training, 100)
@@ -392,7 +392,7 @@ def test_a_validation_that_overflows_is_ignored(monkeypatch: pytest.MonkeyPatch)
     def overflow(*_: Any) -> Any:
         raise ModelFileError(*OVERFLOW)
 
-    monkeypatch.setattr("charlm.training.trainer.evaluate_sample", overflow)
+    monkeypatch.setattr("charlm.training.validation.evaluate_sample", overflow)
     training = begin(train__steps=4, train__evaluations=2)
     written = records_of(training)
     assert training.state.finished == "done"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -19,8 +18,8 @@ import torch
 
 import charlm
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.config_file import load_config
 from charlm.errors import ConfigError
+from charlm.settings.config_file import load_config
 from charlm.training import forgetting, lifecycle
 from charlm.training.events import Event, Note
 from charlm.training.transfer import StartingModel, note_on_new_symbols
@@ -40,21 +39,31 @@ SETTINGS = ("cell", "num_layers", "embedding_size", "direction", "initial_state"
 
 
 @pytest.fixture(scope="module")
-def folder_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text and a run on it, to be copied."""
-    folder = tmp_path_factory.mktemp("base")
-    (folder / "hare.txt").write_text(HARE_AND_FOX, encoding="utf-8")
-    (folder / "new.txt").write_text(NEW_TEXT, encoding="utf-8")
-    with contextlib.chdir(folder):
+def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two texts, a run on one of them, and a run from that on the other, to be copied."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.chdir(folder)
+        Path("hare.txt").write_text(HARE_AND_FOX, encoding="utf-8")
+        Path("new.txt").write_text(NEW_TEXT, encoding="utf-8")
         assert call("train", "-c", "hare.txt", *SHORT, "--seed", "1", "--out", "base").exit_code == 0
+        assert start(out="started").exit_code == 0
     return folder
 
 
 @pytest.fixture
-def base(folder_of_a_run: Path) -> Path:
+def base(folder_of_runs: Path) -> Path:
     """A run on the hare and the fox, and another text."""
-    shutil.copytree(folder_of_a_run, ".", dirs_exist_ok=True)
+    shutil.copytree(folder_of_runs, ".", dirs_exist_ok=True, ignore=shutil.ignore_patterns("started"))
     return Path("base")
+
+
+@pytest.fixture
+def run(folder_of_runs: Path, base: Path) -> Path:
+    """A run from that run on the other text."""
+    shutil.copytree(folder_of_runs / "started", "run")
+    return Path("run")
 
 
 def start(*options: str, base: str = "base", out: str = "run", corpus: str = "new.txt") -> Any:
@@ -188,9 +197,8 @@ def test_kind_filter_and_direction_come_from_the_model(text: str, setting: str, 
     assert call("eval", "-m", "run").exit_code == 0
 
 
-def test_a_run_from_a_run_from_a_model(base: Path) -> None:
+def test_a_run_from_a_run_from_a_model(run: Path) -> None:
     """The vocabulary grows again, and the old text is that of the model in between."""
-    assert start().exit_code == 0
     Path("third.txt").write_text("Ŝi diris. " * 60, encoding="utf-8")
     result = start(base="run", out="third", corpus="third.txt")
     assert result.exit_code == 0, result.stderr
@@ -366,9 +374,8 @@ def test_an_old_text_that_cannot_be_scored_is_no_error(base: Path, fate: str) ->
     assert "before, " not in result.stderr
 
 
-def test_an_old_text_that_disappears_is_no_error(base: Path) -> None:
+def test_an_old_text_that_disappears_is_no_error(run: Path) -> None:
     """The figure from before stands, with the reason why there is none after."""
-    assert start().exit_code == 0
     Path("hare.txt").unlink()
     result = call("train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0")
     assert result.exit_code == 0, result.stderr
@@ -382,10 +389,9 @@ def test_an_old_text_that_disappears_is_no_error(base: Path) -> None:
         *[("old_text", 5), ("old_text", {}), ("old_text.characters_read", -1), ("old_text.bits_per_character", None)],
     ],
 )
-def test_a_run_with_a_false_base_is_refused(base: Path, key: str, value: Any) -> None:
+def test_a_run_with_a_false_base_is_refused(run: Path, key: str, value: Any) -> None:
     """What a run says about its model is checked like all of a model file."""
-    start()
-    last = Path("run/last.safetensors")
+    last = run / "last.safetensors"
     record = load_checkpoint(last).base
     group, _, name = key.rpartition(".")
     (record[group] if group else record)[name] = value
@@ -394,18 +400,16 @@ def test_a_run_with_a_false_base_is_refused(base: Path, key: str, value: Any) ->
 
 
 @pytest.mark.parametrize("text_of_base", ["null", "[]", "5", "{}"])
-def test_a_run_without_its_base_is_refused_or_resumes(base: Path, text_of_base: str) -> None:
+def test_a_run_without_its_base_is_refused_or_resumes(run: Path, text_of_base: str) -> None:
     """Without it the symbols are not those of the text."""
-    start()
-    last = Path("run/last.safetensors")
+    last = run / "last.safetensors"
     last.write_bytes(forge(last.read_bytes(), base=text_of_base))
     assert_refused(call("train", "--resume", "run"))
 
 
-def test_the_name_of_a_model_sends_no_control_sequences(base: Path) -> None:
+def test_the_name_of_a_model_sends_no_control_sequences(run: Path) -> None:
     """The name in a file, and the name of its text, are shown as printable text, also in `config.yaml`."""
-    start()
-    last = Path("run/last.safetensors")
+    last = run / "last.safetensors"
     record = load_checkpoint(last).base
     record["name"] = record["old_text"]["name"] = "\x1b[2J\nmodel: 5\u2028"
     last.write_bytes(forge(last.read_bytes(), base=json.dumps(record)))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from charlm.cells import CELLS
-from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig, parse_seconds
-from charlm.config_file import describe_settings, load_config, to_yaml
 from charlm.errors import ConfigError
+from charlm.settings.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
+from charlm.settings.config_file import describe_settings, load_config, to_yaml
+from charlm.settings.durations import parse_seconds
 from tests.helpers.commands import within
 from tests.helpers.settings_files import SHIPPED, durations, loaded, refusal
 

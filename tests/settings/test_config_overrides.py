@@ -11,9 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
-from charlm.config_file import override_config, parse_yaml, to_yaml, validate_settings
 from charlm.errors import ConfigError, one_line
+from charlm.settings.config import Config, DataConfig, ModelConfig, TrainConfig, VocabConfig
+from charlm.settings.config_file import override_config, to_yaml, validate_settings
+from charlm.settings.strict_yaml import parse_yaml
 from tests.helpers.settings_files import durations, loaded, refusal
 
 # Settings without an effect

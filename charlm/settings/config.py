@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from charlm.cells import CELLS
-from charlm.errors import ConfigError, counted, did_you_mean, nearest_name
+from charlm.errors import ConfigError, counted, did_you_mean
+from charlm.settings.durations import Interval, parse_seconds
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -39,67 +40,6 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 FIXED: dict[str, JsonValue] = {"fixed": True}
 # Settings whose text is read as it is. In all others it is a name, and names are read in any case.
 FREE_TEXT = ("corpus", "encoding")
-NUMBER = r"[0-9]++(?:\.[0-9]*+)?|\.[0-9]++"
-UNITS_SECONDS = {
-    r"h(?:(?:ou)?rs?)?": 3600,
-    r"m(?:in(?:ute)?s?)?": 60,
-    r"s(?:ec(?:ond)?s?)?": 1,
-}
-TIME = re.compile(
-    r",?\s*".join(rf"(?:({NUMBER})\s*{unit}(?![a-z]))?" for unit in UNITS_SECONDS), re.ASCII | re.IGNORECASE
-)
-# What other tools call a setting, without case and separators.
-USUAL_NAMES = {
-    "model.cell": "rnn rnntype celltype model modeltype arch architecture type",
-    "model.embedding_size": "embedding embeddings embed embedsize embeddim embeddingdim embsize embdim emsize nembd",
-    "model.hidden_size": "hidden units rnnsize lstmsize hiddendim hiddenunits numunits numhidden nhidden nhid rnnunits",
-    "model.num_layers": "layers layer numlayer nlayers nlayer depth",
-    "model.direction": "bidirectional",
-    "model.initialiser": "initializer initialization init weightinit",
-    "model.dropout": "drop dropoutrate dropoutprob dropoutprobability",
-    "model.weight_dropout": "recurrentdropout wdrop",
-    "vocab.kind": "tokenizer",
-    "vocab.filter": "lower lowercase",
-    "data.corpus": "data file files filename path text input inputfile dataset datafile datadir datapath textfile "
-    "trainfile source",
-    "data.validation_fraction": "validation validationsplit valsplit valfraction valfrac valratio",
-    "data.test_fraction": "testsplit testfrac testratio",
-    "train.steps": "iterations iters iter maxiters maxiter maxiterations numiterations maxsteps numsteps trainsteps "
-    "updates",
-    "train.epochs": "epoch numepochs nepochs maxepochs",
-    "train.time": "seconds duration timelimit maxtime",
-    "train.batch_size": "batch bs minibatch minibatchsize",
-    "train.block_size": "seqlength seqlen sequencelength sequencesize bptt context contextlength contextsize window "
-    "windowsize chunklen chunksize unroll timesteps",
-    "train.optimizer": "optimiser optim opt",
-    "train.learning_rate": "lr rate eta",
-    "train.weight_decay": "wd l2 decay",
-    "train.warmup_fraction": "warmup",
-    "train.schedule": "scheduler lrschedule lrscheduler",
-    "train.step_factor": "learningratedecay lrdecay decayrate gamma",
-    "train.step_after_epochs": "learningratedecayafter",
-    "train.clip_norm": "clip gradclip gradientclip gradientclipping gradclipnorm maxgradnorm maxnorm clipgrad",
-    "train.evaluations": "evals numevals",
-    "train.patience": "earlystopping earlystop",
-    "train.sample_every": "sampleinterval printevery",
-    "train.precision": "dtype",
-    "train.threads": "numthreads nthreads cores numworkers",
-    "seed": "randomseed rngseed manualseed",
-}
-INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(steps?|epochs?)", re.IGNORECASE)
-MIN_INTERVAL, MAX_INTERVAL = 1e-6, 1e9
-
-
-def parse_seconds(value: Any) -> Any:
-    """Turn `90`, `"90s"`, `"1.5 minutes"` or `"1h30m"` into seconds; leave anything else as it is."""
-    if not isinstance(value, str) or not (text := value.strip()):
-        return value
-    if re.fullmatch(NUMBER, text):
-        return float(text)
-    numbers = found.groups() if (found := TIME.fullmatch(text)) else ()
-    if not any(numbers):
-        return value
-    return sum(float(number or 0) * unit for number, unit in zip(numbers, UNITS_SECONDS.values(), strict=True))
 
 
 def _as_seconds(value: Any) -> Any:
@@ -107,76 +47,6 @@ def _as_seconds(value: Any) -> Any:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
         raise ValueError("should be a time, as in 60s, 15m or 2h")
     return seconds
-
-
-def all_settings() -> dict[str, str]:
-    """Return the dotted name of every setting, with its name inside its group."""
-    groups: dict[str, type[Settings]] = {f"{name}.": model for name, model in GROUPS.items()} | {"": Config}
-    return {
-        f"{group}{name}": name
-        for group, model in groups.items()
-        for name, field in model.model_fields.items()
-        if field.description
-    }
-
-
-def usual_setting(key: str) -> str | None:
-    """Return the dotted name of a setting that is spelled otherwise, or has this name in other tools, or None."""
-    word = _plain(key.rpartition(".")[2])
-    own = next((setting for setting, name in all_settings().items() if _plain(name) == word), None)
-    return own or next((setting for setting, names in USUAL_NAMES.items() if word in names.split()), None)
-
-
-def meant_setting(key: str) -> str | None:
-    """Return the dotted name of the setting that a wrong name most probably stands for, or None.
-
-    Args:
-        key: with or without a group, such as `hidden-size`, `units` or `learning_rat`.
-    """
-    if setting := usual_setting(key):
-        return setting
-    (group, _, name), settings = key.rpartition("."), all_settings()
-    for names, least in (
-        ({own: setting for setting, own in settings.items() if setting.startswith(f"{group}.")}, 0.6),
-        ({own: setting for setting, own in settings.items()}, 0.85 if group else 0.75),
-    ):
-        if near := nearest_name(name, names, least):
-            return names[near]
-    return None
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
-
-
-class Interval(NamedTuple):
-    """How often something happens in a run.
-
-    Attributes:
-        amount: of steps, epochs or seconds.
-        unit: which of these.
-    """
-
-    amount: float
-    unit: Literal["steps", "epochs", "seconds"]
-
-    @classmethod
-    def parse(cls, value: int | str) -> Interval:
-        """Read `500`, `"500 steps"`, `"0.5 epochs"` or `"30s"`.
-
-        Raises:
-            ValueError: it is none of these, or too small or too large.
-        """
-        text = f"{value} steps" if type(value) is int else str(value)
-        if found := INTERVAL.fullmatch(text):
-            interval = cls(float(found[1]), "steps" if found[2].lower().startswith("step") else "epochs")
-        else:
-            seconds = None if re.fullmatch(NUMBER, text.strip()) else parse_seconds(text)
-            interval = cls(seconds if isinstance(seconds, float) else 0.0, "seconds")
-        is_whole = interval.unit != "steps" or interval.amount % 1 == 0
-        if not (is_whole and MIN_INTERVAL <= interval.amount <= MAX_INTERVAL):
-            raise ValueError("should be steps, epochs or a time, as in 500, `0.5 epochs` or `30s`")
-        return interval
 
 
 def _interval_or_none(value: Any) -> Any:

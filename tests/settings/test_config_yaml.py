@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from charlm.config_file import parse_yaml
 from charlm.errors import ConfigError
+from charlm.settings.strict_yaml import parse_yaml
 from tests.helpers.settings_files import loaded, refusal
 
 # Refused YAML
@@ -134,7 +134,7 @@ def test_a_byte_order_mark_and_crlf_change_nothing() -> None:
 
 def test_a_too_large_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large text that is given as a settings file is not parsed."""
-    monkeypatch.setattr("charlm.config_file.MAX_BYTES", 1234)
+    monkeypatch.setattr("charlm.settings.strict_yaml.MAX_BYTES", 1234)
     assert loaded("seed: 3\n" + "#" * 1226).seed == 3
     message = refusal("seed: 3\n" + "#" * 1227)
     assert "s.yaml" in message
