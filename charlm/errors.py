@@ -45,9 +45,18 @@ class CharlmError(Exception):
         self.mistakes = tuple(map(one_line, mistakes)) or (str(self),)
 
 
+def as_given(text: str) -> str:
+    """Decode an argument that the locale could not read as UTF-8, which is what shells pass today."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, and cut a long text."""
-    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:MAX_LENGTH])
+    characters = as_given(text[:MAX_LENGTH])
+    shown = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in characters)
     return shown + ("..." if len(text) > MAX_LENGTH else "")
 
 

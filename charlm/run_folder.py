@@ -214,6 +214,14 @@ def best_in(folder: Path) -> Path | None:
     return next((file for file in (run.best, run.last) if file.is_file()), None)
 
 
+def is_model(name: str) -> bool:
+    """Say whether a name is that of a run folder, or has the ending of a model file."""
+    try:
+        return Path(name).suffix == ".safetensors" or best_in(expanded(name)) is not None
+    except (OSError, ValueError):
+        return False
+
+
 def did_you_mean_run(path: Path) -> str:
     """Return "did you mean ...?" with a run around or in a folder or with a name like it, or an empty string."""
     with suppress(OSError):
@@ -223,8 +231,8 @@ def did_you_mean_run(path: Path) -> str:
             return f"did you mean its newest run, `{inside[0].parent}`?"
         name = path.parent.name if path.suffix == ".safetensors" else path.name
         runs = {file.parent.name: file.parent for file in _runs_in(Path(RUNS_FOLDER))}
-        near = next((run for run in runs if name and name.lower() in run.lower()), None) or nearest_name(name, runs)
-        if near:
+        alike = [run for run in runs if name and name.lower() in run.lower()]
+        if near := min(alike, key=len, default=nearest_name(name, runs)):
             return f"did you mean `{runs[near]}`?"
     return ""
 

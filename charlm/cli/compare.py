@@ -81,6 +81,8 @@ def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> lis
         if has_curves and any(row.curve for row in group.rows):
             columns.append(Column("curve", rank=2))
             rows = [[*row, line] for row, line in zip(rows, sparklines(group.rows), strict=True)]
+        if 0 < (num_finished := sum(row.finished for row in group.rows)) < len(rows):
+            rows.insert(num_finished, [""] * len(columns))
         heading = wrapped(_heading(group, comparison), width)
         lines += ["", *heading, *table_lines(columns, rows, width)]
     return lines[1:]

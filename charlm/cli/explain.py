@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.layout import Column, paragraphs, screen_width, table_lines, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_given, as_read, model_file
+from charlm.cli.options import Json, Model, Unknown, as_read, model_file
 from charlm.cli.render import print_json, print_lines, print_table
-from charlm.errors import UsageError, did_you_mean
+from charlm.errors import UsageError, as_given, did_you_mean
+from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.spec import ModelSpec
@@ -42,9 +44,11 @@ def explain(
     from charlm.spec import ModelSpec
 
     summaries, sizes = cell_summaries(), (hidden_size, embedding_size, layers, symbols)
-    cell = cell.lower() if cell else cell
+    cell, given = cell.lower() if cell else cell, cell
     if cell is not None and cell not in summaries:
         hint = did_you_mean(cell, summaries) or f"there are {', '.join(summaries)}"
+        if given and is_model(given):
+            hint = f"`charlm explain --model {shlex.quote(given)}` explains a model"
         raise UsageError(f"there is no cell `{cell}`", hint)
     is_of_model = model is not None or text is not None
     if (cell is None or is_of_model) and any(size is not None for size in sizes):

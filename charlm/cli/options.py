@@ -17,7 +17,8 @@ from typer.core import TyperCommand
 
 from charlm.cli.render import say
 from charlm.cli.slips import is_option, meant_option, options_of
-from charlm.errors import UsageError, did_you_mean, undecodable_byte
+from charlm.errors import UsageError, as_given, did_you_mean, undecodable_byte
+from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -30,16 +31,10 @@ LINE_END_AT_THE_END = re.compile(r"(\r\n|\r|\n)\Z")
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def as_given(text: str) -> str:
-    """Decode an argument that the locale could not read as UTF-8, which is what shells pass today."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8")
-    except UnicodeError:
-        return text
-
-
 def given_text(argument: str) -> str:
     """Return the text that an argument stands for: - is standard input, less one line end at its end."""
+    if is_model(argument):
+        say(f"note: `{argument}` is read as a text; `--model {shlex.quote(argument)}` names a model")
     return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
 
 
@@ -56,7 +51,7 @@ def given_lines(source: str | Path) -> Iterator[str]:
         except UnicodeDecodeError as error:
             if str(source) == "-":
                 raise
-            raise UsageError(f"`{as_given(str(source))}` is not UTF-8: {undecodable_byte(error)}") from None
+            raise UsageError(f"`{source}` is not UTF-8: {undecodable_byte(error)}") from None
 
 
 Model = Annotated[
@@ -138,10 +133,8 @@ class TextCommand(TyperCommand):
             else:
                 others = [other for other in arguments if other is not argument]
                 line = shlex.join(["charlm", self.name or "", *others, "--", argument])
-                how = f"a text that begins with a dash comes last, after `--`: {as_given(line)}"
-                raise UsageError(
-                    f"there is no option `{as_given(argument)}`", f"{did_you_mean(name, takes_value)} {how}".strip()
-                )
+                how = f"a text that begins with a dash comes last, after `--`: {line}"
+                raise UsageError(f"there is no option `{argument}`", f"{did_you_mean(name, takes_value)} {how}".strip())
         return [*options, "--", *texts]
 
 

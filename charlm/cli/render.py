@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import typer
 
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
-from charlm.errors import one_line
+from charlm.errors import as_given, one_line
 
 
 def say(message: str) -> None:
@@ -57,7 +57,8 @@ def print_json(value: Any) -> None:
     ASCII is: the escapes of the console itself would not be JSON.
     """
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=not is_unicode)
+    # A path may hold what the locale could not read.
+    text = as_given(json.dumps(value, ensure_ascii=not is_unicode))
     if not text.isprintable():
         # A wide space is not printable in the sense of Python, but harmless.
         text = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else json.dumps(c)[1:-1] for c in text)

@@ -14,14 +14,13 @@ from charlm.cli.options import (
     Model,
     Seed,
     Unknown,
-    as_given,
     as_read,
     given_lines,
     given_text,
     model_file,
 )
 from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
-from charlm.errors import CharlmError, UnknownCharacterError, UsageError, counted
+from charlm.errors import CharlmError, UnknownCharacterError, UsageError, as_given, counted
 from charlm.files import write_new
 
 if TYPE_CHECKING:

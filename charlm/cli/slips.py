@@ -10,6 +10,8 @@ from typing import Any
 import typer
 
 from charlm.errors import UsageError, nearest_name
+from charlm.files import bundled_configs
+from charlm.run_folder import is_model
 
 # The base of Typer's errors about a command line; Typer exports only this one of them.
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -20,6 +22,8 @@ OPTIONS_OF_SETTINGS = {
     "train.time": "--time",
     "seed": "--seed",
 }
+# Their argument is a text.
+TEXT_COMMANDS = ("sample", "predict-next", "fill")
 
 
 def options_of(command: Any) -> dict[str, bool]:
@@ -39,12 +43,12 @@ def meant_command(name: str, commands: Mapping[str, Any]) -> str | None:
 
 def command_that_works(name: str, command: Any, arguments: list[str]) -> str:
     """Return the command line that was meant, in backquotes; nothing if it is the one that was given, or is wrong."""
-    meant = _with_fewer_texts(name, command, mended(command, arguments))
+    meant = _with_options(name, command, mended(command, arguments))
     if meant == arguments or {"--help", "-h"}.intersection(meant):
         return ""
     try:
         command.make_context(name, list(meant))
-    except CommandLineError:
+    except (CommandLineError, UsageError):
         return ""
     return f"`{shlex.join(['charlm', name, *meant])}`"
 
@@ -66,7 +70,8 @@ def mended(command: Any, arguments: list[str]) -> list[str]:
         else:
             value = value if equals else rest.pop(0)
             mend = {"--set": _meant_override, "--time": _meant_time}.get(option)
-            result += [option, mend(value, rest)] if mend else [argument] if equals else [option, value]
+            meant = mend(value, rest) if mend else value
+            result += [argument] if equals and meant == value else [option, meant]
     return result
 
 
@@ -78,15 +83,16 @@ def is_option(argument: str) -> bool:
 def meant_option(option: str, command: Any) -> str | None:
     """Return the option of a command, or the dotted setting, that an unknown option most probably stands for.
 
-    An empty string is the command's text.
+    An empty string is the argument of the command.
     """
-    from charlm.settings.names import USUAL_OPTIONS, meant_setting, plain, usual_setting
+    from charlm.settings.names import USUAL_ARGUMENTS, USUAL_OPTIONS, meant_setting, plain, usual_setting
 
     options, word = [name for name in options_of(command) if name.startswith("--")], plain(option)
     for name in options:
         if plain(name) == word or word in USUAL_OPTIONS.get(name, "").split():
             return name
-    if word in USUAL_OPTIONS[""].split() and any(parameter.name in ("prompt", "text") for parameter in command.params):
+    arguments = [parameter.name for parameter in command.params if parameter.param_type_name == "argument"]
+    if any(word in USUAL_ARGUMENTS.get(name, "").split() for name in arguments):
         return ""
     key = option.lstrip("-").replace("-", "_")
     setting = usual_setting(key) if "--set" in options else None
@@ -110,8 +116,13 @@ def _meant_option(argument: str, rest: list[str], command: Any) -> list[str]:
     if not equals and (not rest or is_option(rest[0])):
         return [argument]
     value = value if equals else rest.pop(0)
-    if meant == "model.cell" and value.lower() not in CELLS:
-        return [argument, *([] if equals else [value])]
+    if meant == "model.cell":
+        if is_model(value):
+            return ["--from", value]
+        # Another word after `--model` may be anything.
+        value = (value if value.lower() in CELLS else nearest_name(value, CELLS)) or ""
+        if not value:
+            return [argument]
     if meant == "":
         return [value]
     return [meant, value] if meant.startswith("--") else ["--set", f"{meant}={value}"]
@@ -129,7 +140,7 @@ def _meant_override(override: str, rest: list[str]) -> str:
         value = rest.pop(0)
         value = rest.pop(0) if value == "=" and rest else value
     key, value = key.strip(), value.strip()
-    known = key in GROUPS or key in all_settings()
+    known = key.lower() in GROUPS or key.lower() in all_settings()
     return f"{key if known else meant_setting(key) or key}={value}" if sign or value else override
 
 
@@ -192,6 +203,10 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
     """Return the error for a command line that does not begin with a command."""
     first, *rest = arguments
     hint = f"the commands are {', '.join(commands)}"
+    if (word := first.strip("-").lower()) in ("help", "version", "v"):
+        flag = "--help" if word == "help" else "--version"
+        line = shlex.join(["charlm", *(name for name in rest[:1] if name in commands), flag])
+        return UsageError(f"`{first}` is not a command of charlm", f"did you mean `{line}`?")
     if is_option(first):
         at = next((index for index, argument in enumerate(arguments) if argument in commands), None)
         if at is not None:
@@ -211,6 +226,8 @@ def _no_command(error: Any, commands: Mapping[str, Any], arguments: list[str]) -
 def _hint_on_option(option: str, commands: Mapping[str, Any], name: str) -> str:
     """Return which option or setting was meant, or which other command has the option."""
     meant = meant_option(option, commands[name])
+    if meant == "":
+        return f"it has no option in front of it: `charlm {name} {option.lstrip('-').upper()}`"
     if meant and not meant.startswith("--") and meant != "model.cell":
         return f"`--set {meant}=VALUE` sets it"
     if meant in options_of(commands[name]):
@@ -234,27 +251,72 @@ def _split(arguments: list[str], command: Any) -> tuple[list[str], list[str]]:
     return texts, others
 
 
-def _with_fewer_texts(name: str, command: Any, arguments: list[str]) -> list[str]:
+def _with_options(name: str, command: Any, arguments: list[str]) -> list[str]:
     """Return arguments of which there are not too many: a text in one piece, or each with its option."""
     (texts, options), num_taken = _split(arguments, command), _num_texts(command)
+    if name in TEXT_COMMANDS and len(texts) > num_taken:
+        return _with_one_text(command, arguments, texts, options)
+    if name == "train":
+        num_taken = int(bool(texts) and _may_be_settings(texts[0]))
     if num_taken < 0 or len(texts) <= num_taken:
         return arguments
-    if name in ("sample", "predict-next", "fill"):
-        return [" ".join(texts), *options]
-    option = {"train": "--corpus", "eval": "--corpus", "corpora": "--fetch"}.get(name)
-    if option is None:
-        return [*texts[:num_taken], *options]
-    num_kept = min(num_taken, int(Path(texts[0]).suffix in ("", ".yaml", ".yml")))
-    result = [*texts[:num_kept], *options]
-    for text in texts[num_kept:]:
-        is_model = name == "eval" and (Path(text).suffix == ".safetensors" or _is_file(Path(text, "best.safetensors")))
-        result += ["--model" if is_model else option, text]
+    result = [*texts[:num_taken], *options]
+    for text in texts[num_taken:] if name in ("train", "eval", "corpora") else ():
+        result += [_option_for(name, text), _meant_override(text, []) if _is_override(name, text) else text]
     return result
+
+
+def _with_one_text(command: Any, arguments: list[str], texts: list[str], options: list[str]) -> list[str]:
+    """Return arguments with one text, and no option behind it that `--` makes a text."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    if options_of(command).keys() & set(arguments[at + 2 :]):
+        return [*arguments[:at], *arguments[at + 2 :], *arguments[at : at + 2]]
+    text = " ".join(texts)
+    return [*options, "--", text] if text.startswith("-") else [text, *options]
+
+
+def _may_be_settings(text: str) -> bool:
+    """Return whether a text can be meant as the name of settings, and is not that of something else."""
+    from charlm.data.catalog import catalog_entries
+
+    path = Path(text)
+    return text.lower() in bundled_configs() or not (
+        path.suffix not in ("", ".yaml", ".yml")
+        or text.lower() in catalog_entries()
+        or is_model(text)
+        or _is_override("train", text)
+        or _is_folder(path)
+    )
+
+
+def _option_for(name: str, text: str) -> str:
+    """Return the option of a command that takes a text which stands alone."""
+    if name == "corpora":
+        return "--fetch"
+    if _is_override(name, text):
+        return "--set"
+    if is_model(text):
+        return "--model" if name == "eval" else "--from" if Path(text).suffix else "--resume"
+    return "--corpus"
+
+
+def _is_override(name: str, text: str) -> bool:
+    from charlm.settings.names import meant_setting
+
+    key, equals, _ = text.partition("=")
+    return name == "train" and bool(equals) and meant_setting(key.strip()) is not None
 
 
 def _is_file(path: Path) -> bool:
     """Return whether there is a file; what cannot be a path is none."""
     try:
         return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
     except OSError:
         return False

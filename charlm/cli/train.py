@@ -180,14 +180,16 @@ def print_dry_run(
     if as_json:
         print_json({"settings": values, "runtime": runtime, "size": reason, **expected})
         return
+    remarks = [
+        reason,
+        f"{expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB",
+        f"about {counted(number, 'kept model')}, {number * expected['model_bytes'] / 1e6:,.1f} MB"
+        if (number := expected["kept_models"])
+        else "",
+        f"about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}",
+        f"about {expected['seconds']:,.0f} s: {counted(expected['steps'], 'block')}, "
+        f"{expected['epochs']:,.2f} epochs at {expected['characters_per_second']:,.0f} characters/s",
+    ]
+    width = screen_width(sys.stdout)
     print(settings, end="")
-    if reason:
-        print(f"# {reason}")
-    print(f"# {expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB")
-    if number := expected["kept_models"]:
-        print(f"# about {counted(number, 'kept model')}, {number * expected['model_bytes'] / 1e6:,.1f} MB")
-    print(f"# about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}")
-    print(
-        f"# about {expected['seconds']:,.0f} s: {counted(expected['steps'], 'block')}, "
-        f"{expected['epochs']:,.2f} epochs at {expected['characters_per_second']:,.0f} characters/s"
-    )
+    print_lines(line for remark in remarks if remark for line in wrapped(f"# {remark}", width, "#   "))

@@ -21,9 +21,11 @@ from charlm.inference.stepper import Stepper
 from charlm.training.interrupt import Interrupt
 from charlm.training.lifecycle import Outcome, finish, write_all
 from charlm.training.trainer import Trainer
+from charlm.vocab import Vocabulary
 
 # The passage whose blanks a model fills at the end of its training.
 PASSAGE_LENGTH, BLANK_EVERY = 160, 16
+EXAMPLE = "a te_t with bl_nks"
 # The longest text of which a run says how low its loss can get.
 MAX_MEMORISED = 10_000
 
@@ -93,14 +95,15 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
         name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
     }
     figures |= {"run": str(trainer.run.path), "model": str(best)}
+    command = "sample"
     if file.spec.sees_both_sides:
-        _show_filling(trainer, file, figures, as_json)
+        asked = _show_filling(trainer, file, figures, as_json)
+        command = f"fill {shlex.quote(_example(asked, file.vocabulary))}"
     else:
         _show_sample(trainer, file, sample_length, temperature, figures, as_json)
     if outcome.error:
         raise outcome.error
     if not as_json:
-        command = "fill 'a te_t with bl_nks'" if file.spec.sees_both_sides else "sample"
         say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(trainer.run.path)))}")
 
 
@@ -179,17 +182,26 @@ def _show_sample(
     write_texts(generation.in_reading_order(), [seed])
 
 
-def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> None:
-    """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out."""
+def _example(asked: str, vocabulary: Vocabulary) -> str:
+    """Return a text with blanks that a model can read: an English one, or the beginning of what it was asked."""
+    if all(character in vocabulary for character in EXAMPLE.replace("_", "")):
+        return EXAMPLE
+    return "".join(character for character in asked[:BLANK_EVERY] if character == "_" or character in vocabulary)
+
+
+def _show_filling(trainer: Trainer, file: ModelFile, figures: dict[str, Any], as_json: bool) -> str:
+    """Hide some characters of a held-out passage, or of the text's beginning if nothing is held out, and return it."""
     parts = trainer.learner.parts
     part = parts.validation if len(parts.validation) else parts.train
     passage = file.vocabulary.decode(part.stretches[0][:PASSAGE_LENGTH]).replace("\n", " ")
     every = min(BLANK_EVERY, len(passage))
     pieces = [passage[start : start + every - 1] for start in range(0, len(passage), every)]
     pieces = [*pieces, ""] if len(pieces) == 1 else pieces
+    asked = "_".join(pieces)
     filled = Filler(file).fill(pieces, 1, f"replace={file.vocabulary.symbols[0]}").text
     if as_json:
-        print_json({**figures, "asked": "_".join(pieces), "text": filled})
-        return
-    say("it reads a text with blanks, and fills them:\n")
-    write_texts([(0, f"{'_'.join(pieces)}\n{filled}\n")], [0])
+        print_json({**figures, "asked": asked, "text": filled})
+    else:
+        say("it reads a text with blanks, and fills them:\n")
+        write_texts([(0, f"{asked}\n{filled}\n")], [0])
+    return asked

@@ -12,6 +12,7 @@ from shlex import quote
 from charlm.cli.render import say
 from charlm.errors import ConfigError, UsageError, counted
 from charlm.files import bundled_folder
+from charlm.run_folder import is_model
 
 CORPUS_OPTIONS = ("--corpus", "-c")
 
@@ -56,8 +57,8 @@ def _is_name(argument: str) -> bool:
 
 
 def _is_text(name: str, takes_settings: bool) -> bool:
-    """Return whether a name is that of a file or folder, and not of settings."""
-    return os.path.lexists(name) and not (takes_settings and _are_settings(Path(name)))
+    """Return whether a name is that of a file or folder, and not of a model or of settings."""
+    return os.path.lexists(name) and not is_model(name) and not (takes_settings and _are_settings(Path(name)))
 
 
 def _are_settings(path: Path) -> bool:

@@ -236,7 +236,7 @@ def _place_of(name: str, tree: Tree) -> str:
 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
-    key = key.strip()
+    key = key.strip().lower()
     if not equals or not key.isprintable() or not key:
         message = f"`--set {override}` is not of the form key=value, as in `--set model.hidden_size=256`"
         raise ConfigError(message, ALL_SETTINGS)
@@ -309,7 +309,7 @@ def _meant_key(parts: Sequence[str]) -> str | None:
     """Return the setting that an unknown key stands for, or at the top level perhaps a group."""
     if len(parts) > 1:
         return meant_setting(".".join(parts)) if parts[0] in GROUPS else None
-    return meant_setting(parts[0]) or nearest_name(parts[0], GROUPS)
+    return parts[0].lower() if parts[0].lower() in GROUPS else meant_setting(parts[0]) or nearest_name(parts[0], GROUPS)
 
 
 def _known_keys(groups: Sequence[str]) -> list[str]:

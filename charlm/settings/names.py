@@ -43,19 +43,27 @@ USUAL_SETTINGS = {
     "train.threads": "numthreads nthreads cores numworkers",
     "seed": "randomseed rngseed manualseed",
 }
-# What other tools call an option, without case and separators; an empty name stands for the text to continue.
+# What other tools call an option, without case and separators.
 USUAL_OPTIONS = {
     "--model": "checkpoint checkpointpath ckpt modelpath modelfile run load initfrom",
     "--corpus": "data datapath file dataset text input",
     "--out": "output outdir outputdir savedir checkpointdir savepath save",
-    "--resume": "continue restore checkpoint initfrom",
+    "--resume": "continue restore checkpoint",
+    "--from": "initfrom base basemodel pretrained finetune",
     "--length": "numchars nchars chars characters maxlength maxtokens maxnewtokens numtokens tokens size",
     "--num": "numsamples nsamples samples count",
     "--temperature": "temp",
     "--seed": "randomseed",
     "--top": "topk topn k",
     "--fetch": "download",
-    "": "prompt start starttext startstring prime primetext seedtext input text",
+}
+# The same of what stands without an option.
+USUAL_ARGUMENTS = {
+    "prompt": "prompt start starttext startstring prime primetext seedtext input text",
+    "text": "prompt start starttext startstring prime primetext seedtext input text",
+    "config": "config configfile settings settingsfile",
+    "cell": "cell celltype",
+    "runs": "runs run models model",
 }
 USUAL_COMMANDS = {
     "train": "learn fit resume continue finetune",

@@ -121,7 +121,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     limit = WEIGHTS_PER_CHARACTER * num_characters
     fitting = [size for size in SIZES if _num_weights(config.model, REFERENCE_CELL, size, num_symbols) <= limit]
     best = min(fitting or SIZES[:1], key=lambda size: outlook(size)[0])
-    readings = f"{outlook(best)[1]:.2g} times"
+    readings = _times(outlook(best)[1])
     if given == "auto":
         size = equal_size(config.model, best, num_symbols)
         like = "" if size == best else f", with the weights of {best} of an {REFERENCE_CELL}"
@@ -132,9 +132,13 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
     better = equal_size(config.model, best, num_symbols)
     return Sized(
         given,
-        f"{given} units should read the text {outlook(alike)[1]:.2g} times in this time; "
+        f"{given} units should read the text {_times(outlook(alike)[1])} in this time; "
         f"{better} would read it {readings}, and are predicted to be better",
     )
+
+
+def _times(number: float) -> str:
+    return f"{number:,.0f} times" if number >= 100 else f"{number:.1f} times" if number >= 1 else f"{number:.2g} times"
 
 
 def predicted(size: int, characters: float, num_characters: int, rule: Fit = FIT) -> float:

@@ -9,7 +9,9 @@ from rich.cells import cell_len
 
 from charlm.cli.compare import markdown_table
 from charlm.cli.layout import Column
-from charlm.cli.render import print_table, report_error, say
+from charlm.cli.render import print_json, print_table, report_error, say
+from charlm.cli.train import print_dry_run
+from charlm.errors import one_line
 
 LONG = "a text of many words, " * 10
 
@@ -82,3 +84,31 @@ def test_messages_on_a_terminal_break_at_spaces(
     assert all(len(line) <= 30 for line in shown.splitlines())
     assert " ".join(shown.split()) == f"{message} error: {message} hint: try {command} for it"
     assert command in shown
+
+
+def test_names_that_the_locale_cannot_read_are_shown_as_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """Under an ASCII locale Python escapes the bytes of an argument; messages and JSON have its characters again."""
+    path = "runs/狐狸".encode().decode("ascii", "surrogateescape")
+    say(path)
+    print_json({"run": path})
+    captured = capsys.readouterr()
+    assert (captured.err, captured.out) == ("runs/狐狸\n", '{"run": "runs/狐狸"}\n')
+    assert one_line("\udce5") == "\\udce5"
+
+
+def test_a_dry_run_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the settings stays a comment of them, and its words stay whole."""
+    expected = {"parameters": 36440, "model_bytes": 145760, "kept_models": 3, "memory_bytes": 388e6, "seconds": 5.0}
+    expected |= {"steps": 1702, "epochs": 851.0, "characters_per_second": 15319.0}
+
+    def shown() -> str:
+        print_dry_run("seed: 1\n", {}, "cpu x 1, fp32", "64 units are predicted to be best", expected, as_json=False)
+        return capsys.readouterr().out
+
+    in_a_pipe = shown()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    first, *others = (narrow := shown()).splitlines()
+    assert first == "seed: 1"
+    assert all(line.startswith("# ") and len(line) <= 40 for line in others)
+    assert narrow.replace("\n#   ", " ") == in_a_pipe

@@ -73,6 +73,22 @@ def hint_on(*arguments: str) -> str:
         ("eval m.safetensors", "eval --model m.safetensors"),
         ("eval --no-baseline", "eval --no-baselines"),
         ("corpora enwik8", "corpora --fetch enwik8"),
+        ("train fables", "train --corpus fables"),
+        ("train Fables --time 5s", "train --time 5s --corpus Fables"),
+        ("train novel.txt", "train --corpus novel.txt"),
+        ("train hidden_size=128", "train --set model.hidden_size=128"),
+        ("train gru model.hidden_size=128 train.steps=3", "train gru --set model.hidden_size=128 --set train.steps=3"),
+        ("train --set model.hidden_size=128 train.steps=3", "train --set model.hidden_size=128 --set train.steps=3"),
+        ("train --config gru.yaml -c a.txt", "train gru.yaml -c a.txt"),
+        ("train --cell LTSM", "train --set model.cell=lstm"),
+        ("explain --cell gru", "explain gru"),
+        ("compare --runs a b", "compare a b"),
+        ("sample -- '- said he' -m M -n 5", "sample -m M -n 5 -- '- said he'"),
+        ("predict-next -- - said he", "predict-next -- '- said he'"),
+        ("help", "--help"),
+        ("help train", "train --help"),
+        ("-V", "--version"),
+        ("version", "--version"),
         ("trian --epochs 3", "train --set train.epochs=3"),
         ("Train", "train"),
         ("generate -n 5", "sample -n 5"),
@@ -86,7 +102,8 @@ def test_the_hint_on_a_slip_is_the_command_line_that_works(given: str, works: st
     hint = hint_on(*shlex.split(given))
     assert f"`charlm {works}`" in hint
     name, *arguments = shlex.split(works)
-    COMMANDS_OF_TYPER[name].make_context(name, arguments)
+    if not {"--help", "--version"} & {name, *arguments}:
+        COMMANDS_OF_TYPER[name].make_context(name, arguments)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +132,10 @@ def test_the_hint_on_a_slip_is_the_command_line_that_works(given: str, works: st
         ("x" * 5000, "predict-next"),
         ("eval " + "x" * 5000, "--corpus"),
         ("train --set '' x", "`charlm train --help"),
+        ("train --time=", "`charlm train --help-settings`"),
+        ("train --time=1:30", "`charlm train --help-settings`"),
+        ("sample -- -m M -n 5", "`charlm sample --help`"),
+        ("explain --cell", "`charlm explain CELL`"),
     ],
 )
 def test_the_hint_on_another_slip_can_be_followed(given: str, words: str) -> None:
@@ -230,6 +251,49 @@ def test_a_model_that_is_missing_gets_a_run_that_fits(given: str) -> None:
     assert "`runs/hello-1`" in result.stderr
 
 
+def test_a_run_with_exactly_this_name_is_meant() -> None:
+    """A newer run whose name is longer is not suggested in its place."""
+    for name in ("fables", "fables-zh"):
+        Path("runs", name).mkdir(parents=True)
+        random_model().save(Path("runs", name, "best.safetensors"))
+    for arguments in (["sample", "-m", "fables"], ["compare", "fables"], ["compare", "FABLE"]):
+        assert "did you mean `runs/fables`?" in call(*arguments).stderr
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("eval runs/hello-1", "`charlm eval --model runs/hello-1`"),
+        ("eval runs/hello-1/best.safetensors", "`charlm eval --model runs/hello-1/best.safetensors`"),
+        ("train runs/hello-1", "`charlm train --resume runs/hello-1`"),
+        ("train gru runs/hello-1", "`charlm train gru --resume runs/hello-1`"),
+        ("train --model runs/hello-1 -c a.txt", "`charlm train --from runs/hello-1 -c a.txt`"),
+        ("train --init-from runs/hello-1", "`charlm train --from runs/hello-1`"),
+        ("explain runs/hello-1", "`charlm explain --model runs/hello-1`"),
+        ("compare --model runs/hello-1", "`charlm compare runs/hello-1`"),
+    ],
+)
+def test_a_run_without_its_option_gets_it(given: str, words: str) -> None:
+    """A run is neither a text nor settings; the hint has the option that takes it."""
+    assert words in hint_on(*shlex.split(given))
+
+
+@pytest.mark.usefixtures("run")
+def test_a_run_in_place_of_a_text_is_noticed() -> None:
+    """It may be meant as a text, so it is read, and a note names the option."""
+    result = call("sample", "runs/hello-1", "-n", "2", "--unknown", "skip")
+    assert result.exit_code == 0
+    assert "note: `runs/hello-1` is read as a text; `--model runs/hello-1` names a model" in result.stderr
+    assert "note" not in call("sample", "hello", "-n", "2", "--unknown", "skip").stderr
+
+
+def test_a_folder_of_texts_is_no_settings_file() -> None:
+    """The hint is the option that reads it."""
+    Path("texts").mkdir()
+    assert hint_on("train", "texts") == "`charlm train --corpus texts`"
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [("texts", "`charlm train --corpus texts`"), ("hare.txt", "`charlm train`"), ("nowhere", "a run folder")],
@@ -258,6 +322,15 @@ def test_mistakes_in_a_settings_file_are_one_line_each() -> None:
     assert places == [f"s.yaml:{line}:" for line in (1, 2, 5, 6, 7, 8, 9, 10, 13, 14)] + ["--set"]
     assert "did you mean `data.corpus`?" in mistakes[-3]
     assert hint.startswith("hint: ")
+
+
+def test_settings_are_named_in_any_case() -> None:
+    """On the command line they are read; in a file, the error names the group that is meant."""
+    assert call("train", "--set", "Model.Hidden_Size=0").stderr == call("train", "--set", "model.hidden_size=0").stderr
+    Path("s.yaml").write_text("Model:\n  cell: gru\nTRAIN:\n  steps: 5\n", encoding="utf-8")
+    first, second, _ = call("train", "s.yaml").stderr.splitlines()
+    assert first.endswith("s.yaml:1: `Model` is not a setting, did you mean `model`?")
+    assert second.endswith("s.yaml:3: `TRAIN` is not a setting, did you mean `train`?")
 
 
 def test_many_mistakes_in_a_settings_file_are_counted() -> None:

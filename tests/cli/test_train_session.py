@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
 
 from charlm.cli.live import TrainingDisplay
 from charlm.cli.train_session import report_outcome
-from tests.helpers.commands import SHORT, call
+from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 from tests.helpers.training import Hours, begin, records
 
 
@@ -65,3 +66,13 @@ def test_a_run_of_steps_estimates_what_is_left() -> None:
     clock.seconds += 10
     display._move(0.25)
     assert "0:15 elapsed, 0:30 left" in display._status()
+
+
+@pytest.mark.parametrize("text", ["狐狸说今天天气很好。\n" * 20, HARE_AND_FOX, "aa"])
+def test_the_command_at_the_end_can_be_typed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that fills blanks is shown a text whose characters it knows."""
+    training = begin(text=text, model__direction="both", train__steps=1)
+    training.learn()
+    report_outcome(training, 5, 0.7, as_json=False)
+    line = capsys.readouterr().err.splitlines()[-1].removeprefix("more of it: charlm ")
+    assert call(*shlex.split(line)).exit_code == 0

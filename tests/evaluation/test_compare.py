@@ -343,6 +343,8 @@ def test_an_aborted_run_does_not_make_the_columns(make_run: Maker) -> None:
     assert [(row.run, row.finished) for row in group.rows] == [("a", True), ("b", True), ("cut", False)]
     cut = group.rows[-1]
     assert (cut.at_equal_time, cut.at_equal_steps, cut.best, cut.curve) == (None, None, None, [(1, 0.2, 6.0)])
+    *_, last_finished, gap, aborted_run = to_lines(found, 120, has_curves=True)
+    assert (last_finished.split()[0], gap, aborted_run.split()[:2]) == ("b", "", ["cut", "*"])
     result = call("compare", "cut", "a")
     assert [row[0] for row in assert_table(result.stdout, 2)] == ["a", "cut *"]
     assert "did not finish" in result.stderr

@@ -136,6 +136,15 @@ def test_a_given_size_is_kept_and_reported_if_far_off(machine: Callable[[str], N
     assert settled(20, hidden_size=best.size) == Sized(best.size, "")
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(6900.4, "6,900 times"), (101.2, "101 times"), (11.24, "11.2 times"), (0.0034, "0.0034 times")],
+)
+def test_readings_are_plain_numbers(number: float, words: str) -> None:
+    """A short text is read thousands of times, a long one not even once."""
+    assert sizing._times(number) == words
+
+
 def test_the_chosen_size_is_reported_and_saved(text: str) -> None:
     """The first lines of a run report the size, and its settings have it as a number that gives the same run again."""
     done = spawn("train", "--corpus", text, "--time", "2s", "--out", "run", "--sample-length", "1")
