@@ -87,6 +87,18 @@ def test_texts_without_the_option_get_a_pattern_as_a_hint(texts: list[str], take
     assert caught.value.hint == "`--corpus a.txt --corpus b.txt` reads it"
 
 
+@pytest.mark.parametrize("settings", ["gru", "hello"])
+def test_known_settings_win_over_a_file_and_say_so(settings: str) -> None:
+    """The note says how to name the file, which is then read."""
+    write(settings, "model:\n  cell: rnn\n")
+    options = ["-c", "fables", "--set", "model.hidden_size=8", "--set", "train.steps=1", "--dry-run"]
+    known, own = call("train", settings, *options), call("train", f"./{settings}", *options)
+    assert f"note: `{settings}` are settings that charlm knows by name; what is here is `./{settings}`" in known.stderr
+    assert "cell: rnn" not in known.stdout
+    assert "cell: rnn" in own.stdout
+    assert "knows by name" not in own.stderr
+
+
 def test_an_unquoted_pattern_trains_on_all_its_files(texts: list[str]) -> None:
     """`train --corpus *.txt` is the text that `train --corpus '*.txt'` reads, and `eval` scores it so."""
     total = sum(len(Path(name).read_text(encoding="utf-8")) for name in texts)
