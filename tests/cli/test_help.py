@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import get_args, get_origin
 
+import pytest
+
 from charlm.cli.app import COMMANDS
 from charlm.files import bundled_folder
 from charlm.settings.config import GROUPS, Config, TrainConfig
@@ -17,6 +19,13 @@ def test_train_names_every_settings_file_that_is_shipped() -> None:
     # The help breaks lines also after a hyphen.
     words = call("train", "-h").stdout.replace("-\n", "-").partition("A settings file, or ")[2].partition(";")[0]
     assert {"".join(name.split()) for name in words.split(",")} == shipped >= {"char-rnn", "lstm"}
+
+
+@pytest.mark.parametrize("command", ["sample", "predict-next", "fill"])
+def test_the_help_says_what_is_taken_off_standard_input(command: str) -> None:
+    """One line end is, which is there whenever a shell writes a line."""
+    words = " ".join(call(command, "-h").stdout.split())
+    assert "- reads it from standard input, without its last line end." in words
 
 
 def test_settings_as_json_have_name_group_default_and_meaning() -> None:

@@ -8,14 +8,14 @@ import shlex
 import pytest
 
 from charlm.cli.live import TrainingDisplay
-from charlm.cli.train_session import report_outcome
+from charlm.cli.train_session import announce, report_outcome
 from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 from tests.helpers.training import Hours, begin, records
 
 
 def test_a_text_that_is_memorised_says_how_low_its_loss_gets() -> None:
     """`hello` has 91 different blocks of 10 characters, all equally probable: log2(91) / 10 bits per character."""
-    result = call("train", "hello", "--set", "train.epochs=1", "--out", "run", "--seed", "1", "--sample-length", "5")
+    result = call("train", "hello", "--set", "train.epochs=1", "--set", "model.hidden_size=8", "--sample-length", "5")
     assert f"near {math.log2(91) / 10:.2f} bits per character when the text is memorised" in result.stderr
     assert "memorised" not in call("train", *SHORT, "--sample-length", "5").stderr
 
@@ -76,3 +76,9 @@ def test_the_command_at_the_end_can_be_typed(text: str, capsys: pytest.CaptureFi
     report_outcome(training, 5, 0.7, as_json=False)
     line = capsys.readouterr().err.splitlines()[-1].removeprefix("more of it: charlm ")
     assert call(*shlex.split(line)).exit_code == 0
+
+
+def test_one_character_is_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shortest text of all is announced in words that fit."""
+    announce(begin(text="a"))
+    assert "text text.txt: 1 character, 1 different\n" in capsys.readouterr().err

@@ -353,8 +353,12 @@ def test_an_aborted_run_does_not_make_the_columns(make_run: Maker) -> None:
 
 def test_aborted_runs_alone_are_compared_with_one_another(make_run: Maker) -> None:
     """Without a finished run, the shortest of them makes the columns."""
-    (group,) = compare_runs([aborted(make_run, "one"), aborted(make_run, "two")]).groups
+    found = compare_runs([aborted(make_run, "one"), aborted(make_run, "two")])
+    (group,) = found.groups
     assert (group.equal_seconds, group.equal_steps) == (0.2, 1)
+    _, columns, *rows = to_lines(found, 120, has_curves=False)
+    assert "at 1 step " in columns
+    assert [row.split()[:2] for row in rows] == [["one", "*"], ["two", "*"]]
 
 
 OTHERS: list[dict[str, Any]] = [
