@@ -223,8 +223,10 @@ def is_model(name: str) -> bool:
 
 
 def did_you_mean_run(path: Path) -> str:
-    """Return "did you mean ...?" with the newest run in a folder or with a name like it, or an empty string."""
+    """Return "did you mean ...?" with a run around or in a folder or with a name like it, or an empty string."""
     with suppress(OSError):
+        if path.name == KEPT_FOLDER and best_in(path.parent):
+            return f"did you mean its run, `{path.parent}`?"
         if inside := _runs_in(path):
             return f"did you mean its newest run, `{inside[0].parent}`?"
         name = path.parent.name if path.suffix == ".safetensors" else path.name

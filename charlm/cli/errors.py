@@ -14,6 +14,7 @@ from typing import Any, TextIO, cast
 import typer
 from typer.core import TyperGroup
 
+from charlm.cli.options import hint_at_encoding
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.cli.unquoted import with_all_corpora
@@ -144,7 +145,8 @@ class Commands(TyperGroup):
         except CharlmError as error:
             raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
-            raise typer.Exit(report_error(f"standard input is not UTF-8: {undecodable_byte(error)}", "", 1)) from None
+            message = f"standard input is not UTF-8: {undecodable_byte(error)}"
+            raise typer.Exit(report_error(message, hint_at_encoding(error), 1)) from None
         except BrokenPipeError:
             # The reader closed the pipe. stdout becomes /dev/null, so that the flush at exit does not fail too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

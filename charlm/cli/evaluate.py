@@ -88,6 +88,7 @@ class Evaluation:
         vocabulary: that of the model; it gives the unit of the figures.
         sees_both_sides: whether the model predicts a character from both sides.
         text: the name of the text.
+        num_blocks: the number of blocks of it that are scored, each as a text of its own.
         window: the number of characters after which the model started anew; None if the state was carried through.
         scores: those of the model.
         dynamic: those of a copy that learned from the text; None without dynamic evaluation.
@@ -98,6 +99,7 @@ class Evaluation:
     vocabulary: Vocabulary
     sees_both_sides: bool
     text: str
+    num_blocks: int
     window: int | None
     scores: Scores
     dynamic: Scores | None
@@ -161,6 +163,7 @@ def measure(
         file.vocabulary,
         file.spec.sees_both_sides,
         text.name,
+        len(text.ids.bounds_S2),
         window,
         evaluate(model, text.ids, window, mixture=mixture),
         evaluate_dynamically(model, text.ids, mixture=mixture) if is_dynamic else None,
@@ -178,6 +181,8 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
     """Lay out the results: the figures of the model, and its place among the baselines."""
     scores, unit = found.scores, found.vocabulary.unit
     context = "state carried through"
+    if found.num_blocks > 1:
+        context = f"in {found.num_blocks:,} blocks, state carried through each"
     if found.window is not None:
         context = f"windows of {counted(found.window, unit)}, each from the initial state"
     if found.sees_both_sides:

@@ -51,7 +51,17 @@ def given_lines(source: str | Path) -> Iterator[str]:
         except UnicodeDecodeError as error:
             if str(source) == "-":
                 raise
-            raise UsageError(f"`{source}` is not UTF-8: {undecodable_byte(error)}") from None
+            message = f"`{source}` is not UTF-8: {undecodable_byte(error)}"
+            raise UsageError(message, hint_at_encoding(error)) from None
+
+
+def hint_at_encoding(error: UnicodeDecodeError) -> str:
+    """Return a hint with the encoding that reads what could not be decoded; empty if none does."""
+    from charlm.data.encodings import guess_encoding
+
+    if (guess := guess_encoding(lambda: [error.object], "utf-8")) is None:
+        return ""
+    return f'in {guess.encoding} it is "{guess.excerpt}"; `iconv -f {guess.encoding} -t utf-8` converts it'
 
 
 Model = Annotated[

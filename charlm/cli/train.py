@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from contextlib import AbstractContextManager
@@ -147,6 +148,8 @@ def _read_settings(
     """Return the settings of a new run, and the model that it starts from."""
     from charlm.settings.config_file import load_config
 
+    if config in bundled_configs() and os.path.lexists(config):
+        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
     if base is None:
         return load_config(config, overrides, flags), None
     from charlm.training.transfer import StartingModel, command_from
@@ -183,7 +186,7 @@ def print_dry_run(
     remarks = [
         reason,
         f"{expected['parameters']:,} parameters, a model file of {expected['model_bytes'] / 1e6:,.1f} MB",
-        f"about {number:,} kept models, {number * expected['model_bytes'] / 1e6:,.1f} MB"
+        f"about {counted(number, 'kept model')}, {number * expected['model_bytes'] / 1e6:,.1f} MB"
         if (number := expected["kept_models"])
         else "",
         f"about {expected['memory_bytes'] / 1e6:,.0f} MB of memory on {runtime}",

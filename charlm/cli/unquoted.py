@@ -27,7 +27,7 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
     Raises:
         UsageError: there are texts, and no `--corpus` at all.
     """
-    names = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    names = list(takewhile(_is_name, arguments))
     texts = [name for name in names if _is_text(name, takes_settings)]
     if texts and (len(names) > 1 or not takes_settings) and not set(CORPUS_OPTIONS) & set(arguments):
         raise UsageError(f"`{texts[0]}` is a text", f"`--corpus {_pattern(texts)}` reads it")
@@ -39,7 +39,7 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
         if found[-1] not in CORPUS_OPTIONS or not left:
             continue
         found.append(left.pop(0))
-        while left and not left[0].startswith("-"):
+        while left and _is_name(left[0]):
             if _is_text(left[0], takes_settings):
                 found.append(CORPUS_OPTIONS[0])
                 extra.append(left[0])
@@ -48,6 +48,12 @@ def with_all_corpora(arguments: Sequence[str], takes_settings: bool) -> list[str
         more = counted(len(extra), "more text")
         say(f"note: the name after `--corpus` and {more} are read; a pattern in quotes, as in '*.txt', stays one name")
     return found + left
+
+
+def _is_name(argument: str) -> bool:
+    """Return whether an argument is a name and no option. A file's name may begin with a dash; no option has a stop."""
+    is_file = "." in argument and "=" not in argument and os.path.lexists(argument)
+    return is_file or not argument.startswith("-")
 
 
 def _is_text(name: str, takes_settings: bool) -> bool:

@@ -72,7 +72,7 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
     for name in unlike:
         remedies = ["shuffle its lines, which are sorted"] if _has_sorted_lines(corpus) else []
         if hold_out(corpus, data.model_copy(update={"holdout": "spread"})).is_spread:
-            remedies.append("`--set data.holdout=spread` holds out blocks from the whole text")
+            remedies.append("a run with `--set data.holdout=spread` holds out blocks from the whole text")
         elif not remedies:
             remedies.append(f"a larger `data.{name}_fraction` holds out more of it")
         notes.append(

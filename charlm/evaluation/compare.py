@@ -143,7 +143,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
     """Put runs side by side, those that can be compared together.
 
     Args:
-        paths: run folders, or model files.
+        paths: run folders, folders of kept models, or model files.
         are_named: whether someone asked for these, so that notes also say why some are in different groups.
 
     Raises:
@@ -151,8 +151,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         ModelFileError: a model is damaged.
     """
     members: dict[tuple[Any, ...], list[_Run]] = {}
-    for path in paths:
-        run = _read(path)
+    for run in map(_read, [model for path in paths for model in _models_of(path)]):
         members.setdefault(_key(run.model), []).append(run)
     groups = list(members.values())
     notes = _differences([run for group in groups for run in group])
@@ -275,6 +274,14 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
         "they ran with another device, precision, torch or threads": differ([model.runtime for model in models]),
     }
     return [reason for reason, holds in reasons.items() if holds]
+
+
+def _models_of(path: Path) -> list[Path]:
+    """Return the kept models if this is their folder, or else the path itself."""
+    folder = expanded(path)
+    if folder.name != KEPT_FOLDER or best_in(folder):
+        return [path]
+    return [path / file.name for file in RunFolder(folder.parent).kept_models().values()] or [path]
 
 
 def _read(path: Path) -> _Run:

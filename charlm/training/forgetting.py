@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from charlm.checkpoint import MAX_FIELD_CHARACTERS, ModelFile
-from charlm.errors import CharlmError, RunError, one_line
+from charlm.errors import CharlmError, RunError, counted, one_line
 from charlm.evaluation.evaluate import evaluate_sample, reading_that_fits
 from charlm.evaluation.scored_text import TextToScore, load_own_text
 from charlm.inference.mixture import Mixture
@@ -32,7 +32,7 @@ class OldText:
     """The held-out text of the base, and how well the base predicted it.
 
     Attributes:
-        name: what people call it.
+        name: what people call it, and how much of it is scored if that is not all.
         data: the settings that say where the text is and what of it is held out.
         sha256: the hash of the text.
         num_bytes: how many bytes the text has.
@@ -134,10 +134,12 @@ def _score_before(trainer: Trainer, base: StartingModel, text: TextToScore) -> O
     if budget is not None:
         fitting, seconds = reading_that_fits(model, text.ids, MAX_SHARE * budget, trainer.clock.now)
         num_read, trainer.old_text_seconds = min(num_read, fitting), seconds
-    bits = evaluate_sample(model, text.ids, num_read).bits_per_character
-    file = base.file
+    scores, file = evaluate_sample(model, text.ids, num_read), base.file
+    unit = file.vocabulary.unit
+    sample = "" if scores.characters == len(text.ids) else f"{counted(scores.characters, unit)} of the "
     facts = file.corpus["sha256"], file.corpus_bytes, bool(file.base)
-    return OldText(text.name, dict(file.config.get("data") or {}), *facts, num_read, bits)
+    data = dict(file.config.get("data") or {})
+    return OldText(f"{sample}{text.name}", data, *facts, num_read, scores.bits_per_character)
 
 
 def measure_forgetting(trainer: Trainer, listener: Listener) -> str:

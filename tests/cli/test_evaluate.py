@@ -21,13 +21,15 @@ BASELINES = [
 ]
 
 
-def lines_of(width: int | None, dynamic: bool = False, baselines: list[Baseline] = BASELINES) -> list[str]:
+def lines_of(
+    width: int | None, dynamic: bool = False, baselines: list[Baseline] = BASELINES, num_blocks: int = 1
+) -> list[str]:
     """Lay out an evaluation in which a model needs exactly 2 bits, or 1.5 if it learns from the text."""
     nats = 0.6931471805599453
     scores, better = Scores(18_459, 2 * nats, 0.475, 0.8), Scores(18_459, 1.5 * nats, 0.6, 0.9)
     text, vocabulary = "validation part of fables", Vocabulary("characters", "ab ")
     learning = replace(better, net=better) if dynamic else None
-    found = Evaluation(vocabulary, False, text, None, scores, learning, 0, baselines)
+    found = Evaluation(vocabulary, False, text, num_blocks, None, scores, learning, 0, baselines)
     return evaluation_lines(found, width)
 
 
@@ -41,6 +43,12 @@ def test_the_model_is_ranked_among_the_baselines() -> None:
     for row, words in zip(rows, ("in a row", "bzip2", "the model", "xz", "how often", "equally probable"), strict=True):
         assert words in row
     assert lines[-1] == "7-gram Kneser-Ney wins: this model needs 0.2035 bits per character more"
+
+
+def test_the_blocks_of_a_text_are_counted() -> None:
+    """No state is carried from one to the next."""
+    assert lines_of(None)[0] == "validation part of fables, 18,459 characters, state carried through"
+    assert lines_of(None, num_blocks=5)[0].endswith("characters, in 5 blocks, state carried through each")
 
 
 def test_the_winner_is_named_with_its_lead() -> None:

@@ -158,3 +158,15 @@ def test_the_value_of_an_option_may_begin_with_a_dash(text: str) -> None:
     assert call("sample", "ab", *options, "--stop", text).exit_code == 0
     hint = call("sample", "ab", "-m", "lf.safetensors", "--unknown", "- b")
     assert "`- b` is not a policy" in hint.stderr
+
+
+def test_a_text_in_another_encoding_gets_it_as_a_hint(make_model: Callable[..., ModelFile]) -> None:
+    """Through a pipe and from a file of prompts."""
+    make_model().save(Path("model"))
+    Path("prompts.txt").write_bytes("狐狸和葡萄的故事\n".encode("gbk"))
+    expected = 'hint: in gb18030 it is "狐狸和葡萄的故事"; `iconv -f gb18030 -t utf-8` converts it'
+    piped = call("sample", "-", "-m", "model", stdin=Path("prompts.txt").read_bytes())
+    assert (piped.exit_code, piped.stderr.splitlines()[1:]) == (1, [expected])
+    from_file = call("sample", "--prompts", "prompts.txt", "-m", "model")
+    assert from_file.stderr.splitlines()[1:] == [expected]
+    assert call("sample", "-", "-m", "model", stdin=b"\xff").stderr.count("\n") <= 2

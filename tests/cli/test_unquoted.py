@@ -39,6 +39,19 @@ def test_all_texts_after_corpus_are_its_names(
     assert ("in quotes" in capsys.readouterr().err) == (number > 1)
 
 
+@pytest.mark.parametrize("name", ["--x.txt", "-x.txt", "--seed.txt"])
+def test_the_name_of_a_text_may_begin_with_a_dash(texts: list[str], name: str) -> None:
+    """A pattern finds such files too; an option that is spelt like no file stays an option."""
+    write(name, "abc")
+    given = ["--corpus", texts[0], name, texts[1], "--seed", "1"]
+    expected = ["--corpus", texts[0], "--corpus", name, "--corpus", texts[1], "--seed", "1"]
+    assert with_all_corpora(given, takes_settings=True) == expected
+    write("--seed", "abc")
+    result = call("train", "--corpus", texts[0], name, *ONE_STEP, "--seed", "1", "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    assert f"text {texts[0]} + {name}" in result.stderr
+
+
 @pytest.mark.parametrize("settings", ["settings.yaml", "notes", "gru", "no-such-file", "configs/gru.yaml"])
 def test_settings_after_corpus_stay_settings(texts: list[str], settings: str) -> None:
     """The name of bundled settings, a YAML file, and any file of settings are no texts; nor is what does not exist."""
@@ -72,6 +85,18 @@ def test_texts_without_the_option_get_a_pattern_as_a_hint(texts: list[str], take
     with pytest.raises(UsageError) as caught:
         with_all_corpora(texts[:2], takes_settings)
     assert caught.value.hint == "`--corpus a.txt --corpus b.txt` reads it"
+
+
+@pytest.mark.parametrize("settings", ["gru", "hello"])
+def test_known_settings_win_over_a_file_and_say_so(settings: str) -> None:
+    """The note says how to name the file, which is then read."""
+    write(settings, "model:\n  cell: rnn\n")
+    options = ["-c", "fables", "--set", "model.hidden_size=8", "--set", "train.steps=1", "--dry-run"]
+    known, own = call("train", settings, *options), call("train", f"./{settings}", *options)
+    assert f"note: `{settings}` are settings that charlm knows by name; what is here is `./{settings}`" in known.stderr
+    assert "cell: rnn" not in known.stdout
+    assert "cell: rnn" in own.stdout
+    assert "knows by name" not in own.stderr
 
 
 def test_an_unquoted_pattern_trains_on_all_its_files(texts: list[str]) -> None:

@@ -218,6 +218,8 @@ def test_a_dry_run_counts_the_models_to_keep(text: str) -> None:
     found = answer(*options, "--json")
     assert found["kept_models"] == 3
     assert f"# about 3 kept models, {3 * found['model_bytes'] / 1e6:.1f} MB" in call(*options).stdout
+    options[options.index("train.keep_every=2")] = "train.keep_every=6"
+    assert "# about 1 kept model, " in call(*options).stdout
 
 
 # Use
@@ -239,6 +241,8 @@ def test_kept_models_can_be_used_and_compared(text: str) -> None:
         find_model(Path("run/kept"))
     assert first in raised.value.hint
     assert "--resume run" in call("train", "--resume", first).stderr
+    assert [row.run for row in compare_runs([Path("run/kept")]).rows] == [second, first]
+    assert "did you mean its run, `run`?" in call("train", "--resume", "run/kept").stderr
 
 
 def test_kept_models_are_no_part_of_a_text(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import charlm
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import ConfigError
 from charlm.settings.config_file import load_config
-from charlm.training import lifecycle
+from charlm.training import forgetting, lifecycle
 from charlm.training.events import Event, Note
 from charlm.training.transfer import StartingModel, note_on_new_symbols
 from charlm.vocab import Vocabulary
@@ -344,6 +345,16 @@ def test_the_old_text_is_scored_before_and_after(base: Path) -> None:
     assert f"hare.txt: {before:.3f} bits per character before, {after:.3f} after" in result.stderr
     assert f"hare.txt: {before:.3f} bits per character before this training" in result.stderr
     assert load_checkpoint(Path("run/best.safetensors")).metrics["old_text_bits_per_character_after"] > 0
+
+
+def test_a_sample_of_the_old_text_is_said_to_be_one(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figure is not the one of the whole part, which `eval` finds."""
+    monkeypatch.setattr(forgetting, "MAX_CHARACTERS", 40)
+    result = start()
+    assert result.exit_code == 0, result.stderr
+    before, after = (line for line in result.stderr.splitlines() if "validation part of hare.txt" in line)
+    assert re.search(r"note: [0-9]+ characters of the validation part of hare\.txt: .* before this training$", before)
+    assert re.match(r"[0-9]+ characters of the validation part of hare\.txt: .* before, .* after$", after)
 
 
 @pytest.mark.parametrize("fate", ["gone", "changed", "stdin", "empty"])
