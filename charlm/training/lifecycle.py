@@ -18,6 +18,7 @@ from charlm.data.holdout import recorded_split
 from charlm.data.sources import catalog_name
 from charlm.errors import (
     ConfigError,
+    CorpusError,
     ModelFileError,
     RunError,
     TooLargeError,
@@ -249,6 +250,11 @@ def _resumed_text(
         raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
         raise text_has_changed(path, config.data.corpus, f": {error}") from error
+    except CorpusError as error:
+        if is_given:
+            raise
+        hint = f"if the text is elsewhere now: `charlm train --resume {shlex.quote(str(path))} --corpus FILE`"
+        raise CorpusError(f"the run's own text: {error}", hint) from error
 
 
 def _reopen(trainer: Trainer, started: Config, path: Path) -> None:

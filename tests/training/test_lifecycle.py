@@ -145,6 +145,19 @@ def test_a_run_resumes_on_a_changed_text_only_on_request(text: str) -> None:
     assert call("train", "-c", text, "--new-text").exit_code == 2
 
 
+def test_a_run_resumes_where_its_text_is_now(text: str) -> None:
+    """A text that was moved is asked for with the option that names it; a name that is given is reported as it is."""
+    call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
+    Path(text).rename("moved.txt")
+    longer = ["train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0"]
+    refused = call(*longer)
+    assert refused.exit_code == 1
+    assert f"the run's own text: there is no corpus, file or folder `{text}`" in refused.stderr
+    assert refused.stderr.endswith("now: `charlm train --resume run --corpus FILE`\n")
+    assert "own text" not in call(*longer, "-c", "missing.txt").stderr
+    assert call(*longer, "-c", "moved.txt").exit_code == 0
+
+
 def test_a_missing_best_model_is_made_again(text: str) -> None:
     """The next validation counts as the best; a finished run reports which file is missing."""
     call("train", "-c", text, *SHORT, "--out", "run", "--sample-length", "0")
