@@ -33,6 +33,17 @@ def test_the_arrays_of_a_file_give_the_same_distributions() -> None:
     assert after.score(TEXT) == pytest.approx(before.score(TEXT), rel=2e-3)
 
 
+def test_one_stream_is_bit_for_bit_one_of_many() -> None:
+    """A vocabulary of bytes and long contexts, read by one stream and by three."""
+    text = np.random.default_rng(0).choice(np.array([10, 32, 97, 101, 116, 200]), 4000).astype(np.uint8)
+    levels = count([text], 256, 6)
+    found = Ngrams.from_arrays(trie(levels, smooth(levels, 256), 256, 0.1).arrays(), 256)
+    one, many = found.start(1), found.start(3)
+    for symbol in text[:200]:
+        one, many = found.step(np.array([symbol]), one), found.step(np.full(3, symbol), many)
+        assert found.probabilities(one)[0].tobytes() == found.probabilities(many)[1].tobytes()
+
+
 def test_a_text_of_one_character_can_be_counted() -> None:
     """The only n-gram is that character."""
     levels = count([TEXT[:1]], V, 3)
