@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Part, Split, hold_out, should_spread
-from charlm.errors import counted
 from charlm.settings.config import DataConfig
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
@@ -66,7 +65,8 @@ def notes_on_holdout(corpus: Corpus, data: DataConfig, parts: Split, unlike: lis
     notes, blocks = [], [len(part.bounds_S2) for part in parts[1:]]
     if parts.is_spread:
         size, number = sum(map(len, parts[1:])), sum(blocks)
-        notes.append(f"held out: {size:,} {corpus.vocabulary.unit}s in {counted(number, 'block')} spread over the text")
+        where = f"{number} blocks spread over the text" if number > 1 else "1 block within the text"
+        notes.append(f"held out: {size:,} {corpus.vocabulary.unit}s in {where}")
     elif sum(blocks) and should_spread(corpus, data):
         notes.append("the text is too short to be held out in blocks: its end is held out")
     for name in unlike:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import sys
 import tempfile
 import weakref
@@ -23,6 +24,8 @@ from charlm.files import CHUNK_BYTES, expanded
 NUL_BYTES = 8192
 # How many files of a folder are looked at for a name that is close to a misspelt one.
 MAX_NEIGHBOURS = 10_000
+# A folder with this file is a run, and holds no text.
+LAST_MODEL = "last.safetensors"
 
 
 def find_sources(
@@ -118,7 +121,9 @@ def _in_folder(
         notes.append(f"{counted(len(binary), 'binary file')} in `{folder}` left out: {named(known)}")
     if not sources and len(left_out or []) == num_left_out:
         refuse(binary, encoding, may_be_bytes=False)
-        raise CorpusError(f"there is no text file in `{folder}`")
+        is_run = (folder / LAST_MODEL).is_file()
+        hint = f"`charlm train --resume {shlex.quote(str(folder))}` continues the run in it" if is_run else ""
+        raise CorpusError(f"there is no text file in `{folder}`", hint)
     return sources
 
 
@@ -159,7 +164,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if "last.safetensors" in files:
+        if LAST_MODEL in files:
             folders.clear()
         else:
             for path in (Path(parent, name) for name in files if not name.startswith(".")):

@@ -390,4 +390,4 @@ class Inherited(NamedTuple):
         """
         if contradictions:
             hint = "a run that starts from a model keeps its cell, sizes, direction and vocabulary: leave these out"
-            raise ConfigError("; ".join(contradictions), hint)
+            raise ConfigError("; ".join(contradictions), hint, contradictions)

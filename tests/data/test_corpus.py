@@ -94,10 +94,15 @@ def test_a_folder_of_utf16_files_is_text() -> None:
 
 
 def test_a_folder_without_text_is_reported() -> None:
-    """A folder with nothing to read is named in the error."""
+    """A folder with nothing to read is named in the error; of a run, the hint says what it is for."""
     write("folder/.hidden", "no")
-    with pytest.raises(CorpusError, match="no text file in `folder`"):
+    with pytest.raises(CorpusError, match="no text file in `folder`") as caught:
         load_corpus(["folder"])
+    assert caught.value.hint == ""
+    write("folder/last.safetensors", "a model")
+    with pytest.raises(CorpusError, match="no text file in `folder`") as caught:
+        load_corpus(["folder"])
+    assert caught.value.hint == "`charlm train --resume folder` continues the run in it"
 
 
 def test_a_glob_takes_the_matching_files_in_sorted_order() -> None:

@@ -137,3 +137,5 @@ def test_the_note_on_blocks_counts_them() -> None:
     parts = hold_out(corpus, DataConfig())
     (note,) = notes_on_holdout(corpus, DataConfig(), parts, [])
     assert note == f"held out: {len(parts.validation):,} bytes in 2 blocks spread over the text"
+    (note,) = held_out("a.txt", holdout="spread")[1]
+    assert note.endswith(" characters in 1 block within the text")
