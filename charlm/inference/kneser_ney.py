@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 # The bits of a number that holds the symbols of a whole n-gram.
 NUM_BITS = 63
+LEAST_THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,13 @@ def smooth(levels: list[Level], num_symbols: int) -> list[Smoothed]:
     return smoothed
 
 
-def trie(levels: list[Level], smoothed: list[Smoothed], num_symbols: int, threshold: float = -1.0) -> Ngrams:
+def trie(
+    levels: list[Level],
+    smoothed: list[Smoothed],
+    num_symbols: int,
+    threshold: float = -1.0,
+    max_ngrams: int | None = None,
+) -> Ngrams:
     """Join the levels to one trie without the n-grams that matter least.
 
     Args:
@@ -135,8 +142,13 @@ def trie(levels: list[Level], smoothed: list[Smoothed], num_symbols: int, thresh
         smoothed: as `smooth` returned them.
         num_symbols: V.
         threshold: the nats that an n-gram must save on the text that was counted; negative keeps every n-gram.
+        max_ngrams: how many n-grams there may be; a higher threshold is taken if there are more.
     """
-    kept = _kept(levels, smoothed, threshold)
+    savings = [_savings(level, values) for level, values in zip(levels, smoothed, strict=True)]
+    kept = _kept(levels, savings, threshold)
+    while max_ngrams and len(levels) > 1 and sum(map(np.count_nonzero, kept)) > max(max_ngrams, len(kept[0])):
+        threshold = max(threshold, LEAST_THRESHOLD) * 1.2
+        kept = _kept(levels, savings, threshold)
     symbols, probabilities, backoffs, children = [], [], [], []
     was_kept = np.ones(1, bool)
     for level, values, is_kept in zip(levels, smoothed, kept, strict=True):
@@ -159,12 +171,12 @@ def trie(levels: list[Level], smoothed: list[Smoothed], num_symbols: int, thresh
     )
 
 
-def _kept(levels: list[Level], smoothed: list[Smoothed], threshold: float) -> list[NDArray[np.bool_]]:
+def _kept(levels: list[Level], savings: list[Doubles], threshold: float) -> list[NDArray[np.bool_]]:
     """Decide which n-grams stay: those that save enough, and the contexts of those that stay."""
     kept: list[NDArray[np.bool_]] = []
     needed = np.zeros(len(levels[-1].symbols_N), bool)
-    for level, values in zip(reversed(levels), reversed(smoothed), strict=True):
-        kept.append((_savings(level, values) > threshold) | needed)
+    for level, savings_N in zip(reversed(levels), reversed(savings), strict=True):
+        kept.append((savings_N > threshold) | needed)
         needed = np.zeros(level.num_contexts, bool)
         # A walk through the trie reaches a context only over the n-grams that it ends with.
         needed[level.contexts_N[kept[-1]]] = True

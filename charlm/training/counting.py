@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from charlm.data.holdout import Part
 from charlm.evaluation.mixing import fit_weight
 from charlm.inference.kneser_ney import count, longest_order, smooth, trie
@@ -25,6 +27,12 @@ COUNTED_PER_SECOND, LEAST_COUNTED, MOST_COUNTED = 18_000, 1_000_000, 3_000_000
 # An n-gram stays if it saves so many nats on the text that was counted. More are dropped if the table is too large.
 THRESHOLD = 0.1
 NUM_BLOCKS = 8
+# What an n-gram takes in a model file beside its symbol, with its share of what its contexts take.
+BYTES_PER_NGRAM = 4
+# A table with this share of the n-grams that fit was probably cut to fit.
+WELL_FILLED = 0.8
+# At most so many times the n-grams that fit are pruned to fit.
+MOST_DROPPED = 4
 
 
 class Counting:
@@ -81,19 +89,41 @@ class Counting:
             counted = part.without_blocks(most, 8 * NUM_BLOCKS)[1] if len(part) > most else part
             stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
         levels = count(stretches, self._num_symbols, self.order)
-        smoothed, threshold = smooth(levels, self._num_symbols), THRESHOLD
-        limit = 4 * self._model.spec(self._num_symbols).num_parameters
-        while True:
-            ngrams = trie(levels, smoothed, self._num_symbols, threshold)
-            if sum(array.nbytes for array in ngrams.arrays().values()) < limit or ngrams.order < 2:
-                return ngrams
-            threshold *= 1.3
+        size = np.min_scalar_type(self._num_symbols).itemsize + BYTES_PER_NGRAM
+        most_ngrams = 4 * self._model.spec(self._num_symbols).num_parameters // size
+
+        def table(order: int) -> Ngrams:
+            shorter = levels[:order]
+            return trie(shorter, smooth(shorter, self._num_symbols), self._num_symbols, THRESHOLD, most_ngrams)
+
+        longest = self.order
+        if self._model.ngram_order == "auto":
+            # Of much longer n-grams too few would fit.
+            totals = np.cumsum([len(level.symbols_N) for level in levels])
+            longest = min(longest, max(2, int((totals <= MOST_DROPPED * most_ngrams).sum())))
+        best = table(longest)
+        if self._model.ngram_order != "auto" or best.num_ngrams < WELL_FILLED * most_ngrams or not len(self.tuning):
+            return best
+        # If many n-grams do not fit, shorter ones may predict better.
+        nats = self._nats(best)
+        for order in range(longest - 1, 2, -1):
+            shorter = table(order)
+            if (other := self._nats(shorter)) > nats:
+                break
+            best, nats = shorter, other
+        return best
+
+    def _nats(self, ngrams: Ngrams) -> float:
+        """Return how well n-grams predict the text that is kept back, in nats per character."""
+        tuning = self.tuning.backwards() if self._model.direction == "backward" else self.tuning
+        return float(-np.log(np.concatenate([ngrams.score(stretch) for stretch in tuning.stretches])).mean())
 
 
 def order_of(model: ModelConfig, num_characters: int, num_symbols: int) -> int:
     """Return the length of the longest n-grams; 0 if a run has none.
 
-    Longer ones never predicted worse by more than 0.003 nats, because those that do not help are dropped.
+    Longer ones never predicted worse by more than 0.003 nats, because those that do not help are dropped. A table that
+    is too large for the file may get shorter ones after all.
     """
     if model.ngram_order != "auto":
         return min(model.ngram_order, longest_order(num_symbols))

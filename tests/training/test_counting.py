@@ -86,6 +86,25 @@ def test_the_table_is_smaller_than_the_net() -> None:
     assert sizes[0] < sizes[1] < sizes[2]
 
 
+def test_a_small_table_takes_the_length_that_predicts_best() -> None:
+    """Where many n-grams do not fit, `auto` takes the order whose table predicts the text kept back no worse."""
+    random = np.random.default_rng(2)
+    table = random.dirichlet(np.full(9, 0.3), size=81)
+    ids = [0, 1]
+    for _ in range(60_000):
+        ids.append(int(random.choice(9, p=table[9 * ids[-2] + ids[-1]])))
+    train = Part.of(np.array(ids, dtype=np.uint8))
+    small = ModelConfig(hidden_size=4, embedding_size=4)
+    chosen = Counting(Config(model=small, seed=1), train, 9)
+    mixture = chosen.mixture()
+    assert mixture is not None
+    assert mixture.ngrams.order < chosen.order == 9
+    fixed = Counting(Config(model=small.model_copy(update={"ngram_order": 9}), seed=1), train, 9).mixture()
+    assert fixed is not None
+    nats = [-np.log(each.ngrams.score(chosen.tuning.joined())).mean() for each in (mixture, fixed)]
+    assert nats[0] <= nats[1]
+
+
 def test_a_backward_model_counts_from_the_right() -> None:
     """Its n-grams are those of the reversed text."""
     train = random_part(3000)
