@@ -200,7 +200,7 @@ def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
         net, counting = found.dynamic.net, found.dynamic
         figures += [
             f"{net.bits_per_character:8.4f} bits per {per} by dynamic evaluation ({net.nats_per_character:.4f} nats)",
-            f"{counting.bits_per_character:8.4f} bits per {per} if counts are added of what was just read "
+            f"{counting.bits_per_character:8.4f} bits per {per} with counts of what was just read "
             f"({counting.nats_per_character:.4f} nats)",
         ]
     laid_out = wrapped(title, width) + [line for part in figures for line in wrapped(part, width, " " * 9)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charlm.inference.ngrams import Ngrams
 from charlm.vocab import Ids
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 # The bits of a number that holds the symbols of a whole n-gram.
 NUM_BITS = 63
@@ -99,8 +99,12 @@ def count(stretches: Sequence[Ids], num_symbols: int, order: int) -> list[Level]
         if levels:
             # Each different n-gram is one predecessor of the n-gram without its first symbol.
             levels[-1].predecessors_N[:] = np.bincount(suffixes_N, minlength=len(before))
+        # There are many n-grams, and 32 bits are enough for each number.
+        contexts_N, suffixes_N, symbols_N, occurrences_N = (
+            column.astype(np.int32) for column in (contexts_N, suffixes_N, last_N - 1, occurrences_N)
+        )
         none = np.zeros_like(occurrences_N)
-        levels.append(Level(contexts_N, suffixes_N, last_N - 1, occurrences_N, none, len(before)))
+        levels.append(Level(contexts_N, suffixes_N, symbols_N, occurrences_N, none, len(before)))
         before = keys_N
     return levels
 

@@ -187,6 +187,8 @@ class Ngrams:
         try:
             symbols_N, p_N, backoffs, children_M = (arrays[f"ngrams.{name}"] for name in names)
             backoff_M = np.ones(len(children_M), np.float32)
+            if len(backoffs) != np.count_nonzero(children_M):
+                raise ValueError("arrays of n-grams differ in length")
             backoff_M[children_M > 0] = backoffs
             return cls(symbols_N, p_N.astype(np.float32), backoff_M, children_M, num_symbols)
         except (KeyError, ValueError) as error:

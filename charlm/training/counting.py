@@ -22,8 +22,8 @@ MIN_TUNING, MAX_TUNING = 1_000, 20_000
 MAX_PREDICTIONS = 1 << 24
 # A shorter text has no n-grams if the settings leave it open.
 LEAST_CHARACTERS = 20_000
-# At most so many characters are counted: it takes less than 3 % of the time of a run, and 300 MB.
-COUNTED_PER_SECOND, LEAST_COUNTED, MOST_COUNTED = 18_000, 1_000_000, 3_000_000
+# At most so many characters are counted, which takes a second and about 300 MB.
+MAX_COUNTED = 1_500_000
 # An n-gram stays if it saves so many nats on the text that was counted. More are dropped if the table is too large.
 THRESHOLD = 0.1
 NUM_BLOCKS = 8
@@ -45,7 +45,7 @@ class Counting:
     """
 
     def __init__(self, config: Config, train: Part, num_symbols: int) -> None:
-        self._model, self._seconds, self._num_symbols = config.model, config.train.time, num_symbols
+        self._model, self._num_symbols = config.model, num_symbols
         self.order = order_of(config.model, len(train), num_symbols)
         self.learned, self.tuning = train, train.beginnings(0)
         if self.order and config.model.ngram_weight == "auto" and len(train) >= LEAST_CHARACTERS:
@@ -81,12 +81,9 @@ class Counting:
         return Mixture(self._ngrams, weight)
 
     def _count(self) -> Ngrams:
-        most = MOST_COUNTED
-        if self._seconds:
-            most = int(min(max(LEAST_COUNTED, COUNTED_PER_SECOND * self._seconds), MOST_COUNTED))
         stretches: list[Ids] = []
         for part in (self.learned, *self._also):
-            counted = part.without_blocks(most, 8 * NUM_BLOCKS)[1] if len(part) > most else part
+            counted = part.without_blocks(MAX_COUNTED, 8 * NUM_BLOCKS)[1] if len(part) > MAX_COUNTED else part
             stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
         levels = count(stretches, self._num_symbols, self.order)
         size = np.min_scalar_type(self._num_symbols).itemsize + BYTES_PER_NGRAM

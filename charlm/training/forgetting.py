@@ -119,7 +119,7 @@ def start_from(trainer: Trainer, base: StartingModel, text: TextToScore | str) -
     trainer.notes.insert(0, f"started from `{record.name}`")
     if not isinstance(text, str) and text.training_ids and trainer.learner.counting.order:
         trainer.learner.counting.count_also(text.training_ids)
-        trainer.notes.append("the n-grams count the old text as well, character for character like the new one")
+        trainer.notes.append("the n-grams count the old text as well, with the same weight as the new one")
     if record.old_text:
         trainer.notes.append(f"{_figure(trainer, record.old_text)} before this training")
     else:
