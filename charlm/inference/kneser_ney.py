@@ -100,11 +100,10 @@ def count(stretches: Sequence[Ids], num_symbols: int, order: int) -> list[Level]
             # Each different n-gram is one predecessor of the n-gram without its first symbol.
             levels[-1].predecessors_N[:] = np.bincount(suffixes_N, minlength=len(before))
         # There are many n-grams, and 32 bits are enough for each number.
-        contexts_N, suffixes_N, symbols_N, occurrences_N = (
+        contexts, suffixes, symbols, occurrences = (
             column.astype(np.int32) for column in (contexts_N, suffixes_N, last_N - 1, occurrences_N)
         )
-        none = np.zeros_like(occurrences_N)
-        levels.append(Level(contexts_N, suffixes_N, symbols_N, occurrences_N, none, len(before)))
+        levels.append(Level(contexts, suffixes, symbols, occurrences, np.zeros_like(occurrences), len(before)))
         before = keys_N
     return levels
 
