@@ -1,4 +1,4 @@
-"""What is typed into the prompt of `charlm predict-next`: texts, which the model reads, and commands."""
+"""The commands of the prompt of `charlm predict-next`, and the texts that are typed into it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Segments:
-    """What is scored of a text.
+    """The segments of a text that are scored.
 
     Attributes:
         first_S: the position of the first character of each, ascending.

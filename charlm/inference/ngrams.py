@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.checkpoint import NGRAMS_PREFIX
 from charlm.errors import ModelFileError
 from charlm.inference.sampling import Floats
 from charlm.vocab import Ids
@@ -169,11 +170,13 @@ class Ngrams:
         symbols = np.min_scalar_type(max(self._num_symbols - 1, 1))
         counts = np.min_scalar_type(int(self._children_M.max()))
         return {
-            "ngrams.symbols": self._symbols_N.astype(symbols),
-            "ngrams.p": np.maximum(self._p_N, MIN_PROBABILITY).astype(np.float16),
+            f"{NGRAMS_PREFIX}symbols": self._symbols_N.astype(symbols),
+            f"{NGRAMS_PREFIX}p": np.maximum(self._p_N, MIN_PROBABILITY).astype(np.float16),
             # The others are multiplied by one.
-            "ngrams.backoff": np.maximum(self._backoff_M[self._children_M > 0], MIN_PROBABILITY).astype(np.float16),
-            "ngrams.children": self._children_M.astype(counts),
+            f"{NGRAMS_PREFIX}backoff": np.maximum(self._backoff_M[self._children_M > 0], MIN_PROBABILITY).astype(
+                np.float16
+            ),
+            f"{NGRAMS_PREFIX}children": self._children_M.astype(counts),
         }
 
     @classmethod
@@ -185,7 +188,7 @@ class Ngrams:
         """
         names = ("symbols", "p", "backoff", "children")
         try:
-            symbols_N, p_N, backoffs, children_M = (arrays[f"ngrams.{name}"] for name in names)
+            symbols_N, p_N, backoffs, children_M = (arrays[f"{NGRAMS_PREFIX}{name}"] for name in names)
             backoff_M = np.ones(len(children_M), np.float32)
             if len(backoffs) != np.count_nonzero(children_M):
                 raise ValueError("arrays of n-grams differ in length")

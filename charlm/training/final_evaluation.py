@@ -12,8 +12,8 @@ from charlm.training.trainer import Trainer
 MAX_CHARACTERS_SCORED = 500_000
 
 
-# To fit the weight of n-grams takes so much of the time that the scoring has.
-TUNING_SHARE = 0.1
+# The weight of the n-grams is fitted on so many characters for each character that is scored, so that it is quick.
+FITTING_SHARE = 0.1
 
 
 class Stopped(Exception):
@@ -39,7 +39,7 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
     model.load_arrays(best.weights)
     counting = trainer.learner.counting
     num_read = _characters_to_score(trainer, counting.mixture())
-    mixture = counting.mixture(model, int(num_read * TUNING_SHARE))
+    mixture = counting.mixture(model, int(num_read * FITTING_SHARE))
     try:
         scores = evaluate_sample(model, part, num_read, ticking(trainer, listener), mixture)
     except Stopped:
