@@ -32,7 +32,7 @@ MAX_DIFFERENCE = 5
 # A shorter text is scored before a person could read how far it is.
 LEAST_FOR_PROGRESS = 20_000
 # Cells for the surroundings of a place, and for the beginning of a line in a pipe and on a wide terminal.
-CONTEXT, MIN_CONTEXT = 40, 8
+CONTEXT, MIN_CONTEXT = 40, 7
 BEGINNING, MAX_BEGINNING = 60, 100
 # A larger perplexity is written with an exponent.
 MAX_WRITTEN_OUT = 1e6
@@ -61,8 +61,8 @@ def score(
 
     charlm score --file another.txt --diff runs/other-1
     """
-    loaded = _model(model)
     given = _given(text, file)
+    loaded = _model(model)
     if diff is None:
         (read,) = as_read(loaded.vocabulary, given)
         scored = _measure(loaded, read, unknown)
@@ -173,7 +173,7 @@ def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None,
     if len(lines) > 1:
         laid_out += [*_line_table(scored, top if width else len(lines), width), ""]
     places = scored.worst_places(top)
-    laid_out += wrapped("the places with the most bits, and what was expected in each:", width)
+    laid_out += wrapped("the places with the most bits, and what was expected:", width)
     return [*laid_out, *_place_table(scored.text, places, width), "", *_total_lines(scored, given_what, width)]
 
 
@@ -221,7 +221,7 @@ def _beginning(text: str, room: int) -> str:
 
 def _place_table(text: str, places: Sequence[Place], width: int | None) -> list[str]:
     """Return a table of places; a narrow terminal gets no line numbers, so that there is room for the context."""
-    columns = [Column("bits", True), Column("line:column", True, rank=1), Column("expected"), Column("stood there")]
+    columns = [Column("bits", True), Column("line:column", True, rank=1), Column("expected"), Column("found")]
     rows: list[tuple[str, ...]] = [
         (f"{place.bits:.1f}", f"{place.line}:{place.column}", _named(place.expected), _named(place.found))
         for place in places
@@ -242,7 +242,8 @@ def _place_table(text: str, places: Sequence[Place], width: int | None) -> list[
 def _named(candidate: Candidate) -> str:
     """Return the name of a symbol and its probability."""
     name = candidate.name.split()[0] if candidate.name.startswith("U+") else candidate.name
-    share = f"{candidate.probability:.1%}" if candidate.probability >= 0.001 else f"{candidate.probability:.0e}"
+    p = candidate.probability
+    share = "<0.001%" if p < 1e-5 else f"{p:.3%}" if p < 1e-3 else f"{p:.1%}"
     return f"{name} {share}"
 
 
@@ -261,21 +262,16 @@ def _context(text: str, position: int, room: int) -> str:
 
 def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[str]:
     """Return the totals, each with its name."""
+    import numpy as np
+
     totals, unit = scored.totals(), scored.unit
     name = unit.replace(" ", "_")
+    per_word = f"{totals['bits_per_word']:.2f}" if scored.num_words else ""
     figures = [
         (totals[f"bits_per_{name}"], 4, f"bits per {unit}; {given_what}"),
         (totals.get("bits_per_byte"), 4, "bits per byte of UTF-8"),
-        (
-            totals[f"perplexity_per_{name}"],
-            3,
-            f"perplexity per {unit}: as unsure as between so many equally probable ones",
-        ),
-        (
-            totals.get("perplexity_per_word"),
-            1,
-            "perplexity per word: 2 to the power of its bits, spaces included",
-        ),
+        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: as unsure as between so many {unit}s"),
+        (totals.get("perplexity_per_word"), 1, f"perplexity per word, of {per_word} bits with the spaces around it"),
     ]
     laid_out = []
     for value, digits, about in figures:
@@ -286,7 +282,9 @@ def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[
     if scored.num_words:
         counts.append(f"{counted(scored.num_words, 'word')} between white space")
     if scored.num_unknown:
-        counts.append(counted(scored.num_unknown, "unknown character"))
+        is_skipped = bool(np.isnan(scored.bits_C).any())
+        what = "skipped, without a shade" if is_skipped else "replaced"
+        counts.append(f"{counted(scored.num_unknown, 'unknown character')} {what}")
     if scored.num_words is None and not scored.sees_both_sides:
         counts.append("no words that are divided by white space")
     return [*laid_out, *wrapped(", ".join(counts), width)]

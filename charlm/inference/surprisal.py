@@ -170,10 +170,6 @@ class Surprisal:
             "perplexity_per_word": None if bits_per_word is None else perplexity(bits_per_word),
         }
 
-    def lines(self) -> list[Line]:
-        """Return the lines of the text in order."""
-        return list(lines_of(self.text))
-
     def worst_lines(self) -> list[Line]:
         """Return the lines that have characters which were scored, those with the most bits per character first."""
         scored = [(self.bits_per_unit(line.span), line) for line in lines_of(self.text)]
@@ -199,22 +195,24 @@ class Surprisal:
     def to_json(self, top: int = 10) -> dict[str, Any]:
         """Return it as plain values: the totals, the lines in order, the worst places, and the bits per character."""
         per_unit = f"bits_per_{self.unit.replace(' ', '_')}"
-        return {
+        lines = [
+            {
+                "line": line.number,
+                "position": line.start,
+                "characters": len(line.text),
+                per_unit: self.bits_per_unit(line.span),
+            }
+            for line in lines_of(self.text)
+        ]
+        values = {
             "text": self.text,
             **self.totals(),
             "bits": self.bits,
-            "lines": [
-                {
-                    "line": line.number,
-                    "position": line.start,
-                    "characters": len(line.text),
-                    per_unit: as_json(self.bits_per_unit(line.span)),
-                }
-                for line in lines_of(self.text)
-            ],
+            "lines": lines,
             "worst_places": [asdict(place) for place in self.worst_places(top)],
-            "bits_of_characters": list(map(as_json, self.bits_C.tolist())),
+            "bits_of_characters": self.bits_C.tolist(),
         }
+        return dict(finite(values))
 
 
 def measure_surprisal(
@@ -240,7 +238,11 @@ def measure_surprisal(
     text = TextFilter(vocabulary.filter)(text)
     ids_T = vocabulary.encode(text, unknown, is_filtered=True)
     if not len(ids_T):
-        raise CorpusError(f"there is nothing to score: the text {'has no known character' if text else 'is empty'}")
+        reason = "has no known character" if text else "is empty"
+        raise CorpusError(
+            f"there is nothing to score: the text {reason}",
+            "give a text of at least one character that it knows",
+        )
     scores = score_symbols(model, ids_T, progress)
     if vocabulary.kind == "bytes":
         is_known_C, read = np.ones(len(text), np.bool_), text
@@ -267,9 +269,13 @@ def perplexity(bits: float) -> float:
     return float(2.0 ** min(bits, MAX_EXPONENT))
 
 
-def as_json(bits: float) -> float | None:
-    """Return bits as JSON has them: it has no NaN."""
-    return None if math.isnan(bits) else bits
+def finite(values: Any) -> Any:
+    """Return plain values in which None stands for NaN and for infinity, which JSON does not have."""
+    if isinstance(values, dict):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return list(map(finite, values))
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _num_bytes(text: str) -> NDArray[np.int64]:

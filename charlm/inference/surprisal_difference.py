@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import UsageError
-from charlm.inference.surprisal import Surprisal, as_json, lines_of
+from charlm.inference.surprisal import Surprisal, finite, lines_of
 
 # A longer line is divided, after a space if there is one.
 PASSAGE = re.compile(r"[\s\S]{1,80}\Z|[\s\S]{1,79}\s|[\s\S]{1,80}")
@@ -80,7 +80,9 @@ class SurprisalDifference:
     @cached_property
     def differences_C(self) -> NDArray[np.float64]:
         """How many bits fewer the other model needs for each character; NaN where one of them does not know it."""
-        return np.where(self.is_compared_C, self.model.bits_C - self.other.bits_C, np.nan)
+        # A model of an untrusted file may exclude a character, which then costs infinitely many bits.
+        with np.errstate(invalid="ignore"):
+            return np.where(self.is_compared_C, self.model.bits_C - self.other.bits_C, np.nan)
 
     def totals(self) -> dict[str, float | int]:
         """Return the bits of both models, averaged over the same characters."""
@@ -115,14 +117,15 @@ class SurprisalDifference:
 
     def to_json(self, top: int = 5) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
+        values = {
             "text": self.model.text,
             **self.totals(),
             "liked_by_model": list(map(asdict, self.liked_by_model(top))),
             "liked_by_other": list(map(asdict, self.liked_by_other(top))),
-            "bits_of_characters": list(map(as_json, self.model.bits_C.tolist())),
-            "other_bits_of_characters": list(map(as_json, self.other.bits_C.tolist())),
+            "bits_of_characters": self.model.bits_C.tolist(),
+            "other_bits_of_characters": self.other.bits_C.tolist(),
         }
+        return dict(finite(values))
 
 
 def _passages_of(text: str) -> Iterator[tuple[int, int, str]]:
