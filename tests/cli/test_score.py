@@ -94,7 +94,7 @@ def test_a_text_of_one_character_is_scored() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((""), "the text is empty"),
+        (("",), "the text is empty"),
         (("xyz", "--unknown", "skip"), "no known character"),
         (("a", "--file", "text.txt"), "given twice"),
         (("xa",), "not in the model's vocabulary"),
@@ -109,13 +109,13 @@ def test_a_text_of_one_character_is_scored() -> None:
     ],
 )
 def test_what_cannot_be_scored_is_refused(
-    make_model: Callable[..., ModelFile], arguments: tuple[str, ...] | str, message: str
+    make_model: Callable[..., ModelFile], arguments: tuple[str, ...], message: str
 ) -> None:
     """Each is one line, with a hint that can be followed, and nothing is printed."""
     Path("latin.txt").write_bytes(b"caf\xe9")
     make_model(symbols="x").save(Path("small"))
     make_model(symbols="\rab").save(Path("cr"))
-    result = call("score", *(arguments or ("",)), "-m", "first")
+    result = call("score", *arguments, "-m", "first")
     assert message in assert_refused(result)
     assert result.stdout == ""
 
