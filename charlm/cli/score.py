@@ -15,7 +15,7 @@ from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, 
 from charlm.cli.options import Json, Model, Unknown, as_read, given_text, hint_at_encoding, model_file
 from charlm.cli.render import print_json, print_lines, say
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
-from charlm.errors import UsageError, counted, one_line, undecodable_byte
+from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, undecodable_byte
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def score(
 
     other = _model(diff)
     read = _read_by_both(loaded, other, given)
-    difference = SurprisalDifference(_measure(loaded, read, unknown), _measure(other, read, unknown))
+    scored = _measure(loaded, read, unknown)
+    try:
+        difference = SurprisalDifference(scored, _measure(other, read, unknown))
+    except UnknownCharacterError as error:
+        raise UnknownCharacterError(f"`{diff}`: {error}", error.hint) from None
     if as_json:
         print_json(difference.to_json(top))
     else:

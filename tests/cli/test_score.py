@@ -103,6 +103,7 @@ def test_a_text_of_one_character_is_scored() -> None:
         (("--file", "latin.txt"), "not UTF-8"),
         (("a", "--top", "0"), "top"),
         (("a", "--diff", "nowhere"), "nowhere"),
+        (("a", "--diff", "small"), "`small`: not in the model's vocabulary"),
         (("a", "--diff", "both"), "masked character"),
         (("x\u72d0", "--diff", "small", "--unknown", "skip"), "both models know"),
         (("a\nb", "--diff", "cr"), "line ends"),
