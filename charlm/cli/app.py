@@ -21,6 +21,7 @@ from charlm.cli.fill import fill
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.sample import sample
+from charlm.cli.score import score
 from charlm.cli.train import train
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "predict-next": predict_next,
     "eval": evaluate_model,
+    "score": score,
     "fill": fill,
     "compare": compare,
     "explain": explain,
@@ -53,7 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
 }
 # Their argument is a text, which may begin with a dash.
-TAKE_A_TEXT = (sample, predict_next, fill)
+TAKE_A_TEXT = (sample, predict_next, fill, score)
 
 
 def help_of(command: Callable[..., None]) -> str | None:
