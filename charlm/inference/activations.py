@@ -131,7 +131,9 @@ def find_unit(spec: ModelSpec, name: str) -> Unit:
         raise UsageError(f"`{name}` is not a unit", f"a unit is a layer and a number: `1.0`, and the last is `{last}`")
     layer, index = find_layer(spec, parts[1]), int(parts[2])
     if index >= spec.hidden_size:
-        raise UsageError(f"there is no unit `{name}`", f"the last one of this layer is `{layer}.{spec.hidden_size - 1}`")
+        raise UsageError(
+            f"there is no unit `{name}`", f"the last one of this layer is `{layer}.{spec.hidden_size - 1}`"
+        )
     return Unit(layer, index)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.activations import Activations, Layer, Unit, read_activations
-from charlm.inference.hypotheses import Hypothesis, Track, hypotheses
+from charlm.inference.hypotheses import Hypothesis, hypotheses
 from charlm.inference.sampling import Floats
 from charlm.vocab import Ids, Vocabulary
 
@@ -143,91 +143,81 @@ def find_units(
     lengths_T = np.concatenate([lengths for _, lengths in read])
     activations = read_activations(model, texts, parts or model.spec.recurrence.state, layers)
     tracks = {
-        side: [
-            np.repeat(np.concatenate([hypothesis.seen(text, side) for text, _ in read]), lengths_T)
-            for hypothesis in all_hypotheses
-        ]
+        side: np.stack(
+            [
+                np.repeat(np.concatenate([hypothesis.seen(text, side) for text, _ in read]), lengths_T)
+                for hypothesis in all_hypotheses
+            ],
+            axis=1,
+        )
         for side in {layer.reads_backward for layer in activations}
     }
     half = total // 2
-    findings = []
-    by_kind = {is_number: _rank(activations, tracks, all_hypotheses, half, is_number) for is_number in (False, True)}
-    for index, hypothesis in enumerate(all_hypotheses):
-        track_T = next(iter(tracks.values()))[index]
-        counts = (int((track_T[:half] != 0).sum()), int((track_T[half:] != 0).sum()))
-        findings.append(Finding(hypothesis, counts, by_kind[hypothesis.is_number].get(index, [])))
+    ranking = _Ranking(activations, tracks, half)
+    followers: dict[int, list[Follower]] = {}
+    for is_number in (False, True):
+        of_kind = [index for index, each in enumerate(all_hypotheses) if each.is_number == is_number]
+        followers |= ranking.followers(of_kind, is_number)
+    is_true_TK = next(iter(tracks.values())) != 0
+    findings = [
+        Finding(
+            hypothesis,
+            (int(is_true_TK[:half, index].sum()), int(is_true_TK[half:, index].sum())),
+            followers.get(index, []),
+        )
+        for index, hypothesis in enumerate(all_hypotheses)
+    ]
     return Search([text for text, _ in read], lengths_T, half, activations, findings)
 
 
-def _rank(
-    activations: Sequence[Activations],
-    tracks: Mapping[bool, Sequence[Track]],
-    all_hypotheses: Sequence[Hypothesis],
-    half: int,
-    is_number: bool,
-) -> dict[int, list[Follower]]:
-    """Return the units that follow best each hypothesis of one kind, by its index."""
-    measure = correlations if is_number else areas
-    middle = 0.0 if is_number else 0.5
-    indices = [
-        index
-        for index, hypothesis in enumerate(all_hypotheses)
-        if hypothesis.is_number == is_number
-        and all(_varies(part, is_number) for side in tracks.values() for part in np.split(side[index], [half]))
-    ]
-    if not indices:
-        return {}
-    tried = [(layer, part) for layer in activations for part in layer.parts]
-    figures_UK = np.concatenate(
-        [
-            measure(layer.parts[part][:half], _columns(tracks[layer.reads_backward], indices)[:half])
-            for layer, part in tried
+class _Ranking:
+    """Ranks units on the first half of a text and measures the best ones on the second.
+
+    Args:
+        activations: those of the layers to rank.
+        tracks: of all hypotheses, shape (T, K), as a layer meets them that does not read backward, or does.
+        half: the number of symbols of the first half.
+    """
+
+    def __init__(self, activations: Sequence[Activations], tracks: Mapping[bool, Doubles], half: int) -> None:
+        self._tried = [(layer, part) for layer in activations for part in layer.parts]
+        self._tracks, self._half = tracks, half
+
+    def followers(self, indices: Sequence[int], is_number: bool) -> dict[int, list[Follower]]:
+        """Return the best units for each hypothesis by its index; all of them are numbers, or none is."""
+        indices = [index for index in indices if self._has_enough(index, is_number)]
+        if not indices:
+            return {}
+        half, measure, middle = self._half, correlations if is_number else areas, 0.0 if is_number else 0.5
+        figures = [
+            measure(layer.parts[part][:half], self._tracks[layer.reads_backward][:half, indices])
+            for layer, part in self._tried
         ]
-    )
-    num_units = len(figures_UK) // len(tried)
-    found = {}
-    for column, index in enumerate(indices):
-        distances_U = abs(figures_UK[:, column] - middle)
-        best = np.argsort(-distances_U, kind="stable")[:NUM_RANKED].tolist()
-        found[index] = [
-            _measured(*tried[place // num_units], place % num_units, float(figures_UK[place, column]), half,
-                      tracks, index, is_number)
-            for place in best
-        ]  # fmt: skip
-    return found
+        num_units = len(figures[0])
+        found = {}
+        for index, figures_U in zip(indices, np.concatenate(figures).T, strict=True):
+            followers = []
+            for place in np.argsort(-abs(figures_U - middle), kind="stable")[:NUM_RANKED].tolist():
+                layer, part = self._tried[place // num_units]
+                unit = place % num_units
+                track_T1 = self._tracks[layer.reads_backward][half:, index : index + 1]
+                figure = float(measure(layer.parts[part][half:, unit : unit + 1], track_T1)[0, 0])
+                # Below the middle the unit is low where the hypothesis is true: its figure is that of its negative.
+                sign = 1 if figures_U[place] >= middle else -1
+                chosen_by, figure = (middle + sign * (each - middle) for each in (float(figures_U[place]), figure))
+                followers.append(Follower(Unit(layer.layer, unit), part, sign, chosen_by, figure))
+            found[index] = followers
+        return found
 
-
-def _measured(
-    layer: Activations,
-    part: str,
-    unit: int,
-    chosen_by: float,
-    half: int,
-    tracks: Mapping[bool, Sequence[Track]],
-    index: int,
-    is_number: bool,
-) -> Follower:
-    """Measure one unit on the second half of the text."""
-    values_T1 = layer.parts[part][half:, unit : unit + 1]
-    track_T1 = tracks[layer.reads_backward][index][half:, None]
-    figure = float((correlations if is_number else areas)(values_T1, track_T1)[0, 0])
-    sign = 1 if chosen_by >= (0 if is_number else 0.5) else -1
-
-    def signed(number: float) -> float:
-        return number if sign > 0 else -number if is_number else 1 - number
-
-    return Follower(Unit(layer.layer, unit), part, sign, signed(chosen_by), signed(figure))
-
-
-def _columns(tracks: Sequence[Track], indices: Sequence[int]) -> Doubles:
-    return np.stack([tracks[index] for index in indices], axis=1)
-
-
-def _varies(track_T: Track, is_number: bool) -> bool:
-    """Return whether there are enough symbols of each kind."""
-    num_true = int((track_T != 0).sum())
-    num_others = int((track_T != track_T[0]).sum()) if is_number else len(track_T) - num_true
-    return min(num_true, num_others) >= MIN_OF_EACH
+    def _has_enough(self, index: int, is_number: bool) -> bool:
+        """Return whether each half has enough symbols of each kind."""
+        for tracks_TK in self._tracks.values():
+            for track_T in np.split(tracks_TK[:, index], [self._half]):
+                num_true = int((track_T != 0).sum())
+                num_others = int((track_T != track_T[0]).sum()) if is_number else len(track_T) - num_true
+                if min(num_true, num_others) < MIN_OF_EACH:
+                    return False
+        return True
 
 
 def areas(values_TU: Floats, labels_TK: Doubles) -> Doubles:

@@ -22,7 +22,7 @@ TAB_COLUMNS = 4
 PARAGRAPH_END = r"\n[ \t\r]*\n"
 # Words that begin with an apostrophe, such as 'tis and '90s.
 ELISIONS = r"(?:tis|twas|twere|twill|twould|tween|twixt|em|til|till|bout|cause|gainst|scape|neath|mid|pon|\d\ds)\b"
-CLOSING_MARKS = {'"': '"', "'": "'", "“": "”", "„": "“”", "«": "»", "「": "」", "『": "』", "‘": "’"}
+CLOSING_MARKS = {'"': '"', "'": "'", "“": "”", "„": "“”", "«": "»", "「": "」", "『": "』", "\u2018": "\u2019"}
 QUOTED = re.compile(
     rf"""
     # In programs a string of three marks goes over empty lines.
@@ -36,13 +36,13 @@ QUOTED = re.compile(
     | 『(?:(?!{PARAGRAPH_END})[^』])*+』?
     # An apostrophe looks like a single mark: between letters it closes nothing, and a mark that nothing closes opens
     # nothing. A straight one ends its quote in the same line, or after a punctuation mark.
-    | ‘(?=\S)(?:(?!{PARAGRAPH_END})[^’]|(?<=\w)’(?=\w)){{1,2000}}+(?<=\S)’(?!\w)
+    | \u2018(?=\S)(?:(?!{PARAGRAPH_END})[^\u2019]|(?<=\w)\u2019(?=\w)){{1,2000}}+(?<=\S)\u2019(?!\w)
     | (?<![\w\\])'(?!(?i:{ELISIONS}))(?=\S)(?:\\.|[^'\n\\]|(?<=\w)'(?=\w))*+(?<=\S)'(?!\w)
     | (?<![\w\\])'(?!(?i:{ELISIONS}))(?=\S)(?:(?!{PARAGRAPH_END})[^']|(?<=\w)'(?=\w)){{1,2000}}+(?<=[.,;:!?-])'(?!\w)
     """,
     re.VERBOSE,
 )
-BRACKETS = {"(": ")", "[": "]", "{": "}", "（": "）", "《": "》", "〈": "〉", "【": "】", "〔": "〕"}
+BRACKETS = {"(": ")", "[": "]", "{": "}", "\uff08": "\uff09", "《": "》", "〈": "〉", "【": "】", "\u3014": "\u3015"}
 # Those that programs leave open over empty lines. In prose a bracket that nobody closes ends with its paragraph.
 LASTING = "]}"
 BRACKET_OR_PARAGRAPH_END = re.compile(rf"{PARAGRAPH_END}|[{re.escape(''.join([*BRACKETS, *BRACKETS.values()]))}]")
@@ -51,7 +51,7 @@ BRACKET_OR_PARAGRAPH_END = re.compile(rf"{PARAGRAPH_END}|[{re.escape(''.join([*B
 COMMENT = re.compile(
     r"/\*(?s:.*?)(?:\*(?=/)|\Z)|(?<!\S)//[^\n]*|(?<!\S)\#(?=[\s#!]|\Z)[^\n]*|^[ \t]*--(?=\s)[^\n]*", re.MULTILINE
 )
-URL = re.compile(r"\b(?:https?|ftp)://[^\s<>\"'）》]+|\bwww\.[^\s<>\"'）》]+")
+URL = re.compile(r"\b(?:https?|ftp)://[^\s<>\"'\uff09》]+|\bwww\.[^\s<>\"'\uff09》]+")
 
 
 @dataclass(frozen=True)
