@@ -18,6 +18,7 @@ from charlm.inference.activations import (
     Activations,
     Layer,
     Unit,
+    gates_of,
     parts_of,
     read_activations,
     shown_values,

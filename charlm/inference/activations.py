@@ -103,7 +103,7 @@ def find_part(cell: Cell, name: str | None) -> str:
     if name is None:
         return cell.state[-1]
     if name not in names:
-        hint = did_you_mean(name, names) or f"there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+        hint = did_you_mean(name, names) or f"it has {', '.join(names)}"
         raise UsageError(f"a unit of this model has no `{name}`", hint)
     return name
 
@@ -260,8 +260,8 @@ def shown_values(cell: Cell, part: str, values: Floats) -> tuple[Floats, int, st
         return values, 0, ""
     if part == "cell":
         return np.tanh(values), -1, "tanh of it"
-    # The states and candidates of these are not bounded.
-    if cell in (CELLS["rnn-relu"], CELLS["mingru"], CELLS["minlstm"]):
-        largest = float(abs(values).max(initial=0)) or 1.0
-        return values / np.float32(largest), -1, f"divided by {largest:.3g}, the largest"
+    unbounded = (CELLS["rnn-relu"], CELLS["mingru"], CELLS["minlstm"])
+    if cell in unbounded and (largest := float(abs(values).max(initial=0))):
+        lowest = 0 if cell is CELLS["rnn-relu"] else -1
+        return values / np.float32(largest), lowest, f"divided by {largest:.3g}, the largest"
     return values, -1, ""

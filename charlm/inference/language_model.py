@@ -309,11 +309,11 @@ class LanguageModel:
         return read_activations(self._file, [self.vocabulary.encode(text, unknown)], parts)
 
     def find_units(self, text: str, own: Mapping[str, str] | None = None, *, unknown: str = "error") -> Search:
-        """Rank all units of the net by how well they follow hypotheses, such as being inside quotes.
+        r"""Rank all units of the net by how well they follow hypotheses, such as being inside quotes.
 
         Units are chosen on the first half of the text, and measured on the second half.
 
-        >>> search = model.find_units("To be. " * 30, {"vowel": "[aeiou]"})
+        >>> search = model.find_units("To be\n" * 30, {"vowel": "[aeiou]"})
         >>> vowel = search.findings[-1]
         >>> vowel.hypothesis.name, len(vowel.followers), 0 <= vowel.followers[0].figure <= 1
         ('vowel', 5, True)
