@@ -51,12 +51,16 @@ def search_lines(file: ModelFile, name: str, search: Search, width: int | None) 
     by_figure = sorted(found, key=lambda finding: -finding.followers[0].figure)
     truths = [finding for finding in by_figure if not finding.hypothesis.is_number]
     numbers = [finding for finding in by_figure if finding.hypothesis.is_number]
-    auc = "AUC: how often the unit is larger where it is true than where it is not; 0.5 is chance, 1 is perfect"
     lines = wrapped(title, width)
     if truths:
-        lines += ["", *wrapped(auc, width), *_table(truths, "AUC", unit, width)]
+        about = (
+            "AUC: how often the unit is higher where it is true than where it is not; if it is low there, how often "
+        )
+        about += "it is lower. 0.5 is chance, 1 is perfect"
+        lines += ["", *wrapped(about, width), *_table(truths, "AUC", width)]
     if numbers:
-        lines += ["", *_table(numbers, "correlation", unit, width)]
+        about = "r: the correlation of the unit with a number; 0 is chance, 1 is perfect"
+        lines += ["", *wrapped(about, width), *_table(numbers, "r", width)]
     left_out = [
         f"{one_line(finding.hypothesis.name)} ({finding.counts[0]:,} and {finding.counts[1]:,})"
         for finding in search.findings
@@ -70,18 +74,18 @@ def search_lines(file: ModelFile, name: str, search: Search, width: int | None) 
     return lines
 
 
-def _table(findings: list[Finding], measure: str, unit: str, width: int | None) -> list[str]:
-    is_number = measure == "correlation"
+def _table(findings: list[Finding], measure: str, width: int | None) -> list[str]:
+    is_number = measure == "r"
     columns = [
         Column("hypothesis"),
         Column(measure, is_number=True),
         Column("unit"),
-        Column("of it"),
-        Column("as it grows" if is_number else "when true", rank=2),
-        Column(f"{unit}s", is_number=True, rank=1),
+        Column("part"),
+        Column("as it grows" if is_number else "where true", rank=2),
+        Column("not 0 at" if is_number else "true at", is_number=True, rank=1),
         Column("what it is", rank=3, least=24),
     ]
-    words = {1: "it grows", -1: "it falls"} if is_number else {1: "it is high", -1: "it is low"}
+    words = {1: "rises", -1: "falls"} if is_number else {1: "high", -1: "low"}
     rows = [
         (
             one_line(finding.hypothesis.name),
@@ -106,7 +110,7 @@ def _stretch_lines(file: ModelFile, search: Search, finding: Finding, width: int
     start, end = stretch_of(search, finding, activations.reads_backward)
     rows = rows_of_characters(search.lengths_T.tolist(), activations.reads_backward)[start:end]
     text = "".join(search.texts)[start:end]
-    measure = "correlation" if finding.hypothesis.is_number else "AUC"
+    measure = "r" if finding.hypothesis.is_number else "AUC"
     title = f"{one_line(finding.hypothesis.name)}: unit {best.unit}, {best.part}{f' ({change})' if change else ''}"
     heading = wrapped(f"{title}, {measure} {best.figure:.3f}", width)
     pieces = list(zip(text, shown_T[rows].tolist(), strict=True))

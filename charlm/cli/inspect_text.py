@@ -230,9 +230,14 @@ def statistics_lines(statistics: GateStatistics, symbol: str, width: int | None)
     ]
     about = f"how often gates are closed or open, over all units and {symbol}s, and the share of units that are so at "
     lines = ["", *wrapped(f"{about}more than 90% of the {symbol}s:", width), *table_lines(columns, rows, width), ""]
-    about = f"how long units remember: after so many {symbol}s a unit still has 1/e (37%) of its state, for the mean "
-    lines += wrapped(f"{about}share that it keeps at each {symbol}", width)
-    names = ("layer", "a quarter of units below", "half below", "three quarters below")
+    about = (
+        f"how long units remember: after so many {symbol}s a unit still has 37% (1/e) of its state, if it keeps its "
+    )
+    about += (
+        f"mean share at each {symbol}; a quarter, half and three quarters of the units remember no longer than this:"
+    )
+    lines += wrapped(about, width)
+    names = ("layer", "a quarter", "half", "three quarters")
     times = [(memory.layer, *map(_time, memory.quartiles)) for memory in statistics.memory]
     lines += table_lines([Column(name, is_number=name != "layer") for name in names], times, width)
     for memory in statistics.memory:
