@@ -36,6 +36,7 @@ LIGHT = {
     "fill": ["a_", "-m", "both"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
+    "inspect": ["abc", "-m", "model"],
     "corpora": [],
 }
 HEAVY = {

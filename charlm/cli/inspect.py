@@ -14,6 +14,7 @@ from charlm.errors import CorpusError, DownloadError, UsageError, as_given, coun
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
+    from charlm.inference.activations import Layer
     from charlm.vocab import Ids
 
 # More is not read: this takes some seconds for a layer of 512 units.
@@ -25,7 +26,9 @@ SYMBOLS_OF_OWN_TEXT = 2000
 def inspect_units(
     text: Annotated[
         str | None,
-        typer.Argument(help="The text; - reads it from standard input. Without one, the model's own held-out text."),
+        typer.Argument(
+            help="The text; - reads it from standard input, without its last line end. By default the own held-out text."
+        ),
     ] = None,
     model: Model = None,
     unit: Annotated[
@@ -48,7 +51,7 @@ def inspect_units(
 
     As strips of shades, as a coloured text, or as a table of the units that follow something in the text.
 
-    charlm inspect "The fox said: come in."
+    charlm inspect "Come in, said the fox."
 
     charlm inspect --find --hypothesis "vowel=[aeiou]"
 
@@ -56,25 +59,17 @@ def inspect_units(
     """
     own = _own_hypotheses(hypothesis or [])
     is_search = find or bool(own)
-    if unit is not None and (is_search or layer is not None):
-        other = "--layer" if layer is not None else "--find" if find else "--hypothesis"
-        raise UsageError(f"`--unit` and `{other}` exclude each other", "the name of a unit begins with its layer")
-    if units is not None and (is_search or unit is not None):
-        raise UsageError("`--units` is for strips of many units", "omit `--unit`, `--find` and `--hypothesis` for them")
+    _check_options(unit, layer, units, is_search)
     file = model_file(model)
     from charlm.inference.activations import find_layer, find_part, find_unit, layers_of
 
     part = find_part(file.spec.recurrence, gate and as_given(gate))
     chosen = find_unit(file.spec, as_given(unit)) if unit is not None else None
     place = find_layer(file.spec, as_given(layer)) if layer is not None else None
-    read = read_text(file, text, unknown, is_search)
+    read = text_to_read(file, text, unknown, is_search)
     view: View
     if is_search:
-        from charlm.cli.inspect_search import SearchView
-        from charlm.inference.find import find_units
-
-        search = find_units(file, read.texts, own, [part] if gate else None, [place] if place else None)
-        view = SearchView(file, read.name, search)
+        view = _searched(file, read, own, [part] if gate else None, [place] if place else None)
     elif chosen is not None:
         from charlm.cli.inspect_text import UnitView
 
@@ -88,6 +83,24 @@ def inspect_units(
         print_json(view.to_json())
     else:
         print_lines(view.lines(screen_width(sys.stdout)))
+
+
+def _searched(
+    file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
+) -> View:
+    from charlm.cli.inspect_search import SearchView
+    from charlm.inference.find import find_units
+
+    return SearchView(file, read.name, find_units(file, read.texts, own, parts, layers))
+
+
+def _check_options(unit: str | None, layer: str | None, units: int | None, is_search: bool) -> None:
+    if unit is not None and (is_search or layer is not None):
+        other = "--find" if is_search else "--layer"
+        hint = "omit `--unit` to search all units" if is_search else "the name of a unit begins with its layer"
+        raise UsageError(f"`--unit` and `{other}` exclude each other", hint)
+    if units is not None and (is_search or unit is not None):
+        raise UsageError("`--units` is for strips of many units", "omit `--unit`, `--find` and `--hypothesis` for them")
 
 
 class View(Protocol):
@@ -126,7 +139,7 @@ class TextRead(NamedTuple):
     texts: list[Ids]
 
 
-def read_text(file: ModelFile, argument: str | None, unknown: str, is_search: bool) -> TextRead:
+def text_to_read(file: ModelFile, argument: str | None, unknown: str, is_search: bool) -> TextRead:
     """Return the text that was given, or else the model's own held-out text, and report what is not read of it.
 
     Raises:

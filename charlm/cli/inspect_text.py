@@ -230,12 +230,8 @@ def statistics_lines(statistics: GateStatistics, symbol: str, width: int | None)
     ]
     about = f"how often gates are closed or open, over all units and {symbol}s, and the share of units that are so at "
     lines = ["", *wrapped(f"{about}more than 90% of the {symbol}s:", width), *table_lines(columns, rows, width), ""]
-    about = (
-        f"how long units remember: after so many {symbol}s a unit still has 37% (1/e) of its state, if it keeps its "
-    )
-    about += (
-        f"mean share at each {symbol}; a quarter, half and three quarters of the units remember no longer than this:"
-    )
+    about = f"how long units remember: after so many {symbol}s a unit still has 37% (1/e) of its state, if it keeps "
+    about += f"its mean share at each {symbol}; a quarter, half and three quarters of the units do not exceed:"
     lines += wrapped(about, width)
     names = ("layer", "a quarter", "half", "three quarters")
     times = [(memory.layer, *map(_time, memory.quartiles)) for memory in statistics.memory]
