@@ -34,6 +34,7 @@ LIGHT = {
     "sample": ["a", "-m", "model", "--length", "3", "--seed", "1"],
     "predict-next": ["a", "-m", "model"],
     "fill": ["a_", "-m", "both"],
+    "score": ["abc", "-m", "model", "--diff", "model"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],

@@ -22,6 +22,7 @@ from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.sample import sample
+from charlm.cli.score import score
 from charlm.cli.train import train
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
     "predict-next": predict_next,
     "eval": evaluate_model,
+    "score": score,
     "fill": fill,
     "compare": compare,
     "explain": explain,
@@ -55,7 +57,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
 }
 # Their argument is a text, which may begin with a dash.
-TAKE_A_TEXT = (sample, predict_next, fill, inspect_units)
+TAKE_A_TEXT = (sample, predict_next, fill, score, inspect_units)
 
 
 def help_of(command: Callable[..., None]) -> str | None:

@@ -23,6 +23,7 @@ from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper, StepperState
+from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.run_folder import find_model
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -224,6 +225,30 @@ class LanguageModel:
         """
         ids_T = self.vocabulary.encode(text, unknown)
         return score_masked(self._filler, ids_T) if self.spec.sees_both_sides else score_next(self._stepper, ids_T)
+
+    def surprisal(self, text: str, *, unknown: str = "error") -> Surprisal:
+        r"""Return what `charlm score` shows: the bits of each character, totals, lines and worst places.
+
+        >>> scored = model.surprisal("To be\nTo bed")
+        >>> sorted(scored.totals())[:3]
+        ['bits_per_byte', 'bits_per_character', 'bits_per_word']
+        >>> len(scored.bits_C), scored.worst_lines()[0].number in (1, 2)
+        (12, True)
+        >>> place = scored.worst_places(top=1)[0]
+        >>> scored.text[place.position] == place.found.character, place.expected.probability <= 1
+        (True, True)
+
+        `charlm.inference.surprisal_difference.SurprisalDifference` compares what two models return.
+
+        Args:
+            text: the text, from its start to its end.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            CorpusError: there is no character to score.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return measure_surprisal(self._filler if self.spec.sees_both_sides else self._stepper, text, unknown)
 
     def step(
         self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"

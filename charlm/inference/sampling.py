@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,16 +86,22 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     return p
 
 
-def bits(logits_V: Floats, index: int) -> float:
-    """Return how surprising one symbol is: minus the base-2 logarithm of its probability.
+def bits(logits: Floats, index: SupportsIndex | NDArray[Any]) -> NDArray[np.float64]:
+    """Return how surprising a symbol is: minus the base-2 logarithm of its probability.
+
+    Args:
+        logits: shape (..., V).
+        index: the symbol, or one for each row; shape (...).
 
     Raises:
         ModelFileError: a logit is infinite or not a number.
     """
-    refuse_overflow(logits_V)
+    refuse_overflow(logits)
     # The logarithm is taken of the sum alone: a probability may be too small for a float64, its logarithm is not.
-    below_largest_V = logits_V.astype(np.float64) - logits_V.max()
-    return float((np.log(np.exp(below_largest_V).sum()) - below_largest_V[index]) / np.log(2))
+    below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    of_symbol = np.take_along_axis(below_largest, np.asarray(index, np.int64)[..., None], axis=-1)[..., 0]
+    found: NDArray[np.float64] = (np.log(np.exp(below_largest).sum(axis=-1)) - of_symbol) / np.log(2)
+    return found
 
 
 def refuse_overflow(logits: Floats) -> None:

@@ -1,16 +1,66 @@
-"""The surprise of each character of a text for a model, in bits."""
+"""The surprise of each symbol of a text for a model, in bits, and what the model expected in its place."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.fill import Filler
 from charlm.inference.sampling import Floats, bits
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Stepper, StepperState, side_by_side
 from charlm.vocab import Ids
+
+# So many places have their logits computed together, which is faster than one by one.
+PLACES_TOGETHER = 64
+# Called with how many symbols of how many were scored.
+ScoreProgress = Callable[[int, int], None]
+
+
+class SymbolScores(NamedTuple):
+    """What each symbol of a text cost a model.
+
+    Attributes:
+        bits_T: minus the base-2 logarithm of the probability of each.
+        expected_T: the ids of the most probable symbols in their places.
+        expected_bits_T: what these would have cost.
+    """
+
+    bits_T: NDArray[np.float64]
+    expected_T: NDArray[np.int64]
+    expected_bits_T: NDArray[np.float64]
+
+
+def score_symbols(model: Stepper | Filler, ids_T: Ids, progress: ScoreProgress | None = None) -> SymbolScores:
+    """Score each symbol of a text: given all before it, with a backward model all after it, with a filler all others.
+
+    Args:
+        model: reads the text in one stream.
+        ids_T: the text.
+        progress: called now and then with how many symbols of how many were scored.
+
+    Returns:
+        arrays in the order of the text.
+
+    Raises:
+        ModelFileError: the weights are so large that the logits overflow.
+    """
+    is_backward = isinstance(model, Stepper) and model.is_backward
+    order = slice(None, None, -1 if is_backward else 1)
+    scores = SymbolScores(np.empty(len(ids_T)), np.empty(len(ids_T), np.int64), np.empty(len(ids_T)))
+    read_T = ids_T[order]
+    start = 0
+    for logits_BV in _logits_masked(model, read_T) if isinstance(model, Filler) else _logits_next(model, read_T):
+        rows = slice(start, start + len(logits_BV))
+        scores.bits_T[rows] = bits(logits_BV, read_T[rows])
+        scores.expected_T[rows] = logits_BV.argmax(axis=-1)
+        scores.expected_bits_T[rows] = bits(logits_BV, scores.expected_T[rows])
+        start = rows.stop
+        if progress is not None:
+            progress(start, len(ids_T))
+    return SymbolScores(scores.bits_T[order], scores.expected_T[order], scores.expected_bits_T[order])
 
 
 def score_next(stepper: Stepper, ids_T: Ids) -> NDArray[np.float64]:
@@ -24,16 +74,7 @@ def score_next(stepper: Stepper, ids_T: Ids) -> NDArray[np.float64]:
     Raises:
         ModelFileError: the weights are so large that the logits overflow.
     """
-    order = slice(None, None, -1 if stepper.is_backward else 1)
-    expected_T = ids_T[order]
-    # Each symbol is predicted from the one before it; the last one need not be read.
-    read_T = itertools.chain([len(stepper.vocabulary)], expected_T[:-1])
-    bits_T = np.empty(len(ids_T))
-    state = stepper.before(1)
-    for position, (previous, index) in enumerate(zip(read_T, expected_T, strict=False)):
-        logits_BV, state = stepper.step(np.array([previous]), state)
-        bits_T[position] = bits(logits_BV[0], index)
-    return bits_T[order]
+    return score_symbols(stepper, ids_T).bits_T
 
 
 def score_masked(filler: Filler, ids_T: Ids) -> NDArray[np.float64]:
@@ -48,14 +89,36 @@ def score_masked(filler: Filler, ids_T: Ids) -> NDArray[np.float64]:
     Raises:
         ModelFileError: the weights are so large that the logits overflow.
     """
-    seen: list[Floats] = []
+    return score_symbols(filler, ids_T).bits_T
+
+
+def _logits_next(stepper: Stepper, ids_T: Ids) -> Iterator[Floats]:
+    """Yield the logits of some places at a time, (B, V), in the order of reading."""
+    state = stepper.before(1)
+    states: list[StepperState] = []
+    # Each symbol is predicted from the one before it; the last one need not be read.
+    for previous in [len(stepper.vocabulary), *ids_T.tolist()][: len(ids_T)]:
+        state = stepper.advance(np.array([previous]), state)
+        states.append(state)
+        if len(states) == PLACES_TOGETHER:
+            yield stepper.logits(side_by_side(states))
+            states = []
+    if states:
+        yield stepper.logits(side_by_side(states))
+
+
+def _logits_masked(filler: Filler, ids_T: Ids) -> Iterator[Floats]:
+    """Yield the same for a model that reads from both sides."""
+    right: list[Floats] = []
     state = filler.right.step(filler.edge, filler.right.start(1))
     for index in ids_T[::-1]:
-        seen.append(state[-1][0])
+        right.append(state[-1][0])
         state = filler.right.read([index], state)
-    bits_T = np.empty(len(ids_T))
+    left: list[Floats] = []
     state = filler.left.step(filler.edge, filler.left.start(1))
-    for position, index in enumerate(ids_T):
-        bits_T[position] = bits(filler.logits(state[-1][0], seen.pop())[0], index)
+    for index in ids_T:
+        left.append(state[-1][0])
         state = filler.left.read([index], state)
-    return bits_T
+        if len(left) == PLACES_TOGETHER or len(left) == len(right):
+            yield filler.logits(np.concatenate(left), np.concatenate([right.pop() for _ in left]))
+            left = []

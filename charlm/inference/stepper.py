@@ -163,7 +163,7 @@ class Stepper:
         shares = [slice(*pair) for pair in itertools.pairwise(ends)]
         states = [streams_of(state, share) for share in shares]
         logits, new_states = zip(*_threads().map(self._step, [ids_B[share] for share in shares], states), strict=True)
-        return np.concatenate(logits), _side_by_side(new_states)
+        return np.concatenate(logits), side_by_side(new_states)
 
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         state = self.advance(ids_B, state)
@@ -213,7 +213,7 @@ class Stepper:
                 finished.append(streams_of(state, slice(num_reading, None)))
                 state = streams_of(state, slice(num_reading))
             state = self.advance(np.array([texts[row][position] for row in order[:num_reading]]), state)
-        state = streams_of(_side_by_side([state, *reversed(finished)]), np.argsort(order))
+        state = streams_of(side_by_side([state, *reversed(finished)]), np.argsort(order))
         return self.logits(state), state
 
 
@@ -222,7 +222,7 @@ def streams_of(state: StepperState, streams: slice | Sequence[int] | NDArray[np.
     return tuple(tuple(part[streams] for part in layer) for layer in state)
 
 
-def _side_by_side(states: Sequence[StepperState]) -> StepperState:
+def side_by_side(states: Sequence[StepperState]) -> StepperState:
     """Join the streams of several states."""
     return tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
 

@@ -44,7 +44,17 @@ def filled(text: str, ends: str, stdin: bytes | None = None) -> Any:
     return filling["text"][:place] + "?" + filling["text"][place + 1 :]
 
 
-READERS = [sampled, predicted, filled]
+def scored(text: str, ends: str, stdin: bytes | None = None) -> Any:
+    """Return what `score` makes of a text."""
+    return answer("score", text, "-m", f"{ends}.safetensors", "--json", stdin=stdin)["text"]
+
+
+def inspected(text: str, ends: str, stdin: bytes | None = None) -> Any:
+    """Return what `inspect` makes of a text."""
+    return answer("inspect", text, "-m", f"{ends}.safetensors", "--unit", "1.0", "--json", stdin=stdin)["text"]
+
+
+READERS = [sampled, predicted, filled, scored, inspected]
 # What is given, the line ends of the vocabulary, and what is read; ? is a blank, which only `fill` gets.
 CASES = [
     ("\ufeffa?b", "lf", "a?b"),

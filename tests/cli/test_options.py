@@ -156,6 +156,7 @@ def test_a_missing_device_is_refused() -> None:
 
 SAMPLE = ["sample", "ab", "-m", "small.safetensors", "--length", "40", "--seed", "1"]
 PREDICT = ["predict-next", "ab", "-m", "small.safetensors"]
+SCORE = ["score", "abcabc abc", "-m", "small.safetensors"]
 FILL = ["fill", "a_c", "-m", "both.safetensors"]
 EXPLAIN = ["explain", "--model", "small.safetensors"]
 INSPECT = ["inspect", "abc abc", "-m", "small.safetensors"]
@@ -187,6 +188,12 @@ FLAGS = [
     (FILL, ["--json"]),
     (FILL, ["--model", "other both.safetensors"]),
     (["fill", "aX_", *FILL[2:]], ["--unknown", "replace=c"]),
+    (SCORE, ["--top", "2"]),
+    (SCORE, ["--json"]),
+    (SCORE, ["--model", "other.safetensors"]),
+    (SCORE, ["--diff", "other.safetensors"]),
+    (["score", "aXb", *SCORE[2:]], ["--unknown", "skip"]),
+    (["score", *SCORE[2:]], ["--file", "abc.txt"]),
     (["explain", "gru"], ["--hidden-size", "8"]),
     (["explain", "gru"], ["--embedding-size", "8"]),
     (["explain", "gru"], ["--layers", "2"]),

@@ -67,7 +67,7 @@ def test_a_model_is_used_where_torch_cannot_be_imported(file: ModelFile) -> None
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import charlm; m = charlm.load('run'); print(m.generate('To be', length=50, seed=1), end='')\n"
-        "m.predict_next('To'), m.score('To be'), m.step('T'), charlm.load('both').fill('T_ be')\n"
+        "m.predict_next('To'), m.score('To be'), m.surprisal('To be'), m.step('T'), charlm.load('both').fill('T_ be')\n"
         "charlm.load('both').score('To be'), next(m.stream('To', seed=1))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

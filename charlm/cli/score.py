@@ -1,0 +1,356 @@
+"""The command that shows how surprising each character of a text is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
+from charlm.cli.options import Json, Model, Unknown, as_read, given_text, hint_at_encoding, model_file
+from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
+from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, undecodable_byte
+from charlm.run_folder import is_model
+
+if TYPE_CHECKING:
+    from charlm.inference.fill import Filler
+    from charlm.inference.predict import Candidate
+    from charlm.inference.stepper import Stepper
+    from charlm.inference.surprisal import Place, Surprisal
+    from charlm.inference.surprisal_difference import Passage, SurprisalDifference
+
+# The last shade stands for this many bits or more, so that the marks from 1 to 9 are bits.
+MAX_BITS = 9
+# The same for a difference between two models.
+MAX_DIFFERENCE = 5
+# A shorter text is scored before a person could read how far it is.
+LEAST_FOR_PROGRESS = 20_000
+# Cells for the surroundings of a place, and for the beginning of a line in a pipe and on a wide terminal.
+CONTEXT, MIN_CONTEXT = 40, 7
+BEGINNING, MAX_BEGINNING = 60, 100
+# A larger perplexity is written with an exponent.
+MAX_WRITTEN_OUT = 1e6
+
+
+def score(
+    text: Annotated[
+        str | None,
+        typer.Argument(help="The text; - reads it from standard input, without its last line end."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Score the text of this file.")] = None,
+    model: Model = None,
+    diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
+    unknown: Unknown = "error",
+    as_json: Json = False,
+) -> None:
+    """Show how surprising each character of a text is.
+
+    It prints the text, coloured by the bits that each character costs, then its lines, its worst places and its totals.
+    Without colours, marks stand beneath the text. The n-grams of a model count, too.
+
+    charlm score "It was a dark and stormy nigth."
+
+    charlm score --file another.txt
+
+    charlm score --file another.txt --diff runs/other-1
+    """
+    given = _given(text, file)
+    loaded = _model(model)
+    if diff is None:
+        (read,) = as_read(loaded.vocabulary, given)
+        scored = _measure(loaded, read, unknown)
+        if as_json:
+            print_json(scored.to_json(top))
+        else:
+            print_lines(score_lines(scored, _given_what(loaded), top, screen_width(sys.stdout), style_for(sys.stdout)))
+        return
+    from charlm.inference.surprisal_difference import SurprisalDifference
+
+    other = _model(diff)
+    read = _read_by_both(loaded, other, given)
+    scored = _measure(loaded, read, unknown)
+    try:
+        difference = SurprisalDifference(scored, _measure(other, read, unknown))
+    except UnknownCharacterError as error:
+        raise UnknownCharacterError(f"`{diff}`: {error}", error.hint) from None
+    if as_json:
+        print_json(difference.to_json(top))
+    else:
+        style = style_for(sys.stdout, DIVERGING)
+        print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
+
+
+def _model(path: Path | None) -> Stepper | Filler:
+    from charlm.inference.fill import Filler
+    from charlm.inference.stepper import Stepper
+
+    loaded = model_file(path)
+    return Filler(loaded) if loaded.spec.sees_both_sides else Stepper(loaded)
+
+
+def _given(text: str | None, file: Path | None) -> str:
+    """Return the text of the argument, of the file, or of standard input if it is no terminal.
+
+    Raises:
+        UsageError: there are two texts or none, or the file is not UTF-8.
+    """
+    if text is not None and file is not None:
+        raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
+    if file is not None:
+        try:
+            return file.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            message = f"`{file}` is not UTF-8: {undecodable_byte(error)}"
+            raise UsageError(message, hint_at_encoding(error)) from None
+    if text is None:
+        if sys.stdin.isatty():
+            raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
+        return given_text("-")
+    # A text may be too long for the name of a file.
+    if os.path.isfile(text) and not is_model(text):  # noqa: PTH113
+        say(f"note: `{text}` is read as a text; `--file {shlex.quote(text)}` reads the file")
+    return given_text(text)
+
+
+def _read_by_both(model: Stepper | Filler, other: Stepper | Filler, given: str) -> str:
+    """Return the text as both models read it.
+
+    Raises:
+        UsageError: each of them changes what the other one reads.
+    """
+    (read,) = as_read(model.vocabulary, given)
+    (read,) = as_read(other.vocabulary, read)
+    if as_read(model.vocabulary, read) != [read]:
+        raise UsageError("the two models read different line ends", "compare models that read the same characters")
+    return read
+
+
+def _measure(model: Stepper | Filler, text: str, unknown: str) -> Surprisal:
+    """Score the text, and show on a terminal how far it is if that takes long."""
+    from charlm.inference.surprisal import measure_surprisal
+
+    def show(here: int, total: int) -> None:
+        if here == total or not here % 2048:
+            line = f"\r{here:,} of {total:,} {model.vocabulary.kind}"
+            print(line, end="\n" if here == total else "", file=sys.stderr, flush=True)
+
+    is_long = len(text) >= LEAST_FOR_PROGRESS and sys.stderr.isatty()
+    return measure_surprisal(model, text, unknown, show if is_long else None)
+
+
+def _given_what(model: Stepper | Filler) -> str:
+    """Say from what each character is predicted."""
+    from charlm.inference.stepper import Stepper
+
+    if not isinstance(model, Stepper):
+        return "each of them is hidden in turn, and predicted from all others"
+    if model.is_backward:
+        return "each is predicted from all after it, and the last one from the end of a text"
+    return "each is predicted from all before it, and the first one from the start of a text"
+
+
+def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:
+    """Lay out a text that was scored: shaded, then its lines, its worst places and its totals.
+
+    Args:
+        scored: the text.
+        given_what: from what each character is predicted.
+        top: how many places to list, and on a terminal how many lines.
+        width: the most cells of a line; None in a pipe, which gets every line.
+        style: colours or marks.
+    """
+    bits_C = (scored.bits_C / scored.units_C / MAX_BITS).tolist()
+    laid_out = [
+        *_legend(style, width, scored.unit),
+        "",
+        *shaded_lines(list(zip(scored.text, bits_C, strict=True)), width, style),
+        "",
+    ]
+    lines = scored.worst_lines()
+    if len(lines) > 1:
+        laid_out += [*_line_table(scored, top if width else len(lines), width), ""]
+    places = scored.worst_places(top)
+    laid_out += wrapped("the places with the most bits, and what was expected:", width)
+    return [*laid_out, *_place_table(scored.text, places, width), "", *_total_lines(scored, given_what, width)]
+
+
+def _legend(style: Style, width: int | None, unit: str) -> list[str]:
+    if not style.num_colours:
+        marks = "the mark beneath a character is its bits, rounded: none is 0, and 9 is 9 or more"
+        return wrapped(marks, width)
+    labels = [f" {bits}{'+' if bits == MAX_BITS else ''} " for bits in range(MAX_BITS + 1)]
+    values = [bits / MAX_BITS for bits in range(MAX_BITS + 1)]
+    return [*wrapped(f"bits per {unit}:", width), *shaded_lines(list(zip(labels, values, strict=True)), width, style)]
+
+
+def _line_table(scored: Surprisal, num: int, width: int | None) -> list[str]:
+    """Return a table of lines, those with the most bits per character first."""
+    lines = scored.worst_lines()
+    rows = [(f"{scored.bits_per_unit(line.span):.2f}", f"{line.number:,}", f"{len(line.text):,}") for line in lines]
+    columns = [Column("bits", True), Column("line", True), Column("characters", True, rank=1)]
+    texts = [line.text for line in lines]
+    head = f"lines by bits per {scored.unit}, the highest first:"
+    table = _with_beginnings(columns, rows[:num], texts[:num], width)
+    rest = counted(len(lines) - num, "other line") if len(lines) > num else ""
+    more = wrapped(f"and {rest}; in a pipe or file all are listed", width) if rest else []
+    return [*wrapped(head, width), *table, *more]
+
+
+def _with_beginnings(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], texts: Sequence[str], width: int | None
+) -> list[str]:
+    """Return a table whose last column is the beginning of a text, as much as there is room for."""
+    used = cells_of(table_lines([*columns, Column("")], [(*row, "x") for row in rows], width)[-1]) - 1
+    room = BEGINNING if width is None else min(width - used, MAX_BEGINNING)
+    names = [_beginning(text, room) for text in texts]
+    return table_lines([*columns, Column("text")], [(*row, name) for row, name in zip(rows, names, strict=True)], width)
+
+
+def _beginning(text: str, room: int) -> str:
+    """Return the first characters of a text that fit, with all of them visible."""
+    shown = ""
+    for character in text:
+        if cells_of(shown + visible(character)) > room:
+            break
+        shown += visible(character)
+    return shown
+
+
+def _place_table(text: str, places: Sequence[Place], width: int | None) -> list[str]:
+    """Return a table of places; a narrow terminal gets no line numbers, so that there is room for the context."""
+    columns = [Column("bits", True), Column("line:column", True, rank=1), Column("expected"), Column("found")]
+    rows: list[tuple[str, ...]] = [
+        (f"{place.bits:.1f}", f"{place.line}:{place.column}", _named(place.expected), _named(place.found))
+        for place in places
+    ]
+    used = max(cells_of(line) for line in table_lines(columns, rows)) + len(GAP)
+    if width is not None and width - used < MIN_CONTEXT:
+        del columns[1]
+        rows = [(row[0], *row[2:]) for row in rows]
+        used = max(cells_of(line) for line in table_lines(columns, rows)) + len(GAP)
+    room = CONTEXT if width is None else min(width - used, CONTEXT)
+    if room < MIN_CONTEXT:
+        return table_lines(columns, rows, width)
+    contexts = [_context(text, place.position, room) for place in places]
+    rows = [(*row, context) for row, context in zip(rows, contexts, strict=True)]
+    return table_lines([*columns, Column("context")], rows, width)
+
+
+def _named(candidate: Candidate) -> str:
+    """Return the name of a symbol and its probability."""
+    name = candidate.name.split()[0] if candidate.name.startswith("U+") else candidate.name
+    p = candidate.probability
+    share = "<0.001%" if p < 1e-5 else f"{p:.3%}" if p < 1e-3 else f"{p:.1%}"
+    return f"{name} {share}"
+
+
+def _context(text: str, position: int, room: int) -> str:
+    """Return a character in brackets between what stands before and after it, as much as there is room for."""
+    found = f"[{visible(text[position])}]"
+    room -= cells_of(found)
+    after = _beginning(text[position + 1 : position + 1 + room], room // 3)
+    before = ""
+    for character in reversed(text[max(0, position - room) : position]):
+        if cells_of(visible(character) + before) > room - cells_of(after):
+            break
+        before = visible(character) + before
+    return before + found + after
+
+
+def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[str]:
+    """Return the totals, each with its name."""
+    import numpy as np
+
+    totals, unit = scored.totals(), scored.unit
+    name = unit.replace(" ", "_")
+    per_word = f"{totals['bits_per_word']:.2f}" if scored.num_words else ""
+    figures = [
+        (totals[f"bits_per_{name}"], 4, f"bits per {unit}; {given_what}"),
+        (totals.get("bits_per_byte"), 4, "bits per byte of UTF-8"),
+        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: as unsure as between so many {unit}s"),
+        (totals.get("perplexity_per_word"), 1, f"perplexity per word, of {per_word} bits with the spaces around it"),
+    ]
+    laid_out = []
+    for value, digits, about in figures:
+        if value is not None:
+            number = f"{value:10,.{digits}f}" if value < MAX_WRITTEN_OUT else f"{value:10.1e}"
+            laid_out += wrapped(f"{number} {about}", width, " " * 11)
+    counts = [counted(len(scored.read), "character"), counted(scored.num_bytes, "byte")]
+    if scored.num_words:
+        counts.append(f"{counted(scored.num_words, 'word')} between white space")
+    if scored.num_unknown:
+        is_skipped = bool(np.isnan(scored.bits_C).any())
+        what = "skipped, without a shade" if is_skipped else "replaced"
+        counts.append(f"{counted(scored.num_unknown, 'unknown character')} {what}")
+    if scored.num_words is None and not scored.sees_both_sides:
+        counts.append("no words that are divided by white space")
+    return [*laid_out, *wrapped(", ".join(counts), width)]
+
+
+def difference_lines(
+    difference: SurprisalDifference, other: str, top: int, width: int | None, style: Style
+) -> list[str]:
+    """Lay out which of two models likes which passage of a text.
+
+    Args:
+        difference: the text, scored by both.
+        other: the name of the other model.
+        top: how many passages to list for each model.
+        width: the most cells of a line; None in a pipe.
+        style: colours or marks, of a diverging ramp.
+    """
+    other = f"`{one_line(other)}`"
+    shares_C = (difference.differences_C / MAX_DIFFERENCE).tolist()
+    shaded = shaded_lines(list(zip(difference.model.text, shares_C, strict=True)), width, style)
+    laid_out = [*_difference_legend(style, other, width), "", *shaded, ""]
+    for name, passages in (
+        ("this model", difference.liked_by_model(top)),
+        (other, difference.liked_by_other(top)),
+    ):
+        laid_out += wrapped(f"{name} needs fewer bits for{':' if passages else ' no passage'}", width)
+        laid_out += [*_passage_table(passages, width), ""]
+    totals, unit = difference.totals(), difference.model.unit
+    name = unit.replace(" ", "_")
+    for key, by in ((f"bits_per_{name}", "this model"), (f"other_bits_per_{name}", other)):
+        laid_out += wrapped(f"{totals[key]:10.4f} bits per {unit} by {by}", width, " " * 11)
+    counts = f"{counted(int(totals['characters']), 'character')} compared"
+    if totals["dropped_characters"]:
+        counts += f", {totals['dropped_characters']:,} dropped because one of the models does not know them"
+    return [*laid_out, *wrapped(counts, width)]
+
+
+def _difference_legend(style: Style, other: str, width: int | None) -> list[str]:
+    if not style.num_colours:
+        first, last = DIVERGING.marks[:MAX_DIFFERENCE][::-1], DIVERGING.marks[-MAX_DIFFERENCE:]
+        marks = (
+            f"the mark beneath a character: {first[0]} to {first[-1]} if this model needs 1 to {MAX_DIFFERENCE} bits "
+            f"fewer, {last[0]} to {last[-1]} if {other} does"
+        )
+        return wrapped(marks, width)
+    steps = range(-MAX_DIFFERENCE, MAX_DIFFERENCE + 1)
+    labels = [(f" {abs(step)}{'+' if abs(step) == MAX_DIFFERENCE else ''} ", step / MAX_DIFFERENCE) for step in steps]
+    about = f"bits fewer: on the left by this model, on the right by {other}"
+    return [*wrapped(about, width), *shaded_lines(labels, width, style)]
+
+
+def _passage_table(passages: Sequence[Passage], width: int | None) -> list[str]:
+    """Return a table of passages with the bits that one model needs fewer, in total and per character."""
+    if not passages:
+        return []
+    rows = [
+        (
+            f"{abs(passage.difference):.1f}",
+            f"{abs(passage.difference) / passage.compared:.2f}",
+            f"{passage.line:,}",
+        )
+        for passage in passages
+    ]
+    columns = [Column("bits", True), Column("per character", True, rank=1), Column("line", True)]
+    return _with_beginnings(columns, rows, [passage.text for passage in passages], width)
