@@ -27,7 +27,7 @@ def inspect_units(
     text: Annotated[
         str | None,
         typer.Argument(
-            help="The text; - reads it from standard input, without its last line end. By default the own held-out text."
+            help="The text; - reads it from standard input, without its last line end. By default held-out text."
         ),
     ] = None,
     model: Model = None,
