@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from charlm.vocab import Ids
 
 # More is not read: this takes some seconds for a layer of 512 units.
-MOST_SYMBOLS = 50_000
+MOST_SYMBOLS = 30_000
 # So much of the model's own held-out text is shown.
 SYMBOLS_OF_OWN_TEXT = 2000
 

@@ -124,9 +124,11 @@ def stretch_of(search: Search, finding: Finding, reads_backward: bool) -> tuple[
     first = int((np.cumsum(search.lengths_T) <= search.num_chosen_on).sum())
     best, best_variance, offset = (first, min(first + STRETCH_CHARACTERS, len(track_C))), -1.0, 0
     for text in search.texts:
-        # At the start of a line, or anywhere in a text of long lines.
-        starts = {match.start() for match in re.finditer(r"^.", text, re.MULTILINE)}
-        for start in sorted(starts | set(range(0, len(text), 2 * STRETCH_CHARACTERS))):
+        starts = [match.start() for match in re.finditer(r"^.", text, re.MULTILINE)]
+        if len(starts) * 2 * STRETCH_CHARACTERS < len(text):
+            # Lines are so long that a stretch starts anywhere.
+            starts = list(range(0, len(text), STRETCH_CHARACTERS))
+        for start in starts:
             size = min(STRETCH_CHARACTERS, len(text) - start)
             left, right = offset + start, offset + start + size
             if left < first or size < min(STRETCH_CHARACTERS, len(text)):

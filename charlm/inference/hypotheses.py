@@ -36,9 +36,9 @@ QUOTED = re.compile(
     | 『(?:(?!{PARAGRAPH_END})[^』])*+』?
     # An apostrophe looks like a single mark: between letters it closes nothing, and a mark that nothing closes opens
     # nothing. A straight one ends its quote in the same line, or after a punctuation mark.
-    | \u2018(?=\S)(?:(?!{PARAGRAPH_END})[^\u2019]|(?<=\w)\u2019(?=\w)){{1,2000}}+(?<=\S)\u2019(?!\w)
+    | \u2018(?=\S)(?:(?!{PARAGRAPH_END})[^\u2019]|(?<=\w)\u2019(?=\w)){{1,1000}}+(?<=\S)\u2019(?!\w)
     | (?<![\w\\])'(?!(?i:{ELISIONS}))(?=\S)(?:\\.|[^'\n\\]|(?<=\w)'(?=\w))*+(?<=\S)'(?!\w)
-    | (?<![\w\\])'(?!(?i:{ELISIONS}))(?=\S)(?:(?!{PARAGRAPH_END})[^']|(?<=\w)'(?=\w)){{1,2000}}+(?<=[.,;:!?-])'(?!\w)
+    | (?<![\w\\])'(?!(?i:{ELISIONS}))(?=\S)(?:(?!{PARAGRAPH_END})[^']|(?<=\w)'(?=\w)){{1,1000}}+(?<=[.,;:!?-])'(?!\w)
     """,
     re.VERBOSE,
 )
