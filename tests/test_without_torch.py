@@ -37,6 +37,7 @@ LIGHT = {
     "score": ["abc", "-m", "model", "--diff", "model"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
+    "inspect": ["abc", "-m", "model"],
     "corpora": [],
 }
 HEAVY = {

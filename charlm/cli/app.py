@@ -18,6 +18,7 @@ from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.fill import fill
+from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.sample import sample
@@ -51,11 +52,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fill": fill,
     "compare": compare,
     "explain": explain,
+    "inspect": inspect_units,
     "corpora": corpora,
     "bench": bench,
 }
 # Their argument is a text, which may begin with a dash.
-TAKE_A_TEXT = (sample, predict_next, fill, score)
+TAKE_A_TEXT = (sample, predict_next, fill, score, inspect_units)
 
 
 def help_of(command: Callable[..., None]) -> str | None:

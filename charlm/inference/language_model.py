@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, TypedDict, Unpack, overload
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import UsageError
+from charlm.inference.activations import Activations, read_activations
 from charlm.inference.fill import Filler, Filling, split_at_blanks
+from charlm.inference.find import Search, find_units
+from charlm.inference.gate_statistics import GateStatistics, gate_statistics
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
@@ -305,6 +308,71 @@ class LanguageModel:
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
         return self._filler.fill(split_at_blanks(text, blank), top, unknown)
+
+    def activations(
+        self, text: str, parts: Sequence[str] | None = None, *, unknown: str = "error"
+    ) -> list[Activations]:
+        """Return the states and gates of all units of the net at each character of a text.
+
+        There is one row for each id in `vocabulary.encode(text, unknown)`.
+
+        >>> (layer,) = model.activations("To be")
+        >>> list(layer.parts)
+        ['hidden', 'cell', 'input', 'forget', 'output', 'candidate']
+        >>> layer.parts["forget"].shape == (5, model.spec.hidden_size)
+        True
+
+        Args:
+            text: the text, from its start to its end.
+            parts: which parts of the state and which gates; None for all.
+            unknown: what to do about unknown characters of the text.
+
+        Returns:
+            One object for each layer; those from right to left of a model of both sides come last.
+
+        Raises:
+            UsageError: the cell has no such part, or they do not fit into memory.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return read_activations(self._file, [self.vocabulary.encode(text, unknown)], parts)
+
+    def find_units(self, text: str, own: Mapping[str, str] | None = None, *, unknown: str = "error") -> Search:
+        r"""Rank all units of the net by how well they follow hypotheses, such as being inside quotes.
+
+        Units are chosen on the first half of the text, and measured on the second half.
+
+        >>> search = model.find_units("To be\n" * 30, {"vowel": "[aeiou]"})
+        >>> vowel = search.findings[-1]
+        >>> vowel.hypothesis.name, len(vowel.followers), 0 <= vowel.followers[0].figure <= 1
+        ('vowel', 5, True)
+
+        Args:
+            text: the text, which the model should not have learned.
+            own: regular expressions, by the name of a hypothesis that is true inside their matches.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is too short or does not fit into memory, or a hypothesis is not valid.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return find_units(self._file, [self.vocabulary.encode(text, unknown)], own)
+
+    def gate_statistics(self, text: str, *, unknown: str = "error") -> GateStatistics:
+        """Return how often the gates of the net are closed or open in a text, and how long its units remember.
+
+        >>> statistics = model.gate_statistics("To be")
+        >>> [row.gate for row in statistics.saturation]
+        ['input', 'forget', 'output']
+
+        Args:
+            text: the text, from its start to its end.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is empty.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return gate_statistics(self._file, [self.vocabulary.encode(text, unknown)])
 
     @cached_property
     def _stepper(self) -> Stepper:

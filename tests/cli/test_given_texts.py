@@ -49,7 +49,12 @@ def scored(text: str, ends: str, stdin: bytes | None = None) -> Any:
     return answer("score", text, "-m", f"{ends}.safetensors", "--json", stdin=stdin)["text"]
 
 
-READERS = [sampled, predicted, filled, scored]
+def inspected(text: str, ends: str, stdin: bytes | None = None) -> Any:
+    """Return what `inspect` makes of a text."""
+    return answer("inspect", text, "-m", f"{ends}.safetensors", "--unit", "1.0", "--json", stdin=stdin)["text"]
+
+
+READERS = [sampled, predicted, filled, scored, inspected]
 # What is given, the line ends of the vocabulary, and what is read; ? is a blank, which only `fill` gets.
 CASES = [
     ("\ufeffa?b", "lf", "a?b"),

@@ -21,7 +21,7 @@ def test_train_names_every_settings_file_that_is_shipped() -> None:
     assert {"".join(name.split()) for name in words.split(",")} == shipped >= {"char-rnn", "lstm"}
 
 
-@pytest.mark.parametrize("command", ["sample", "predict-next", "fill", "score"])
+@pytest.mark.parametrize("command", ["sample", "predict-next", "fill", "score", "inspect"])
 def test_the_help_says_what_is_taken_off_standard_input(command: str) -> None:
     """One line end is, which is there whenever a shell writes a line."""
     words = " ".join(call(command, "-h").stdout.split())

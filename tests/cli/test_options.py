@@ -159,6 +159,8 @@ PREDICT = ["predict-next", "ab", "-m", "small.safetensors"]
 SCORE = ["score", "abcabc abc", "-m", "small.safetensors"]
 FILL = ["fill", "a_c", "-m", "both.safetensors"]
 EXPLAIN = ["explain", "--model", "small.safetensors"]
+INSPECT = ["inspect", "abc abc", "-m", "small.safetensors"]
+SEARCH = ["inspect", "abc\nabd " * 20, "-m", "small.safetensors", "--find"]
 EVALUATE = ["eval", "-m", "small.safetensors", "-c", "abc.txt"]
 BENCH = ["bench", "--only", "sampling", "--rounds", "1"]
 FLAGS = [
@@ -200,6 +202,15 @@ FLAGS = [
     (["explain"], ["--model", "small.safetensors"]),
     (EXPLAIN, ["--text", "ab"]),
     ([*EXPLAIN, "--text", "aXb"], ["--unknown", "skip"]),
+    (INSPECT, ["--unit", "1.2"]),
+    (INSPECT, ["--gate", "forget"]),
+    (["inspect", "abc abc", "-m", "deep.safetensors"], ["--layer", "1"]),
+    (INSPECT, ["--units", "3"]),
+    (SEARCH[:-1], ["--find"]),
+    (SEARCH, ["--hypothesis", "b=b"]),
+    (INSPECT, ["--json"]),
+    (INSPECT, ["--model", "other.safetensors"]),
+    (["inspect", "aXb", *INSPECT[2:]], ["--unknown", "skip"]),
     (EVALUATE, ["--window", "2"]),
     (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
@@ -225,6 +236,7 @@ def test_every_flag_changes_what_a_command_prints(
     make_model(seed=5).save(Path("other.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
+    make_model(num_layers=2).save(Path("deep.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
     Path("utf16.txt").write_text("abcabc", encoding="utf-16")
     Path("unknown.txt").write_text("abXc", encoding="utf-8")

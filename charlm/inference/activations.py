@@ -1,0 +1,267 @@
+"""What every unit of a net does while it reads a text: its states and gates at each character.
+
+N-grams beside the net have no units, and nothing here depends on them. Letters: T symbols of the text, H units.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.cells import CELLS, Cell
+from charlm.checkpoint import ModelFile
+from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted, did_you_mean
+from charlm.inference.sampling import Floats
+from charlm.inference.stepper import Stack, streams_of
+from charlm.machine import usable_bytes
+from charlm.spec import ModelSpec
+from charlm.vocab import Ids
+
+# The layers from right to left of a model of both sides are named after this; all others need no name.
+FROM_THE_RIGHT = "right"
+# A text with its activations may take this share of the memory: what is computed from them needs some, too.
+SHARE_OF_MEMORY = 0.25
+
+
+@dataclass(frozen=True, order=True)
+class Layer:
+    """One recurrent layer of a model.
+
+    Attributes:
+        number: which one, from 1.
+        is_from_the_right: whether it is one of the layers from right to left of a model that reads from both sides.
+    """
+
+    number: int
+    is_from_the_right: bool = False
+
+    def __str__(self) -> str:
+        return f"{FROM_THE_RIGHT}.{self.number}" if self.is_from_the_right else str(self.number)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a layer. Its name is `2.37`: layer and unit; from right to left, of both sides, `right.2.37`.
+
+    Attributes:
+        layer: the layer.
+        index: which unit, from 0.
+    """
+
+    layer: Layer
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.index}"
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The states and gates of the units of one layer at each symbol of a text.
+
+    Row t is what they are when symbol t has just been read. A layer from right to left has then read all from the end
+    of the text to symbol t.
+
+    Attributes:
+        layer: the layer.
+        reads_backward: whether it reads from right to left.
+        parts: each part of the state and each gate by name, shape (T, H), float32.
+    """
+
+    layer: Layer
+    reads_backward: bool
+    parts: dict[str, Floats]
+
+
+def parts_of(cell: Cell) -> tuple[str, ...]:
+    """Return the names of the parts of a cell's state and of its gates. An RNN has no gates."""
+    return (*cell.state, *gates_of(cell), *(("candidate",) if len(cell.gates) > 1 else ()))
+
+
+def gates_of(cell: Cell) -> tuple[str, ...]:
+    """Return the names of the gates of a cell, whose values are from 0 to 1; the candidate is none of them."""
+    return tuple(gate for gate in cell.gates if gate != "candidate")
+
+
+def layers_of(spec: ModelSpec) -> list[Layer]:
+    """Return the layers of a model, those from right to left of a model of both sides last."""
+    sides = (False, True)[: spec.num_stacks]
+    return [Layer(number, side) for side in sides for number in range(1, spec.num_layers + 1)]
+
+
+def find_part(cell: Cell, name: str | None) -> str:
+    """Return the name of a part of the state or of a gate: for None the part of the state that is kept longest.
+
+    Raises:
+        UsageError: the cell has no such part.
+    """
+    names = parts_of(cell)
+    if name is None:
+        return cell.state[-1]
+    if name not in names:
+        hint = did_you_mean(name, names) or f"it has {', '.join(names)}"
+        raise UsageError(f"a unit of this model has no `{name}`", hint)
+    return name
+
+
+def find_layer(spec: ModelSpec, name: str) -> Layer:
+    """Return the layer that a name stands for: `2`, or `right.2` of a model that reads from both sides.
+
+    Raises:
+        UsageError: there is no such layer.
+    """
+    layers = {str(layer): layer for layer in layers_of(spec)}
+    if name not in layers:
+        raise UsageError(f"there is no layer `{name}`", f"this model has {_listed(list(layers))}")
+    return layers[name]
+
+
+def find_unit(spec: ModelSpec, name: str) -> Unit:
+    """Return the unit that a name stands for: `2.37`, or `right.2.37` of a model that reads from both sides.
+
+    Raises:
+        UsageError: this is no name of a unit, or there is no such unit.
+    """
+    last = f"{layers_of(spec)[-1]}.{spec.hidden_size - 1}"
+    if not (parts := re.fullmatch(r"(?a:(.*)\.(\d{1,9}))", name)):
+        raise UsageError(f"`{name}` is not a unit", f"a unit is a layer and a number: `1.0`, and the last is `{last}`")
+    layer, index = find_layer(spec, parts[1]), int(parts[2])
+    if index >= spec.hidden_size:
+        raise UsageError(
+            f"there is no unit `{name}`", f"the last one of this layer is `{layer}.{spec.hidden_size - 1}`"
+        )
+    return Unit(layer, index)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"layer {names[0]}" if len(names) == 1 else f"layers {', '.join(names[:-1])} and {names[-1]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What one layer does at one step: one symbol in each of B texts that are read side by side.
+
+    Attributes:
+        layer: the layer.
+        rows_B: which symbols of the joined texts were just read.
+        parts: each part of the state and each gate by name, shape (B, H).
+    """
+
+    layer: Layer
+    rows_B: NDArray[np.int64]
+    parts: dict[str, Floats]
+
+
+def moments(model: ModelFile, texts: Sequence[Ids]) -> Iterator[Moment]:
+    """Let every layer of a net read texts, each from its own start, and yield what its units do at each step.
+
+    Nothing is kept, so that texts of any length need no memory.
+
+    Raises:
+        ModelFileError: the weights are so large that a state overflows.
+    """
+    spec = model.spec
+    for side, name in enumerate(spec.stacks):
+        layers = [layer for layer in layers_of(spec) if layer.is_from_the_right == bool(side)]
+        for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or bool(side)):
+            for layer, parts in zip(layers, parts_of_layers, strict=True):
+                yield Moment(layer, rows_B, parts)
+
+
+def _steps(
+    model: ModelFile, name: str, texts: Sequence[Ids], reads_backward: bool
+) -> Iterator[tuple[NDArray[np.int64], list[dict[str, Floats]]]]:
+    """Yield the rows of the symbols that are read at each step, and for each layer of a stack what its units do."""
+    stack = Stack(model, name)
+    ids_T = np.concatenate([*texts, np.zeros(0, np.uint8)]).astype(np.int64)
+    ends = np.cumsum([len(text) for text in texts])
+    # The longest text comes first: those that are still read are the first streams.
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    lengths_B = np.array([len(texts[index]) for index in order])
+    edges_B = np.array([ends[index] - (1 if reads_backward else len(texts[index])) for index in order])
+    state = stack.step(np.full(len(texts), len(model.vocabulary)), stack.start(len(texts)))
+    for position in range(max(lengths_B, default=0)):
+        num_reading = int((lengths_B > position).sum())
+        rows_B = edges_B[:num_reading] + (-position if reads_backward else position)
+        state, gates = stack.look(ids_T[rows_B], streams_of(state, slice(num_reading)))
+        if not all(np.isfinite(part).all() for layer_state in state for part in layer_state):
+            raise ModelFileError(*OVERFLOW)
+        names = stack.cell.state
+        yield (
+            rows_B,
+            [
+                {**dict(zip(names, layer_state, strict=True)), **layer_gates}
+                for layer_state, layer_gates in zip(state, gates, strict=True)
+            ],
+        )
+
+
+def read_activations(
+    model: ModelFile,
+    texts: Sequence[Ids],
+    parts: Sequence[str] | None = None,
+    layers: Sequence[Layer] | None = None,
+) -> list[Activations]:
+    """Return the states and gates of all units at each symbol of texts, which are read side by side.
+
+    Args:
+        model: the model; its n-grams have no part in it.
+        texts: each is read from its own start. Their rows are joined in order.
+        parts: which parts of the state and which gates; None for all.
+        layers: which layers; None for all.
+
+    Raises:
+        UsageError: they do not fit into memory.
+        ModelFileError: the weights are so large that a state overflows.
+    """
+    spec = model.spec
+    kept = [find_part(spec.recurrence, part) for part in parts or parts_of(spec.recurrence)]
+    wanted = layers_of(spec) if layers is None else layers
+    num_symbols = sum(map(len, texts))
+    row_bytes = 4 * spec.hidden_size * len(kept) * len(wanted)
+    most = int(usable_bytes() * SHARE_OF_MEMORY) // row_bytes
+    if num_symbols > most:
+        unit = model.vocabulary.unit
+        raise UsageError(
+            f"the activations of {counted(num_symbols, unit)} need {num_symbols * row_bytes / 1e9:,.1f} GB",
+            f"there is memory for those of {counted(most, unit)}",
+        )
+    found = {
+        layer: Activations(
+            layer,
+            layer.is_from_the_right or spec.is_backward,
+            {part: np.empty((num_symbols, spec.hidden_size), np.float32) for part in kept},
+        )
+        for layer in wanted
+    }
+    for moment in moments(model, texts):
+        if moment.layer in found:
+            for part, array_TH in found[moment.layer].parts.items():
+                array_TH[moment.rows_B] = moment.parts[part]
+    return list(found.values())
+
+
+def shown_values(cell: Cell, part: str, values: Floats) -> tuple[Floats, int, str]:
+    """Return values as shades show them.
+
+    Args:
+        cell: the cell that they are from.
+        part: the name of the part of its state or of the gate.
+        values: any shape.
+
+    Returns:
+        The values on a scale that ends at 1; where it begins, at 0 or -1; and what was done to them, or an empty text.
+    """
+    if part in gates_of(cell):
+        return values, 0, ""
+    if part == "cell":
+        return np.tanh(values), -1, "tanh of it"
+    unbounded = (CELLS["rnn-relu"], CELLS["mingru"], CELLS["minlstm"])
+    if cell in unbounded and (largest := float(abs(values).max(initial=0))):
+        lowest = 0 if cell is CELLS["rnn-relu"] else -1
+        return values / np.float32(largest), lowest, f"divided by {largest:.3g}, the largest"
+    return values, -1, ""
