@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, TypedDict, Unpack, overload
@@ -35,6 +35,7 @@ class GenerateOptions(TypedDict, total=False):
     min_p: float
     stop: str | Sequence[str] | None
     seed: int | None
+    clamp: Mapping[str, float] | None
     unknown: str
 
 
@@ -115,6 +116,7 @@ class LanguageModel:
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         num: int | None = None,
+        clamp: Mapping[str, float] | None = None,
         unknown: str = "error",
     ) -> str | list[str]:
         r"""Return the prompt and what follows it; with a backward model, what stands before the prompt, and the prompt.
@@ -129,6 +131,8 @@ class LanguageModel:
         3
         >>> model.generate(["To", "be"], length=9, seed=1)[1] == model.generate("be", length=9, seed=2)
         True
+        >>> len(model.generate("To", length=9, clamp={"1.3": 0.9, "1.4.cell": -2}))
+        11
 
         Args:
             prompt: the text to continue; or a list of texts, all of which are continued side by side.
@@ -140,21 +144,24 @@ class LanguageModel:
             stop: a string, or several, after which to stop.
             seed: makes the text repeatable; without one, each call writes another text.
             num: return a list of this many texts; text k has the seed plus k, as with a list of prompts.
+            clamp: units of the net that are held at a value after every character, of the prompt too: "1.3" is the
+                hidden state of unit 3 in layer 1, "1.3.cell" its cell; n-grams count as before.
             unknown: what to do about unknown characters of the prompt.
 
         Raises:
-            UsageError: an option is out of its bounds, a list comes with a number, or the model reads from both sides.
+            UsageError: an option is out of its bounds, a list comes with a number, there is no such unit, or the model
+                reads from both sides.
             UnknownCharacterError: the prompt holds unknown characters, under `unknown="error"`.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
         if num is not None and num < 1:
             raise UsageError(f"the number of texts must be at least 1, not {num}")
         if not isinstance(prompt, list):
-            texts = self._generation([prompt] * (num or 1), length, sampling, stop, seed, unknown).texts()
+            texts = self._generation([prompt] * (num or 1), length, sampling, stop, seed, clamp, unknown).texts()
             return texts[0] if num is None else texts
         if num is not None:
             raise UsageError("a list of prompts has one text for each", "repeat a prompt to continue it several times")
-        return self._generation(prompt, length, sampling, stop, seed, unknown).texts() if prompt else []
+        return self._generation(prompt, length, sampling, stop, seed, clamp, unknown).texts() if prompt else []
 
     def stream(
         self,
@@ -167,6 +174,7 @@ class LanguageModel:
         min_p: float = 0.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        clamp: Mapping[str, float] | None = None,
         unknown: str = "error",
     ) -> Iterator[str]:
         """Yield new characters as soon as they are drawn, without the prompt; see `generate` for the options.
@@ -178,7 +186,7 @@ class LanguageModel:
         True
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
-        generation = self._generation([prompt], length, sampling, stop, seed, unknown)
+        generation = self._generation([prompt], length, sampling, stop, seed, clamp, unknown)
         return (piece.text for piece in generation)
 
     def predict_next(self, text: str = "", top: int = 10, *, unknown: str = "error") -> Prediction:
@@ -297,11 +305,12 @@ class LanguageModel:
         sampling: Sampling,
         stop: str | Sequence[str] | None,
         seed: int | None,
+        clamp: Mapping[str, float] | None,
         unknown: str,
     ) -> Generation:
         first = draw_seed() if seed is None else seed
         return generate(
-            self._stepper,
+            self._stepper.holding(clamp) if clamp else self._stepper,
             prompts,
             length=length,
             sampling=sampling,
