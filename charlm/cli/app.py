@@ -20,6 +20,7 @@ from charlm.cli.explain import explain
 from charlm.cli.fill import fill
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
+from charlm.cli.reach import reach
 from charlm.cli.sample import sample
 from charlm.cli.train import train
 
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fill": fill,
     "compare": compare,
     "explain": explain,
+    "reach": reach,
     "corpora": corpora,
     "bench": bench,
 }

@@ -77,7 +77,7 @@ def clamps_of(spec: ModelSpec, values: Mapping[str, float]) -> list[Clamp]:
             raise UsageError(f"this model has no layer {layer}", layers)
         if unit >= spec.hidden_size:
             raise UsageError(
-                f"layer {layer} of this model has no unit {unit}", f"there are 0 to {spec.hidden_size - 1}"
+                f"this model has no unit {unit} in layer {layer}", f"there are 0 to {spec.hidden_size - 1}"
             )
         if part not in spec.recurrence.state:
             parts = " and ".join(spec.recurrence.state)

@@ -17,6 +17,15 @@ from charlm.errors import UsageError
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.predict import Prediction, predict
+from charlm.inference.reach import (
+    MAX_CONTEXT,
+    MAX_DISTANCE,
+    NUM_PLACES,
+    ChangeEffect,
+    ContextLoss,
+    change_effect,
+    loss_by_context,
+)
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper, StepperState
@@ -229,6 +238,60 @@ class LanguageModel:
         """
         ids_T = self.vocabulary.encode(text, unknown)
         return score_masked(self._filler, ids_T) if self.spec.sees_both_sides else score_next(self._stepper, ids_T)
+
+    def loss_by_context(
+        self, text: str, max_context: int = MAX_CONTEXT, num_targets: int = NUM_PLACES, *, unknown: str = "error"
+    ) -> list[ContextLoss]:
+        """Return what characters of a text cost when only the 1, 2, 4, ... characters before each were read.
+
+        All rows are about the same characters. A backward model reads the characters after each. The last row, for a
+        text that is not long, is about everything from its start.
+
+        >>> rows = model.loss_by_context("To be or not to be")
+        >>> [row.context for row in rows]
+        [1, 2, 4, 8, None]
+
+        Args:
+            text: the text, which should be one that the model has not learned.
+            max_context: the largest number of characters; it is at most half the length of the text.
+            num_targets: how many characters to predict; they are evenly spaced.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is too short, a number is less than 1, or the model reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return loss_by_context(self._stepper, [self.vocabulary.encode(text, unknown)], max_context, num_targets)
+
+    def change_effect(
+        self,
+        text: str,
+        max_distance: int = MAX_DISTANCE,
+        num_changes: int = NUM_PLACES,
+        seed: int = 1,
+        *,
+        unknown: str = "error",
+    ) -> list[ChangeEffect]:
+        """Replace characters of a text, one at a time, and return how much that matters 1, 2, 4, ... characters later.
+
+        >>> rows = model.change_effect("To be or not to be")
+        >>> [row.distance for row in rows], rows[0].state_share
+        ([1, 2, 4], 1.0)
+
+        Args:
+            text: the text.
+            max_distance: the largest distance; it is at most a quarter of the length of the text.
+            num_changes: how many characters to replace; they are evenly spaced.
+            seed: of the characters that take their places, which are drawn from the text.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is too short or has only one different character, a number is out of its bounds, or
+                the model reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        ids_T = self.vocabulary.encode(text, unknown)
+        return change_effect(self._stepper, [ids_T], max_distance, num_changes, seed)
 
     def step(
         self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"

@@ -195,10 +195,23 @@ class Stepper:
     @np.errstate(invalid="ignore")
     def logits(self, state: StepperState) -> Floats:
         """Return the logits of what comes next in a state, shape (B, V)."""
+        net_BV = self.net_logits(state)
         if self._mixture is None:
-            return self._output(state[-1][0])
-        counts_BV = self._mixture.ngrams.log_probabilities(state[-1][0])
-        return self._mixture.mix(self._output(state[-2][0]), counts_BV)
+            return net_BV
+        return self._mixture.mix(net_BV, self._mixture.ngrams.log_probabilities(state[-1][0]))
+
+    def net_logits(self, state: StepperState) -> Floats:
+        """Return the logits of the net alone, shape (B, V)."""
+        return self._output(self.net_state(state)[-1][0])
+
+    def net_state(self, state: StepperState) -> StepperState:
+        """Return a state without the contexts of the n-grams."""
+        return state[:-1] if self._mixture else state
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether the model has n-grams beside its net."""
+        return self._mixture is not None
 
     def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
         """Read T characters of one text, and compute the logits of what comes after the last of them only.
