@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from charlm.inference.reach import ChangeEffect, ContextLoss
 
 BAR_WIDTH = 16
+NUMBER_WIDTH = 8
 # A model is said to see as far as the shortest context that costs so few bits more than the longest one.
 NEAR_BITS = 0.05
 # The mean factor of a step is taken up to this distance; beyond it, little is left of the gradient of some cells.
 FACTOR_DISTANCE = 64
 WHY = (
-    "in an rnn each step back multiplies the gradient by the recurrent matrix and the slope of tanh; the cell of an lstm "
-    "is multiplied by the forget gate alone, which keeps the gradient where it is near 1, as the gate z of a gru does"
+    "in an rnn each step back multiplies the gradient by the recurrent matrix and the slope of tanh; the cell of an "
+    "lstm is multiplied by the forget gate alone, which keeps the gradient where it is near 1; z of a gru does the same"
 )
 
 
@@ -156,8 +157,9 @@ def load_model(path: Path | None) -> ModelFile:
         file = model_file(path)
     except ModelFileError as error:
         # A text is easily given in place of a model.
-        hint = f"`--corpus {shlex.quote(str(path))}` reads it as a text" if path and path.is_file() else ""
-        raise ModelFileError(str(error), error.hint or hint) from error
+        if path is None or path.suffix == ".safetensors" or not path.is_file():
+            raise
+        raise ModelFileError(str(error), f"`--corpus {shlex.quote(str(path))}` reads it as a text") from error
     if file.spec.sees_both_sides:
         hint = "`charlm eval` measures it; this command is for models that read in one direction"
         raise UsageError("this model reads from both sides: all of a text is its context", hint)
@@ -180,8 +182,10 @@ def load_texts(
     is_own = part is not None or not corpus
     texts: list[TextToScore] = []
     for file in files:
-        # Standard input can be read only once.
         earlier = [text for other, text in zip(files, texts, strict=False) if _read_alike(other, file, is_own)]
+        if texts and not earlier and "-" in (corpus or ()):
+            what = "these models differ in what they know of a text, and standard input is read once"
+            raise UsageError(what, "`--corpus FILE` is read for each of them")
         texts += earlier[:1] or [load_text(file, part, corpus, unknown, command, reading)]
     read = {
         (
@@ -232,7 +236,7 @@ def net_bits(row: ContextLoss | ChangeEffect) -> float:
 
 def reach_lines(found: Sequence[Reach], text: str, width: int | None) -> list[str]:
     """Lay out the results: one table of a single model, or a table of each measurement with a column for each model."""
-    first, names = found[0], names_of(found)
+    first, names = found[0], names_of(found, width)
     unit = first.file.vocabulary.unit
     side = "after" if first.file.spec.is_backward else "before"
     number = counted(first.losses[0].characters, unit)
@@ -243,10 +247,14 @@ def reach_lines(found: Sequence[Reach], text: str, width: int | None) -> list[st
     return [*lines, "", *(line for part in legend(found, names, side) for line in wrapped(part, width))]
 
 
-def names_of(found: Sequence[Reach]) -> list[str]:
-    """Return a short name for each model: its cell, or its number if several have the same."""
+def names_of(found: Sequence[Reach], width: int | None) -> list[str]:
+    """Return a short name for each model: its cell, or its number if cells are the same or too long for a table."""
     cells = [each.file.spec.cell for each in found]
-    return cells if len(set(cells)) == len(cells) else [f"{number}" for number in range(1, len(found) + 1)]
+    columns = [Column("distance"), *(Column(cell, width=NUMBER_WIDTH) for cell in cells)]
+    (line,) = table_lines(columns, [])
+    if len(set(cells)) == len(cells) and (width is None or len(line) <= width):
+        return cells
+    return [f"{number}" for number in range(1, len(found) + 1)]
 
 
 def about(name: str, found: Reach) -> str:
@@ -306,7 +314,10 @@ def side_by_side(found: Sequence[Reach], names: Sequence[str], width: int | None
         of_models = [dict(cells) for cells in models]
         distances = [distance for distance, _ in max(models, key=len)]
         if distances:
-            columns = [Column("distance", is_number=True), *(Column(name, is_number=True, width=8) for name in names)]
+            columns = [
+                Column("distance", is_number=True),
+                *(Column(name, is_number=True, width=NUMBER_WIDTH) for name in names),
+            ]
             rows = [[named(each), *(cells.get(each, "-") for cells in of_models)] for each in distances]
             lines += ["", title, *table_lines(columns, rows, width)]
     return lines[1:]
@@ -329,7 +340,7 @@ def legend(found: Sequence[Reach], names: Sequence[str], side: str) -> list[str]
         return ", ".join(figures if len(found) == 1 else marked)
 
     reaches = of_each([f"{each.reach:,}" for each in found])
-    lines += ["", f"with more than {reaches} {unit}s, the net gains less than {NEAR_BITS} bits"]
+    lines += ["", f"contexts longer than {reaches} gain the net less than {NEAR_BITS} bits"]
     factors = [each.step_factor for each in found]
     if known := [f"{factor:.3f}" for factor in factors if factor is not None]:
         lines.append(f"each step back multiplies the gradient by {of_each(known)} on average: {WHY}")

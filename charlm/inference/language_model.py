@@ -247,7 +247,7 @@ class LanguageModel:
         All rows are about the same characters. A backward model reads the characters after each. The last row, for a
         text that is not long, is about everything from its start.
 
-        >>> rows = model.loss_by_context("To be or not to be")
+        >>> rows = model.loss_by_context("To be " * 4)
         >>> [row.context for row in rows]
         [1, 2, 4, 8, None]
 
@@ -274,7 +274,7 @@ class LanguageModel:
     ) -> list[ChangeEffect]:
         """Replace characters of a text, one at a time, and return how much that matters 1, 2, 4, ... characters later.
 
-        >>> rows = model.change_effect("To be or not to be")
+        >>> rows = model.change_effect("To be " * 4)
         >>> [row.distance for row in rows], rows[0].state_share
         ([1, 2, 4], 1.0)
 

@@ -254,7 +254,8 @@ def _log_probabilities(logits_BV: Floats) -> Numbers:
     refuse_overflow(logits_BV)
     below_BV: Numbers = logits_BV.astype(np.float64) - logits_BV.max(axis=-1, keepdims=True)
     below_BV -= np.log(np.exp(below_BV).sum(axis=-1, keepdims=True))
-    return below_BV / np.log(2)
+    below_BV /= np.log(2)
+    return below_BV
 
 
 def _costs(stepper: Stepper, state: StepperState, targets_B: Ids) -> Numbers:
@@ -276,13 +277,16 @@ def _moves(stepper: Stepper, state: StepperState, changed: StepperState) -> Numb
 
 def _others(text: Ids, replaced_B: Ids, seed: int) -> Ids:
     """Draw another character of a text for each that is replaced."""
-    if len(np.unique(text)) < 2:
-        raise UsageError("the text has only one different character, so that none can be replaced", "another text has")
-    random, flat = np.random.default_rng(seed), text.ravel()
-    others_B = random.choice(flat, len(replaced_B))
-    while (same_B := others_B == replaced_B).any():
-        others_B[same_B] = random.choice(flat, same_B.sum())
-    return others_B
+    symbols, counts = np.unique(text, return_counts=True)
+    if len(symbols) < 2:
+        raise UsageError(
+            "the text has only one different character: none can be replaced by another", "at least 2 are needed"
+        )
+    random, others = np.random.default_rng(seed), []
+    for replaced in replaced_B:
+        weights = np.where(symbols == replaced, 0, counts)
+        others.append(random.choice(symbols, p=weights / weights.sum()))
+    return np.array(others)
 
 
 def _groups(windows_WB: Ids) -> list[Ids]:

@@ -20,7 +20,7 @@ Make = Callable[..., ModelFile]
 CLAMP = {"1.3": 0.75, "1.5": -0.5}
 
 
-def sigma(x: np.ndarray) -> np.ndarray:
+def sigma(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
 
