@@ -31,8 +31,8 @@ NEAR_BITS = 0.05
 # The mean factor of a step is taken up to this distance; beyond it, little is left of the gradient of some cells.
 FACTOR_DISTANCE = 64
 WHY = (
-    "in an rnn each step back multiplies the gradient by the recurrent matrix and the slope of tanh; the cell of an "
-    "lstm is multiplied by the forget gate alone, which keeps the gradient where it is near 1; z of a gru does the same"
+    "in an rnn by the recurrent matrix and the slope of tanh; in the cell of an lstm by the forget gate alone, which "
+    "keeps the gradient where it is near 1; z in a gru can do the same"
 )
 
 
@@ -85,7 +85,7 @@ def reach(
     paths: list[Path | None] = [*(runs or ()), *(model or ())]
     files = [load_model(path) for path in paths or [None]]
     reading = {"encoding": encoding, "skip_undecodable": skip_undecodable}
-    command = shlex.join(["charlm", "reach", *map(str, runs or ()), *(f"-m={path}" for path in model or ())])
+    command = shlex.join(["charlm", "reach", *map(str, runs or ()), *(f"--model={path}" for path in model or ())])
     texts = load_texts(files, part, corpus, unknown, command, reading)
     found = [
         measure(str(path or ""), file, text, context, targets, seed, gradient)
@@ -241,7 +241,7 @@ def reach_lines(found: Sequence[Reach], text: str, width: int | None) -> list[st
     side = "after" if first.file.spec.is_backward else "before"
     number = counted(first.losses[0].characters, unit)
     lines = [line for name, each in zip(names, found, strict=True) for line in wrapped(about(name, each), width)]
-    lines += wrapped(f"{one_line(text)}: {number}, evenly spaced; distances are in {unit}s {side} each", width)
+    lines += wrapped(f"{one_line(text)}: {number}; distances in {unit}s {side} each", width)
     lines += [""]
     lines += single_table(first, width) if len(found) == 1 else side_by_side(found, names, width)
     return [*lines, "", *(line for part in legend(found, names, side) for line in wrapped(part, width))]
@@ -325,15 +325,14 @@ def side_by_side(found: Sequence[Reach], names: Sequence[str], width: int | None
 
 def legend(found: Sequence[Reach], names: Sequence[str], side: str) -> list[str]:
     """Explain the figures, and say what they show."""
-    unit, number = found[0].file.vocabulary.unit, found[0].changes[0].characters
+    unit = found[0].file.vocabulary.unit
     lines = [
         f"bits: the cost of a {unit} if only so many {unit}s {side} it were read",
-        f"change: how far the net's prediction moves if another {unit} stands there (KL divergence in bits, mean of "
-        f"{number:,})",
+        f"change: bits by which the net's prediction moves if another {unit} is there (KL)",
         "state: the share of the difference between both states that is left",
     ]
     if found[0].gradient is not None:
-        lines.append("gradient: of the net's loss, at the input so far away; 1 at the nearest")
+        lines.append("gradient: of the net's loss, at the input so far away; 1 is the nearest")
 
     def of_each(figures: Sequence[str]) -> str:
         marked = [f"{figure} ({name})" for name, figure in zip(names, figures, strict=True)]
@@ -343,7 +342,7 @@ def legend(found: Sequence[Reach], names: Sequence[str], side: str) -> list[str]
     lines += ["", f"contexts longer than {reaches} gain the net less than {NEAR_BITS} bits"]
     factors = [each.step_factor for each in found]
     if known := [f"{factor:.3f}" for factor in factors if factor is not None]:
-        lines.append(f"each step back multiplies the gradient by {of_each(known)} on average: {WHY}")
+        lines.append(f"a step multiplies the gradient by {of_each(known)} on average: {WHY}")
     return lines
 
 

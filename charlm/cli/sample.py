@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 GROUP_SIZE = 64
 ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\0": "\0", r"\\": "\\"}
 
+Num = Annotated[
+    int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(
@@ -75,9 +78,7 @@ def sample(
     min_p: Annotated[
         float, typer.Option(help="Draw only from those at least this share as probable as the most probable.")
     ] = 0.0,
-    num: Annotated[
-        int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
-    ] = 1,
+    num: Num = 1,
     prompts: Prompts = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop after this text; may be repeated.")] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="Stop after this many lines.")] = None,

@@ -127,8 +127,8 @@ def test_a_text_in_place_of_a_model_has_its_option() -> None:
 
 def test_a_backward_model_sees_what_comes_after(make_model: Make) -> None:
     """Its table says so."""
-    assert "distances are in characters after each" in call("reach", "backward", "-c", "text.txt").stdout
-    assert "distances are in characters before each" in call("reach", "lstm", "-c", "text.txt").stdout
+    assert "distances in characters after each" in call("reach", "backward", "-c", "text.txt").stdout
+    assert "distances in characters before each" in call("reach", "lstm", "-c", "text.txt").stdout
 
 
 def test_the_reach_is_the_shortest_context_near_the_longest(make_model: Make) -> None:
@@ -138,7 +138,7 @@ def test_the_reach_is_the_shortest_context_near_the_longest(make_model: Make) ->
     assert found.step_factor == pytest.approx(0.5)
     text = "\n".join(reach_lines([found], "a text", None))
     assert "contexts longer than 4 gain the net less than 0.05 bits" in text
-    assert "each step back multiplies the gradient by 0.500 on average" in text
+    assert "a step multiplies the gradient by 0.500 on average" in text
     assert "distance    bits  its net                    change   state  gradient" in text
     assert "       2  2.7500   3.0000  ████████████      2.5000   50.0%    0.5000\n" in text
 
