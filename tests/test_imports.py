@@ -29,7 +29,7 @@ BELOW = {
 }
 # These two modules load the rooms: one for programs, one for the terminal.
 DOORS = {"__init__.py": {"inference", "training"}, "__main__.py": {"cli"}}
-MAY_IMPORT_TORCH = {"evaluation/evaluate.py", "evaluation/dynamic.py", "evaluation/bench.py"}
+MAY_IMPORT_TORCH = {"evaluation/evaluate.py", "evaluation/dynamic.py", "evaluation/gradient.py", "evaluation/bench.py"}
 LIGHT = ["cli.app", "cli.repl", "inference", "data"]
 LIGHT += ["evaluation.compare", "evaluation.baselines", "evaluation.scored_text"]
 
@@ -67,7 +67,7 @@ def test_imports_go_one_way(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_only_nn_training_and_three_files_import_torch(file: Path) -> None:
+def test_only_nn_training_and_four_files_import_torch(file: Path) -> None:
     """All other modules are the light half."""
     imports_torch = any(name.partition(".")[0] == "torch" for name in imported(file))
     assert not imports_torch or file.parts[0] in ("nn", "training") or file.as_posix() in MAY_IMPORT_TORCH

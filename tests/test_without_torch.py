@@ -38,6 +38,7 @@ LIGHT = {
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],
+    "reach": ["-m", "model", "-c", "abc.txt"],
     "corpora": [],
 }
 HEAVY = {
@@ -98,7 +99,11 @@ def test_commands_work_without_torch_or_say_so() -> None:
     light = [[name, *arguments] for name, arguments in LIGHT.items()]
     light += [["train", "--help-settings"], *([name, "--help"] for name in COMMANDS)]
     heavy = [[name, *arguments] for name, arguments in HEAVY.items()]
-    heavy += [["train", "--dry-run"], ["train", "--resume", str(ROOT / "tests" / "files" / "old_run")]]
+    heavy += [
+        ["reach", "-m", "model", "-c", "abc.txt", "--gradient"],
+        ["train", "--dry-run"],
+        ["train", "--resume", str(ROOT / "tests" / "files" / "old_run")],
+    ]
     results = without_torch(light + heavy)
     for command, (code, out, err) in zip(light, results, strict=False):
         assert (code, bool(out)) == (0, True), (command, err)

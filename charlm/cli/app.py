@@ -21,6 +21,7 @@ from charlm.cli.fill import fill
 from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
+from charlm.cli.reach import reach
 from charlm.cli.sample import sample
 from charlm.cli.score import score
 from charlm.cli.train import train
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "explain": explain,
     "inspect": inspect_units,
+    "reach": reach,
     "corpora": corpora,
     "bench": bench,
 }

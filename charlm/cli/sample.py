@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 GROUP_SIZE = 64
 ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\0": "\0", r"\\": "\\"}
 
+Num = Annotated[
+    int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(
@@ -46,6 +49,14 @@ Separator = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Write each text into a file of its own, in this folder.")]
+Clamp = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER.UNIT=VALUE",
+        help="Hold a unit of the net at a value after every character: 1.17=0.9 the hidden state of unit 17 in layer "
+        "1, 1.17.cell=2 its cell; may be repeated. N-grams count as before.",
+    ),
+]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print a line of JSON for each text, as soon as it is complete.")
 ]
@@ -67,14 +78,13 @@ def sample(
     min_p: Annotated[
         float, typer.Option(help="Draw only from those at least this share as probable as the most probable.")
     ] = 0.0,
-    num: Annotated[
-        int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
-    ] = 1,
+    num: Num = 1,
     prompts: Prompts = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop after this text; may be repeated.")] = None,
     lines: Annotated[int | None, typer.Option(min=1, help="Stop after this many lines.")] = None,
     hide_prompt: Annotated[bool, typer.Option("--hide-prompt", help="Print only the new text.")] = False,
     seed: Seed = None,
+    clamp: Clamp = None,
     unknown: Unknown = "error",
     separator: Separator = None,
     out: Out = None,
@@ -85,7 +95,10 @@ def sample(
     charlm sample "Once upon a time" --temperature 0.7
 
     charlm sample --num 5 --lines 1 --seed 1
+
+    charlm sample "Once" --seed 1 --clamp 1.17=0.9
     """
+    from charlm.inference.clamp import read_clamps
     from charlm.inference.generate import check_stop, draw_seed, generate
     from charlm.inference.sampling import Sampling
     from charlm.inference.stepper import Stepper
@@ -93,10 +106,11 @@ def sample(
     # Wrong options are refused before the model is loaded and the prompt is read.
     sampling, stops = Sampling(temperature, top_k, top_p, min_p), [as_given(text) for text in stop or ()]
     check_stop(stops)
+    held = read_clamps(clamp or ())
     output = _Output(num > 1, not hide_prompt, prompts is not None, lines == 1, separator, out, as_json)
     if prompts and prompt:
         raise UsageError("the prompts are given twice", "use PROMPT for one text, or `--prompts FILE` for many")
-    stepper = Stepper(model_file(model))
+    stepper = Stepper(model_file(model)).holding(held)
     given = _lines(prompts, stepper.vocabulary, unknown) if prompts else as_read(stepper.vocabulary, given_text(prompt))
     first_seed = draw_seed() if seed is None else seed
     for group in _groups(each for each in given for _ in range(num)):

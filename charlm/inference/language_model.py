@@ -20,6 +20,15 @@ from charlm.inference.find import Search, find_units
 from charlm.inference.gate_statistics import GateStatistics, gate_statistics
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.predict import Prediction, predict
+from charlm.inference.reach import (
+    MAX_CONTEXT,
+    MAX_DISTANCE,
+    NUM_PLACES,
+    ChangeEffect,
+    ContextLoss,
+    change_effect,
+    loss_by_context,
+)
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import Stepper, StepperState
@@ -39,6 +48,7 @@ class GenerateOptions(TypedDict, total=False):
     min_p: float
     stop: str | Sequence[str] | None
     seed: int | None
+    clamp: Mapping[str, float] | None
     unknown: str
 
 
@@ -119,6 +129,7 @@ class LanguageModel:
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
         num: int | None = None,
+        clamp: Mapping[str, float] | None = None,
         unknown: str = "error",
     ) -> str | list[str]:
         r"""Return the prompt and what follows it; with a backward model, what stands before the prompt, and the prompt.
@@ -133,6 +144,8 @@ class LanguageModel:
         3
         >>> model.generate(["To", "be"], length=9, seed=1)[1] == model.generate("be", length=9, seed=2)
         True
+        >>> len(model.generate("To", length=9, clamp={"1.3": 0.9, "1.4.cell": -2}))
+        11
 
         Args:
             prompt: the text to continue; or a list of texts, all of which are continued side by side.
@@ -144,21 +157,24 @@ class LanguageModel:
             stop: a string, or several, after which to stop.
             seed: makes the text repeatable; without one, each call writes another text.
             num: return a list of this many texts; text k has the seed plus k, as with a list of prompts.
+            clamp: units of the net that are held at a value after every character, of the prompt too: "1.3" is the
+                hidden state of unit 3 in layer 1, "1.3.cell" its cell; n-grams count as before.
             unknown: what to do about unknown characters of the prompt.
 
         Raises:
-            UsageError: an option is out of its bounds, a list comes with a number, or the model reads from both sides.
+            UsageError: an option is out of its bounds, a list comes with a number, there is no such unit, or the model
+                reads from both sides.
             UnknownCharacterError: the prompt holds unknown characters, under `unknown="error"`.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
         if num is not None and num < 1:
             raise UsageError(f"the number of texts must be at least 1, not {num}")
         if not isinstance(prompt, list):
-            texts = self._generation([prompt] * (num or 1), length, sampling, stop, seed, unknown).texts()
+            texts = self._generation([prompt] * (num or 1), length, sampling, stop, seed, clamp, unknown).texts()
             return texts[0] if num is None else texts
         if num is not None:
             raise UsageError("a list of prompts has one text for each", "repeat a prompt to continue it several times")
-        return self._generation(prompt, length, sampling, stop, seed, unknown).texts() if prompt else []
+        return self._generation(prompt, length, sampling, stop, seed, clamp, unknown).texts() if prompt else []
 
     def stream(
         self,
@@ -171,6 +187,7 @@ class LanguageModel:
         min_p: float = 0.0,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        clamp: Mapping[str, float] | None = None,
         unknown: str = "error",
     ) -> Iterator[str]:
         """Yield new characters as soon as they are drawn, without the prompt; see `generate` for the options.
@@ -182,7 +199,7 @@ class LanguageModel:
         True
         """
         sampling = Sampling(temperature, top_k, top_p, min_p)
-        generation = self._generation([prompt], length, sampling, stop, seed, unknown)
+        generation = self._generation([prompt], length, sampling, stop, seed, clamp, unknown)
         return (piece.text for piece in generation)
 
     def predict_next(
@@ -252,6 +269,60 @@ class LanguageModel:
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
         return measure_surprisal(self._filler if self.spec.sees_both_sides else self._stepper, text, unknown)
+
+    def loss_by_context(
+        self, text: str, max_context: int = MAX_CONTEXT, num_targets: int = NUM_PLACES, *, unknown: str = "error"
+    ) -> list[ContextLoss]:
+        """Return what characters of a text cost when only the 1, 2, 4, ... characters before each were read.
+
+        All rows are about the same characters. A backward model reads the characters after each. The last row, for a
+        text that is not long, is about everything from its start.
+
+        >>> rows = model.loss_by_context("To be " * 4)
+        >>> [row.context for row in rows]
+        [1, 2, 4, 8, None]
+
+        Args:
+            text: the text, which should be one that the model has not learned.
+            max_context: the largest number of characters; it is at most half the length of the text.
+            num_targets: how many characters to predict; they are evenly spaced.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is too short, a number is less than 1, or the model reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return loss_by_context(self._stepper, [self.vocabulary.encode(text, unknown)], max_context, num_targets)
+
+    def change_effect(
+        self,
+        text: str,
+        max_distance: int = MAX_DISTANCE,
+        num_changes: int = NUM_PLACES,
+        seed: int = 1,
+        *,
+        unknown: str = "error",
+    ) -> list[ChangeEffect]:
+        """Replace characters of a text, one at a time, and return how much that matters 1, 2, 4, ... characters later.
+
+        >>> rows = model.change_effect("To be " * 4)
+        >>> [row.distance for row in rows], rows[0].state_share
+        ([1, 2, 4], 1.0)
+
+        Args:
+            text: the text.
+            max_distance: the largest distance; it is at most a quarter of the length of the text.
+            num_changes: how many characters to replace; they are evenly spaced.
+            seed: of the characters that take their places, which are drawn from the text.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is too short or has only one different character, a number is out of its bounds, or
+                the model reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        ids_T = self.vocabulary.encode(text, unknown)
+        return change_effect(self._stepper, [ids_T], max_distance, num_changes, seed)
 
     def step(
         self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"
@@ -393,11 +464,12 @@ class LanguageModel:
         sampling: Sampling,
         stop: str | Sequence[str] | None,
         seed: int | None,
+        clamp: Mapping[str, float] | None,
         unknown: str,
     ) -> Generation:
         first = draw_seed() if seed is None else seed
         return generate(
-            self._stepper,
+            self._stepper.holding(clamp) if clamp else self._stepper,
             prompts,
             length=length,
             sampling=sampling,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Gates, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
+from charlm.inference.clamp import clamps_of, holding
 from charlm.inference.mixture import Mixture
 from charlm.inference.sampling import Floats
 from charlm.machine import usable_cores
@@ -45,7 +47,7 @@ class Stack:
 
     def __init__(self, model: ModelFile, name: str = "layers") -> None:
         spec, weights, num_layers = model.spec, model.weights, model.spec.num_layers
-        self.cell = spec.recurrence
+        self.spec, self.cell = spec, spec.recurrence
         layers = [
             {weight: weights[f"{name}.{layer}.{weight}"] for weight in self.cell.weight_shapes(1, 1)}
             for layer in range(num_layers)
@@ -56,11 +58,19 @@ class Stack:
         self._table_VG = np.ascontiguousarray(table_VG + layers[0]["bias_ih_l0"])
         self._inputs = [(_padded(layer["weight_ih_l0"]), layer["bias_ih_l0"]) for layer in layers[1:]]
         self._recurrents = [_recurrent(self.cell, layer) for layer in layers]
+        self._steps = [self.cell.step] * num_layers
         start_PLH = np.zeros((len(self.cell.state), num_layers, spec.hidden_size), self._table_VG.dtype)
         if "initial_state" in weights:
             # The states of the layers that read from right to left come after the others.
             start_PLH = weights["initial_state"][:, slice(num_layers, None) if name != "layers" else slice(num_layers)]
         self._start = [tuple(part_LH[layer] for part_LH in start_PLH) for layer in range(num_layers)]
+
+    def holding(self, values: Mapping[str, float]) -> Stack:
+        """Return the same layers with some units held at a value after every step; see `Stepper.holding`."""
+        stack, clamps, dtype = copy.copy(self), clamps_of(self.spec, values), self._table_VG.dtype
+        of_layer = [[clamp for clamp in clamps if clamp.layer == layer] for layer in range(1, len(self._steps) + 1)]
+        stack._steps = [holding(self.cell, some, dtype) if some else self.cell.step for some in of_layer]
+        return stack
 
     def start(self, num_streams: int) -> StepperState:
         """Return the state before anything was read."""
@@ -83,10 +93,10 @@ class Stack:
         x_BG = self._table_VG[ids_B]
         new_state: list[tuple[Floats, ...]] = []
         gates: list[Gates] = []
-        for layer, (recurrent, layer_state) in enumerate(zip(self._recurrents, state, strict=True)):
+        for layer, (step, recurrent, layer_state) in enumerate(zip(self._steps, self._recurrents, state, strict=True)):
             if layer:
                 x_BG = _linear(new_state[-1][0], *self._inputs[layer - 1])
-            layer_state, layer_gates = self.cell.step(x_BG, recurrent, layer_state)
+            layer_state, layer_gates = step(x_BG, recurrent, layer_state)
             new_state.append(layer_state)
             gates.append(layer_gates)
         return tuple(new_state), gates
@@ -133,6 +143,19 @@ class Stepper:
         """Read the start of a text in each stream: return the logits of the first character, and the state."""
         return self.step(np.full(num_streams, len(self.vocabulary)), self.before(num_streams))
 
+    def holding(self, values: Mapping[str, float]) -> Stepper:
+        """Return the same model with some units of its net held at a value after every step; n-grams count as before.
+
+        Args:
+            values: by unit, `LAYER.UNIT` for the hidden state or `LAYER.UNIT.cell`; layers from 1, units from 0.
+
+        Raises:
+            UsageError: the model has no such unit, or a value is out of its bounds.
+        """
+        stepper = copy.copy(self)
+        stepper.stack = self.stack.holding(values)
+        return stepper
+
     def before(self, num_streams: int) -> StepperState:
         """Return the state before anything was read, not even the start of a text."""
         state = self.stack.start(num_streams)
@@ -172,10 +195,23 @@ class Stepper:
     @np.errstate(invalid="ignore")
     def logits(self, state: StepperState) -> Floats:
         """Return the logits of what comes next in a state, shape (B, V)."""
+        net_BV = self.net_logits(state)
         if self._mixture is None:
-            return self._output(state[-1][0])
-        counts_BV = self._mixture.ngrams.log_probabilities(state[-1][0])
-        return self._mixture.mix(self._output(state[-2][0]), counts_BV)
+            return net_BV
+        return self._mixture.mix(net_BV, self._mixture.ngrams.log_probabilities(state[-1][0]))
+
+    def net_logits(self, state: StepperState) -> Floats:
+        """Return the logits of the net alone, shape (B, V)."""
+        return self._output(self.net_state(state)[-1][0])
+
+    def net_state(self, state: StepperState) -> StepperState:
+        """Return a state without the contexts of the n-grams."""
+        return state[:-1] if self._mixture else state
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether the model has n-grams beside its net."""
+        return self._mixture is not None
 
     def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
         """Read T characters of one text, and compute the logits of what comes after the last of them only.

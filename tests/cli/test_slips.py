@@ -210,6 +210,7 @@ def test_a_hint_on_unknown_characters_has_an_option(name: str, model: str) -> No
         "predict-next": ["\u4e2d"],
         "explain": ["--text", "\u4e2d"],
         "eval": ["--corpus", "zh.txt"],
+        "reach": ["--corpus", "zh.txt"],
     }
     if name in arguments:
         result = call(name, *arguments[name], "--model", model)

@@ -57,7 +57,7 @@ def test_every_public_method_is_documented_with_an_example() -> None:
     """Each public method but `load` has an example in its docstring."""
     public = {name: member for name, member in vars(LanguageModel).items() if not name.startswith("_")}
     assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
-    assert {"vocabulary", "spec", "metrics"} <= public.keys()
+    assert {"vocabulary", "spec", "metrics", "loss_by_context", "change_effect"} <= public.keys()
     without = [name for name, member in public.items() if ">>>" not in (inspect.getdoc(member) or "")]
     assert without == ["load"]
 
