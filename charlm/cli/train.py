@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
 
+# Of the sample at the end of a single run.
+SAMPLE_LENGTH = 500
+
 Base = Annotated[
     Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
+]
+Family = Annotated[
+    str | None, typer.Option(help="Train these cells at equal size and compare them, as in lstm,gru,rnn.")
 ]
 SettingsFile = Annotated[
     str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
@@ -39,6 +46,7 @@ def train(
     ] = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
+    family: Family = None,
     base: Base = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     new_text: Annotated[
@@ -47,7 +55,9 @@ def train(
     encoding: Encoding = None,
     skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
-    sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
+    sample_length: Annotated[
+        int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, with --family 0.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
     ] = False,
@@ -58,11 +68,15 @@ def train(
 ) -> None:
     """Train a model on a text and show a sample of it.
 
+    With --family: several cells at equal size, one after the other, and a table and a picture of their curves.
+
     charlm train --corpus my-novel.txt --time 5m
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
 
     charlm train --from runs/fables-lstm-1 --corpus my-novel.txt
+
+    charlm train --family lstm,gru,rnn --corpus my-novel.txt --time 20s
     """
     if help_settings:
         _print_settings(as_json)
@@ -75,6 +89,16 @@ def train(
         _check_new_run_in_place(resume, base, out, corpus)
     from charlm.training.load_torch import load_torch
 
+    if family is not None:
+        from charlm.cli.family import family_settings, train_family
+
+        members = family_settings(family, config, overrides or [], flags, resume or base)
+        load_torch()
+        if dry_run:
+            _dry_family(members, as_json)
+        else:
+            train_family(members, out, sample_length or 0, as_json)
+        return
     # Read before torch is loaded, so that a mistake is reported at once.
     settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
     load_torch()
@@ -87,7 +111,7 @@ def train(
         run = lifecycle.begin(settings, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
-    _follow(run, sample_length, as_json)
+    _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
 
 
 def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
@@ -100,6 +124,16 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _dry_family(settings: Sequence[Config], as_json: bool) -> None:
+    """Print what each run of a family would take, each as a YAML document or a line of JSON."""
+    from charlm.training.family import equal_members
+
+    for index, (config, _) in enumerate(equal_members(settings, show_download)):
+        if index and not as_json:
+            print("---")
+        _dry_run(config, None, as_json)
 
 
 def _print_settings(as_json: bool) -> None:
