@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from charlm.cells import CELLS
 from charlm.cli.options import SAMPLE_TEMPERATURE
 from charlm.cli.render import report_error, say, show_download
 from charlm.errors import UsageError, did_you_mean
@@ -28,6 +27,8 @@ def cells_named(given: str) -> list[str]:
     Raises:
         UsageError: one is unknown or named twice, or there are fewer than two.
     """
+    from charlm.cells import CELLS
+
     names = [name.strip().lower() for name in given.split(",") if name.strip()]
     for name in names:
         if name not in CELLS:
@@ -107,13 +108,16 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
         try:
             run = begin(config, out / cell if out else None, show_download)
             paths.append(_follow(run, 0 if as_json else sample_length))
-        except typer.Exit:
-            _report_rest([member.config.model.cell for member in members[index + 1 :]], paths)
+        except (typer.Exit, KeyboardInterrupt) as error:
+            # The first is the end of a run that was saved; the second comes before there is something to save.
+            left = members[index + 1 :] if isinstance(error, typer.Exit) else members[index:]
+            _report_rest([member.config.model.cell for member in left], paths)
             raise
         except Exception as error:
             if isinstance(error, BrokenPipeError) or (expected := expected_error(error)) is None:
                 raise
-            exit_code = exit_code or report_error(f"{cell}: {expected}", expected.hint, expected.exit_code)
+            report_error(f"{cell}: {expected}", expected.hint, expected.exit_code)
+            exit_code = exit_code or expected.exit_code
     if paths:
         say("")
         show_comparison(compare_runs(paths), draws_curves=True, as_json=as_json)

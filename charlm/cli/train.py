@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.family import family_settings, train_family
 from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
 from charlm.cli.render import print_json, print_lines, say, show_download
@@ -35,36 +36,39 @@ Family = Annotated[
 SettingsFile = Annotated[
     str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, as in model.hidden_size=256; may be repeated."),
+]
+NewText = Annotated[bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")]
+SampleLength = Annotated[
+    int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, or 0 with --family.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
+]
+HelpSettings = Annotated[
+    bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
+]
 
 
 def train(
     config: SettingsFile = None,
     corpus: CorpusNames = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a setting, as in model.hidden_size=256; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
     family: Family = None,
     base: Base = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
-    new_text: Annotated[
-        bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
-    ] = False,
+    new_text: NewText = False,
     encoding: Encoding = None,
     skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
-    sample_length: Annotated[
-        int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, with --family 0.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
-    ] = False,
+    sample_length: SampleLength = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
-    help_settings: Annotated[
-        bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
-    ] = False,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
 
@@ -87,28 +91,22 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
+    if family is not None:
+        settings = family_settings(family, config, overrides or [], flags, resume or base)
+        _train_family(settings, out, dry_run, sample_length or 0, as_json)
+        return
     from charlm.training.load_torch import load_torch
 
-    if family is not None:
-        from charlm.cli.family import family_settings, train_family
-
-        members = family_settings(family, config, overrides or [], flags, resume or base)
-        load_torch()
-        if dry_run:
-            _dry_family(members, as_json)
-        else:
-            train_family(members, out, sample_length or 0, as_json)
-        return
     # Read before torch is loaded, so that a mistake is reported at once.
-    settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+    new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
     load_torch()
-    if settings and dry_run:
-        _dry_run(settings, start, as_json)
+    if new and dry_run:
+        _dry_run(new, start, as_json)
         return
     from charlm.training import lifecycle
 
-    if settings:
-        run = lifecycle.begin(settings, out, show_download, start)
+    if new:
+        run = lifecycle.begin(new, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
     _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
@@ -126,8 +124,16 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
-def _dry_family(settings: Sequence[Config], as_json: bool) -> None:
-    """Print what each run of a family would take, each as a YAML document or a line of JSON."""
+def _train_family(
+    settings: Sequence[Config], out: Path | None, is_dry: bool, sample_length: int, as_json: bool
+) -> None:
+    """Train several cells, or print what each would take as a YAML document or a line of JSON."""
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
+    if not is_dry:
+        train_family(settings, out, sample_length, as_json)
+        return
     from charlm.training.family import equal_members
 
     for index, (config, _) in enumerate(equal_members(settings, show_download)):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from charlm.inference.generate import draw_seed
 from charlm.settings.config import Config
 from charlm.training.lifecycle import OnDownload, load_text
-from charlm.training.sizing import fit_to_machine, size_like
+from charlm.training.sizing import fit_to_machine, size_like, warm_up
 
 
 class Member(NamedTuple):
@@ -36,6 +36,7 @@ def equal_members(configs: Sequence[Config], on_download: OnDownload | None = No
     text = load_text(first, on_download)
     if first.model.hidden_size == "auto":
         first, _, _ = fit_to_machine(first, text)
+    warm_up(first, len(text.vocabulary))
     members = []
     for config in configs:
         size = size_like(config.model, first.model, len(text.vocabulary))

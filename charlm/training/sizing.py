@@ -45,7 +45,7 @@ SHARE_OF_BLOCKS = 0.9
 # With more weights than these for each character of the text a net overfits, however it is regularised.
 WEIGHTS_PER_CHARACTER = 10
 # How far the weights of a size may be from those of an equal model, as a share, before other sizes are tried.
-ALIKE = 0.01
+ALIKE = 0.02
 # Sizes that lose more than this, in nats, are reported as far from the best.
 FAR = 0.05
 
@@ -193,6 +193,12 @@ def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int
             blocks.append(time.perf_counter() - block_began)
         seconds[size] = min(blocks)
     return seconds
+
+
+def warm_up(config: Config, num_symbols: int) -> None:
+    """Learn one character, so that the first of several runs does not lose time to what a process does only once."""
+    runtime = choose_runtime(config.model, config.train)
+    _maker(config, num_symbols, (1, 1), runtime)(MEASURED_SIZES[0])()
 
 
 def equal_size(model: ModelConfig, reference: int, num_symbols: int) -> int:
