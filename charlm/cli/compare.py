@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from charlm.cli.curves import curve_lines, scale_of
 from charlm.cli.layout import Column, aligned, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
 from charlm.cli.render import can_show, print_json, print_lines, say
@@ -27,6 +28,7 @@ def compare(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders or model files; by default all runs in runs/.")
     ] = None,
+    curves: Annotated[bool, typer.Option("--curves", help="Draw their validations over time in one picture.")] = False,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side in a table.
@@ -34,20 +36,24 @@ def compare(
     Parameters, speed, and validation after equal time and equal steps. Runs of different texts or kinds have a table
     each.
 
-    charlm compare runs/fables-lstm-1 runs/fables-gru-1
+    charlm compare runs/fables-lstm-1 runs/fables-gru-1 --curves
     """
     from charlm.evaluation.compare import compare_runs, find_runs
 
-    comparison = compare_runs(runs or find_runs(), are_named=bool(runs))
+    show_comparison(compare_runs(runs or find_runs(), are_named=bool(runs)), curves, as_json)
+
+
+def show_comparison(comparison: Comparison, draws_curves: bool, as_json: bool) -> None:
+    """Print a comparison: tables and perhaps pictures for a person, or JSON, which has the curves in any case."""
     for note in comparison.notes:
         say(f"note: {note}")
     if as_json:
         print_json(comparison.to_json())
     elif sys.stdout.isatty():
         has_curves = can_show(BLOCKS) and os.environ.get("TERM") != "dumb"
-        print_lines(to_lines(comparison, screen_width(sys.stdout), has_curves))
+        print_lines(to_lines(comparison, screen_width(sys.stdout), has_curves, draws_curves))
     else:
-        print(to_markdown(comparison))
+        print(to_markdown(comparison, draws_curves))
     if not as_json:
         say(legend(comparison))
 
@@ -63,18 +69,27 @@ def legend(comparison: Comparison) -> str:
     return text + ("; * did not finish: interrupted, or still running" if is_cut else "")
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """Return a comparison as Markdown tables whose columns are aligned in plain text too."""
+def to_markdown(comparison: Comparison, draws_curves: bool = False) -> str:
+    """Return a comparison as Markdown tables whose columns are aligned in plain text too, perhaps with pictures."""
     tables = []
     for group in comparison.groups:
         rows = [[cell.replace("|", "\\|") for cell in _cells(row, _has_ngrams(group))] for row in group.rows]
         table = markdown_table(_columns(group), rows)
+        if draws_curves and (picture := curve_lines(group, None)):
+            table += "\n\n" + "\n".join(["```text", *picture, "```"])
         tables.append(table if len(comparison.groups) == 1 else f"{_heading(group, comparison)}\n\n{table}")
     return "\n\n".join(tables)
 
 
-def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> list[str]:
-    """Lay out a comparison for a terminal, with a sparkline of each curve if it can show one."""
+def to_lines(comparison: Comparison, width: int | None, has_curves: bool, draws_curves: bool = False) -> list[str]:
+    """Lay out a comparison for a terminal.
+
+    Args:
+        comparison: what to lay out.
+        width: the most cells of a line.
+        has_curves: whether the terminal can show a sparkline of each curve.
+        draws_curves: whether there is a picture of all curves below each table.
+    """
     lines: list[str] = []
     for group in comparison.groups:
         columns, rows = _columns(group), [_cells(row, _has_ngrams(group)) for row in group.rows]
@@ -84,7 +99,8 @@ def to_lines(comparison: Comparison, width: int | None, has_curves: bool) -> lis
         if 0 < (num_finished := sum(row.finished for row in group.rows)) < len(rows):
             rows.insert(num_finished, [""] * len(columns))
         heading = wrapped(_heading(group, comparison), width)
-        lines += ["", *heading, *table_lines(columns, rows, width)]
+        picture = curve_lines(group, width) if draws_curves else []
+        lines += ["", *heading, *table_lines(columns, rows, width), *([""] if picture else []), *picture]
     return lines[1:]
 
 
@@ -128,11 +144,7 @@ def _cells(row: Figures, has_ngrams: bool) -> list[str]:
 
 
 def sparklines(rows: Sequence[Figures]) -> list[str]:
-    """Draw each curve of validations over its time. All of a table have one scale.
-
-    The scale ends at what the worst of the runs has after a quarter of its time, so that the differences at the end
-    can be seen; the first validations, of a model that knows nothing, are higher than it.
-    """
+    """Draw each curve of validations over its time. All of a table have one scale."""
     import numpy as np
 
     curves: list[list[float]] = []
@@ -141,11 +153,7 @@ def sparklines(rows: Sequence[Figures]) -> list[str]:
         num_places = CURVE_WIDTH if len(bits) > 1 else len(bits)
         places = np.linspace(seconds[0], seconds[-1], num_places) if bits else np.array([])
         curves.append(np.interp(places, seconds, bits).tolist() if bits else [])
-    # An aborted run has only the high beginning of a curve.
-    whole = [curve for row, curve in zip(rows, curves, strict=True) if curve and row.finished]
-    whole = whole or [curve for curve in curves if curve]
-    low = min((min(curve) for curve in whole), default=0.0)
-    high = max((curve[len(curve) // 4] for curve in whole), default=0.0)
+    low, high = scale_of(curves, [row.finished for row in rows])
     scale = (len(BLOCKS) - 1) / max(high - low, 1e-9)
     heights = [[round(min(max(bits - low, 0.0) * scale, len(BLOCKS) - 1)) for bits in curve] for curve in curves]
     return ["".join(BLOCKS[height] for height in curve) for curve in heights]

@@ -142,8 +142,6 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except CommandLineError as error:
             raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None
-        except CharlmError as error:
-            raise self._refused(error, ctx.meta.get(ARGUMENTS, ())) from None
         except UnicodeDecodeError as error:
             message = f"standard input is not UTF-8: {undecodable_byte(error)}"
             raise typer.Exit(report_error(message, hint_at_encoding(error), 1)) from None
@@ -151,12 +149,20 @@ class Commands(TyperGroup):
             # The reader closed the pipe. stdout becomes /dev/null, so that the flush at exit does not fail too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (MemoryError, RuntimeError) as error:
-            # torch raises a plain RuntimeError when it cannot allocate memory.
-            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+        except Exception as error:
+            if (expected := expected_error(error)) is None:
                 raise
-            hint = "smaller sizes or a smaller batch need less"
-            raise typer.Exit(report_error("there is not enough memory", hint, 1)) from None
-        except OSError as error:
-            place = f"`{error.filename}`: " if error.filename else ""
-            raise typer.Exit(report_error(f"{place}{error.strerror or error}", "", 1)) from None
+            raise self._refused(expected, ctx.meta.get(ARGUMENTS, ())) from None
+
+
+def expected_error(error: Exception) -> CharlmError | None:
+    """Return the error to report for an exception that is no fault of charlm; None for any other exception."""
+    if isinstance(error, CharlmError):
+        return error
+    # torch raises a plain RuntimeError when it cannot allocate memory.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error)):
+        return CharlmError("there is not enough memory", "smaller sizes or a smaller batch need less")
+    if isinstance(error, OSError):
+        place = f"`{error.filename}`: " if error.filename else ""
+        return CharlmError(f"{place}{error.strerror or error}")
+    return None

@@ -69,7 +69,7 @@ def mended(command: Any, arguments: list[str]) -> list[str]:
             result.append(option if option in options else argument)
         else:
             value = value if equals else rest.pop(0)
-            mend = {"--set": _meant_override, "--time": _meant_time}.get(option)
+            mend = {"--set": _meant_override, "--time": _meant_time, "--family": _meant_cells}.get(option)
             meant = mend(value, rest) if mend else value
             result += [argument] if equals and meant == value else [option, meant]
     return result
@@ -151,6 +151,16 @@ def _meant_time(time: str, rest: list[str]) -> str:
     if rest and parse_seconds(time + rest[0]) != time + rest[0]:
         return time + rest.pop(0)
     return time
+
+
+def _meant_cells(cells: str, rest: list[str]) -> str:
+    """Return cells with commas between them, which may be several arguments."""
+    from charlm.cells import CELLS
+
+    names = [cells]
+    while rest and all(name.lower() in CELLS for name in rest[0].split(",") if name):
+        names.append(rest.pop(0))
+    return ",".join(filter(None, ",".join(names).split(",")))
 
 
 def usage_error(error: Any, commands: Mapping[str, Any], arguments: list[str]) -> UsageError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.family import family_settings, train_family
 from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
 from charlm.cli.render import print_json, print_lines, say, show_download
@@ -22,47 +24,63 @@ if TYPE_CHECKING:
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
 
+# Of the sample at the end of a single run.
+SAMPLE_LENGTH = 500
+
 Base = Annotated[
     Path | None, typer.Option("--from", help="Start from the model in this file or run folder, on another text.")
 ]
+Family = Annotated[
+    str | None, typer.Option(help="Train these cells at equal size and compare them, as in lstm,gru,rnn.")
+]
 SettingsFile = Annotated[
     str | None, typer.Argument(help=f"A settings file, or {', '.join(bundled_configs())}; lstm by default.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, as in model.hidden_size=256; may be repeated."),
+]
+NewText = Annotated[bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")]
+SampleLength = Annotated[
+    int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, or 0 with --family.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
+]
+HelpSettings = Annotated[
+    bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
 ]
 
 
 def train(
     config: SettingsFile = None,
     corpus: CorpusNames = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a setting, as in model.hidden_size=256; may be repeated."),
-    ] = None,
+    overrides: Overrides = None,
     time: Annotated[str | None, typer.Option(help="How long to train, as in 60s, 15m or 2h.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make; runs/NAME-1 and so on by default.")] = None,
+    family: Family = None,
     base: Base = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
-    new_text: Annotated[
-        bool, typer.Option("--new-text", help="With --resume: continue although the text is not the same.")
-    ] = False,
+    new_text: NewText = False,
     encoding: Encoding = None,
     skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
-    sample_length: Annotated[int, typer.Option(min=0, help="Characters of the sample at the end.")] = 500,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
-    ] = False,
+    sample_length: SampleLength = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
-    help_settings: Annotated[
-        bool, typer.Option("--help-settings", help="List every setting and exit; with --json for programs.")
-    ] = False,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Train a model on a text and show a sample of it.
+
+    With --family: several cells at equal size, one after the other, and a table and a picture of their curves.
 
     charlm train --corpus my-novel.txt --time 5m
 
     charlm train gru --corpus tinyshakespeare --set model.hidden_size=256
 
     charlm train --from runs/fables-lstm-1 --corpus my-novel.txt
+
+    charlm train --family lstm,gru,rnn --corpus my-novel.txt --time 20s
     """
     if help_settings:
         _print_settings(as_json)
@@ -73,21 +91,25 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
+    if family is not None:
+        settings = family_settings(family, config, overrides or [], flags, resume or base)
+        _train_family(settings, out, dry_run, sample_length or 0, as_json)
+        return
     from charlm.training.load_torch import load_torch
 
     # Read before torch is loaded, so that a mistake is reported at once.
-    settings, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+    new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
     load_torch()
-    if settings and dry_run:
-        _dry_run(settings, start, as_json)
+    if new and dry_run:
+        _dry_run(new, start, as_json)
         return
     from charlm.training import lifecycle
 
-    if settings:
-        run = lifecycle.begin(settings, out, show_download, start)
+    if new:
+        run = lifecycle.begin(new, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
-    _follow(run, sample_length, as_json)
+    _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
 
 
 def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
@@ -100,6 +122,24 @@ def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: b
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+
+
+def _train_family(
+    settings: Sequence[Config], out: Path | None, is_dry: bool, sample_length: int, as_json: bool
+) -> None:
+    """Train several cells, or print what each would take as a YAML document or a line of JSON."""
+    from charlm.training.load_torch import load_torch
+
+    load_torch()
+    if not is_dry:
+        train_family(settings, out, sample_length, as_json)
+        return
+    from charlm.training.family import equal_members
+
+    for index, (config, _) in enumerate(equal_members(settings, show_download)):
+        if index and not as_json:
+            print("---")
+        _dry_run(config, None, as_json)
 
 
 def _print_settings(as_json: bool) -> None:

@@ -84,15 +84,8 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
     Raises:
         RunError: something of the run could not be written to the end.
     """
-    outcome = _finish(trainer)
+    error = report_best(trainer)
     best, file = trainer.run.best, trainer.logbook.best
-    measured = "" if outcome.scores is None else f": {_as_measured(trainer, outcome.scores)}"
-    if trainer.state.finished not in ("", "done"):
-        say(f"ended early: {trainer.state.finished}")
-    say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
-    if outcome.forgetting:
-        say(outcome.forgetting)
-    say(verdict(trainer))
     figures = {
         name: value for name, value in file.metrics.items() if type(value) in (int, float) and math.isfinite(value)
     }
@@ -103,10 +96,24 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
         command = f"fill {shlex.quote(_example(asked, file.vocabulary))}"
     else:
         _show_sample(trainer, file, sample_length, temperature, figures, as_json)
-    if outcome.error:
-        raise outcome.error
+    if error:
+        raise error
     if not as_json:
         say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(trainer.run.path)))}")
+
+
+def report_best(trainer: Trainer) -> RunError | None:
+    """Measure the best model and report it; return the error if something could not be written to the end."""
+    outcome = _finish(trainer)
+    best, file = trainer.run.best, trainer.logbook.best
+    measured = "" if outcome.scores is None else f": {_as_measured(trainer, outcome.scores)}"
+    if trainer.state.finished not in ("", "done"):
+        say(f"ended early: {trainer.state.finished}")
+    say(f"best model, of step {file.step:,}, in {one_line(str(best))}{measured}")
+    if outcome.forgetting:
+        say(outcome.forgetting)
+    say(verdict(trainer))
+    return outcome.error
 
 
 def verdict(trainer: Trainer) -> str:

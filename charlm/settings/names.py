@@ -56,6 +56,7 @@ USUAL_OPTIONS = {
     "--seed": "randomseed",
     "--top": "topk topn k",
     "--fetch": "download",
+    "--family": "cells families",
 }
 # The same of what stands without an option.
 USUAL_ARGUMENTS = {

@@ -205,7 +205,7 @@ def write_all(trainer: Trainer) -> RunError | None:
 
 
 def _load_new_text(config: Config, on_download: OnDownload | None, base: StartingModel | None) -> Corpus:
-    text = _load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
+    text = load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
     note = note_on_new_symbols(base.file.vocabulary, text.vocabulary) if base else None
     return replace(text, notes=(*text.notes, note)) if note else text
 
@@ -244,7 +244,7 @@ def _resumed_text(
     try:
         # A run that started from a model has that model's symbols too.
         vocabulary = last.vocabulary if is_new_text or last.base else None
-        return _load_text(config, on_download, vocabulary, max_bytes, grows=not is_new_text)
+        return load_text(config, on_download, vocabulary, max_bytes, grows=not is_new_text)
     except UnknownCharacterError as error:
         hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
@@ -321,7 +321,7 @@ def _name_of(corpus: str) -> str:
     return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-")[:60] or "text"
 
 
-def _load_text(
+def load_text(
     config: Config,
     on_download: OnDownload | None = None,
     vocabulary: Vocabulary | None = None,
@@ -329,6 +329,15 @@ def _load_text(
     *,
     grows: bool = False,
 ) -> Corpus:
+    """Load the text that the settings of a run name.
+
+    Args:
+        config: the settings.
+        on_download: called while the text is downloaded.
+        vocabulary: the symbols that it must have; by default its own.
+        max_bytes: the most bytes that it may have.
+        grows: whether the vocabulary may grow by symbols that it lacks.
+    """
     data, vocab = config.data, config.vocab
     options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
     options |= {"vocabulary": vocabulary, "max_bytes": max_bytes, "grows": grows}

@@ -44,6 +44,8 @@ EXPONENT_BEYOND = 2.0
 SHARE_OF_BLOCKS = 0.9
 # With more weights than these for each character of the text a net overfits, however it is regularised.
 WEIGHTS_PER_CHARACTER = 10
+# How far the weights of a size may be from those of an equal model, as a share, before other sizes are tried.
+ALIKE = 0.02
 # Sizes that lose more than this, in nats, are reported as far from the best.
 FAR = 0.05
 
@@ -193,6 +195,12 @@ def measure(make: Callable[[int], Callable[[], None]], limit: float) -> dict[int
     return seconds
 
 
+def warm_up(config: Config, num_symbols: int) -> None:
+    """Learn one character, so that the first of several runs does not lose time to what a process does only once."""
+    runtime = choose_runtime(config.model, config.train)
+    _maker(config, num_symbols, (1, 1), runtime)(MEASURED_SIZES[0])()
+
+
 def equal_size(model: ModelConfig, reference: int, num_symbols: int) -> int:
     """Return the size at which a model has about as many weights as one of the reference cell of a given size."""
     target = _num_weights(model, REFERENCE_CELL, reference, num_symbols)
@@ -208,6 +216,20 @@ def reference_size(model: ModelConfig, size: int, num_symbols: int) -> int:
         if model.cell == REFERENCE_CELL
         else _nearest(model, REFERENCE_CELL, range(1, size + 1), target, num_symbols)
     )
+
+
+def size_like(model: ModelConfig, other: ModelConfig, num_symbols: int) -> int:
+    """Return the size at which a model has about as many weights as another model, which has its size already.
+
+    A multiple of 8, which trains faster, if it comes within `ALIKE` of the other; otherwise the nearest size of all.
+    """
+    target, units = _num_weights(other, other.cell, other.num_units, num_symbols), other.num_units
+    if model.cell == other.cell:
+        return units
+    size = _nearest(model, model.cell, range(8, 16 * units + 8, 8), target, num_symbols)
+    if abs(_num_weights(model, model.cell, size, num_symbols) - target) <= ALIKE * target:
+        return size
+    return _nearest(model, model.cell, range(max(1, size - 8), size + 8), target, num_symbols)
 
 
 def _nearest(model: ModelConfig, cell: str, sizes: range, target: int, num_symbols: int) -> int:

@@ -249,7 +249,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     """The table has every flag, except those of `train` and a few that are tested with their commands."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
-    elsewhere |= {("compare", "--json"), ("sample", "--prompts")}
+    elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

@@ -443,3 +443,20 @@ def test_compare_fits_into_a_terminal(make_run: Maker) -> None:
     assert {"parameters", "curve", "steps"} <= set(to_lines(found, 120, has_curves=True)[1].split())
     assert "curve" not in to_lines(found, 120, has_curves=False)[1]
     assert not set(to_markdown(found)) & set(BLOCKS)
+
+
+def test_curves_are_drawn_on_request(make_run: Maker) -> None:
+    """Each group has a picture below its table, which fits into a terminal; in a pipe it is a block of text."""
+    make_run("runs/fables-lstm-1", *FIRST, best=1.9)
+    make_run("runs/fables-gru-1", *SECOND, best=2.4)
+    make_run("runs/other", *FIRST, corpus={"name": "other", "sha256": "1" * 64})
+    found = compare_runs(find_runs())
+    for width in (40, 80, 120):
+        lines = to_lines(found, width, has_curves=True, draws_curves=True)
+        assert max(map(len, lines)) <= width
+        legends = [line.split()[:2] for line in lines if line.startswith(("a ", "b "))]
+        assert legends == [["a", "runs/fables-lstm-1"], ["b", "runs/fables-gru-1"], ["a", "runs/other"]]
+    shown = call("compare", "--curves").stdout
+    assert shown.count("```text\nvalidation in bits per character, over time:\n") == 2
+    assert "```" not in call("compare").stdout
+    assert answer("compare", "--curves", "--json") == answer("compare", "--json")
