@@ -1,23 +1,48 @@
-"""A cell's equations and parameters, and one step of a trained model in numbers."""
+"""A cell's equations and parameters, and the way of each character of a text through the net of a model, in numbers.
+
+N-grams beside a net are not explained: these are the numbers of the net alone.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.cells import CELLS
+from charlm.cells import CELLS, Cell
 from charlm.checkpoint import ModelFile
 from charlm.errors import OVERFLOW, ModelFileError, UsageError
-from charlm.inference.stepper import Stack
+from charlm.inference.cell_texts import CELL_TEXTS
+from charlm.inference.equations import Values, equations_of, evaluate, suffixes, written
+from charlm.inference.mixture import WEIGHT_NAME
+from charlm.inference.sampling import Floats, softmax
+from charlm.inference.stepper import Output, Stack, StepperState
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
-NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
-NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
+# A state is kept after so many characters; to go to any other character, the text is read from the state before it.
+KEPT_EVERY = 32
+LETTERS_OF_STATE = {"hidden": "h", "cell": "c"}
+
+
+class Count(NamedTuple):
+    """How many parameters a part of a model has.
+
+    Attributes:
+        part: the part.
+        formula: their number in letters; two letters side by side are multiplied.
+        sizes: the same with the sizes of the model.
+        number: their number.
+    """
+
+    part: str
+    formula: str
+    sizes: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -29,23 +54,37 @@ class Description:
         text: its equations, their source, and notes on them.
         notation: how to read the equations.
         letters: the letter of each gate in the equations, by the gate's name.
+        purposes: a sentence on what each letter is for, by the letter.
+        drawing: the way of the data through the cell.
+        lecture: the equations in the notation of lecture notes.
+        lecture_notation: how to read them.
         parameters: how many parameters each part of a model of this cell has.
+        counts: the same by layers, as formulas.
+        sizes: the letters of the formulas.
+        biases: why a gate has as many biases as it has.
     """
 
     cell: str
     text: str
     notation: str
     letters: dict[str, str]
+    purposes: dict[str, str]
+    drawing: str
+    lecture: str
+    lecture_notation: str
     parameters: dict[str, int]
+    counts: list[Count]
+    sizes: dict[str, int]
+    biases: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
+        return asdict(self) | {"counts": [count._asdict() for count in self.counts]}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the last layer, in the numbers of one unit: the one with the largest output.
+    """One step of a layer, in the numbers of one unit.
 
     Attributes:
         before: the text that was read before this step; a backward model read it from its end.
@@ -53,7 +92,7 @@ class Step:
         layer: which layer, from 1.
         unit: which of its units, from 0.
         old_state: each part of the state before, by name.
-        gates: each gate, by name.
+        gates: each gate and the candidate, by name.
         new_state: each part of the state after.
     """
 
@@ -66,8 +105,297 @@ class Step:
     new_state: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain values; a cell of one equation has no gates, only its new state."""
+        return asdict(self) | ({"gates": {}} if len(self.gates) == 1 else {})
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStep:
+    """One step of one layer, in the numbers of all its units.
+
+    Attributes:
+        cell: the cell of the layer.
+        stack: `layers` reads from left to right, unless the model reads backward; `backward_layers` from right to left.
+        from_right: whether the layer reads the text from its end.
+        layer: which layer of the stack, from 1.
+        before: the text that the layer read before this step.
+        name: how to show the character that it reads.
+        values: the value of each letter and expression of the equations, (H,) each, by its text: `f`, `f * c`, `c'`.
+    """
+
+    cell: Cell
+    stack: str
+    from_right: bool
+    layer: int
+    before: str
+    name: str
+    values: Values
+
+    @property
+    def old_state(self) -> dict[str, Floats]:
+        """Each part of the state before the step, by name."""
+        return {name: self.values[LETTERS_OF_STATE[name]] for name in self.cell.state}
+
+    @property
+    def new_state(self) -> dict[str, Floats]:
+        """Each part of the state after the step, by name."""
+        return {name: self.values[f"{LETTERS_OF_STATE[name]}'"] for name in self.cell.state}
+
+    @property
+    def gates(self) -> dict[str, Floats]:
+        """Each gate by name; none for a cell that has none."""
+        return {name: self.values[letter] for name, letter in self.cell.letters.items() if name != "candidate"}
+
+    @property
+    def candidate(self) -> Floats:
+        """What the step would add to the state."""
+        return self.values[self.cell.candidate]
+
+    @property
+    def pre_activations(self) -> dict[str, Floats]:
+        """For each gate and the candidate what its sigmoid or tanh is applied to."""
+        pre_activations = {equation.name: equation.pre_activation for equation in equations_of(self.cell)}
+        letters = self.cell.letters
+        return {name: self.values.get(pre_activations[letter], self.values[letter]) for name, letter in letters.items()}
+
+    @property
+    def largest_unit(self) -> int:
+        """The unit with the largest absolute output."""
+        return int(abs(self.values["h'"]).argmax())
+
+    def arithmetic(self, unit: int) -> list[tuple[str, list[str]]]:
+        """Return each equation, and its steps with the numbers of a unit, as in `f * c = 0.806 * -3.563 = -2.872`."""
+        done: set[str] = set()
+        lines = []
+        for equation in equations_of(self.cell):
+            steps = [step for step in written(equation, self.values, unit) if step not in done]
+            done.update(steps)
+            lines.append((equation.text, steps))
+        return lines
+
+    def effects(self, unit: int) -> dict[str, str]:
+        """Return what each gate of a unit does in this step, by its letter."""
+        texts = CELL_TEXTS[next(name for name, cell in CELLS.items() if cell is self.cell)].effects
+        letters = self.cell.letters
+        return {letters[name]: text.format(f"{self.values[letters[name]][unit]:.1%}") for name, text in texts.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers of all units as plain values."""
+
+        def plain(arrays: Mapping[str, Floats]) -> dict[str, list[float]]:
+            return {name: array.tolist() for name, array in arrays.items()}
+
+        return {
+            "stack": self.stack,
+            "reads": "from right to left" if self.from_right else "from left to right",
+            "layer": self.layer,
+            "before": self.before,
+            "name": self.name,
+            "old_state": plain(self.old_state),
+            "pre_activations": plain(self.pre_activations),
+            "gates": plain(self.gates),
+            "candidate": self.candidate.tolist(),
+            "new_state": plain(self.new_state),
+            "values": plain(self.values),
+        }
+
+
+class Score(NamedTuple):
+    """The score of one character, and how it becomes a probability.
+
+    Attributes:
+        character: the character itself.
+        name: how to show it.
+        product: its row of the output matrix times the output of the layers.
+        bias: its bias.
+        logit: the sum of both.
+        exp: e to the power of the logit less the largest logit.
+        probability: the share of this in the sum over all characters.
+    """
+
+    character: str
+    name: str
+    product: float
+    bias: float
+    logit: float
+    exp: float
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class CharacterStep:
+    """The way of one character: embedding, each layer and direction, logits, softmax.
+
+    Attributes:
+        number: how many characters have been read with this one; 0 if this is the start of the text.
+        id: the number of the character.
+        embedding: the vector of the character, (E,), or None if the inputs are one-hot.
+        layers: each layer, from the input to the output, those that read from the left first.
+        logits: the score of each character that may come next, (V,).
+        scores: of each of these characters, the most probable first.
+    """
+
+    number: int
+    id: int
+    embedding: Floats | None
+    layers: list[LayerStep]
+    logits: Floats
+    scores: list[Score]
+
+    def of_unit(self, layer: int | None = None, unit: int | None = None) -> Step:
+        """Return the numbers of one unit of a layer, by default the last one that reads from the left.
+
+        Args:
+            layer: the number of the layer, from 1.
+            unit: the number of the unit, from 0; by default the one with the largest absolute output.
+        """
+        found = next(step for step in reversed(self.layers) if step.stack == "layers" and layer in (None, step.layer))
+        index = found.largest_unit if unit is None else unit
+
+        def numbers(arrays: Mapping[str, Floats]) -> dict[str, float]:
+            return {name: float(array[index]) for name, array in arrays.items()}
+
+        gates = {name: found.values[letter] for name, letter in found.cell.letters.items()}
+        return Step(
+            found.before,
+            found.name,
+            found.layer,
+            index,
+            numbers(found.old_state),
+            numbers(gates),
+            numbers(found.new_state),
+        )
+
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
+        return {
+            "step": self.number,
+            "before": self.layers[0].before,
+            "name": self.layers[0].name,
+            "id": self.id,
+            "embedding": None if self.embedding is None else self.embedding.tolist(),
+            "layers": [layer.to_json() for layer in self.layers],
+            "logits": self.logits.tolist(),
+            "predicted": [score._asdict() for score in self.scores],
+        }
+
+
+class Explanation:
+    """A text on its way through the net of a model, character by character.
+
+    A backward model reads the text from its end. A model of both sides predicts the character after the one that the
+    layers from the left read: those from the right read down to the character after that.
+
+    Args:
+        model: the model.
+        text: the text; not empty.
+        unknown: what to do about characters that the model does not know: `error`, `skip`, or `replace=C`.
+
+    Raises:
+        UsageError: the text is empty.
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
+    """
+
+    def __init__(self, model: ModelFile, text: str, unknown: str = "error") -> None:
+        ids_T = model.vocabulary.encode(text, unknown)
+        if not len(ids_T):
+            raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
+        self.spec: ModelSpec = model.spec
+        self.has_ngrams = WEIGHT_NAME in model.arrays
+        self._vocabulary: Vocabulary = model.vocabulary
+        self._weights = model.weights
+        self._stacks = {name: Stack(model, name) for name in self.spec.stacks}
+        self._output = Output(model)
+        edge, forward = [len(self._vocabulary)], ids_T.tolist()
+        # The symbols that each stack reads, in the order in which it reads them.
+        self._symbols = {"layers": edge + forward[:: -1 if self.spec.is_backward else 1]}
+        self._symbols["backward_layers"] = edge + forward[::-1]
+        self._kept = {name: [stack.start(1)] for name, stack in self._stacks.items()}
+
+    @property
+    def text(self) -> str:
+        """The text as it is read."""
+        return self._vocabulary.decode(self._symbols["backward_layers"][:0:-1])
+
+    @property
+    def num_steps(self) -> int:
+        """How many characters there are."""
+        return len(self._symbols["layers"]) - 1
+
+    def steps(self) -> Iterator[CharacterStep]:
+        """Yield each step, the start of the text first."""
+        return map(self.step, range(self.num_steps + 1))
+
+    def step(self, number: int | None = None) -> CharacterStep:
+        """Return the step that reads a character.
+
+        Args:
+            number: which character, from 1, in the order in which the model reads them; 0 is the start of the text, and
+                None is the last character.
+
+        Raises:
+            UsageError: there is no such character.
+            ModelFileError: the weights are so large that a number overflows.
+        """
+        number = self.num_steps if number is None else number
+        if not 0 <= number <= self.num_steps:
+            raise UsageError(f"there is no step {number}", f"the steps are 0, the start of the text, to {self.num_steps}")
+        layers = self._layers("layers", number)
+        if self.spec.sees_both_sides:
+            layers += self._layers("backward_layers", max(0, self.num_steps - number - 1))
+        ends = layers[self.spec.num_layers - 1 :: self.spec.num_layers]
+        outputs_I = np.concatenate([layer.values["h'"] for layer in ends])
+        logits_V = self._output(outputs_I[None])[0]
+        scores = self._scores(logits_V)
+        index = self._symbols["layers"][number]
+        table = self._weights.get("embedding.weight")
+        return CharacterStep(number, index, None if table is None else table[index], layers, logits_V, scores)
+
+    def _layers(self, name: str, position: int) -> list[LayerStep]:
+        """Return what each layer of a stack computes when it reads the symbol at a position."""
+        stack, symbols = self._stacks[name], self._symbols[name]
+        before = self._before(name, position)
+        ids_B = np.array(symbols[position : position + 1])
+        after, gates = stack.look(ids_B, before)
+        cell, from_right = stack.cell, name != "layers" or self.spec.is_backward
+        read = symbols[1:position][:: -1 if from_right else 1]
+        what = self._vocabulary.name(symbols[position]) if position else f"the {'end' if from_right else 'start'} of the text"
+        layers = []
+        for layer, (inputs_BG, recurrent) in enumerate(stack.terms(ids_B, after)):
+            known = {cell.letters[gate]: array_BH[0] for gate, array_BH in gates[layer].items()}
+            known |= {f"{LETTERS_OF_STATE[part]}'": array[0] for part, array in zip(cell.state, after[layer], strict=True)}
+            old = {LETTERS_OF_STATE[part]: array[0] for part, array in zip(cell.state, before[layer], strict=True)}
+            biases = {
+                letter: self._weights[f"{name}.{layer}.bias_{kind}_l0"]
+                for letter, kind in (("a", "ih"), ("d", "hh"))
+                if letter == "a" or cell.products
+            }
+            values = evaluate(cell, inputs_BG[0], recurrent, biases, old, known)
+            if not all(np.isfinite(array).all() for array in values.values()):
+                raise ModelFileError(*OVERFLOW)
+            layers.append(LayerStep(cell, name, from_right, layer + 1, self._vocabulary.decode(read), what, values))
+        return layers
+
+    def _before(self, name: str, position: int) -> StepperState:
+        """Return the state of a stack before it reads the symbol at a position."""
+        kept, stack, symbols = self._kept[name], self._stacks[name], self._symbols[name]
+        while len(kept) <= position // KEPT_EVERY:
+            end = len(kept) * KEPT_EVERY
+            kept.append(stack.read(symbols[end - KEPT_EVERY : end], kept[-1]))
+        start = position - position % KEPT_EVERY
+        return stack.read(symbols[start:position], kept[start // KEPT_EVERY])
+
+    def _scores(self, logits_V: Floats) -> list[Score]:
+        """Return all characters with the numbers that lead to their probabilities, the most probable first."""
+        p_V, bias_V = softmax(logits_V), self._weights["output.bias"].astype(float)
+        exact_V = logits_V.astype(float)
+        exp_V = np.exp(exact_V - exact_V.max())
+        symbols, name = self._vocabulary.symbols, self._vocabulary.name
+        columns = (exact_V - bias_V, bias_V, exact_V, exp_V, p_V)
+        return [
+            Score(symbols[index], name(index), *(float(column[index]) for column in columns))
+            for index in np.argsort(-p_V, kind="stable").tolist()
+        ]
 
 
 def cell_summaries() -> dict[str, str]:
@@ -77,50 +405,93 @@ def cell_summaries() -> dict[str, str]:
 
 def describe_cell(spec: ModelSpec) -> Description:
     """Describe the cell of a model, and count the model's parameters."""
-    parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
-    parts["initial state"] = ("initial_state",)
-    counts = dict.fromkeys([*parts, "output"], 0)
+    cell, words = spec.recurrence, CELL_TEXTS[spec.cell]
+    counts = parameter_counts(spec)
+    totals = {"embedding": 0, "recurrent layers": 0, "initial state": 0, "output": 0}
+    for count in counts:
+        totals["recurrent layers" if count.part.startswith("layer") else count.part] += count.number
+    letters = cell.letters
+    return Description(
+        cell=spec.cell,
+        text=cell.text.strip(),
+        notation=notation_of(cell),
+        letters=letters,
+        purposes={letters[name]: purpose for name, purpose in words.purposes.items()},
+        drawing=words.drawing.strip("\n"),
+        lecture=words.lecture,
+        lecture_notation=words.lecture_notation,
+        parameters={part: total for part, total in totals.items() if total} | {"all": spec.num_parameters},
+        counts=counts,
+        sizes=sizes_of(spec),
+        biases=words.biases,
+    )
+
+
+def notation_of(cell: Cell) -> str:
+    """Return how to read the equations of a cell."""
+    k = suffixes(cell)[0]
+    rest = "; likewise for the others" if k else ""
+    state = f"h {'and c are' if 'cell' in cell.state else 'is'} the old state; a prime marks a new value"
+    lines = [
+        f"x is the input of the layer; {state}; * multiplies element by element.",
+        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}, U{k} x + a{k}{rest}.",
+    ]
+    if cell.products:
+        lines.append(f"R{k}(h) is what the old state adds, R{k} h + d{k}{rest}.")
+    if cell.peepholes:
+        lines.append("p_i, p_f and p_o have one weight for each unit.")
+    return "\n".join(lines)
+
+
+def sizes_of(spec: ModelSpec) -> dict[str, int]:
+    """Return the sizes of a model by the letters of its formulas."""
+    sizes = {"V": spec.num_symbols, "E": spec.embedding_size, "H": spec.hidden_size, "L": spec.num_layers}
+    return {letter: size for letter, size in sizes.items() if size}
+
+
+def parameter_counts(spec: ModelSpec) -> list[Count]:
+    """Return how many parameters each part of a model has, as a formula, with its sizes, and as a number."""
+    cell, stacks = spec.recurrence, spec.num_stacks
+    sizes = {letter: str(size) for letter, size in sizes_of(spec).items()}
+
+    def layer(inputs: str, repeats: list[str]) -> str:
+        inner = f"{inputs} H + H H + 2 H" if cell.products else f"{inputs} H + H"
+        gates, peepholes = len(cell.gates), f" + {len(cell.peepholes)} H" if cell.peepholes else ""
+        formula = f"{gates} ({inner}){peepholes}" if gates > 1 else inner
+        repeated = [*(["2"] if stacks > 1 else []), *repeats]
+        if repeated and (peepholes or gates == 1):
+            formula = f"({formula})"
+        return " * ".join([*repeated, formula])
+
+    def count(part: str, formula: str) -> Count:
+        product = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
+        with_sizes = re.sub("[VEHL]", lambda letter: sizes[letter[0]], product)
+        return Count(part, formula, with_sizes, numbers[part])
+
+    numbers: dict[str, int] = {}
+    upper = f"layer{'s' if spec.num_layers > 2 else ''} 2{f' to {spec.num_layers}' if spec.num_layers > 2 else ''}"
     for name, shape in spec.shapes.items():
-        part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
-        counts[part] += math.prod(shape)
-    counts = {part: count for part, count in counts.items() if count}
-    notation = NOTATION if spec.recurrence.products else NOTATION_OF_INPUT
-    text, letters = spec.recurrence.text.strip(), spec.recurrence.letters
-    return Description(spec.cell, text, notation, letters, counts | {"all": spec.num_parameters})
+        first, _, rest = name.partition(".")
+        part = {"embedding": "embedding", "initial_state": "initial state", "output": "output"}.get(first)
+        part = part or ("layer 1" if rest.startswith("0.") else upper)
+        numbers[part] = numbers.get(part, 0) + math.prod(shape)
+    formulas = {
+        "embedding": "(V + 1) E",
+        "layer 1": layer("E" if spec.embedding_size else "(V + 1)", []),
+        upper: layer("H", ["(L - 1)"]),
+        "initial state": " * ".join([*["2"] * (stacks > 1), *["2"] * (len(cell.state) > 1), "L H"]),
+        "output": "2 V H + V" if stacks > 1 else "V H + V",
+    }
+    return [count(part, formula) for part, formula in formulas.items() if part in numbers]
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and return its last step; if it reads both sides, that of the layers from the left.
+    """Let a model read a text, and return its last step, of the unit with the largest output in the last layer.
+
+    Of a model that reads both sides, this is a step of the layers from the left.
 
     Raises:
         UsageError: the text is empty.
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
-    vocabulary: Vocabulary = model.vocabulary
-    ids_T = vocabulary.encode(text, unknown)
-    if not len(ids_T):
-        raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
-    is_backward = model.spec.is_backward
-    read = vocabulary.decode(ids_T[1:] if is_backward else ids_T[:-1])
-    if is_backward:
-        ids_T = ids_T[::-1]
-    stack = Stack(model)
-    before = stack.read([len(vocabulary), *ids_T[:-1]], stack.start(1))
-    after, gates = stack.look(ids_T[-1:], before)
-    if not all(np.isfinite(part).all() for part in after[-1]):
-        raise ModelFileError(*OVERFLOW)
-    unit = int(abs(after[-1][0][0]).argmax())
-    names = stack.cell.state
-
-    def of_unit(parts: Mapping[str, Any]) -> dict[str, float]:
-        return {name: float(part[0, unit]) for name, part in parts.items()}
-
-    return Step(
-        before=read,
-        name=vocabulary.name(int(ids_T[-1])),
-        layer=len(after),
-        unit=unit,
-        old_state=of_unit(dict(zip(names, before[-1], strict=True))),
-        gates=of_unit(gates[-1]),
-        new_state=of_unit(dict(zip(names, after[-1], strict=True))),
-    )
+    return Explanation(model, text, unknown).step().of_unit()
