@@ -84,8 +84,8 @@ RNN = """Simple recurrent network (Elman 1990).
 
 h' = tanh(u + R(h))
 
-The network computes its whole state anew at each step. It has no gates, so nothing decides what is kept: what was read a
-while ago is overwritten little by little.
+The network computes its whole state anew at each step. It has no gates, so nothing decides what is kept: what was
+read a while ago is overwritten little by little.
 """
 
 

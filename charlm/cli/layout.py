@@ -110,6 +110,15 @@ def _pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
             yield word, space
 
 
+def kept_together(start: str, items: Iterable[str], width: int | None, separator: str = ", ") -> list[str]:
+    """Lay out a start and items in lines; an item is broken only if it is longer than a line."""
+    hanging = " " * (len(start) - len(start.lstrip())) + GAP
+    room = (width or UNLIMITED_WIDTH) - len(hanging + separator.rstrip())
+    # No-break spaces keep an item together.
+    parts = [item.replace(" ", "\xa0") if cells_of(item) <= room else item for item in items]
+    return [line.replace("\xa0", " ") for line in wrapped(start + separator.join(parts), width, hanging)]
+
+
 def paragraphs(text: str, width: int | None) -> list[str]:
     """Lay out prose whose paragraphs are divided by empty lines. Lines of equations stay lines of their own."""
     width = width and min(width, MAX_PROSE_WIDTH)

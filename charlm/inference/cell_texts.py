@@ -1,4 +1,4 @@
-"""What `charlm explain` says about each cell beside its equations: purposes, drawings, and the notation of lecture notes.
+"""What `charlm explain` says about each cell beside its equations: purposes, drawings, the notation of lecture notes.
 
 It computes nothing. The equations themselves are in `cells.py`.
 """
@@ -50,8 +50,8 @@ _TWO_BIASES = (
     "with two, the weights fit the fast kernels of both."
 )
 _TWO_BIASES_GRU = (
-    "There are two biases, one beside each matrix, as in PyTorch and cuDNN. In r and z only their sum counts. In n both "
-    "are needed: r multiplies d_n, and does not multiply a_n."
+    "There are two biases, one beside each matrix, as in PyTorch and cuDNN. In r and z only their sum counts. In n "
+    "both are needed: r multiplies d_n, and does not multiply a_n."
 )
 _ONE_BIAS = "There is one bias, because there is one matrix: the gates do not see the state."
 
@@ -212,9 +212,9 @@ h' = o * tanh(C')""",
 z = sigmoid(W_z [h, x] + b_z)
 h\u0303 = tanh(U_n x + a_n + r * (R_n h + d_n))
 h' = (1 - z) * h\u0303 + z * h""",
-        f"{_JOINED} {_MATRICES.format('r')} h\u0303 is the candidate n. Its line is not of the form W [h, x] + b, because "
-        "r multiplies only one half; the h\u0303 = tanh(W [r * h, x] + b) of many notes is that of `gru-reset-before`. "
-        "In many notes z and 1 - z change places: h' = z * h\u0303 + (1 - z) * h.",
+        f"{_JOINED} {_MATRICES.format('r')} h\u0303 is the candidate n. Its line is not of the form W [h, x] + b, "
+        "because r multiplies only one half; the h\u0303 = tanh(W [r * h, x] + b) of many notes is that of "
+        "`gru-reset-before`. In many notes z and 1 - z change places: h' = z * h\u0303 + (1 - z) * h.",
         _GRU_DRAWING,
         _TWO_BIASES_GRU,
     ),
@@ -246,8 +246,8 @@ h' = (1 - z) * h\u0303 + z * h""",
         """z = sigmoid(W_z x + b_z)
 h\u0303 = W_h x + b_h
 h' = (1 - z) * h + z * h\u0303""",
-        "W_z is U_z, and b_z is a_z. h\u0303 is the candidate n, and W_h and b_h are U_n and a_n. The gate sees x instead "
-        "of [h, x].",
+        "W_z is U_z, and b_z is a_z. h\u0303 is the candidate n, and W_h and b_h are U_n and a_n. The gate sees x "
+        "instead of [h, x].",
         _MINGRU_DRAWING,
         _ONE_BIAS,
     ),
@@ -263,8 +263,8 @@ f = sigmoid(W_f x + b_f) / s
 i = sigmoid(W_i x + b_i) / s
 h\u0303 = W_h x + b_h
 h' = f * h + i * h\u0303""",
-        "W_f is U_f, and b_f is a_f. h\u0303 is the candidate g, and W_h and b_h are U_g and a_g. The gates see x instead "
-        "of [h, x].",
+        "W_f is U_f, and b_f is a_f. h\u0303 is the candidate g, and W_h and b_h are U_g and a_g. The gates see x "
+        "instead of [h, x].",
         _MINLSTM_DRAWING,
         _ONE_BIAS,
     ),

@@ -104,24 +104,12 @@ def evaluate(
         known: what the step itself computed, by letters, (H,) each; the equations after it use these numbers.
     """
     values: Values = dict(state)
-    split = {letter: np.split(array_G, len(cell.gates)) for letter, array_G in {"u": inputs_G, **biases}.items()}
-    for index, suffix in enumerate(suffixes(cell)):
-        values[f"u{suffix}"], values[f"a{suffix}"] = split["u"][index], split["a"][index]
-        values[f"U{suffix} x"] = split["u"][index] - split["a"][index]
-        if cell.products:
-            values[f"d{suffix}"] = split["d"][index]
+    for letter, array_G in {"u": inputs_G, "U x": inputs_G - biases["a"], **biases}.items():
+        for suffix, array_H in zip(suffixes(cell), np.split(array_G, len(cell.gates)), strict=True):
+            values[letter[:1] + suffix + letter[1:]] = array_H
     if cell.peepholes:
-        values |= {f"p_{LETTERS[gate]}": row_H for gate, row_H in zip(cell.peepholes, recurrent.peepholes_KH, strict=True)}
-
-    def product(suffix: str, argument: ast.expr) -> Floats:
-        # Which product computes this gate, and which of its gates it is.
-        index = suffixes(cell).index(suffix)
-        ends = [*itertools.accumulate(cell.products, initial=0)]
-        number = next(number for number, end in enumerate(ends[1:]) if index < end)
-        added_BG = recurrent.products[number](visit(argument)[None])
-        added_H: Floats = np.split(added_BG[0], cell.products[number])[index - ends[number]]
-        values[product_text(suffix, argument)] = added_H - values[f"d{suffix}"]
-        return added_H
+        letters = [f"p_{LETTERS[gate]}" for gate in cell.peepholes]
+        values |= zip(letters, recurrent.peepholes_KH, strict=True)
 
     def visit(node: ast.expr) -> Floats:
         text = text_of(node)
@@ -135,7 +123,9 @@ def evaluate(
             case ast.Call(ast.Name(function), [*_, argument]) if function in FUNCTIONS:
                 values[text] = FUNCTIONS[function](visit(argument))
             case ast.Call(ast.Name(function), [argument]):
-                values[text] = product(function.removeprefix("R"), argument)
+                suffix = function.removeprefix("R")
+                values[text] = _product(cell, recurrent, suffix, visit(argument))
+                values[product_text(suffix, argument)] = values[text] - values[f"d{suffix}"]
         return values[text]
 
     for name, right in equations_of(cell):
@@ -144,6 +134,16 @@ def evaluate(
             del values[text_of(right)]
         values[name] = known.get(name, value)
     return values
+
+
+def _product(cell: Cell, recurrent: Recurrent, suffix: str, state_H: Floats) -> Floats:
+    """Return what a state adds to the gate of a suffix; several gates may share a product."""
+    gate = suffixes(cell).index(suffix)
+    ends = [*itertools.accumulate(cell.products, initial=0)]
+    number = next(number for number, end in enumerate(ends[1:]) if gate < end)
+    (added_G,) = recurrent.products[number](state_H[None])
+    added_H: Floats = np.split(added_G, cell.products[number])[gate - ends[number]]
+    return added_H
 
 
 def written(equation: Equation, values: Values, unit: int) -> list[str]:
@@ -160,7 +160,8 @@ def written(equation: Equation, values: Values, unit: int) -> list[str]:
         text, name = text_of(node), re.fullmatch("u(.*)", text_of(node))
         match node:
             case ast.Name() if name:
-                steps.append(f"{text} = {added([value_of(f'U{name[1]} x'), value_of(f'a{name[1]}')])} = {value_of(text)}")
+                parts = [value_of(f"U{name[1]} x"), value_of(f"a{name[1]}")]
+                steps.append(f"{text} = {added(parts)} = {value_of(text)}")
             case ast.BinOp(_, ast.Add() | ast.Sub(), _):
                 terms = [*_terms(node)]
                 for _, term in terms:

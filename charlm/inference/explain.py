@@ -26,6 +26,8 @@ from charlm.vocab import Vocabulary
 
 # A state is kept after so many characters; to go to any other character, the text is read from the state before it.
 KEPT_EVERY = 32
+# So many of the characters that may come next are listed.
+NUM_SCORES = 10
 LETTERS_OF_STATE = {"hidden": "h", "cell": "c"}
 
 
@@ -118,7 +120,7 @@ class LayerStep:
         stack: `layers` reads from left to right, unless the model reads backward; `backward_layers` from right to left.
         from_right: whether the layer reads the text from its end.
         layer: which layer of the stack, from 1.
-        before: the text that the layer read before this step.
+        position: how many characters the layer has read with this step.
         name: how to show the character that it reads.
         values: the value of each letter and expression of the equations, (H,) each, by its text: `f`, `f * c`, `c'`.
     """
@@ -127,7 +129,7 @@ class LayerStep:
     stack: str
     from_right: bool
     layer: int
-    before: str
+    position: int
     name: str
     values: Values
 
@@ -189,7 +191,6 @@ class LayerStep:
             "stack": self.stack,
             "reads": "from right to left" if self.from_right else "from left to right",
             "layer": self.layer,
-            "before": self.before,
             "name": self.name,
             "old_state": plain(self.old_state),
             "pre_activations": plain(self.pre_activations),
@@ -232,7 +233,8 @@ class CharacterStep:
         embedding: the vector of the character, (E,), or None if the inputs are one-hot.
         layers: each layer, from the input to the output, those that read from the left first.
         logits: the score of each character that may come next, (V,).
-        scores: of each of these characters, the most probable first.
+        scores: of the most probable of them, the most probable first.
+        total: the sum over all of them of e to the power of the logit less the largest logit.
     """
 
     number: int
@@ -241,42 +243,19 @@ class CharacterStep:
     layers: list[LayerStep]
     logits: Floats
     scores: list[Score]
-
-    def of_unit(self, layer: int | None = None, unit: int | None = None) -> Step:
-        """Return the numbers of one unit of a layer, by default the last one that reads from the left.
-
-        Args:
-            layer: the number of the layer, from 1.
-            unit: the number of the unit, from 0; by default the one with the largest absolute output.
-        """
-        found = next(step for step in reversed(self.layers) if step.stack == "layers" and layer in (None, step.layer))
-        index = found.largest_unit if unit is None else unit
-
-        def numbers(arrays: Mapping[str, Floats]) -> dict[str, float]:
-            return {name: float(array[index]) for name, array in arrays.items()}
-
-        gates = {name: found.values[letter] for name, letter in found.cell.letters.items()}
-        return Step(
-            found.before,
-            found.name,
-            found.layer,
-            index,
-            numbers(found.old_state),
-            numbers(gates),
-            numbers(found.new_state),
-        )
+    total: float
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "step": self.number,
-            "before": self.layers[0].before,
             "name": self.layers[0].name,
             "id": self.id,
             "embedding": None if self.embedding is None else self.embedding.tolist(),
             "layers": [layer.to_json() for layer in self.layers],
             "logits": self.logits.tolist(),
             "predicted": [score._asdict() for score in self.scores],
+            "sum_of_exp": self.total,
         }
 
 
@@ -299,7 +278,8 @@ class Explanation:
     def __init__(self, model: ModelFile, text: str, unknown: str = "error") -> None:
         ids_T = model.vocabulary.encode(text, unknown)
         if not len(ids_T):
-            raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
+            hint = "`--text` gives the text, its last character is looked at"
+            raise UsageError("there is no character to read", hint)
         self.spec: ModelSpec = model.spec
         self.has_ngrams = WEIGHT_NAME in model.arrays
         self._vocabulary: Vocabulary = model.vocabulary
@@ -322,6 +302,37 @@ class Explanation:
         """How many characters there are."""
         return len(self._symbols["layers"]) - 1
 
+    def around(self, number: int) -> tuple[str, str, str]:
+        """Return the text on the left of the character of a step, the character, and the text on the right of it."""
+        symbols, decode = self._symbols["layers"], self._vocabulary.decode
+        read, character, rest = symbols[1:number], symbols[number : number + 1] if number else [], symbols[number + 1 :]
+        if self.spec.is_backward:
+            return decode(rest[::-1]), decode(character), decode(read[::-1])
+        return decode(read), decode(character), decode(rest)
+
+    def before(self, layer: LayerStep) -> str:
+        """Return the text that a layer has read before a step."""
+        read = self._symbols[layer.stack][1 : layer.position]
+        return self._vocabulary.decode(read[:: -1 if layer.from_right else 1])
+
+    def of_unit(self, step: CharacterStep, layer: int | None = None, unit: int | None = None) -> Step:
+        """Return the numbers of one unit of a layer, by default the last one that reads from the left.
+
+        Args:
+            step: the step.
+            layer: the number of the layer, from 1.
+            unit: the number of the unit, from 0; by default the one with the largest absolute output.
+        """
+        found = next(of for of in reversed(step.layers) if of.stack == "layers" and layer in (None, of.layer))
+        index = found.largest_unit if unit is None else unit
+
+        def numbers(arrays: Mapping[str, Floats]) -> dict[str, float]:
+            return {name: float(array[index]) for name, array in arrays.items()}
+
+        gates = numbers({name: found.values[letter] for name, letter in found.cell.letters.items()})
+        states = numbers(found.old_state), numbers(found.new_state)
+        return Step(self.before(found), found.name, found.layer, index, states[0], gates, states[1])
+
     def steps(self) -> Iterator[CharacterStep]:
         """Yield each step, the start of the text first."""
         return map(self.step, range(self.num_steps + 1))
@@ -339,17 +350,18 @@ class Explanation:
         """
         number = self.num_steps if number is None else number
         if not 0 <= number <= self.num_steps:
-            raise UsageError(f"there is no step {number}", f"the steps are 0, the start of the text, to {self.num_steps}")
+            hint = f"the steps are 0, the start of the text, to {self.num_steps}"
+            raise UsageError(f"there is no step {number}", hint)
         layers = self._layers("layers", number)
         if self.spec.sees_both_sides:
             layers += self._layers("backward_layers", max(0, self.num_steps - number - 1))
         ends = layers[self.spec.num_layers - 1 :: self.spec.num_layers]
         outputs_I = np.concatenate([layer.values["h'"] for layer in ends])
         logits_V = self._output(outputs_I[None])[0]
-        scores = self._scores(logits_V)
         index = self._symbols["layers"][number]
         table = self._weights.get("embedding.weight")
-        return CharacterStep(number, index, None if table is None else table[index], layers, logits_V, scores)
+        embedding_E = None if table is None else table[index]
+        return CharacterStep(number, index, embedding_E, layers, logits_V, *self._scores(logits_V))
 
     def _layers(self, name: str, position: int) -> list[LayerStep]:
         """Return what each layer of a stack computes when it reads the symbol at a position."""
@@ -358,13 +370,14 @@ class Explanation:
         ids_B = np.array(symbols[position : position + 1])
         after, gates = stack.look(ids_B, before)
         cell, from_right = stack.cell, name != "layers" or self.spec.is_backward
-        read = symbols[1:position][:: -1 if from_right else 1]
-        what = self._vocabulary.name(symbols[position]) if position else f"the {'end' if from_right else 'start'} of the text"
+        edge = f"the {'end' if from_right else 'start'} of the text"
+        what = self._vocabulary.name(symbols[position]) if position else edge
         layers = []
         for layer, (inputs_BG, recurrent) in enumerate(stack.terms(ids_B, after)):
             known = {cell.letters[gate]: array_BH[0] for gate, array_BH in gates[layer].items()}
-            known |= {f"{LETTERS_OF_STATE[part]}'": array[0] for part, array in zip(cell.state, after[layer], strict=True)}
-            old = {LETTERS_OF_STATE[part]: array[0] for part, array in zip(cell.state, before[layer], strict=True)}
+            letters = [LETTERS_OF_STATE[part] for part in cell.state]
+            known |= {f"{letter}'": array[0] for letter, array in zip(letters, after[layer], strict=True)}
+            old = {letter: array[0] for letter, array in zip(letters, before[layer], strict=True)}
             biases = {
                 letter: self._weights[f"{name}.{layer}.bias_{kind}_l0"]
                 for letter, kind in (("a", "ih"), ("d", "hh"))
@@ -373,7 +386,7 @@ class Explanation:
             values = evaluate(cell, inputs_BG[0], recurrent, biases, old, known)
             if not all(np.isfinite(array).all() for array in values.values()):
                 raise ModelFileError(*OVERFLOW)
-            layers.append(LayerStep(cell, name, from_right, layer + 1, self._vocabulary.decode(read), what, values))
+            layers.append(LayerStep(cell, name, from_right, layer + 1, position, what, values))
         return layers
 
     def _before(self, name: str, position: int) -> StepperState:
@@ -385,17 +398,18 @@ class Explanation:
         start = position - position % KEPT_EVERY
         return stack.read(symbols[start:position], kept[start // KEPT_EVERY])
 
-    def _scores(self, logits_V: Floats) -> list[Score]:
-        """Return all characters with the numbers that lead to their probabilities, the most probable first."""
+    def _scores(self, logits_V: Floats) -> tuple[list[Score], float]:
+        """Return the numbers that lead to the probabilities of the most probable characters, and the sum of all exp."""
         p_V, bias_V = softmax(logits_V), self._weights["output.bias"].astype(float)
         exact_V = logits_V.astype(float)
         exp_V = np.exp(exact_V - exact_V.max())
         symbols, name = self._vocabulary.symbols, self._vocabulary.name
         columns = (exact_V - bias_V, bias_V, exact_V, exp_V, p_V)
-        return [
+        scores = [
             Score(symbols[index], name(index), *(float(column[index]) for column in columns))
-            for index in np.argsort(-p_V, kind="stable").tolist()
+            for index in np.argsort(-p_V, kind="stable")[:NUM_SCORES].tolist()
         ]
+        return scores, float(exp_V.sum())
 
 
 def cell_summaries() -> dict[str, str]:
@@ -494,4 +508,5 @@ def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
         UsageError: the text is empty.
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
-    return Explanation(model, text, unknown).step().of_unit()
+    explanation = Explanation(model, text, unknown)
+    return explanation.of_unit(explanation.step())

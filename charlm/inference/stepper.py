@@ -93,8 +93,10 @@ class Stack:
 
     @np.errstate(over="ignore", invalid="ignore")
     def terms(self, ids_B: NDArray[Any], new_state: StepperState) -> list[tuple[Floats, Recurrent]]:
-        """Return for each layer what its input added to each gate, (B, G), in the step that led to a new state, and
-        its recurrent weights.
+        """Return for each layer what its input added to each gate in the step that led to a new state.
+
+        Returns:
+            For each layer these terms, (B, G), and its recurrent weights.
         """
         outputs = [layer_state[0] for layer_state in new_state[:-1]]
         upper = [_linear(x_BH, *inputs) for x_BH, inputs in zip(outputs, self._inputs, strict=True)]
