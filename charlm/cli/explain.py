@@ -68,7 +68,7 @@ def explain(
     from charlm.spec import ModelSpec
 
     sizes, place = (hidden_size, embedding_size, layers, symbols), (step, layer, unit)
-    cell = cell and known_cell(cell)
+    cell = None if cell is None else known_cell(cell)
     is_of_model = model is not None or text is not None
     if (cell is None or is_of_model) and any(size is not None for size in sizes):
         raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.layout import UNLIMITED_WIDTH, Column, kept_together, table_lines, whole_items, wrapped
+from charlm.cli.layout import MAX_PROSE_WIDTH, UNLIMITED_WIDTH, Column, kept_together, table_lines, whole_items, wrapped
 from charlm.errors import counted
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def head_lines(explanation: Explanation, width: int | None) -> list[str]:
         sizes += " in each direction"
     notation = notation_of(spec.recurrence).split("\n")
     terms = "u and R(h) are each" if spec.recurrence.products else "u is"
-    rounded = (
-        f"Below, {terms} written as a sum: the product with a row of the matrix, plus the bias."
-    )
+    rounded = f"Below, {terms} written as a sum: the product with a row of the matrix, plus the bias."
     lines = [f"{spec.cell}: {sizes}", *notation, f"{rounded} Numbers are rounded."]
     return [line for part in lines for line in wrapped(part, width)]
 
@@ -112,10 +110,10 @@ def arithmetic_lines(layer: LayerStep, unit: int, width: int | None) -> list[str
     """Lay out the equations of a layer with the numbers of a unit, and what each gate does."""
     effects, lines = layer.effects(unit), list[str]()
     for equation, steps in layer.arithmetic(unit):
-        name = equation.partition(" = ")[0]
-        effect = [effects[name]] if name in effects else []
+        if effect := effects.get(equation.partition(" = ")[0]):
+            steps[-1] += f": {effect}"
         lines += wrapped(f"  {equation}", width, hanging=" " * 6)
-        lines += kept_together("    ", [*steps, *effect], min(width or 100, 100))
+        lines += kept_together("    ", steps, min(width or MAX_PROSE_WIDTH, MAX_PROSE_WIDTH))
     return lines
 
 

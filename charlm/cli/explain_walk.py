@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.explain_step import arithmetic_lines, numbers_of, place, summary_lines, where
-from charlm.cli.layout import cells_of, whole_items, wrapped
+from charlm.cli.layout import cells_of, kept_together, whole_items
 from charlm.errors import one_line
 
 if TYPE_CHECKING:
@@ -71,13 +71,11 @@ class Walk:
         ]
         candidates = [f"{score.name} {score.probability:.0%}" for score in self.step.scores[:8]]
         predicted = f"predicted {where(self.explanation, self.step)}:"
-        numbers = numbers_of(layer, unit)
         return [
-            *wrapped("   ".join(head), width),
-            *summary_lines(numbers, layer.cell.letters, width, ("old_state",)),
-            *arithmetic_lines(layer, unit, width),
-            *summary_lines(numbers, layer.cell.letters, width, ("new_state",)),
+            *kept_together("", head, width, "   "),
             whole_items([predicted, *candidates], width),
+            *summary_lines(numbers_of(layer, unit), layer.cell.letters, width, ("old_state",)),
+            *arithmetic_lines(layer, unit, width),
         ]
 
     def text(self, width: int) -> tuple[str, str, str]:
@@ -107,13 +105,13 @@ def walk(explanation: Explanation, layer: int | None, unit: int | None) -> None:
         return [("", left), ("reverse", here), ("", right)]
 
     def body() -> str:
-        lines, keys = state.lines(size().columns), len(wrapped("   ".join(KEYS), size().columns, ""))
-        room = max(1, size().rows - 1 - keys)
+        lines = state.lines(size().columns)
+        room = max(1, size().rows - 1 - keys().count("\n") - 1)
         state.top = min(state.top, max(0, len(lines) - room))
         return "\n".join(lines[state.top : state.top + room])
 
     def keys() -> str:
-        return "\n".join(wrapped("   ".join(KEYS), size().columns, ""))
+        return "\n".join(kept_together("", KEYS, size().columns, "   "))
 
     application: Application[None] = Application(
         layout=Layout(

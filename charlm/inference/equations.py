@@ -163,11 +163,12 @@ def written(equation: Equation, values: Values, unit: int) -> list[str]:
                 parts = [value_of(f"U{name[1]} x"), value_of(f"a{name[1]}")]
                 steps.append(f"{text} = {added(parts)} = {value_of(text)}")
             case ast.BinOp(_, ast.Add() | ast.Sub(), _):
-                terms = [*_terms(node)]
+                terms, before = [*_terms(node)], len(steps)
                 for _, term in terms:
                     write(term)
                 sum_of = added([f"{sign}{number(term)}" for sign, term in terms])
-                are_steps = all(isinstance(term, ast.BinOp) for _, term in terms)
+                # The numbers of the terms are those of the steps before.
+                are_steps = len(steps) - before >= len(terms)
                 steps.append(f"sum {value_of(text)}" if are_steps else f"{text} = {sum_of} = {value_of(text)}")
             case ast.BinOp(left, operator, right):
                 write(left)

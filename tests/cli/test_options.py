@@ -193,6 +193,9 @@ FLAGS = [
     (["explain"], ["--model", "small.safetensors"]),
     (EXPLAIN, ["--text", "ab"]),
     ([*EXPLAIN, "--text", "aXb"], ["--unknown", "skip"]),
+    ([*EXPLAIN, "--text", "ab"], ["--step", "1"]),
+    ([*EXPLAIN, "--text", "ab"], ["--unit", "1"]),
+    (["explain", "--model", "deep.safetensors", "--text", "ab"], ["--layer", "1"]),
     (EVALUATE, ["--window", "2"]),
     (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
@@ -216,6 +219,7 @@ def test_every_flag_changes_what_a_command_prints(
     monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     make_model().save(Path("small.safetensors"))
     make_model(seed=5).save(Path("other.safetensors"))
+    make_model(num_layers=2).save(Path("deep.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
