@@ -146,8 +146,16 @@ def _product(cell: Cell, recurrent: Recurrent, suffix: str, state_H: Floats) -> 
     return added_H
 
 
-def written(equation: Equation, values: Values, unit: int) -> list[str]:
-    """Return the steps of an equation with the numbers of one unit, such as `f * c = 0.806 * -3.563 = -2.872`."""
+def written(equation: Equation, values: Values, unit: int, done: set[str]) -> list[str]:
+    """Return the steps of an equation with the numbers of one unit, such as `f * c = 0.806 * -3.563 = -2.872`.
+
+    Args:
+        equation: the equation.
+        values: what `evaluate` returned.
+        unit: the unit.
+        done: the expressions that were written out before; they are not written again, and those of this equation are
+            added.
+    """
     steps: list[str] = []
 
     def number(node: ast.expr) -> str:
@@ -158,6 +166,9 @@ def written(equation: Equation, values: Values, unit: int) -> list[str]:
 
     def write(node: ast.expr) -> None:
         text, name = text_of(node), re.fullmatch("u(.*)", text_of(node))
+        if text in done:
+            return
+        done.add(text)
         match node:
             case ast.Name() if name:
                 parts = [value_of(f"U{name[1]} x"), value_of(f"a{name[1]}")]
@@ -187,8 +198,7 @@ def written(equation: Equation, values: Values, unit: int) -> list[str]:
                 steps.append(f"{text} = {added(parts)} = {value_of(text)}")
 
     write(equation.right)
-    # minlstm divides the same sigmoids as the equation before.
-    return list(dict.fromkeys(steps))
+    return steps
 
 
 def product_text(suffix: str, argument: ast.expr) -> str:

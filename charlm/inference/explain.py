@@ -168,12 +168,8 @@ class LayerStep:
     def arithmetic(self, unit: int) -> list[tuple[str, list[str]]]:
         """Return each equation, and its steps with the numbers of a unit, as in `f * c = 0.806 * -3.563 = -2.872`."""
         done: set[str] = set()
-        lines = []
-        for equation in equations_of(self.cell):
-            steps = [step for step in written(equation, self.values, unit) if step not in done]
-            done.update(steps)
-            lines.append((equation.text, steps))
-        return lines
+        equations = equations_of(self.cell)
+        return [(equation.text, written(equation, self.values, unit, done)) for equation in equations]
 
     def effects(self, unit: int) -> dict[str, str]:
         """Return what each gate of a unit does in this step, by its letter."""
