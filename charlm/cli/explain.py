@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.layout import Column, kept_together, paragraphs, screen_width, wrapped
+from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
 from charlm.cli.options import Json, Model, Unknown, as_read, model_file
 from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
 from charlm.errors import UsageError, as_given, did_you_mean
@@ -146,6 +146,7 @@ def explain_text(
         walk(explanation, layer, unit)
     else:
         width = screen_width(sys.stdout)
+        width = width and min(width, MAX_PROSE_WIDTH)
         print_lines(head_lines(explanation, width))
         for found in explanation.steps() if number is None else [explanation.step(number)]:
             print_lines(["", *step_lines(explanation, found, layer, unit, width)])
@@ -212,6 +213,7 @@ def print_summaries(summaries: dict[str, str], as_json: bool) -> None:
 
 def explanation_lines(description: dict[str, Any], width: int | None) -> list[str]:
     """Lay out a description of a cell."""
+    width = width and min(width, MAX_PROSE_WIDTH)
     notation = [line for part in description["notation"].split("\n") for line in wrapped(part, width)]
     purposes = [
         line

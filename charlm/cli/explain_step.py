@@ -71,10 +71,10 @@ def reading(explanation: Explanation, layer: LayerStep) -> str:
     return f"{'from the right, ' if layer.from_right else ''}{before} it reads {layer.name}"
 
 
-def place(explanation: Explanation, layer: LayerStep) -> str:
-    """Return the name of a layer, with its direction if there are two."""
+def place(explanation: Explanation, layer: LayerStep, total: str = "") -> str:
+    """Return the name of a layer, perhaps with the number of layers, and with its direction if there are two."""
     direction = f" from the {'right' if layer.from_right else 'left'}" if explanation.spec.num_stacks > 1 else ""
-    return f"layer {layer.layer}{direction}"
+    return f"layer {layer.layer}{total}{direction}"
 
 
 def embedding_lines(explanation: Explanation, step: CharacterStep, width: int | None) -> list[str]:

@@ -66,7 +66,7 @@ class Walk:
         sizes = self.explanation.spec
         head = [
             f"character {self.number} of {self.explanation.num_steps}: reads {layer.name}",
-            f"{place(self.explanation, layer)} of {sizes.num_layers}",
+            place(self.explanation, layer, f" of {sizes.num_layers}"),
             f"unit {unit} of 0 to {sizes.hidden_size - 1}{largest}",
         ]
         candidates = [f"{score.name} {score.probability:.0%}" for score in self.step.scores[:8]]

@@ -57,42 +57,42 @@ _ONE_BIAS = "There is one bias, because there is one matrix: the gates do not se
 
 _RNN_DRAWING = """
  h ----> R(h) -->(+)--> {} --+--> h'
-                  ^              |
-                  |              v
- x -------------> u         next layer
+                  ^            |
+                  |            v
+ x -------------> u        next layer
 """
 _LSTM_DRAWING = """
  c ---->(*)------->(+)---+--------> c'
          ^          ^    |
          |         (*)  tanh
          |         ^ ^   v
-         f        i   g  (*)---+--> h'
-         ^        ^   ^   ^    |
-         |        |   |   o    v
-         |        |   |   ^  next layer
- [h, x] -+--------+---+---+
+         f         i g  (*)---+--> h'
+         ^         ^ ^   ^    |
+         |         | |   o    v
+         |         | |   ^  next layer
+ [h, x] -+---------+-+---+
 """
 _PEEPHOLE_DRAWING = """
  c -+-->(*)------->(+)---+--------> c'
     |    ^          ^    |
     |    |         (*)  tanh
     |    |         ^ ^   v
-    |    f        i   g  (*)---+--> h'
-    |    ^        ^   ^   ^    |
-    +----+--------+   |   o    v
-         |        |   |   ^  next layer
- [h, x] -+--------+---+---+  (o sees c')
+    |    f         i g  (*)---+--> h'
+    |    ^         ^ ^   ^    |
+    +----+---------+ |   o    v
+         |         | |   ^  next layer
+ [h, x] -+---------+-+---+  (o sees c')
 """
 _COUPLED_DRAWING = """
  c ---->(*)------->(+)---+--------> c'
          ^          ^    |
          |         (*)  tanh
          |         ^ ^   v
-         f ---> 1 - f g  (*)---+--> h'
-         ^            ^   ^    |
-         |            |   o    v
-         |            |   ^  next layer
- [h, x] -+------------+---+
+         f --> 1 - f g  (*)---+--> h'
+         ^           ^   ^    |
+         |           |   o    v
+         |           |   ^  next layer
+ [h, x] -+-----------+---+
 """
 _GRU_DRAWING = """
  h -+---->(* z)---------->(+)--+--> h'
@@ -125,18 +125,18 @@ _MINGRU_DRAWING = """
              ^      ^    |
              |     (*)   v
              |     ^ ^  next layer
-             +--- z   n
-                  ^   ^
- x ---------------+---+
+             +---- z n
+                   ^ ^
+ x ----------------+-+
 """
 _MINLSTM_DRAWING = """
  h ---->(*)------->(+)---+--------> h'
          ^          ^    |
          |         (*)   v
          |         ^ ^  next layer
-         f        i   g
-         ^        ^   ^
- x ------+--------+---+
+         f         i g
+         ^         ^ ^
+ x ------+---------+-+
  (f and i are divided by their sum)
 """
 

@@ -230,10 +230,10 @@ def test_arrow_keys_walk_over_characters_units_and_layers(deep: Explanation) -> 
     assert "unit 11 of 0 to 11" in "\n".join(state.lines(80))
     press(state, "c-i", "c-i", "s-up")
     assert state.place == 3
-    assert "layer 2 from the right of 2" in "\n".join(state.lines(80))
+    assert "layer 2 of 2 from the right" in "\n".join(state.lines(80))
     press(state, "c-i", "m")
     assert state.place == 0
-    assert f"unit {state.step.layers[0].largest_unit} of" in state.lines(80)[0]
+    assert f"unit {state.step.layers[0].largest_unit} of" in " ".join(state.lines(80))
     press(state, "s-down", "home")
     assert (state.place, state.number) == (3, 0)
 

@@ -215,7 +215,7 @@ def test_the_arithmetic_of_an_lstm_is_written_as_in_a_book() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_pre_activations_are_what_sigmoid_and_tanh_are_applied_to(make_model: Make, cell: str) -> None:
+def test_pre_activations_are_what_functions_are_applied_to(make_model: Make, cell: str) -> None:
     """A gate is the sigmoid of its pre-activation, the candidate its tanh, unless the cell is a minimal one."""
     layer = Explanation(make_model(cell), "cab").step().layers[0]
     assert tuple(layer.pre_activations) == CELLS[cell].gates
