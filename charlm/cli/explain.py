@@ -18,7 +18,7 @@ from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.inference.explain import CharacterStep, Explanation
+    from charlm.inference.explanation import CharacterStep, Explanation
     from charlm.spec import ModelSpec
 
 # The value of `--step` that shows all of them, on a terminal one by one.
@@ -133,7 +133,7 @@ def explain_text(
     """
     from charlm.cli.explain_step import head_lines, step_lines, tail_lines
     from charlm.cli.explain_walk import walk
-    from charlm.inference.explain import Explanation
+    from charlm.inference.explanation import Explanation
 
     (given_text,) = as_read(file.vocabulary, as_given(text))
     explanation = Explanation(file, given_text, unknown)

@@ -8,7 +8,7 @@ from charlm.cli.layout import MAX_PROSE_WIDTH, UNLIMITED_WIDTH, Column, kept_tog
 from charlm.errors import counted
 
 if TYPE_CHECKING:
-    from charlm.inference.explain import CharacterStep, Explanation, LayerStep
+    from charlm.inference.explanation import CharacterStep, Explanation, LayerStep
 
 # So many predicted characters are listed.
 TOP = 5

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.cli.explain_step import arithmetic_lines, numbers_of, place, summary_lines, where
 from charlm.cli.layout import cells_of, kept_together, whole_items
-from charlm.errors import one_line
+from charlm.errors import CharlmError, one_line
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples
     from prompt_toolkit.key_binding import KeyBindings
 
-    from charlm.inference.explain import CharacterStep, Explanation
+    from charlm.inference.explanation import CharacterStep, Explanation
 
 # More characters than any text on a command line has.
 END = 1 << 30
@@ -136,7 +136,13 @@ def key_bindings(state: Walk) -> KeyBindings:
     bindings = KeyBindings()
 
     def bind(key: str, **steps: int) -> None:
-        bindings.add(key)(lambda _: state.move(**steps))
+        @bindings.add(key)
+        def go(event: KeyPressEvent) -> None:
+            try:
+                state.move(**steps)
+            except CharlmError as error:
+                # The weights of an untrusted file may overflow at any character.
+                event.app.exit(exception=error)
 
     for key, characters in {"left": -1, "right": 1, "home": -END, "end": END}.items():
         bind(key, characters=characters)

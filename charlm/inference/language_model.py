@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import UsageError
-from charlm.inference.explain import Explanation
+from charlm.inference.explanation import Explanation
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.predict import Prediction, predict

@@ -19,7 +19,8 @@ from charlm.checkpoint import ModelFile
 from charlm.cli.explain_step import head_lines, step_lines, tail_lines
 from charlm.cli.explain_walk import Walk, key_bindings, walk
 from charlm.cli.layout import kept_together
-from charlm.inference.explain import Explanation
+from charlm.errors import ModelFileError
+from charlm.inference.explanation import Explanation
 from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
 from tests.helpers.commands import answer, call
@@ -259,6 +260,17 @@ def test_the_text_of_a_walk_fits_around_its_character(make_model: Make) -> None:
         assert len(left + here + right) <= 40
         assert here == {0: "|", 320: "\\n"}.get(number, explanation.around(number)[1])
     assert len("".join(Walk(explanation, 160).text(40))) >= 38
+
+
+def test_numbers_that_overflow_end_the_walk_with_an_error(make_model: Make) -> None:
+    """Going to a character where the weights of an untrusted file overflow is a `ModelFileError`."""
+    file = make_model("rnn-relu")
+    arrays = {name: np.full_like(array, 1e5) for name, array in file.arrays.items()}
+    explanation = Explanation(replace(file, arrays=arrays), "abc" * 9)
+    with create_pipe_input() as terminal, create_app_session(input=terminal, output=DummyOutput()):
+        terminal.send_text("\x1b[C" * 20)
+        with pytest.raises(ModelFileError, match="overflows"):
+            walk(explanation, None, None)
 
 
 @pytest.mark.parametrize("keys", ["q", "\x03", "\x04", "\x1b[C\x1b[B\tq"])

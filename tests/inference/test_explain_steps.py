@@ -17,7 +17,8 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UsageError
 from charlm.inference.cell_texts import CELL_TEXTS
 from charlm.inference.equations import Values, equations_of, evaluate, written
-from charlm.inference.explain import Explanation, LayerStep, describe_cell, parameter_counts
+from charlm.inference.explain import describe_cell, parameter_counts
+from charlm.inference.explanation import Explanation, LayerStep
 from charlm.inference.fill import Filler
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
@@ -140,7 +141,7 @@ def test_the_printed_equations_are_those_of_the_code(
         cell, inputs_G, recurrent, biases, state, _ = arguments
         return evaluate(cell, inputs_G, recurrent, biases, state, known={})
 
-    monkeypatch.setattr("charlm.inference.explain.evaluate", by_text_alone)
+    monkeypatch.setattr("charlm.inference.explanation.evaluate", by_text_alone)
     by_text = explanation.step()
     monkeypatch.undo()
     for found, wanted in zip(by_text.layers, explanation.step().layers, strict=True):
