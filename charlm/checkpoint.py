@@ -39,10 +39,8 @@ TRAINING_PREFIXES = ("optimizer.", "carried.")
 NGRAMS_PREFIX = "ngrams."
 NGRAMS_ARRAYS = {
     "weight": (0, ("F32",)),
-    "symbols": (1, ("U8", "U16", "U32")),
-    "p": (1, ("F16",)),
-    "backoff": (1, ("F16",)),
-    "children": (1, ("U8", "U16", "U32")),
+    "packed": (1, ("U8",)),
+    "sizes": (1, ("I64",)),
 }
 
 Arrays = dict[str, NDArray[Any]]

@@ -12,8 +12,8 @@ from charlm.cli.options import Json, Model, Unknown, as_read, given_lines, given
 from charlm.cli.render import print_json
 
 if TYPE_CHECKING:
+    from charlm.inference.incremental import IncrementalReader
     from charlm.inference.predict import Prediction
-    from charlm.inference.stepper import Stepper
 
 
 def predict_next(
@@ -24,6 +24,9 @@ def predict_next(
     model: Model = None,
     top: Annotated[int, typer.Option(min=1, help="How many characters to list.")] = 10,
     unknown: Unknown = "error",
+    recent: Annotated[
+        bool, typer.Option("--recent", help="Also count what followed the same characters before in the text.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show which character may come next.
@@ -36,6 +39,7 @@ def predict_next(
     charlm predict-next
     """
     from charlm.cli.prediction_table import prediction_table
+    from charlm.inference.incremental import IncrementalReader
     from charlm.inference.predict import predict
     from charlm.inference.stepper import Stepper
 
@@ -47,21 +51,20 @@ def predict_next(
 
     stepper = Stepper(model_file(model))
     if text is None and sys.stdin.isatty():
-        prompt(stepper, top, unknown, show, draws=not as_json)
+        # A person who types sees which characters are unknown, and can continue.
+        reader = IncrementalReader(stepper, "skip" if unknown == "error" else unknown, recent)
+        prompt(reader, top, show, draws=not as_json)
         return
     for each in given_lines("-") if text is None else as_read(stepper.vocabulary, given_text(text)):
-        show(each, predict(stepper, each, top, unknown))
+        show(each, predict(stepper, each, top, unknown, recent))
 
 
-def prompt(stepper: Stepper, top: int, unknown: str, show: Callable[[str, Prediction], None], draws: bool) -> None:
+def prompt(reader: IncrementalReader, top: int, show: Callable[[str, Prediction], None], draws: bool) -> None:
     """Converse with a person at a terminal; the prompt is drawn only if the terminal can, and is at both ends."""
     from prompt_toolkit.utils import is_dumb_terminal
 
     from charlm.cli.repl import converse, converse_in_lines
-    from charlm.inference.incremental import IncrementalReader
 
-    # A person who types sees which characters are unknown, and can continue.
-    reader = IncrementalReader(stepper, "skip" if unknown == "error" else unknown)
     if draws and sys.stdout.isatty() and not is_dumb_terminal():
         converse(reader, top)
     else:

@@ -120,7 +120,7 @@ class Conversation:
         return "\n".join(table_lines(columns, [*keys, *commands, as_text], width, has_header=False))
 
     def _model(self, path: str) -> str:
-        reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown)
+        reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown, self.reader.recent)
         reader.temperature = self.reader.temperature
         reader.read(self._kept)
         # Weights of an untrusted file that overflow are refused here, and the old model stays.

@@ -6,6 +6,7 @@ import numpy as np
 
 from charlm.inference.generate import read_prompt
 from charlm.inference.predict import Prediction, rank
+from charlm.inference.recent import Recent
 from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.vocab import Ids, Vocabulary
@@ -22,17 +23,18 @@ class IncrementalReader:
     Args:
         stepper: the model.
         unknown: what to do about characters the model lacks: `skip`, or `replace=C`.
+        recent: whether predictions also count what followed the same characters before in the text.
 
     Attributes:
-        unknown: as above.
+        unknown, recent: as above.
         temperature: of the predictions; 1 is as learned, and 0 gives the most probable character all probability.
 
     Raises:
         UsageError: `unknown` is neither, or its C is not in the vocabulary.
     """
 
-    def __init__(self, stepper: Stepper, unknown: str = "skip") -> None:
-        self.unknown = unknown
+    def __init__(self, stepper: Stepper, unknown: str = "skip", recent: bool = False) -> None:
+        self.unknown, self.recent = unknown, recent
         self.temperature = 1.0
         self._stepper = stepper
         self._text = ""
@@ -40,6 +42,7 @@ class IncrementalReader:
         _, start = stepper.start()
         # Key: the number of characters read. A line may have any length, so only one in 256 of the old states is kept.
         self._states: dict[int, StepperState] = {0: start}
+        self._counted, self._num_counted = Recent(), 0
         # An empty line is predicted like the start of a new line, though no newline was read.
         self._empty = read_prompt(stepper, "")
 
@@ -65,6 +68,8 @@ class IncrementalReader:
         if self.is_backward:
             ids_T = ids_T[::-1]
         common = _common_length(self._ids_T, ids_T)
+        if common < self._num_counted:
+            self._counted, self._num_counted = Recent(), 0
         self._states = {length: state for length, state in self._states.items() if length <= common}
         known = max(self._states)
         state = self._states[known]
@@ -87,7 +92,13 @@ class IncrementalReader:
         Raises:
             UsageError: `top` is less than 1.
         """
-        return rank(self._stepper.vocabulary, self._now[0][0], top, self.temperature)
+        logits_V = self._now[0][0]
+        if self.recent:
+            for index in self._ids_T[self._num_counted :].tolist():
+                self._counted.read(index)
+            self._num_counted = len(self._ids_T)
+            logits_V = self._counted.adapt(logits_V)
+        return rank(self._stepper.vocabulary, logits_V, top, self.temperature)
 
     def continuation(self, length: int) -> str:
         """Return the most probable next characters, one by one, up to the end of the line; "" of a backward model."""

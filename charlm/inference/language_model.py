@@ -182,7 +182,9 @@ class LanguageModel:
         generation = self._generation([prompt], length, sampling, stop, seed, unknown)
         return (piece.text for piece in generation)
 
-    def predict_next(self, text: str = "", top: int = 10, *, unknown: str = "error") -> Prediction:
+    def predict_next(
+        self, text: str = "", top: int = 10, *, unknown: str = "error", recent: bool = False
+    ) -> Prediction:
         """Return the characters that may come after a text, or with a backward model before it.
 
         >>> prediction = model.predict_next("To b", top=3)
@@ -194,12 +196,13 @@ class LanguageModel:
             text: the text so far.
             top: how many characters to list.
             unknown: what to do about unknown characters of the text.
+            recent: whether what followed the same characters before in the text counts too.
 
         Raises:
             UsageError: `top` is less than 1, or the model reads from both sides.
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
-        return predict(self._stepper, text, top, unknown)
+        return predict(self._stepper, text, top, unknown, recent)
 
     def score(self, text: str, *, unknown: str = "error") -> NDArray[np.float64]:
         """Return how many bits each character of a text costs the model: its surprise.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from charlm.checkpoint import NGRAMS_PREFIX, ModelFile
 from charlm.errors import ModelFileError
 from charlm.inference.ngrams import Ngrams
+from charlm.inference.packed_ngrams import pack, unpack
 from charlm.inference.sampling import Floats
 
 WEIGHT_NAME = f"{NGRAMS_PREFIX}weight"
@@ -47,7 +48,7 @@ class Mixture:
             raise ModelFileError(
                 "the weight of the n-grams is not from 0 to 1", "use a model that `charlm train` wrote"
             )
-        return cls(Ngrams.from_arrays(model.arrays, len(model.vocabulary)), weight)
+        return cls(unpack(model.arrays, len(model.vocabulary)), weight)
 
     def mix(self, logits_BV: Floats, counts_BV: Floats) -> Floats:
         """Return the logits of the mixture, shape (B, V), float32.
@@ -60,4 +61,4 @@ class Mixture:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays for a model file."""
-        return {WEIGHT_NAME: np.array(self.weight, np.float32), **self.ngrams.arrays()}
+        return {WEIGHT_NAME: np.array(self.weight, np.float32), **pack(self.ngrams)}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checkpoint import NGRAMS_PREFIX
-from charlm.errors import ModelFileError
 from charlm.inference.sampling import Floats
 from charlm.vocab import Ids
 
 MAX_ORDER = 9
-# Keeps the logarithm finite. Half-precision files hold no smaller number either.
+# Keeps the logarithm finite.
 MIN_PROBABILITY = 2.0**-24
 
 # For each stream the nodes of the contexts of 0, 1, 2, ... characters that end the text so far, (B, K); -1 for unseen.
@@ -38,6 +35,7 @@ class Ngrams:
         num_symbols: V.
 
     Attributes:
+        symbols_N, p_N, backoff_M, children_M, num_symbols: as above.
         order: the length of the longest n-grams, K.
 
     Raises:
@@ -52,34 +50,31 @@ class Ngrams:
         children_M: NDArray[Any],
         num_symbols: int,
     ) -> None:
-        self._symbols_N, self._p_N, self._backoff_M = symbols_N.astype(np.int64), p_N, backoff_M
-        self._children_M = children_M.astype(np.int64)
-        self._num_symbols = num_symbols
+        self.symbols_N, self.p_N, self.backoff_M = symbols_N.astype(np.int64), p_N, backoff_M
+        self.children_M = children_M.astype(np.int64)
+        self.num_symbols = num_symbols
         if symbols_N.shape != p_N.shape or backoff_M.shape != children_M.shape:
             raise ValueError("arrays of n-grams differ in length")
         # Node n + 1 is n-gram n. Keys leave room for the start symbol V, which follows no context.
-        ends_M = 1 + self._children_M.cumsum()
-        self._first_M = ends_M - self._children_M
+        ends_M = 1 + self.children_M.cumsum()
+        self._first_M = ends_M - self.children_M
         self.order = self._check(ends_M)
-        parents_N = np.repeat(np.arange(len(children_M)), self._children_M)
-        self._keys_N = parents_N * (num_symbols + 1) + self._symbols_N
+        parents_N = np.repeat(np.arange(len(children_M)), self.children_M)
+        self._keys_N = parents_N * (num_symbols + 1) + self.symbols_N
         if not (np.diff(self._keys_N) > 0).all():
             raise ValueError("n-grams are out of order")
         # After the empty context, which is in every distribution.
-        self._p_V = np.full(num_symbols, self._backoff_M[0] / num_symbols, np.float32)
-        self._p_V[self._symbols_N[: self._children_M[0]]] = self._p_N[: self._children_M[0]]
+        self._p_V = np.full(num_symbols, self.backoff_M[0] / num_symbols, np.float32)
+        self._p_V[self.symbols_N[: self.children_M[0]]] = self.p_N[: self.children_M[0]]
 
     def _check(self, ends_M: NDArray[np.int64]) -> int:
         """Check that the arrays describe a trie, and return its height."""
-        num_ngrams, num_inner = len(self._symbols_N), len(ends_M)
-        if not 1 <= num_inner <= num_ngrams + 1 or ends_M[-1] != num_ngrams + 1 or (self._children_M < 0).any():
+        num_ngrams, num_inner = len(self.symbols_N), len(ends_M)
+        if not 1 <= num_inner <= num_ngrams + 1 or ends_M[-1] != num_ngrams + 1 or (self.children_M < 0).any():
             raise ValueError("n-grams do not form a trie")
-        if not ((self._symbols_N >= 0) & (self._symbols_N < self._num_symbols)).all():
+        if not ((self.symbols_N >= 0) & (self.symbols_N < self.num_symbols)).all():
             raise ValueError("n-grams have symbols that are not in the vocabulary")
-        if (
-            not ((self._p_N > 0) & (self._p_N <= 1)).all()
-            or not ((self._backoff_M > 0) & (self._backoff_M < 1e4)).all()
-        ):
+        if not ((self.p_N > 0) & (self.p_N <= 1)).all() or not ((self.backoff_M > 0) & (self.backoff_M < 1e4)).all():
             raise ValueError("n-grams have numbers that are no probabilities")
         order, end = 0, 1
         while end < num_ngrams + 1:
@@ -94,7 +89,7 @@ class Ngrams:
     @property
     def num_ngrams(self) -> int:
         """How many n-grams the trie has, of all lengths."""
-        return len(self._symbols_N)
+        return len(self.symbols_N)
 
     def start(self, num_streams: int) -> Contexts:
         """Return the contexts at the start of a text: only the empty one."""
@@ -113,33 +108,33 @@ class Ngrams:
         num_streams, num_lengths = contexts_BK.shape
         if num_streams == 1:
             return self._probabilities_of_one(contexts_BK[0])
-        is_inner_BK = (contexts_BK >= 0) & (contexts_BK < len(self._children_M))
+        is_inner_BK = (contexts_BK >= 0) & (contexts_BK < len(self.children_M))
         inner_BK = np.where(is_inner_BK, contexts_BK, 0)
-        backoff_BK = np.where(is_inner_BK, self._backoff_M[inner_BK], 1.0).astype(np.float32)
+        backoff_BK = np.where(is_inner_BK, self.backoff_M[inner_BK], 1.0).astype(np.float32)
         # A child of one context is scaled by the backoffs of all longer contexts.
         scale_BK = np.ones((num_streams, num_lengths + 1), np.float32)
         scale_BK[:, :-1] = backoff_BK[:, ::-1].cumprod(axis=1)[:, ::-1]
         p_BV = scale_BK[:, 1:2] * self._p_V
         is_inner_BK[:, 0] = False
         # All children of all contexts. Those of longer contexts come later and take the place of the shorter ones'.
-        numbers_C = np.where(is_inner_BK, self._children_M[inner_BK], 0).ravel()
+        numbers_C = np.where(is_inner_BK, self.children_M[inner_BK], 0).ravel()
         within = np.arange(numbers_C.sum()) - np.repeat(numbers_C.cumsum() - numbers_C, numbers_C)
         ngrams = np.repeat(self._first_M[inner_BK].ravel() - 1, numbers_C) + within
         rows = np.repeat(np.arange(num_streams).repeat(num_lengths), numbers_C)
-        p_BV[rows, self._symbols_N[ngrams]] = self._p_N[ngrams] * np.repeat(scale_BK[:, 1:].ravel(), numbers_C)
+        p_BV[rows, self.symbols_N[ngrams]] = self.p_N[ngrams] * np.repeat(scale_BK[:, 1:].ravel(), numbers_C)
         return np.asarray(p_BV / p_BV.sum(axis=1, keepdims=True), np.float32)
 
     def _probabilities_of_one(self, contexts_K: Contexts) -> Floats:
         """Return the same for one stream, bit for bit, in less time."""
-        nodes = [node for node in contexts_K[1:].tolist() if 0 <= node < len(self._children_M)]
+        nodes = [node for node in contexts_K[1:].tolist() if 0 <= node < len(self.children_M)]
         scales = [np.float32(1)]
         for node in reversed(nodes):
-            scales.append(scales[-1] * np.float32(self._backoff_M[node]))
+            scales.append(scales[-1] * np.float32(self.backoff_M[node]))
         p_1V = self._p_V[None] * scales.pop()
         for node in nodes:
             start, scale = self._first_M.item(node) - 1, scales.pop()
-            children = slice(start, start + self._children_M.item(node))
-            p_1V[0, self._symbols_N[children]] = self._p_N[children] * scale
+            children = slice(start, start + self.children_M.item(node))
+            p_1V[0, self.symbols_N[children]] = self.p_N[children] * scale
         return np.asarray(p_1V / p_1V.sum(axis=1, keepdims=True), np.float32)
 
     def log_probabilities(self, contexts_BK: Contexts) -> Floats:
@@ -148,52 +143,19 @@ class Ngrams:
 
     def score(self, ids_M: Ids) -> NDArray[np.float64]:
         """Return the probability of each symbol of a text after those before it, shape (M,)."""
-        p_M = np.full(len(ids_M), 1 / self._num_symbols)
+        p_M = np.full(len(ids_M), 1 / self.num_symbols)
         contexts_M = np.zeros(len(ids_M), np.int64)
         for _ in range(self.order):
             found_M = self._children(contexts_M, ids_M)
-            is_inner_M = (contexts_M >= 0) & (contexts_M < len(self._backoff_M))
-            backoff_M = np.where(is_inner_M, self._backoff_M[np.where(is_inner_M, contexts_M, 0)], 1.0)
-            p_M = np.where(found_M >= 0, self._p_N[np.maximum(found_M - 1, 0)], backoff_M * p_M)
+            is_inner_M = (contexts_M >= 0) & (contexts_M < len(self.backoff_M))
+            backoff_M = np.where(is_inner_M, self.backoff_M[np.where(is_inner_M, contexts_M, 0)], 1.0)
+            p_M = np.where(found_M >= 0, self.p_N[np.maximum(found_M - 1, 0)], backoff_M * p_M)
             # The next longer context of a symbol is the n-gram that ends right before it.
             contexts_M = np.concatenate([[-1], found_M[:-1]])
         return p_M
 
     def _children(self, contexts: Contexts, symbols: NDArray[Any]) -> Contexts:
         """Return the node of each context with one more symbol, or -1 if it or its context was never seen."""
-        wanted = contexts * (self._num_symbols + 1) + symbols.astype(np.int64)
+        wanted = contexts * (self.num_symbols + 1) + symbols.astype(np.int64)
         places = np.minimum(self._keys_N.searchsorted(wanted), len(self._keys_N) - 1)
         return np.where(self._keys_N[places] == wanted, places + 1, -1)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays for a model file, in half precision and the smallest integers."""
-        symbols = np.min_scalar_type(max(self._num_symbols - 1, 1))
-        counts = np.min_scalar_type(int(self._children_M.max()))
-        return {
-            f"{NGRAMS_PREFIX}symbols": self._symbols_N.astype(symbols),
-            f"{NGRAMS_PREFIX}p": np.maximum(self._p_N, MIN_PROBABILITY).astype(np.float16),
-            # The others are multiplied by one.
-            f"{NGRAMS_PREFIX}backoff": np.maximum(self._backoff_M[self._children_M > 0], MIN_PROBABILITY).astype(
-                np.float16
-            ),
-            f"{NGRAMS_PREFIX}children": self._children_M.astype(counts),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], num_symbols: int) -> Ngrams:
-        """Read the arrays of a model file, which is untrusted.
-
-        Raises:
-            ModelFileError: they are not those of an n-gram model.
-        """
-        names = ("symbols", "p", "backoff", "children")
-        try:
-            symbols_N, p_N, backoffs, children_M = (arrays[f"{NGRAMS_PREFIX}{name}"] for name in names)
-            backoff_M = np.ones(len(children_M), np.float32)
-            if len(backoffs) != np.count_nonzero(children_M):
-                raise ValueError("arrays of n-grams differ in length")
-            backoff_M[children_M > 0] = backoffs
-            return cls(symbols_N, p_N.astype(np.float32), backoff_M, children_M, num_symbols)
-        except (KeyError, ValueError) as error:
-            message = f"the n-grams of this model are damaged: {error}"
-            raise ModelFileError(message, "use a model that `charlm train` wrote") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from charlm.errors import UsageError
 from charlm.inference.generate import read_prompt
+from charlm.inference.recent import Recent
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
@@ -52,15 +53,26 @@ class Prediction:
         return values
 
 
-def predict(stepper: Stepper, text: str, top: int, unknown: str = "error") -> Prediction:
+def predict(stepper: Stepper, text: str, top: int, unknown: str = "error", recent: bool = False) -> Prediction:
     """Rank what may come after a text, or with a backward model before it.
+
+    Args:
+        stepper: the model.
+        text: the text.
+        top: how many characters to list.
+        unknown: what to do about characters the model lacks.
+        recent: whether what followed the same characters before in the text counts too.
 
     Raises:
         UsageError: `top` is less than 1.
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
     logits_BV, _ = read_prompt(stepper, text, unknown)
-    return rank(stepper.vocabulary, logits_BV[0], top)
+    logits_V = logits_BV[0]
+    if recent:
+        ids_T = stepper.vocabulary.encode(text, unknown)
+        logits_V = Recent.of(ids_T[::-1] if stepper.is_backward else ids_T).adapt(logits_V)
+    return rank(stepper.vocabulary, logits_V, top)
 
 
 def rank(vocabulary: Vocabulary, logits_V: Floats, top: int, temperature: float = 1.0) -> Prediction:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.inference.sampling import Floats, softmax
+from charlm.vocab import Ids
+
 # Contexts that are shorter predict less well than the model does.
 CONTEXT_LENGTHS = (4, 6, 8, 12, 16, 24)
 # How many times the number of different symbols after a context the context must have occurred to count for one half.
@@ -12,6 +15,8 @@ CAUTION = 10
 # Only the last so many symbols after a context count, and only so many contexts are kept.
 MAX_FOLLOWERS = 255
 MAX_CONTEXTS = 1_000_000
+# A probability may be too small for its logarithm.
+SMALLEST = 1e-300
 
 
 class Recent:
@@ -27,6 +32,18 @@ class Recent:
     def __init__(self) -> None:
         self._text = ""
         self._followers: dict[str, list[int]] = {}
+
+    @classmethod
+    def of(cls, ids_T: Ids) -> Recent:
+        """Count a whole text."""
+        recent = cls()
+        for index in ids_T.tolist():
+            recent.read(index)
+        return recent
+
+    def adapt(self, logits_V: Floats) -> Floats:
+        """Return the logits of the next symbol, shape (V,), given those of the model."""
+        return np.log(np.maximum(self.predict(softmax(logits_V)), SMALLEST))
 
     def predict(self, p_V: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the distribution of the next symbol, shape (V,), given that of the model."""

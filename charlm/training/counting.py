@@ -6,9 +6,10 @@ import numpy as np
 
 from charlm.data.holdout import Part
 from charlm.evaluation.mixing import fit_weight
-from charlm.inference.kneser_ney import count, longest_order, smooth, trie
+from charlm.inference.kneser_ney import Level, count, longest_order, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import MAX_ORDER, Ngrams
+from charlm.inference.packed_ngrams import MAX_NGRAMS, pack, unpack
 from charlm.nn.model import CharModel
 from charlm.settings.config import Config, ModelConfig
 from charlm.vocab import Ids
@@ -27,10 +28,12 @@ MAX_COUNTED = 1_500_000
 # An n-gram stays if it saves so many nats on the text that was counted. More are dropped if the table is too large.
 THRESHOLD = 0.1
 NUM_BLOCKS = 8
-# What an n-gram takes in a model file beside its symbol, with its share of what its contexts take.
-BYTES_PER_NGRAM = 4
+# About what an n-gram takes in a model file, with its share of what its contexts take.
+BYTES_PER_NGRAM = 1.7
 # A table with this share of the n-grams that fit was probably cut to fit.
 WELL_FILLED = 0.8
+# How much smaller a table is tried that turned out too large for the file.
+LESS = 0.97
 # At most so many times the n-grams that fit are pruned to fit.
 MOST_DROPPED = 4
 
@@ -86,8 +89,20 @@ class Counting:
             counted = part.without_blocks(MAX_COUNTED, 8 * NUM_BLOCKS)[1] if len(part) > MAX_COUNTED else part
             stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
         levels = count(stretches, self._num_symbols, self.order)
-        size = np.min_scalar_type(self._num_symbols).itemsize + BYTES_PER_NGRAM
-        most_ngrams = 4 * self._model.spec(self._num_symbols).num_parameters // size
+        # The file of a net with n-grams has less than twice the size of the net's.
+        most_bytes = 4 * self._model.spec(self._num_symbols).num_parameters
+        most_ngrams = min(int(most_bytes / BYTES_PER_NGRAM), MAX_NGRAMS)
+        while True:
+            ngrams = self._best_table(levels, most_ngrams)
+            arrays = pack(ngrams)
+            share = sum(array.nbytes for array in arrays.values()) / most_bytes
+            if share < 1 or ngrams.order == 1:
+                # As the file will give them: probabilities are rounded.
+                return unpack(arrays, self._num_symbols)
+            most_ngrams = int(ngrams.num_ngrams / share * LESS)
+
+    def _best_table(self, levels: list[Level], most_ngrams: int) -> Ngrams:
+        """Return the n-grams of the length that predicts best, if so many are kept at most."""
 
         def table(order: int) -> Ngrams:
             shorter = levels[:order]

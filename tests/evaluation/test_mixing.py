@@ -52,8 +52,9 @@ def test_the_parts_of_a_mixture_are_scored_alone(make_model: Callable[..., Model
     found = evaluate(module, part, mixture=mixture)
     assert found.net == evaluate(module, part)
     assert found.ngrams is not None
+    # The rounded probabilities of a file do not quite sum to one; those that are scored do.
     p = np.concatenate([mixture.ngrams.score(stretch) for stretch in part.stretches])
-    assert found.ngrams.nats_per_character == pytest.approx(-np.log(p).mean(), abs=1e-3)
+    assert found.ngrams.nats_per_character == pytest.approx(-np.log(p).mean(), abs=5e-3)
 
 
 def test_a_sample_of_segments_estimates_the_whole(make_model: Callable[..., ModelFile]) -> None:
@@ -106,8 +107,8 @@ def test_a_weight_out_of_bounds_is_refused(make_model: Callable[..., ModelFile],
 @pytest.mark.parametrize(
     ("name", "array"),
     [
-        ("ngrams.symbols", np.zeros(3, dtype=np.float32)),
-        ("ngrams.p", np.zeros((2, 2), dtype=np.float16)),
+        ("ngrams.sizes", np.zeros(2, dtype=np.float32)),
+        ("ngrams.packed", np.zeros((2, 2), dtype=np.uint8)),
         ("ngrams.weight", np.zeros(1, dtype=np.float32)),
         ("ngrams.more", np.zeros(1, dtype=np.float32)),
     ],

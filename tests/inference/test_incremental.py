@@ -54,23 +54,22 @@ def test_a_keystroke_is_one_step_and_a_backspace_none(make_model: Callable[..., 
     assert steps_of(*counting(make_model()), texts) == [3, 1, 1, 0, 0, 3, 0]
 
 
+@pytest.mark.parametrize("recent", [False, True])
 @pytest.mark.parametrize("states_kept", [1, 2, 3, 7, STATES_KEPT])
 def test_an_edited_text_predicts_as_one_typed_at_once(
-    make_model: Callable[..., ModelFile], states_kept: int, monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[..., ModelFile], states_kept: int, recent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Insertions, deletions and replacements lead to the same numbers, however few states are kept."""
     monkeypatch.setattr(incremental, "STATES_KEPT", states_kept)
     stepper = Stepper(make_model("gru"))
-    edited = IncrementalReader(stepper)
+    edited = IncrementalReader(stepper, recent=recent)
     random = np.random.default_rng(7)
     text = ""
     for _ in range(60):
         start, end = sorted(random.integers(0, len(text) + 1, size=2))
         text = text[:start] + "".join(random.choice(list("abc dX"), size=random.integers(0, 4))) + text[end:]
         edited.read(text)
-        afresh = IncrementalReader(stepper)
-        afresh.read(text)
-        assert edited.predict(10) == afresh.predict(10)
+        assert edited.predict(10) == predict(stepper, text, 10, "skip", recent)
 
 
 def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from charlm.errors import ModelFileError
 from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.ngrams import Ngrams
+from charlm.inference.packed_ngrams import MAX_NGRAMS, pack, unpack
 
 V = 4
 TEXT = np.array([0, 1, 2, 0, 1, 3, 0, 1, 2, 2, 0, 1, 2, 0, 3, 3, 1, 0, 1, 2] * 3, dtype=np.uint8)
@@ -24,20 +26,37 @@ def counted() -> Ngrams:
 
 
 def test_the_arrays_of_a_file_give_the_same_distributions() -> None:
-    """Half precision changes a probability by less than a thousandth, and the table is small."""
+    """Each probability and each backoff changes by at most a twentieth of a nat, and the table is small."""
     before = counted()
-    arrays = before.arrays()
-    after = Ngrams.from_arrays(arrays, V)
+    arrays = pack(before)
+    after = unpack(arrays, V)
     assert after.order == before.order
-    assert sum(array.nbytes for array in arrays.values()) < 5 * before.num_ngrams + 8
-    assert after.score(TEXT) == pytest.approx(before.score(TEXT), rel=2e-3)
+    assert after.symbols_N.tolist() == before.symbols_N.tolist()
+    assert after.children_M.tolist() == before.children_M.tolist()
+    np.testing.assert_allclose(np.log(after.p_N), np.log(before.p_N), rtol=0, atol=0.0501)
+    has_children = before.children_M > 0
+    backoffs = [np.log(table.backoff_M[has_children]) for table in (after, before)]
+    np.testing.assert_allclose(backoffs[0], backoffs[1], rtol=0, atol=0.0501)
+    assert sum(array.nbytes for array in arrays.values()) < 3 * before.num_ngrams + 24
+    assert pack(after)["ngrams.packed"].tobytes() == arrays["ngrams.packed"].tobytes()
+
+
+@pytest.mark.parametrize("num_symbols", [V, 255, 256, 70_000])
+def test_any_vocabulary_can_be_packed(num_symbols: int) -> None:
+    """The symbols and numbers of children are read back in one, two or four bytes."""
+    text = (np.arange(600) * 7919 % num_symbols).astype(np.uint32)
+    levels = count([text], num_symbols, 3)
+    before = trie(levels, smooth(levels, num_symbols), num_symbols)
+    after = unpack(pack(before), num_symbols)
+    assert after.symbols_N.tolist() == before.symbols_N.tolist()
+    assert after.children_M.tolist() == before.children_M.tolist()
 
 
 def test_one_stream_is_bit_for_bit_one_of_many() -> None:
     """A vocabulary of bytes and long contexts, read by one stream and by three."""
     text = np.random.default_rng(0).choice(np.array([10, 32, 97, 101, 116, 200]), 4000).astype(np.uint8)
     levels = count([text], 256, 6)
-    found = Ngrams.from_arrays(trie(levels, smooth(levels, 256), 256, 0.1).arrays(), 256)
+    found = unpack(pack(trie(levels, smooth(levels, 256), 256, 0.1)), 256)
     one, many = found.start(1), found.start(3)
     for symbol in text[:200]:
         one, many = found.step(np.array([symbol]), one), found.step(np.full(3, symbol), many)
@@ -52,51 +71,86 @@ def test_a_text_of_one_character_can_be_counted() -> None:
     assert alone.probabilities(alone.step(TEXT[:1], alone.start(1))).argmax() == 0
 
 
+def columns() -> dict[str, Any]:
+    """Return the arrays of a trie."""
+    table = counted()
+    arrays = {"symbols_N": table.symbols_N, "p_N": table.p_N, "backoff_M": table.backoff_M}
+    return {name: array.copy() for name, array in arrays.items()} | {"children_M": table.children_M.copy()}
+
+
 @pytest.mark.parametrize(
     ("name", "place", "value"),
     [
-        ("symbols", 0, V),
-        ("symbols", 1, 0),
-        ("p", 3, 0.0),
-        ("p", 3, 1.5),
-        ("p", 3, np.nan),
-        ("backoff", 0, np.inf),
-        ("backoff", 1, -1.0),
-        ("children", 0, 0),
-        ("children", 0, 200),
-        ("children", -1, 3),
+        ("symbols_N", 0, V),
+        ("symbols_N", 1, 0),
+        ("p_N", 3, 0.0),
+        ("p_N", 3, 1.5),
+        ("p_N", 3, np.nan),
+        ("backoff_M", 0, np.inf),
+        ("backoff_M", 1, -1.0),
+        ("children_M", 0, 0),
+        ("children_M", 0, 200),
+        ("children_M", -1, 3),
     ],
 )
-def test_a_damaged_table_is_refused(name: str, place: int, value: float) -> None:
-    """A number that no trie has is an error of the model file."""
-    arrays = counted().arrays()
-    arrays[f"ngrams.{name}"][place] = value
-    with pytest.raises(ModelFileError, match="n-grams"):
-        Ngrams.from_arrays(arrays, V)
+def test_a_table_that_is_no_trie_is_refused(name: str, place: int, value: float) -> None:
+    """A number that no trie has."""
+    arrays = columns()
+    arrays[name][place] = value
+    with pytest.raises(ValueError, match="n-grams"):
+        Ngrams(**arrays, num_symbols=V)
 
 
-@pytest.mark.parametrize("name", ["symbols", "p", "backoff", "children"])
-def test_a_table_with_a_missing_or_short_array_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["symbols_N", "p_N", "backoff_M", "children_M"])
+def test_a_table_with_a_short_array_is_refused(name: str) -> None:
     """Each array is needed, at its length."""
-    arrays = counted().arrays()
-    for damaged in (
-        {key: array for key, array in arrays.items() if key != f"ngrams.{name}"},
-        arrays | {f"ngrams.{name}": arrays[f"ngrams.{name}"][:-1]},
-        arrays | {f"ngrams.{name}": arrays[f"ngrams.{name}"][:0]},
-    ):
-        with pytest.raises(ModelFileError, match="n-grams"):
-            Ngrams.from_arrays(damaged, V)
+    arrays = columns()
+    for length in (-1, 0):
+        with pytest.raises(ValueError, match="n-grams"):
+            Ngrams(**arrays | {name: arrays[name][:length]}, num_symbols=V)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["symbols", "children"]), st.integers(0, 60), st.integers(0, 9)), max_size=4))
-def test_any_table_is_refused_or_gives_distributions(changes: list[tuple[str, int, int]]) -> None:
-    """Whatever the integers of a table are, walking through it never fails."""
-    arrays: dict[str, Any] = counted().arrays()
-    for name, place, value in changes:
-        array = arrays[f"ngrams.{name}"]
-        array[place % len(array)] = value
+def packed_bytes(data: bytes) -> np.ndarray[Any, Any]:
+    """Return deflated bytes as an array."""
+    return np.frombuffer(zlib.compress(data), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"packed": None},
+        {"sizes": None},
+        {"packed": np.zeros(0, np.uint8)},
+        {"packed": packed_bytes(b"")},
+        {"packed": packed_bytes(bytes(10_000_000))},
+        {"packed": pack(counted())["ngrams.packed"][:-4]},
+        {"packed": np.append(pack(counted())["ngrams.packed"], np.uint8(0))},
+        {"sizes": np.array([5])},
+        {"sizes": np.array([5, 4, 3])},
+        {"sizes": np.array([-1, 1])},
+        {"sizes": np.array([1, 3])},
+        {"sizes": np.array([40, 0])},
+        {"sizes": np.array([MAX_NGRAMS + 1, 1])},
+        {"sizes": np.array([1 << 62, 1 << 62])},
+    ],
+    ids=str,
+)
+def test_a_damaged_table_of_a_file_is_refused(changed: dict[str, Any]) -> None:
+    """An error of the model file, whose table is not inflated beyond the size that its numbers need."""
+    arrays = pack(counted()) | {f"ngrams.{name}": array for name, array in changed.items()}
+    with pytest.raises(ModelFileError, match="n-grams"):
+        unpack({name: array for name, array in arrays.items() if array is not None}, V)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4))
+def test_any_table_is_refused_or_gives_distributions(changes: list[tuple[int, int]]) -> None:
+    """Whatever the bytes of a table are, walking through it never fails."""
+    arrays = pack(counted())
+    data = bytearray(zlib.decompress(arrays["ngrams.packed"].tobytes()))
+    for place, value in changes:
+        data[place % len(data)] = value
     try:
-        found = Ngrams.from_arrays(arrays, V)
+        found = unpack(arrays | {"ngrams.packed": packed_bytes(bytes(data))}, V)
     except ModelFileError:
         return
     contexts = found.start(1)

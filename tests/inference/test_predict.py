@@ -40,6 +40,19 @@ def test_a_prediction_lists_each_character_at_most_once(make_model: Callable[...
     assert (prediction.num_others, prediction.remaining_probability) == (0, 0)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_what_a_text_has_said_before_counts(make_model: Callable[..., ModelFile], direction: str) -> None:
+    """After a phrase that was read five times, what followed it, or stood before it, is the most probable."""
+    stepper = Stepper(make_model(direction=direction))
+    phrase = "bad face " if direction == "forward" else " ecaf dab"
+    text = (phrase * 6)[:-4] if direction == "forward" else (phrase * 6)[4:]
+    alone, counting = predict(stepper, text, 1), predict(stepper, text, 1, recent=True)
+    assert counting.candidates[0].character == "a"
+    assert counting.candidates[0].probability > 2 * predict(stepper, text, 99).candidates[0].probability
+    assert predict(stepper, "bad", 1, recent=True) == predict(stepper, "bad", 1)
+    assert alone != counting
+
+
 def test_a_certain_prediction_has_no_entropy() -> None:
     """The entropy of a certain prediction is 0.0, and not -0.0."""
     prediction = rank(Vocabulary("characters", "abc"), np.array([0, 900, 0], dtype=np.float32), 1)
