@@ -2,9 +2,10 @@
 
 `charlm explain` prints the equations. They are constants, because `python -OO` removes docstrings.
 
-Notation: `x` is the input's term for each gate, W x + b, already computed; the gates lie side by side in its last
-axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is R h + b_r, the
-hidden state's term. A prime marks a new value. Letters: `B` streams, `H` units, `G` gates times units, `K` peepholes.
+Notation: `u` is what the input x adds to each gate, U x + a, already computed; the gates lie side by side in its last
+axis, in the order of `Cell.gates`. `h` is the hidden state, `c` the cell state of the LSTMs. R(h) is what the hidden
+state adds, R h + d. A prime marks a new value. `charlm explain` evaluates the equations as they stand in the texts.
+Letters: `B` streams, `H` units, `G` gates times units, `K` peepholes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Recurrent(NamedTuple):
     """The recurrent weights that a step multiplies the state with.
 
     Attributes:
-        products: functions from (B, H) to some of the gates, (B, gates times H): R h + b_r.
+        products: functions from (B, H) to some of the gates, (B, gates times H): R h + d.
         peepholes_KH: one weight for each unit and each gate that sees the cell state.
     """
 
@@ -42,7 +43,7 @@ class Cell:
     """One kind of recurrence.
 
     Attributes:
-        step: `(x_BG, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
+        step: `(u_BG, recurrent, state) -> (state, gates)`; gates by name, in the order of `gates`.
         text: a sentence with the source, the equations of a step, and notes on them.
         gates: the gates in the order in which they lie in the weights.
         state: the parts of the state; the first one is the layer's output.
@@ -81,72 +82,76 @@ class Cell:
 
 RNN = """Simple recurrent network (Elman 1990).
 
-h' = tanh(x + R(h))
+h' = tanh(u + R(h))
+
+The network computes its whole state anew at each step. It has no gates, so nothing decides what is kept: what was
+read a while ago is overwritten little by little.
 """
 
 
-def rnn(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def rnn(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `RNN`.
 
     Args:
-        x_BG: shape (B, H).
+        u_BG: shape (B, H).
         recurrent: one product, to (B, H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    h = tanh(x_BG + R(h))
+    h = tanh(u_BG + R(h))
     return (h,), {"candidate": h}
 
 
 RNN_RELU = """Simple recurrent network (Elman 1990) of rectified linear units.
 
-h' = max(0, x + R(h))
+h' = max(0, u + R(h))
 
 Nothing bounds the state. Le, Jaitly and Hinton 2015 initialise R as the identity to keep the state small; here R
 is initialised like any other matrix.
 """
 
 
-def rnn_relu(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def rnn_relu(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `RNN_RELU`.
 
     Args:
-        x_BG: shape (B, H).
+        u_BG: shape (B, H).
         recurrent: one product, to (B, H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    h = relu(x_BG + R(h))
+    h = relu(u_BG + R(h))
     return (h,), {"candidate": h}
 
 
 LSTM = """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
-i = sigmoid(x_i + R_i(h))
-f = sigmoid(x_f + R_f(h))
-g = tanh(x_g + R_g(h))
-o = sigmoid(x_o + R_o(h))
+i = sigmoid(u_i + R_i(h))
+f = sigmoid(u_f + R_f(h))
+g = tanh(u_g + R_g(h))
+o = sigmoid(u_o + R_o(h))
 c' = f * c + i * g
 h' = o * tanh(c')
 
-The input gate i says how much of the candidate g enters the cell, the forget gate f how much of the old cell
-stays, and the output gate o how much of the cell the rest of the net sees.
+The cell c changes by adding, which is why an LSTM remembers: where f is near 1, a value stays for hundreds of steps,
+and so does its gradient, which is multiplied by f alone. In an rnn, a matrix and a slope multiply both at each step,
+and they soon vanish or explode.
 """
 
 
-def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def lstm(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `LSTM`.
 
     Args:
-        x_BG: shape (B, 4H).
+        u_BG: shape (B, 4H).
         recurrent: one product, to (B, 4H).
         state: h and c, each (B, H).
     """
     (R,) = recurrent.products
     h, c = state
-    i, f, g, o = split(x_BG + R(h), 4)
+    i, f, g, o = split(u_BG + R(h), 4)
     i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + i * g
     h = o * tanh(c)
@@ -155,29 +160,29 @@ def lstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]
 
 LSTM_PEEPHOLE = """Long short-term memory whose gates see the cell state (Gers and Schmidhuber 2000).
 
-i = sigmoid(x_i + R_i(h) + p_i * c)
-f = sigmoid(x_f + R_f(h) + p_f * c)
-g = tanh(x_g + R_g(h))
+i = sigmoid(u_i + R_i(h) + p_i * c)
+f = sigmoid(u_f + R_f(h) + p_f * c)
+g = tanh(u_g + R_g(h))
 c' = f * c + i * g
-o = sigmoid(x_o + R_o(h) + p_o * c')
+o = sigmoid(u_o + R_o(h) + p_o * c')
 h' = o * tanh(c')
 
 Each unit's gates see that unit's own cell through one weight: the input and forget gates see the old cell, the
-output gate sees the new one.
+output gate sees the new one. A gate of `lstm` sees only h, so it cannot see a cell that its output gate hides.
 """
 
 
-def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def lstm_peephole(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `LSTM_PEEPHOLE`.
 
     Args:
-        x_BG: shape (B, 4H).
+        u_BG: shape (B, 4H).
         recurrent: one product, to (B, 4H), and the peepholes p_i, p_f, p_o, shape (3, H).
         state: h and c, each (B, H).
     """
     (R,), p_KH = recurrent
     h, c = state
-    i, f, g, o = split(x_BG + R(h), 4)
+    i, f, g, o = split(u_BG + R(h), 4)
     i, f, g = sigmoid(i + p_KH[0] * c), sigmoid(f + p_KH[1] * c), tanh(g)
     c = f * c + i * g
     o = sigmoid(o + p_KH[2] * c)
@@ -187,29 +192,30 @@ def lstm_peephole(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[Stat
 
 LSTM_COUPLED = """Long short-term memory with coupled input and forget gates (CIFG of Greff et al. 2015).
 
-f = sigmoid(x_f + R_f(h))
-g = tanh(x_g + R_g(h))
-o = sigmoid(x_o + R_o(h))
+f = sigmoid(u_f + R_f(h))
+g = tanh(u_g + R_g(h))
+o = sigmoid(u_o + R_o(h))
 i = 1 - f
 c' = f * c + i * g
 h' = o * tanh(c')
 
-Greff et al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned,
-which is equivalent.
+The cell makes room for exactly as much as it takes in: it becomes a mean of the old cell and the candidate. Greff et
+al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned, which is
+equivalent.
 """
 
 
-def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def lstm_coupled(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `LSTM_COUPLED`.
 
     Args:
-        x_BG: shape (B, 3H).
+        u_BG: shape (B, 3H).
         recurrent: one product, to (B, 3H).
         state: h and c, each (B, H).
     """
     (R,) = recurrent.products
     h, c = state
-    f, g, o = split(x_BG + R(h), 3)
+    f, g, o = split(u_BG + R(h), 3)
     f, g, o = sigmoid(f), tanh(g), sigmoid(o)
     c = f * c + (1 - f) * g
     h = o * tanh(c)
@@ -218,66 +224,68 @@ def lstm_coupled(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State
 
 GRU = """Gated recurrent unit, reset applied after the recurrent product (the form of PyTorch and cuDNN).
 
-r = sigmoid(x_r + R_r(h))
-z = sigmoid(x_z + R_z(h))
-n = tanh(x_n + r * R_n(h))
+r = sigmoid(u_r + R_r(h))
+z = sigmoid(u_z + R_z(h))
+n = tanh(u_n + r * R_n(h))
 h' = (1 - z) * n + z * h
 
-The update gate z is the share of the OLD state that is kept, as in Cho et al. 2014; in other texts, among them
-Chung et al. 2014, z is the share of the new one.
+One gate does what two do in an LSTM: what z keeps of the old state, it does not take from the candidate. There is no
+cell beside h. Where z is near 1, a value stays, as in the cell of an LSTM. The update gate z is the share of the OLD
+state that is kept, as in Cho et al. 2014; in other texts, among them Chung et al. 2014, z is the share of the new one.
 """
 
 
-def gru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def gru(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `GRU`.
 
     Args:
-        x_BG: shape (B, 3H).
+        u_BG: shape (B, 3H).
         recurrent: one product, to (B, 3H).
         state: h, shape (B, H).
     """
     (R,) = recurrent.products
     (h,) = state
-    x_r, x_z, x_n = split(x_BG, 3)
+    u_r, u_z, u_n = split(u_BG, 3)
     h_r, h_z, h_n = split(R(h), 3)
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    n = tanh(x_n + r * h_n)
+    r, z = sigmoid(u_r + h_r), sigmoid(u_z + h_z)
+    n = tanh(u_n + r * h_n)
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
 GRU_RESET_BEFORE = """Gated recurrent unit, reset applied before the recurrent product (Cho et al. 2014).
 
-r = sigmoid(x_r + R_r(h))
-z = sigmoid(x_z + R_z(h))
-n = tanh(x_n + R_n(r * h))
+r = sigmoid(u_r + R_r(h))
+z = sigmoid(u_z + R_z(h))
+n = tanh(u_n + R_n(r * h))
 h' = (1 - z) * n + z * h
 
-The candidate sees the old state multiplied by the reset gate r. The update gate z is the share of the OLD state
+The candidate sees the old state multiplied by the reset gate r, so a unit that is reset is hidden from all
+candidates. In `gru`, r acts only on the candidate of its own unit. The update gate z is the share of the OLD state
 that is kept, as in Cho et al. 2014; in other texts z is the share of the new one.
 """
 
 
-def gru_reset_before(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def gru_reset_before(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `GRU_RESET_BEFORE`.
 
     Args:
-        x_BG: shape (B, 3H).
+        u_BG: shape (B, 3H).
         recurrent: two products, to (B, 2H) for the gates and to (B, H) for the candidate.
         state: h, shape (B, H).
     """
     R_rz, R_n = recurrent.products
     (h,) = state
-    x_r, x_z, x_n = split(x_BG, 3)
+    u_r, u_z, u_n = split(u_BG, 3)
     h_r, h_z = split(R_rz(h), 2)
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-    n = tanh(x_n + R_n(r * h))
+    r, z = sigmoid(u_r + h_r), sigmoid(u_z + h_z)
+    n = tanh(u_n + R_n(r * h))
     return ((1 - z) * n + z * h,), {"reset": r, "update": z, "candidate": n}
 
 
 MINGRU = """Minimal gated recurrent unit (Feng et al. 2024): the gate and the candidate see only the input.
 
-z = sigmoid(x_z)
-n = x_n
+z = sigmoid(u_z)
+n = u_n
 h' = (1 - z) * h + z * n
 
 Here z is the share of the NEW candidate; in `gru` it is the share of the old state. Only the last line depends on
@@ -285,26 +293,26 @@ the state, so all steps of a block can be computed at once and joined by a scan.
 """
 
 
-def mingru(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def mingru(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `MINGRU`.
 
     Args:
-        x_BG: shape (B, 2H).
+        u_BG: shape (B, 2H).
         recurrent: empty, because there are no recurrent weights.
         state: h, shape (B, H).
     """
     (h,) = state
-    z, n = split(x_BG, 2)
+    z, n = split(u_BG, 2)
     z = sigmoid(z)
     return ((1 - z) * h + z * n,), {"update": z, "candidate": n}
 
 
 MINLSTM = """Minimal long short-term memory (Feng et al. 2024): the gates see only the input and sum to 1.
 
-s = sigmoid(x_f) + sigmoid(x_i)
-f = sigmoid(x_f) / s
-i = sigmoid(x_i) / s
-g = x_g
+s = sigmoid(u_f) + sigmoid(u_i)
+f = sigmoid(u_f) / s
+i = sigmoid(u_i) / s
+g = u_g
 h' = f * h + i * g
 
 There is no cell state, only h. Only the last line depends on it, so all steps of a block can be computed at once
@@ -312,18 +320,18 @@ and joined by a scan.
 """
 
 
-def minlstm(x_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
+def minlstm(u_BG: Array, recurrent: Recurrent, state: State) -> tuple[State, Gates]:
     """Take one step of `MINLSTM`.
 
     Args:
-        x_BG: shape (B, 3H).
+        u_BG: shape (B, 3H).
         recurrent: empty, because there are no recurrent weights.
         state: h, shape (B, H).
     """
     (h,) = state
-    x_f, x_i, g = split(x_BG, 3)
+    u_f, u_i, g = split(u_BG, 3)
     # The same quotient by logarithms, -log sigmoid(x) = softplus(-x), because both sigmoids may underflow to 0.
-    ratio = softplus(-x_i) - softplus(-x_f)
+    ratio = softplus(-u_i) - softplus(-u_f)
     f, i = sigmoid(ratio), sigmoid(-ratio)
     return (f * h + i * g,), {"forget": f, "input": i, "candidate": g}
 

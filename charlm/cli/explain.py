@@ -1,22 +1,29 @@
-"""The command that shows a cell's equations and parameters, and one step of a model in numbers."""
+"""The command that shows a cell's equations and parameters, and the way of a character through a model in numbers."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.layout import Column, paragraphs, screen_width, table_lines, wrapped
+from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
 from charlm.cli.options import Json, Model, Unknown, as_read, model_file
-from charlm.cli.render import print_json, print_lines, print_table
+from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
 from charlm.errors import UsageError, as_given, did_you_mean
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
+    from charlm.checkpoint import ModelFile
+    from charlm.inference.explanation import CharacterStep, Explanation
     from charlm.spec import ModelSpec
+
+# The value of `--step` that shows all of them, on a terminal one by one.
+THROUGH = "through"
+COMBINING_TILDE = "\u0303"
 
 
 def explain(
@@ -28,60 +35,171 @@ def explain(
     layers: Annotated[int | None, typer.Option(min=1, max=16, help="Layers; 1.")] = None,
     symbols: Annotated[int | None, typer.Option(min=1, max=0x110000, help="Different characters; 65.")] = None,
     model: Model = None,
-    text: Annotated[str | None, typer.Option(help="Let a model read this, and show its last step in numbers.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Let a model read this, and show the way of its last character in numbers.")
+    ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Show another character of the text: its number, from 1; 0 is the start of the text. through: all of "
+            "them; on a terminal the arrow keys walk over characters, units and layers."
+        ),
+    ] = None,
+    layer: Annotated[int | None, typer.Option(min=1, help="Write out this layer only; by default all.")] = None,
+    unit: Annotated[
+        int | None, typer.Option(min=0, help="Write out this unit; by default the one with the largest output.")
+    ] = None,
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Show a cell's equations, and a step in numbers.
+    """Show a cell's equations, and the way of a character in numbers.
 
-    Also how many parameters a model of given sizes has. With a trained model and a text: every gate of one unit.
+    For a cell: what each gate is for, its equations in two notations, and the number of parameters as a formula. With a
+    trained model and a text: embedding, each layer, logits, softmax and the predicted characters, with the arithmetic
+    of one unit. N-grams beside a net are not shown.
 
     charlm explain gru --hidden-size 128
 
     charlm explain --model runs/fables-lstm-1 --text "The old fo"
+
+    charlm explain --text "The old fo" --step through
     """
     from charlm.inference.explain import cell_summaries, describe_cell
     from charlm.spec import ModelSpec
 
-    summaries, sizes = cell_summaries(), (hidden_size, embedding_size, layers, symbols)
-    cell, given = cell.lower() if cell else cell, cell
-    if cell is not None and cell not in summaries:
-        hint = did_you_mean(cell, summaries) or f"there are {', '.join(summaries)}"
-        if given and is_model(given):
-            hint = f"`charlm explain --model {shlex.quote(given)}` explains a model"
-        raise UsageError(f"there is no cell `{cell}`", hint)
+    sizes, place = (hidden_size, embedding_size, layers, symbols), (step, layer, unit)
+    cell = None if cell is None else known_cell(cell)
     is_of_model = model is not None or text is not None
     if (cell is None or is_of_model) and any(size is not None for size in sizes):
         raise UsageError("sizes are for a cell without a model", "a model has its own; without one, name a cell")
-    step = None
-    if is_of_model:
-        spec, step = read_by_model(model, cell, text, unknown)
+    if text is None and place != (None, None, None):
+        raise UsageError("a step, a layer or a unit is of a model that reads a text", "`--text` gives the text")
+    if text is not None:
+        explain_text(model_of(model, cell), text, unknown, place, as_json)
+    elif is_of_model:
+        print_description(describe_cell(model_of(model, cell).spec).to_json(), as_json)
     elif cell is not None:
         embedding = 64 if embedding_size is None else embedding_size
         spec = ModelSpec(cell, symbols or 65, embedding, hidden_size or 512, layers or 1)
+        print_description(describe_cell(spec).to_json(), as_json)
     else:
-        print_summaries(summaries, as_json)
-        return
-    description = describe_cell(spec).to_json()
-    if as_json:
-        print_json({**description, "step": step})
-    else:
-        print_explanation(description, step)
+        print_summaries(cell_summaries(), as_json)
 
 
-def read_by_model(
-    model: Path | None, cell: str | None, text: str | None, unknown: str
-) -> tuple[ModelSpec, dict[str, Any] | None]:
-    """Return a description of a model, and, if there is a text, the model's last step in it."""
-    from charlm.inference.explain import take_step
+def known_cell(given: str) -> str:
+    """Return the name of a cell, which may be given in any case."""
+    from charlm.inference.explain import cell_summaries
 
-    file = model_file(model)
+    cells = cell_summaries()
+    if given.lower() in cells:
+        return given.lower()
+    hint = did_you_mean(given.lower(), cells) or f"there are {', '.join(cells)}"
+    if is_model(given):
+        hint = f"`charlm explain --model {shlex.quote(given)}` explains a model"
+    raise UsageError(f"there is no cell `{given.lower()}`", hint)
+
+
+def model_of(path: Path | None, cell: str | None) -> ModelFile:
+    """Load a model, which must be of a cell if one is named."""
+    file = model_file(path)
     if cell not in (None, file.spec.cell):
         raise UsageError(f"this model is of the cell {file.spec.cell}, not {cell}", "omit the name of the cell")
-    if text is None:
-        return file.spec, None
+    return file
+
+
+def print_description(description: dict[str, Any], as_json: bool) -> None:
+    """Print what a cell is."""
+    if as_json:
+        print_json({**description, "step": None})
+    else:
+        print_lines(explanation_lines(description, screen_width(sys.stdout)))
+
+
+def explain_text(
+    file: ModelFile,
+    text: str,
+    unknown: str,
+    place: tuple[str | None, int | None, int | None],
+    as_json: bool,
+) -> None:
+    """Let a model read a text, and show one step of it, or all of them.
+
+    Args:
+        file: the model.
+        text: the text.
+        unknown: what to do about unknown characters.
+        place: the step, the layer and the unit that were asked for.
+        as_json: whether to print JSON.
+    """
+    from charlm.cli.explain_step import head_lines, step_lines, tail_lines
+    from charlm.cli.explain_walk import walk
+    from charlm.inference.explanation import Explanation
+
     (given_text,) = as_read(file.vocabulary, as_given(text))
-    return file.spec, take_step(file, given_text, unknown).to_json()
+    explanation = Explanation(file, given_text, unknown)
+    asked, layer, unit = place
+    refuse_missing(explanation.spec, layer, unit)
+    number = number_of_step(asked, explanation)
+    if as_json:
+        print_steps(explanation, asked, layer, unit)
+    elif number is None and may_walk():
+        walk(explanation, layer, unit)
+    else:
+        width = screen_width(sys.stdout)
+        width = width and min(width, MAX_PROSE_WIDTH)
+        print_lines(head_lines(explanation, width))
+        for found in explanation.steps() if number is None else [explanation.step(number)]:
+            print_lines(["", *step_lines(explanation, found, layer, unit, width)])
+        print_lines(tail_lines(explanation, width))
+
+
+def may_walk() -> bool:
+    """Return whether a person is at both ends of a terminal that can draw."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    from prompt_toolkit.utils import is_dumb_terminal
+
+    return not is_dumb_terminal()
+
+
+def number_of_step(asked: str | None, explanation: Explanation) -> int | None:
+    """Return which step was asked for, or None for all of them."""
+    last = explanation.num_steps
+    if asked is None:
+        return last
+    if asked.lower() == THROUGH:
+        return None
+    if not asked.isdecimal() or len(asked) > 9 or int(asked) > last:
+        raise UsageError(
+            f"there is no step `{asked}`", f"the steps are 0, the start of the text, to {last}; {THROUGH} shows all"
+        )
+    return int(asked)
+
+
+def refuse_missing(spec: ModelSpec, layer: int | None, unit: int | None) -> None:
+    """Refuse a layer or a unit that a model does not have."""
+    if layer is not None and layer > spec.num_layers:
+        has = f"are 1 to {spec.num_layers}" if spec.num_layers > 1 else "is 1 alone"
+        raise UsageError(f"this model has no layer {layer}", f"`--layer`: there {has}")
+    if unit is not None and unit >= spec.hidden_size:
+        raise UsageError(f"this model has no unit {unit}", f"`--unit`: the units are 0 to {spec.hidden_size - 1}")
+
+
+def print_steps(explanation: Explanation, asked: str | None, layer: int | None, unit: int | None) -> None:
+    """Print all steps as JSON, or the one that was asked for, one at a time: together they may be very large."""
+    from charlm.inference.explain import describe_cell
+
+    number = number_of_step(asked, explanation)
+    chosen = explanation.step(number)
+    summary = explanation.of_unit(chosen, layer, unit).to_json()
+    head = json_text({**describe_cell(explanation.spec).to_json(), "read": explanation.text, "step": summary})
+    print(f'{head[:-1]}, "steps": [', end="")
+    every: Iterable[CharacterStep] = explanation.steps() if asked is None or number is None else [chosen]
+    for index, found in enumerate(every):
+        values = found.to_json()
+        values["layers"] = [of_layer for of_layer in values["layers"] if layer in (None, of_layer["layer"])]
+        print(",\n" if index else "", json_text(values), sep="", end="")
+    print("]}", flush=True)
 
 
 def print_summaries(summaries: dict[str, str], as_json: bool) -> None:
@@ -93,35 +211,53 @@ def print_summaries(summaries: dict[str, str], as_json: bool) -> None:
     print_table(columns, list(summaries.items()), has_header=False)
 
 
-def print_explanation(description: dict[str, Any], step: dict[str, Any] | None) -> None:
-    """Print a cell's equations, the parameters of a model with that cell, and a step in numbers."""
-    print_lines(explanation_lines(description, step, screen_width(sys.stdout)))
-
-
-def explanation_lines(description: dict[str, Any], step: dict[str, Any] | None, width: int | None) -> list[str]:
-    """Lay out a description of a cell, and perhaps a step in numbers."""
+def explanation_lines(description: dict[str, Any], width: int | None) -> list[str]:
+    """Lay out a description of a cell."""
+    width = width and min(width, MAX_PROSE_WIDTH)
     notation = [line for part in description["notation"].split("\n") for line in wrapped(part, width)]
-    sizes = [(f"  {part}", f"{count:,}") for part, count in description["parameters"].items()]
-    return [
+    purposes = [
+        line
+        for letter, purpose in description["purposes"].items()
+        for line in wrapped(f"  {letter:<2} {purpose}", width, hanging=" " * 5)
+    ]
+    lecture = [*description["lecture"].split("\n"), description["lecture_notation"]]
+    lines = [
         *paragraphs(f"{description['cell']}: {description['text']}", width),
         "",
         *notation,
         "",
-        *wrapped("parameters, with one input more than there are symbols: the start of a text", width),
-        *table_lines([Column("part"), Column("number", is_number=True)], sizes, width, has_header=False),
-        *(step_lines(step, description["letters"], width) if step else ()),
+        "what each letter is for",
+        *purposes,
+        "",
+        "the way of the data",
+        *description["drawing"].split("\n"),
+        "",
+        "in the notation of lecture notes",
+        *(line for part in lecture for line in wrapped(f"  {part}", width, hanging=" " * 4)),
+        "",
+        *parameter_lines(description, width),
     ]
+    return lines if can_show(COMBINING_TILDE) else [line.replace(COMBINING_TILDE, "~") for line in lines]
 
 
-def step_lines(step: dict[str, Any], letters_of_gates: dict[str, str], width: int | None) -> list[str]:
-    """Lay out the state and gates of one unit, before and after it reads a character."""
-    where = f"one step of layer {step['layer']}, unit {step['unit']}, which has the largest absolute output:"
-    before = f"after {step['before']!r}" if step["before"] else "after the start of the text"
-    lines = ["", *wrapped(where, width), *wrapped(f"{before} it reads {step['name']}", width)]
-    letters = {"hidden": "h", "cell": "c"} | letters_of_gates
-    for title, values in (("old state", "old_state"), ("gates", "gates"), ("new state", "new_state")):
-        # No-break spaces keep a name and its number together.
-        parts = [f"{name} {letters[name]} = {value:+.6f}".replace(" ", "\xa0") for name, value in step[values].items()]
-        row = wrapped(f"  {title:<9}  {'   '.join(parts)}", width, hanging=" " * 13)
-        lines += [line.replace("\xa0", " ") for line in row]
-    return lines
+def parameter_lines(description: dict[str, Any], width: int | None) -> list[str]:
+    """Lay out the number of parameters of a model: for each part a formula, the sizes in it, and the number."""
+    meanings = {"V": "characters", "E": "numbers of an embedding", "H": "units of a layer", "L": "layers"}
+    sizes = ", ".join(f"{letter} = {size:,} ({meanings[letter]})" for letter, size in description["sizes"].items())
+    counts = [
+        line
+        for count in description["counts"]
+        for line in kept_together(
+            f"  {count['part']}: ",
+            [count["formula"], f"= {count['sizes']}", f"= {count['number']:,}"],
+            width,
+            separator=" ",
+        )
+    ]
+    return [
+        *wrapped("parameters, with one input more than there are symbols: the start of a text", width),
+        *wrapped(f"  {sizes}", width),
+        *counts,
+        f"  all: {description['parameters']['all']:,}",
+        *wrapped(f"  {description['biases']}", width),
+    ]

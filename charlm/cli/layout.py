@@ -110,6 +110,20 @@ def _pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
             yield word, space
 
 
+def kept_together(start: str, items: Iterable[str], width: int | None, separator: str = ", ") -> list[str]:
+    """Lay out a start and items in lines; an item is broken only if it is longer than a line, then before its `=`."""
+    hanging = " " * (len(start) - len(start.lstrip())) + GAP
+    room = (width or UNLIMITED_WIDTH) - len(hanging + separator.rstrip())
+
+    def joined(item: str) -> str:
+        # No-break spaces keep together what fits.
+        return item.replace(" ", "\xa0") if cells_of(item) <= room else item
+
+    parts = [[item] if cells_of(item) <= room else re.split(" (?==)", item) for item in items]
+    text = start + separator.join(" ".join(map(joined, pieces)) for pieces in parts)
+    return [line.replace("\xa0", " ") for line in wrapped(text, width, hanging)]
+
+
 def paragraphs(text: str, width: int | None) -> list[str]:
     """Lay out prose whose paragraphs are divided by empty lines. Lines of equations stay lines of their own."""
     width = width and min(width, MAX_PROSE_WIDTH)

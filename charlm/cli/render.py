@@ -51,7 +51,12 @@ def report_error(message: str, hint: str, exit_code: int) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print a result in one line, for programs.
+    """Print a result in one line, for programs."""
+    print(json_text(value), flush=True)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON in one line.
 
     Characters that a console cannot show, or might obey, are escaped. For a console without Unicode everything beyond
     ASCII is: the escapes of the console itself would not be JSON.
@@ -62,7 +67,7 @@ def print_json(value: Any) -> None:
     if not text.isprintable():
         # A wide space is not printable in the sense of Python, but harmless.
         text = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else json.dumps(c)[1:-1] for c in text)
-    print(text, flush=True)
+    return text
 
 
 def print_lines(lines: Iterable[str]) -> None:

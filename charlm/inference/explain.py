@@ -1,23 +1,34 @@
-"""A cell's equations and parameters, and one step of a trained model in numbers."""
+"""What a cell is: its equations, what its gates are for, and its parameters; and the last step of a model in a text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from charlm.cells import CELLS
+from charlm.cells import CELLS, Cell
 from charlm.checkpoint import ModelFile
-from charlm.errors import OVERFLOW, ModelFileError, UsageError
-from charlm.inference.stepper import Stack
+from charlm.inference.cell_texts import CELL_TEXTS
+from charlm.inference.equations import suffixes
+from charlm.inference.explanation import Explanation, Step
 from charlm.spec import ModelSpec
-from charlm.vocab import Vocabulary
 
-NOTATION_OF_INPUT = "x_i is what the input adds to gate i, W_i x + b_i; * goes element by element; h' is the new h."
-NOTATION = f"R_i(h) is what the state adds to gate i, R_i h + r_i;\n{NOTATION_OF_INPUT}"
+
+class Count(NamedTuple):
+    """How many parameters a part of a model has.
+
+    Attributes:
+        part: the part.
+        formula: their number in letters; two letters side by side are multiplied.
+        sizes: the same with the sizes of the model.
+        number: their number.
+    """
+
+    part: str
+    formula: str
+    sizes: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -29,45 +40,32 @@ class Description:
         text: its equations, their source, and notes on them.
         notation: how to read the equations.
         letters: the letter of each gate in the equations, by the gate's name.
+        purposes: a sentence on what each letter is for, by the letter.
+        drawing: the way of the data through the cell.
+        lecture: the equations in the notation of lecture notes.
+        lecture_notation: how to read them.
         parameters: how many parameters each part of a model of this cell has.
+        counts: the same by layers, as formulas.
+        sizes: the letters of the formulas.
+        biases: why a gate has as many biases as it has.
     """
 
     cell: str
     text: str
     notation: str
     letters: dict[str, str]
+    purposes: dict[str, str]
+    drawing: str
+    lecture: str
+    lecture_notation: str
     parameters: dict[str, int]
+    counts: list[Count]
+    sizes: dict[str, int]
+    biases: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the last layer, in the numbers of one unit: the one with the largest output.
-
-    Attributes:
-        before: the text that was read before this step; a backward model read it from its end.
-        name: how to show the character that is read in this step.
-        layer: which layer, from 1.
-        unit: which of its units, from 0.
-        old_state: each part of the state before, by name.
-        gates: each gate, by name.
-        new_state: each part of the state after.
-    """
-
-    before: str
-    name: str
-    layer: int
-    unit: int
-    old_state: dict[str, float]
-    gates: dict[str, float]
-    new_state: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
+        return asdict(self) | {"counts": [count._asdict() for count in self.counts]}
 
 
 def cell_summaries() -> dict[str, str]:
@@ -77,50 +75,94 @@ def cell_summaries() -> dict[str, str]:
 
 def describe_cell(spec: ModelSpec) -> Description:
     """Describe the cell of a model, and count the model's parameters."""
-    parts = {"embedding": ("embedding.",), "recurrent layers": ("layers.", "backward_layers.")}
-    parts["initial state"] = ("initial_state",)
-    counts = dict.fromkeys([*parts, "output"], 0)
+    cell, words = spec.recurrence, CELL_TEXTS[spec.cell]
+    counts = parameter_counts(spec)
+    totals = {"embedding": 0, "recurrent layers": 0, "initial state": 0, "output": 0}
+    for count in counts:
+        totals["recurrent layers" if count.part.startswith("layer") else count.part] += count.number
+    letters = cell.letters
+    return Description(
+        cell=spec.cell,
+        text=cell.text.strip(),
+        notation=notation_of(cell),
+        letters=letters,
+        purposes={letters[name]: purpose for name, purpose in words.purposes.items()},
+        drawing=words.drawing.strip("\n"),
+        lecture=words.lecture,
+        lecture_notation=words.lecture_notation,
+        parameters={part: total for part, total in totals.items() if total} | {"all": spec.num_parameters},
+        counts=counts,
+        sizes=sizes_of(spec),
+        biases=words.biases,
+    )
+
+
+def notation_of(cell: Cell) -> str:
+    """Return how to read the equations of a cell."""
+    k = suffixes(cell)[0]
+    rest = "; likewise for the others" if k else ""
+    state = f"h {'and c are' if 'cell' in cell.state else 'is'} the old state; a prime marks a new value"
+    lines = [
+        f"x is the input of the layer; {state}; * multiplies element by element.",
+        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}, U{k} x + a{k}{rest}.",
+    ]
+    if cell.products:
+        lines.append(f"R{k}(h) is what the old state adds, R{k} h + d{k}{rest}.")
+    if cell.peepholes:
+        lines.append("p_i, p_f and p_o have one weight for each unit.")
+    return "\n".join(lines)
+
+
+def sizes_of(spec: ModelSpec) -> dict[str, int]:
+    """Return the sizes of a model by the letters of its formulas."""
+    sizes = {"V": spec.num_symbols, "E": spec.embedding_size, "H": spec.hidden_size, "L": spec.num_layers}
+    return {letter: size for letter, size in sizes.items() if size}
+
+
+def parameter_counts(spec: ModelSpec) -> list[Count]:
+    """Return how many parameters each part of a model has, as a formula, with its sizes, and as a number."""
+    cell, stacks = spec.recurrence, spec.num_stacks
+    sizes = {letter: str(size) for letter, size in sizes_of(spec).items()}
+
+    def layer(inputs: str, repeats: list[str]) -> str:
+        inner = f"{inputs} H + H H + 2 H" if cell.products else f"{inputs} H + H"
+        gates, peepholes = len(cell.gates), f" + {len(cell.peepholes)} H" if cell.peepholes else ""
+        formula = f"{gates} ({inner}){peepholes}" if gates > 1 else inner
+        repeated = [*(["2"] if stacks > 1 else []), *repeats]
+        if repeated and (peepholes or gates == 1):
+            formula = f"({formula})"
+        return " * ".join([*repeated, formula])
+
+    def count(part: str, formula: str) -> Count:
+        product = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
+        with_sizes = re.sub("[VEHL]", lambda letter: sizes[letter[0]], product)
+        return Count(part, formula, with_sizes, numbers[part])
+
+    numbers: dict[str, int] = {}
+    upper = f"layer{'s' if spec.num_layers > 2 else ''} 2{f' to {spec.num_layers}' if spec.num_layers > 2 else ''}"
     for name, shape in spec.shapes.items():
-        part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "output")
-        counts[part] += math.prod(shape)
-    counts = {part: count for part, count in counts.items() if count}
-    notation = NOTATION if spec.recurrence.products else NOTATION_OF_INPUT
-    text, letters = spec.recurrence.text.strip(), spec.recurrence.letters
-    return Description(spec.cell, text, notation, letters, counts | {"all": spec.num_parameters})
+        first, _, rest = name.partition(".")
+        part = {"embedding": "embedding", "initial_state": "initial state", "output": "output"}.get(first)
+        part = part or ("layer 1" if rest.startswith("0.") else upper)
+        numbers[part] = numbers.get(part, 0) + math.prod(shape)
+    formulas = {
+        "embedding": "(V + 1) E",
+        "layer 1": layer("E" if spec.embedding_size else "(V + 1)", []),
+        upper: layer("H", ["(L - 1)"]),
+        "initial state": " * ".join([*["2"] * (stacks > 1), *["2"] * (len(cell.state) > 1), "L H"]),
+        "output": "2 V H + V" if stacks > 1 else "V H + V",
+    }
+    return [count(part, formula) for part, formula in formulas.items() if part in numbers]
 
 
 def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and return its last step; if it reads both sides, that of the layers from the left.
+    """Let a model read a text, and return its last step, of the unit with the largest output in the last layer.
+
+    Of a model that reads both sides, this is a step of the layers from the left.
 
     Raises:
         UsageError: the text is empty.
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
-    vocabulary: Vocabulary = model.vocabulary
-    ids_T = vocabulary.encode(text, unknown)
-    if not len(ids_T):
-        raise UsageError("there is no character to read", "`--text` gives the text, its last character is looked at")
-    is_backward = model.spec.is_backward
-    read = vocabulary.decode(ids_T[1:] if is_backward else ids_T[:-1])
-    if is_backward:
-        ids_T = ids_T[::-1]
-    stack = Stack(model)
-    before = stack.read([len(vocabulary), *ids_T[:-1]], stack.start(1))
-    after, gates = stack.look(ids_T[-1:], before)
-    if not all(np.isfinite(part).all() for part in after[-1]):
-        raise ModelFileError(*OVERFLOW)
-    unit = int(abs(after[-1][0][0]).argmax())
-    names = stack.cell.state
-
-    def of_unit(parts: Mapping[str, Any]) -> dict[str, float]:
-        return {name: float(part[0, unit]) for name, part in parts.items()}
-
-    return Step(
-        before=read,
-        name=vocabulary.name(int(ids_T[-1])),
-        layer=len(after),
-        unit=unit,
-        old_state=of_unit(dict(zip(names, before[-1], strict=True))),
-        gates=of_unit(gates[-1]),
-        new_state=of_unit(dict(zip(names, after[-1], strict=True))),
-    )
+    explanation = Explanation(model, text, unknown)
+    return explanation.of_unit(explanation.step())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.errors import UsageError
 from charlm.inference.activations import Activations, read_activations
+from charlm.inference.explanation import Explanation
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.find import Search, find_units
 from charlm.inference.gate_statistics import GateStatistics, gate_statistics
@@ -444,6 +445,32 @@ class LanguageModel:
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
         return gate_statistics(self._file, [self.vocabulary.encode(text, unknown)])
+
+    def explain(self, text: str, *, unknown: str = "error") -> Explanation:
+        """Return the way of each character of a text through the net, in numbers: every gate of every unit.
+
+        N-grams beside the net are no part of it.
+
+        >>> explanation = model.explain("To be")
+        >>> step = explanation.step()
+        >>> (layer,) = step.layers
+        >>> list(layer.gates), layer.gates["forget"].shape == (model.spec.hidden_size,)
+        (['input', 'forget', 'output'], True)
+        >>> equation, steps = layer.arithmetic(layer.largest_unit)[4]
+        >>> equation, len(steps)
+        ("c' = f * c + i * g", 3)
+        >>> bool((layer.values["c'"] == layer.values["f * c"] + layer.values["i * g"]).all())
+        True
+
+        Args:
+            text: the text; `explanation.step(3)` is about its third character, `explanation.step()` about the last.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: the text is empty.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return Explanation(self._file, text, unknown)
 
     @cached_property
     def _stepper(self) -> Stepper:

@@ -101,6 +101,17 @@ class Stack:
             gates.append(layer_gates)
         return tuple(new_state), gates
 
+    @np.errstate(over="ignore", invalid="ignore")
+    def terms(self, ids_B: NDArray[Any], new_state: StepperState) -> list[tuple[Floats, Recurrent]]:
+        """Return for each layer what its input added to each gate in the step that led to a new state.
+
+        Returns:
+            For each layer these terms, (B, G), and its recurrent weights.
+        """
+        outputs = [layer_state[0] for layer_state in new_state[:-1]]
+        upper = [_linear(x_BH, *inputs) for x_BH, inputs in zip(outputs, self._inputs, strict=True)]
+        return list(zip([self._table_VG[ids_B], *upper], self._recurrents, strict=True))
+
 
 class Output:
     """The linear layer from the output of the last recurrent layers to logits."""

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from charlm.cells import CELLS
 from charlm.cli.bench import bench_columns, bench_row
 from charlm.cli.explain import explanation_lines
+from charlm.cli.explain_step import summary_lines
 from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
 from charlm.cli.live import clock_text, progress_line, record_line
 from charlm.inference.explain import describe_cell, take_step
@@ -114,11 +115,12 @@ def step_of_a_model(cell: str) -> dict[str, Any]:
 def test_explain_fits_at_every_width(cell: str) -> None:
     """Equations stay lines of their own, prose and numbers break between words, and numbers keep their names."""
     description, step = describe_cell(ModelSpec(cell, 65, 64, 512, 1)).to_json(), step_of_a_model(cell)
-    whole = explanation_lines(description, step, None)
+    letters = description["letters"]
+    whole = [*explanation_lines(description, None), *summary_lines(step, letters, None)]
     equations = [line for line in whole if re.match(r"[\w']+ = [^=]*$", line)]
     assert len(equations) >= len(CELLS[cell].gates)
     for width in WIDTHS:
-        lines = explanation_lines(description, step, width)
+        lines = [*explanation_lines(description, width), *summary_lines(step, letters, width)]
         assert_fits(lines, width, " ".join(whole))
         assert set(equations) <= set(lines)
         for name, value in step["gates"].items():

@@ -211,6 +211,9 @@ FLAGS = [
     (INSPECT, ["--json"]),
     (INSPECT, ["--model", "other.safetensors"]),
     (["inspect", "aXb", *INSPECT[2:]], ["--unknown", "skip"]),
+    ([*EXPLAIN, "--text", "ab"], ["--step", "1"]),
+    ([*EXPLAIN, "--text", "ab"], ["--unit", "1"]),
+    (["explain", "--model", "deep.safetensors", "--text", "ab"], ["--layer", "1"]),
     (EVALUATE, ["--window", "2"]),
     (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
@@ -234,6 +237,7 @@ def test_every_flag_changes_what_a_command_prints(
     monkeypatch.setattr("charlm.evaluation.bench.WORKLOAD", TINY_WORKLOAD)
     make_model().save(Path("small.safetensors"))
     make_model(seed=5).save(Path("other.safetensors"))
+    make_model(num_layers=2).save(Path("deep.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
     make_model(num_layers=2).save(Path("deep.safetensors"))
