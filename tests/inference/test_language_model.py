@@ -16,7 +16,8 @@ import pytest
 import charlm
 from charlm.checkpoint import ModelFile
 from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError, UsageError
-from charlm.inference import language_model
+from charlm.inference import inside_view, language_model
+from charlm.inference.inside_view import InsideView
 from charlm.inference.language_model import GenerateOptions, LanguageModel
 from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
@@ -47,7 +48,8 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
     """The examples in each docstring are run and print what they show."""
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     names = {"charlm": charlm, "model": charlm.load("run")}
-    tests = [test for test in finder.find(language_model, globs=dict(names)) if test.examples]
+    modules = (language_model, inside_view)
+    tests = [test for module in modules for test in finder.find(module, globs=dict(names)) if test.examples]
     for test in tests:
         runner.run(test)
     assert (len(tests) > 0, runner.summarize(verbose=False).failed) == (True, 0)
@@ -55,7 +57,8 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
 
 def test_every_public_method_is_documented_with_an_example() -> None:
     """Each public method but `load` has an example in its docstring."""
-    public = {name: member for name, member in vars(LanguageModel).items() if not name.startswith("_")}
+    members = vars(InsideView) | vars(LanguageModel)
+    public = {name: member for name, member in members.items() if not name.startswith("_")}
     assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
     assert {"vocabulary", "spec", "metrics", "loss_by_context", "change_effect"} <= public.keys()
     without = [name for name, member in public.items() if ">>>" not in (inspect.getdoc(member) or "")]
