@@ -14,7 +14,7 @@ from charlm.errors import CorpusError, DownloadError, UsageError, as_given, coun
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.inference.activations import Layer
+    from charlm.inference.units import Layer
     from charlm.vocab import Ids
 
 # More is not read: this takes some seconds for a layer of 512 units.
@@ -61,11 +61,11 @@ def inspect_units(
     is_search = find or bool(own)
     _check_options(unit, layer, units, is_search)
     file = model_file(model)
-    from charlm.inference.activations import find_layer, find_part, find_unit, layers_of
+    from charlm.inference.units import layer_named, layers_of, part_named, unit_named
 
-    part = find_part(file.spec.recurrence, gate and as_given(gate))
-    chosen = find_unit(file.spec, as_given(unit)) if unit is not None else None
-    place = find_layer(file.spec, as_given(layer)) if layer is not None else None
+    part = part_named(file.spec.recurrence, gate and as_given(gate))
+    chosen = unit_named(file.spec, as_given(unit)) if unit is not None else None
+    place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
     view: View
     if is_search:

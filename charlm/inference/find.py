@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
-from charlm.inference.activations import Activations, Layer, Unit, read_activations
+from charlm.inference.activations import Activations, read_activations
 from charlm.inference.hypotheses import Hypothesis, hypotheses
 from charlm.inference.sampling import Floats
+from charlm.inference.units import Layer, Unit
 from charlm.vocab import Ids, Vocabulary
 
 Doubles = NDArray[np.float64]
