@@ -64,7 +64,7 @@ def explain(
 
     charlm explain --text "The old fo" --step through
     """
-    from charlm.inference.explain import cell_summaries, describe_cell
+    from charlm.inference.cell_description import cell_summaries, describe_cell
     from charlm.spec import ModelSpec
 
     sizes, place = (hidden_size, embedding_size, layers, symbols), (step, layer, unit)
@@ -88,7 +88,7 @@ def explain(
 
 def known_cell(given: str) -> str:
     """Return the name of a cell, which may be given in any case."""
-    from charlm.inference.explain import cell_summaries
+    from charlm.inference.cell_description import cell_summaries
 
     cells = cell_summaries()
     if given.lower() in cells:
@@ -187,7 +187,7 @@ def refuse_missing(spec: ModelSpec, layer: int | None, unit: int | None) -> None
 
 def print_steps(explanation: Explanation, asked: str | None, layer: int | None, unit: int | None) -> None:
     """Print all steps as JSON, or the one that was asked for, one at a time: together they may be very large."""
-    from charlm.inference.explain import describe_cell
+    from charlm.inference.cell_description import describe_cell
 
     number = number_of_step(asked, explanation)
     chosen = explanation.step(number)

@@ -16,7 +16,7 @@ TOP = 5
 
 def head_lines(explanation: Explanation, width: int | None) -> list[str]:
     """Lay out what is needed to read the steps: what the letters mean."""
-    from charlm.inference.explain import notation_of
+    from charlm.inference.cell_description import notation_of
 
     spec = explanation.spec
     sizes = f"{counted(spec.num_layers, 'layer')} of {counted(spec.hidden_size, 'unit')}"

@@ -89,7 +89,7 @@ def _searched(
     file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
 ) -> View:
     from charlm.cli.inspect_search import SearchView
-    from charlm.inference.find import find_units
+    from charlm.inference.unit_search import find_units
 
     return SearchView(file, read.name, find_units(file, read.texts, own, parts, layers))
 

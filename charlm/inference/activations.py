@@ -5,6 +5,7 @@ N-grams beside the net have no units, and nothing here depends on them. Letters:
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Stack, streams_of
 from charlm.inference.units import Layer, gates_of, layers_of, part_named, parts_of
 from charlm.machine import usable_bytes
-from charlm.vocab import Ids
+from charlm.vocab import Ids, Vocabulary
 
 # A text with its activations may take this share of the memory: what is computed from them needs some, too.
 SHARE_OF_MEMORY = 0.25
@@ -144,6 +145,18 @@ def read_activations(
             for part, array_TH in found[moment.layer].parts.items():
                 array_TH[moment.rows_B] = moment.parts[part]
     return list(found.values())
+
+
+def characters_of(vocabulary: Vocabulary, ids_T: Ids) -> tuple[str, NDArray[np.int64]]:
+    """Return the characters that ids stand for, and how many ids each of them is.
+
+    A byte that is no part of a character is a character of its own, U+DC80 to U+DCFF.
+    """
+    if vocabulary.kind == "characters":
+        return vocabulary.decode(ids_T), np.ones(len(ids_T), np.int64)
+    text = codecs.decode(bytes(ids_T.tolist()), "utf-8", "surrogateescape")
+    sizes = [1 if 0xDC80 <= ord(character) <= 0xDCFF else len(character.encode()) for character in text]
+    return text, np.array(sizes, np.int64)
 
 
 def shown_values(cell: Cell, part: str, values: Floats) -> tuple[Floats, int, str]:

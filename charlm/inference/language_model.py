@@ -16,14 +16,13 @@ from charlm.checkpoint import load_checkpoint
 from charlm.errors import UsageError
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
-from charlm.inference.inside_view import InsideView
+from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import score_masked, score_next
 from charlm.inference.stepper import StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.run_folder import find_model
-from charlm.spec import ModelSpec
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -40,7 +39,7 @@ class GenerateOptions(TypedDict, total=False):
     unknown: str
 
 
-class LanguageModel(InsideView):
+class LanguageModel(InspectableModel):
     """A trained model. `charlm.load` makes one; it needs neither torch nor the text that was learned.
 
     >>> import charlm
@@ -65,15 +64,6 @@ class LanguageModel(InsideView):
             ModelFileError: there is no model, or its file is damaged.
         """
         return cls(load_checkpoint(find_model(None if path is None else Path(path))))
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's cell, sizes and direction.
-
-        >>> model.spec.cell, model.spec.num_symbols == len(model.vocabulary)
-        ('lstm', True)
-        """
-        return self._file.spec
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from charlm.cli.explain import explanation_lines
 from charlm.cli.explain_step import summary_lines
 from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
 from charlm.cli.live import clock_text, progress_line, record_line
-from charlm.inference.explain import describe_cell, take_step
+from charlm.inference.cell_description import describe_cell, take_step
 from charlm.spec import ModelSpec
 from charlm.training.events import Record
 from tests.helpers.model_files import random_model

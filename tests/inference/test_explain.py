@@ -15,7 +15,7 @@ import pytest
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference.explain import cell_summaries, describe_cell, take_step
+from charlm.inference.cell_description import cell_summaries, describe_cell, take_step
 from charlm.inference.explanation import Step
 from charlm.inference.stepper import Stack
 from charlm.nn.model import CharModel

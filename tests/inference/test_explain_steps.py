@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UsageError
+from charlm.inference.cell_description import describe_cell, parameter_counts
 from charlm.inference.cell_texts import CELL_TEXTS
 from charlm.inference.equations import Values, equations_of, evaluate, written
-from charlm.inference.explain import describe_cell, parameter_counts
 from charlm.inference.explanation import Explanation, LayerStep
 from charlm.inference.fill import Filler
 from charlm.nn.model import CharModel
