@@ -1,4 +1,4 @@
-"""What a cell is: its equations, what its gates are for, and its parameters; and the last step of a model in a text."""
+"""What a cell is: its equations, what its gates are for, and its parameters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from charlm.cells import CELLS, Cell
-from charlm.checkpoint import ModelFile
 from charlm.inference.cell_texts import CELL_TEXTS
 from charlm.inference.equations import suffixes
-from charlm.inference.explanation import Explanation, Step
 from charlm.spec import ModelSpec
 
 
@@ -153,16 +151,3 @@ def parameter_counts(spec: ModelSpec) -> list[Count]:
         "output": "2 V H + V" if stacks > 1 else "V H + V",
     }
     return [count(part, formula) for part, formula in formulas.items() if part in numbers]
-
-
-def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and return its last step, of the unit with the largest output in the last layer.
-
-    Of a model that reads both sides, this is a step of the layers from the left.
-
-    Raises:
-        UsageError: the text is empty.
-        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
-    """
-    explanation = Explanation(model, text, unknown)
-    return explanation.of_unit(explanation.step())

@@ -15,8 +15,8 @@ import pytest
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UnknownCharacterError, UsageError
-from charlm.inference.cell_description import cell_summaries, describe_cell, take_step
-from charlm.inference.explanation import Step
+from charlm.inference.cell_description import cell_summaries, describe_cell
+from charlm.inference.explanation import Explanation, Step
 from charlm.inference.stepper import Stack
 from charlm.nn.model import CharModel
 from charlm.spec import ModelSpec
@@ -27,6 +27,12 @@ Make = Callable[..., ModelFile]
 # The letters of the gates in the equations.
 LETTERS = {"input": "i", "forget": "f", "output": "o", "reset": "r", "update": "z", "candidate": "[gn]"}
 SIZES = [(64, 512, 1, 65), (0, 7, 1, 3), (0, 5, 3, 10), (3, 1, 2, 1), (8, 24, 4, 300)]
+
+
+def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
+    """Return the last step of a text, of the unit with the largest output in the last layer."""
+    explanation = Explanation(model, text, unknown)
+    return explanation.of_unit(explanation.step())
 
 
 def directed(model: ModelFile, direction: str) -> ModelFile:
@@ -243,7 +249,7 @@ def test_explain_takes_sizes() -> None:
 
 
 def test_explain_shows_a_model_with_a_step(model: str, make_model: Make) -> None:
-    """The cell and the sizes are those of the model, and the step is that of `take_step`."""
+    """The cell and the sizes are those of the model, and the step is the last one."""
     values = answer("explain", "--model", model, "--text", "had", "--json")
     assert values["step"] == take_step(make_model(), "had").to_json()
     assert values["parameters"]["all"] == sum(array.size for array in make_model().weights.values())
