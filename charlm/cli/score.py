@@ -19,9 +19,8 @@ from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, 
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
-    from charlm.inference.fill import Filler
     from charlm.inference.predict import Candidate
-    from charlm.inference.stepper import Stepper
+    from charlm.inference.score import Reader
     from charlm.inference.surprisal import Place, Surprisal
     from charlm.inference.surprisal_difference import Passage, SurprisalDifference
 
@@ -61,8 +60,10 @@ def score(
 
     charlm score --file another.txt --diff runs/other-1
     """
+    from charlm.inference.score import reader_of
+
     given = _given(text, file)
-    loaded = _model(model)
+    loaded = reader_of(model_file(model))
     if diff is None:
         (read,) = as_read(loaded.vocabulary, given)
         scored = _measure(loaded, read, unknown)
@@ -73,7 +74,7 @@ def score(
         return
     from charlm.inference.surprisal_difference import SurprisalDifference
 
-    other = _model(diff)
+    other = reader_of(model_file(diff))
     read = _read_by_both(loaded, other, given)
     scored = _measure(loaded, read, unknown)
     try:
@@ -85,14 +86,6 @@ def score(
     else:
         style = style_for(sys.stdout, DIVERGING)
         print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
-
-
-def _model(path: Path | None) -> Stepper | Filler:
-    from charlm.inference.fill import Filler
-    from charlm.inference.stepper import Stepper
-
-    loaded = model_file(path)
-    return Filler(loaded) if loaded.spec.sees_both_sides else Stepper(loaded)
 
 
 def _given(text: str | None, file: Path | None) -> str:
@@ -119,7 +112,7 @@ def _given(text: str | None, file: Path | None) -> str:
     return given_text(text)
 
 
-def _read_by_both(model: Stepper | Filler, other: Stepper | Filler, given: str) -> str:
+def _read_by_both(model: Reader, other: Reader, given: str) -> str:
     """Return the text as both models read it.
 
     Raises:
@@ -132,7 +125,7 @@ def _read_by_both(model: Stepper | Filler, other: Stepper | Filler, given: str) 
     return read
 
 
-def _measure(model: Stepper | Filler, text: str, unknown: str) -> Surprisal:
+def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
     """Score the text, and show on a terminal how far it is if that takes long."""
     from charlm.inference.surprisal import measure_surprisal
 
@@ -145,7 +138,7 @@ def _measure(model: Stepper | Filler, text: str, unknown: str) -> Surprisal:
     return measure_surprisal(model, text, unknown, show if is_long else None)
 
 
-def _given_what(model: Stepper | Filler) -> str:
+def _given_what(model: Reader) -> str:
     """Say from what each character is predicted."""
     from charlm.inference.stepper import Stepper
 

@@ -19,7 +19,7 @@ from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
-from charlm.inference.score import score_masked, score_next
+from charlm.inference.score import Reader, score_symbols
 from charlm.inference.stepper import StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.run_folder import find_model
@@ -209,8 +209,7 @@ class LanguageModel(InspectableModel):
         Raises:
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
-        ids_T = self.vocabulary.encode(text, unknown)
-        return score_masked(self._filler, ids_T) if self.spec.sees_both_sides else score_next(self._stepper, ids_T)
+        return score_symbols(self._reader, self.vocabulary.encode(text, unknown)).bits_T
 
     def surprisal(self, text: str, *, unknown: str = "error") -> Surprisal:
         r"""Return what `charlm score` shows: the bits of each character, totals, lines and worst places.
@@ -234,7 +233,7 @@ class LanguageModel(InspectableModel):
             CorpusError: there is no character to score.
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
-        return measure_surprisal(self._filler if self.spec.sees_both_sides else self._stepper, text, unknown)
+        return measure_surprisal(self._reader, text, unknown)
 
     def step(
         self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"
@@ -299,6 +298,10 @@ class LanguageModel(InspectableModel):
     @cached_property
     def _filler(self) -> Filler:
         return Filler(self._file)
+
+    @property
+    def _reader(self) -> Reader:
+        return self._filler if self.spec.sees_both_sides else self._stepper
 
     def _generation(
         self,
