@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
+from charlm.cli.texts import as_read
 from charlm.errors import UsageError, as_given, did_you_mean
 from charlm.run_folder import is_model
 

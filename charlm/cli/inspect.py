@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 import typer
 
 from charlm.cli.layout import screen_width
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
 
 if TYPE_CHECKING:

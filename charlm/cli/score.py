@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, hint_at_encoding, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
-from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, undecodable_byte
+from charlm.cli.texts import as_read, given_file, given_text
+from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
@@ -97,11 +98,7 @@ def _given(text: str | None, file: Path | None) -> str:
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
     if file is not None:
-        try:
-            return file.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            message = f"`{file}` is not UTF-8: {undecodable_byte(error)}"
-            raise UsageError(message, hint_at_encoding(error)) from None
+        return given_file(file)
     if text is None:
         if sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
