@@ -176,6 +176,7 @@ FLAGS = [
     (SAMPLE, ["--seed", "2"]),
     (SAMPLE, ["--json"]),
     ([*SAMPLE, "--num", "2"], ["--separator", "|"]),
+    (SAMPLE, ["--clamp", "1.0=1"]),
     (SAMPLE, ["--out", "texts"]),
     (SAMPLE, ["--model", "other.safetensors"]),
     (["sample", "aXb", *SAMPLE[2:]], ["--unknown", "skip"]),
@@ -240,7 +241,6 @@ def test_every_flag_changes_what_a_command_prints(
     make_model(num_layers=2).save(Path("deep.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
-    make_model(num_layers=2).save(Path("deep.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
     Path("utf16.txt").write_text("abcabc", encoding="utf-16")
     Path("unknown.txt").write_text("abXc", encoding="utf-8")
