@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.layout import MAX_PROSE_WIDTH, UNLIMITED_WIDTH, Column, kept_together, table_lines, whole_items, wrapped
@@ -9,9 +10,12 @@ from charlm.errors import counted
 
 if TYPE_CHECKING:
     from charlm.inference.explanation import CharacterStep, Explanation, LayerStep
+    from charlm.inference.units import Layer
 
 # So many predicted characters are listed.
 TOP = 5
+# So many of the characters before a step are shown.
+MAX_BEFORE = 60
 
 
 def head_lines(explanation: Explanation, width: int | None) -> list[str]:
@@ -38,21 +42,21 @@ def tail_lines(explanation: Explanation, width: int | None) -> list[str]:
 
 
 def step_lines(
-    explanation: Explanation, step: CharacterStep, layer: int | None, unit: int | None, width: int | None
+    explanation: Explanation, step: CharacterStep, layers: Sequence[Layer], unit: int | None, width: int | None
 ) -> list[str]:
     """Lay out a step.
 
     Args:
         explanation: the text and the model.
         step: the step.
-        layer: which layer is written out; without one, all of them are.
+        layers: which layers are written out; none for all.
         unit: which unit; without one, that with the largest output in each layer.
         width: the most cells of a line.
     """
     lines = wrapped(f"step {step.number} of {explanation.num_steps}: {reading(explanation, step.layers[0])}", width)
     lines += embedding_lines(explanation, step, width)
     for of_layer in step.layers:
-        if layer in (None, of_layer.layer):
+        if not layers or of_layer.which in layers:
             lines += ["", *layer_lines(explanation, of_layer, unit, width)]
         else:
             largest = of_layer.largest_unit
@@ -67,6 +71,8 @@ def reading(explanation: Explanation, layer: LayerStep) -> str:
     if not layer.position:
         return f"it reads {layer.name}"
     text = explanation.before(layer)
+    if len(text) > MAX_BEFORE:
+        text = f"{text[:MAX_BEFORE]}..." if layer.from_right else f"...{text[-MAX_BEFORE:]}"
     before = f"after {text!r}" if text else f"after the {'end' if layer.from_right else 'start'} of the text"
     return f"{'from the right, ' if layer.from_right else ''}{before} it reads {layer.name}"
 
@@ -149,14 +155,14 @@ def prediction_lines(explanation: Explanation, step: CharacterStep, width: int |
     ends = " and ".join(place(explanation, layer) for layer in last)
     best = step.scores[0]
     lines = [
-        f"logits: for each of the {len(step.logits)} characters its row of the output matrix times h' of {ends}, plus "
-        "its bias",
+        f"logits: for each of the {counted(len(step.logits), explanation.unit)} its row of the output matrix times h' "
+        f"of {ends}, plus its bias",
         "softmax: exp = e to the power of the logit less the largest logit; "
         f"probability = exp / {shown(step.total)}, the sum of all",
         f"predicted {where(explanation, step)}: {best.name}, with {best.probability:.2%}",
     ]
     columns = [
-        Column("character"),
+        Column(explanation.unit),
         Column("row * h'", True, 3),
         Column("bias", True, 4),
         Column("logit", True, 1),

@@ -99,13 +99,16 @@ def notation_of(cell: Cell) -> str:
     """Return how to read the equations of a cell."""
     k = suffixes(cell)[0]
     rest = "; likewise for the others" if k else ""
-    state = f"h {'and c are' if 'cell' in cell.state else 'is'} the old state; a prime marks a new value"
+    of_lstm = "c is the cell, the memory of a unit, and h is its output"
+    state = of_lstm if "cell" in cell.state else "h is the state, which is memory and output of a unit at once"
     lines = [
-        f"x is the input of the layer; {state}; * multiplies element by element.",
-        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}, U{k} x + a{k}{rest}.",
+        "x is the input of the layer: the numbers of a character, or the output of the layer below.",
+        f"{state}. A prime marks the new value; without one it is the old value.",
+        "* multiplies element by element.",
+        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}: U{k} x + a{k}, a matrix times x plus a bias{rest}.",
     ]
     if cell.products:
-        lines.append(f"R{k}(h) is what the old state adds, R{k} h + d{k}{rest}.")
+        lines.append(f"R{k}(h) is what the old state adds: R{k} h + d{k}, a matrix times h plus a bias{rest}.")
     if cell.peepholes:
         lines.append("p_i, p_f and p_o have one weight for each unit.")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from charlm.inference.equations import Values, equations_of, evaluate, written
 from charlm.inference.mixture import WEIGHT_NAME
 from charlm.inference.sampling import Floats, softmax
 from charlm.inference.stepper import Output, Stack, StepperState
+from charlm.inference.units import Layer
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
@@ -41,6 +42,7 @@ class Step:
         old_state: each part of the state before, by name.
         gates: each gate and the candidate, by name.
         new_state: each part of the state after.
+        stack: `layers`, or `backward_layers` if the layer reads from right to left of a model of both sides.
     """
 
     before: str
@@ -50,6 +52,7 @@ class Step:
     old_state: dict[str, float]
     gates: dict[str, float]
     new_state: dict[str, float]
+    stack: str = "layers"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values; a cell of one equation has no gates, only its new state."""
@@ -77,6 +80,11 @@ class LayerStep:
     position: int
     name: str
     values: Values
+
+    @property
+    def which(self) -> Layer:
+        """Which layer of the model it is."""
+        return Layer(self.layer, self.stack != "layers")
 
     @property
     def old_state(self) -> dict[str, Floats]:
@@ -239,6 +247,11 @@ class Explanation:
         return self._vocabulary.decode(self._symbols["backward_layers"][:0:-1])
 
     @property
+    def unit(self) -> str:
+        """What is read in a step: a `character` or a `byte`."""
+        return self._vocabulary.unit
+
+    @property
     def num_steps(self) -> int:
         """How many characters there are."""
         return len(self._symbols["layers"]) - 1
@@ -256,15 +269,16 @@ class Explanation:
         read = self._symbols[layer.stack][1 : layer.position]
         return self._vocabulary.decode(read[:: -1 if layer.from_right else 1])
 
-    def of_unit(self, step: CharacterStep, layer: int | None = None, unit: int | None = None) -> Step:
-        """Return the numbers of one unit of a layer, by default the last one that reads from the left.
+    def of_unit(self, step: CharacterStep, layer: Layer | None = None, unit: int | None = None) -> Step:
+        """Return the numbers of one unit of a layer.
 
         Args:
             step: the step.
-            layer: the number of the layer, from 1.
+            layer: the layer; by default the last one, of a model of both sides the last one that reads from the left.
             unit: the number of the unit, from 0; by default the one with the largest absolute output.
         """
-        found = next(of for of in reversed(step.layers) if of.stack == "layers" and layer in (None, of.layer))
+        layer = Layer(self.spec.num_layers) if layer is None else layer
+        found = next(of_layer for of_layer in step.layers if of_layer.which == layer)
         index = found.largest_unit if unit is None else unit
 
         def numbers(arrays: Mapping[str, Floats]) -> dict[str, float]:
@@ -272,7 +286,7 @@ class Explanation:
 
         gates = numbers({name: found.values[letter] for name, letter in found.cell.letters.items()})
         states = numbers(found.old_state), numbers(found.new_state)
-        return Step(self.before(found), found.name, found.layer, index, states[0], gates, states[1])
+        return Step(self.before(found), found.name, found.layer, index, states[0], gates, states[1], found.stack)
 
     def steps(self) -> Iterator[CharacterStep]:
         """Yield each step, the start of the text first."""
