@@ -226,7 +226,7 @@ def print_steps(explanation: Explanation, asked: str | None, layers: list[Layer]
     for index, found in enumerate(every):
         values = found.to_json()
         pairs = zip(values["layers"], found.layers, strict=True)
-        values["layers"] = [plain for plain, of_layer in pairs if not layers or of_layer.which in layers]
+        values["layers"] = [plain for plain, of_layer in pairs if not layers or of_layer.layer in layers]
         print(",\n" if index else "", json_text(values), sep="", end="")
     print("]}", flush=True)
 

@@ -25,6 +25,11 @@ class Layer:
     number: int
     is_from_the_right: bool = False
 
+    @property
+    def stack(self) -> str:
+        """The name of its stack in a model file."""
+        return "backward_layers" if self.is_from_the_right else "layers"
+
     def __str__(self) -> str:
         return f"{FROM_THE_RIGHT}.{self.number}" if self.is_from_the_right else str(self.number)
 
