@@ -18,7 +18,7 @@ from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import Ngrams
 from charlm.inference.sampling import draw, softmax
-from charlm.inference.score import score_next
+from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Ids
 from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids
@@ -41,7 +41,7 @@ def test_torch_and_numpy_score_a_mixture_the_same(make_model: Callable[..., Mode
     file = with_ngrams(make_model("lstm", direction=direction))
     ids = random_ids(300, 5)
     found = evaluate(module_of(file), ids, mixture=Mixture.of(file))
-    expected = score_next(Stepper(file), ids).mean()
+    expected = score_symbols(Stepper(file), ids).bits_T.mean()
     assert found.bits_per_character == pytest.approx(expected, abs=1e-5)
 
 
@@ -123,7 +123,8 @@ def test_a_model_file_keeps_its_n_grams(make_model: Callable[..., ModelFile], tm
     loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.weights.keys() == make_model("lstm").weights.keys()
     ids = random_ids(50, 3)
-    assert score_next(Stepper(loaded), ids).tolist() == score_next(Stepper(file), ids).tolist()
+    found, expected = (score_symbols(Stepper(each), ids).bits_T.tolist() for each in (loaded, file))
+    assert found == expected
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.5])
