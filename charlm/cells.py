@@ -107,8 +107,9 @@ RNN_RELU = """Simple recurrent network (Elman 1990) of rectified linear units.
 
 h' = max(0, u + R(h))
 
-Nothing bounds the state. Le, Jaitly and Hinton 2015 initialise R as the identity to keep the state small; here R
-is initialised like any other matrix.
+Like `rnn`, the network computes its whole state anew at each step. It has no gates, and nothing bounds its state. Le,
+Jaitly and Hinton 2015 start with the identity as R, so that the state stays as it is until the input changes it; here
+R is initialised like any other matrix.
 """
 
 
@@ -135,9 +136,10 @@ o = sigmoid(u_o + R_o(h))
 c' = f * c + i * g
 h' = o * tanh(c')
 
-The cell c changes by adding, which is why an LSTM remembers: where f is near 1, a value stays for hundreds of steps,
-and so does its gradient, which is multiplied by f alone. In an rnn, a matrix and a slope multiply both at each step,
-and they soon vanish or explode.
+An LSTM remembers because its cell c changes by adding. Where f is near 1 and i is near 0, the cell keeps its value:
+with f = 0.99, 37% of it is left after 100 steps. Back along the cell, the gradient is multiplied by f alone, so it
+lasts as long. In an `rnn`, each step multiplies the gradient by the recurrent matrix and the slope of tanh, so it soon
+vanishes or explodes.
 """
 
 
@@ -167,8 +169,8 @@ c' = f * c + i * g
 o = sigmoid(u_o + R_o(h) + p_o * c')
 h' = o * tanh(c')
 
-Each unit's gates see that unit's own cell through one weight: the input and forget gates see the old cell, the
-output gate sees the new one. A gate of `lstm` sees only h, so it cannot see a cell that its output gate hides.
+Each gate of a unit sees the cell of that unit through one weight p: the input and forget gates see the old cell, the
+output gate sees the new one. In `lstm`, the gates see h and x only, not what an output gate hides in the cell.
 """
 
 
@@ -199,7 +201,7 @@ i = 1 - f
 c' = f * c + i * g
 h' = o * tanh(c')
 
-The cell makes room for exactly as much as it takes in: it becomes a mean of the old cell and the candidate. Greff et
+The cell forgets exactly as much as it takes in: it becomes a weighted mean of the old cell and the candidate. Greff et
 al. also use peepholes, which are omitted here. They learn i and compute f = 1 - i; here f is learned, which is
 equivalent.
 """
@@ -229,9 +231,10 @@ z = sigmoid(u_z + R_z(h))
 n = tanh(u_n + r * R_n(h))
 h' = (1 - z) * n + z * h
 
-One gate does what two do in an LSTM: what z keeps of the old state, it does not take from the candidate. There is no
-cell beside h. Where z is near 1, a value stays, as in the cell of an LSTM. The update gate z is the share of the OLD
-state that is kept, as in Cho et al. 2014; in other texts, among them Chung et al. 2014, z is the share of the new one.
+The new state is a weighted mean of the candidate n and the old state h. So the update gate z does the work of two gates
+of an LSTM: what it keeps of the old state, it does not take from the candidate. There is no cell beside h. Where z is
+near 1, a value stays, as in the cell of an LSTM. Here z is the share of the OLD state, as in Cho et al. 2014; in other
+texts, among them Chung et al. 2014, z is the share of the new one.
 """
 
 
@@ -260,8 +263,8 @@ n = tanh(u_n + R_n(r * h))
 h' = (1 - z) * n + z * h
 
 The candidate sees the old state multiplied by the reset gate r, so a unit that is reset is hidden from all
-candidates. In `gru`, r acts only on the candidate of its own unit. The update gate z is the share of the OLD state
-that is kept, as in Cho et al. 2014; in other texts z is the share of the new one.
+candidates. In `gru`, r acts only on the candidate of its own unit. Here z is the share of the OLD state, as in Cho et
+al. 2014; in other texts z is the share of the new one.
 """
 
 
@@ -289,7 +292,7 @@ n = u_n
 h' = (1 - z) * h + z * n
 
 Here z is the share of the NEW candidate; in `gru` it is the share of the old state. Only the last line depends on
-the state, so all steps of a block can be computed at once and joined by a scan.
+the state. So the gates of all steps of a block can be computed at once, and a scan then joins the steps.
 """
 
 
@@ -315,8 +318,8 @@ i = sigmoid(u_i) / s
 g = u_g
 h' = f * h + i * g
 
-There is no cell state, only h. Only the last line depends on it, so all steps of a block can be computed at once
-and joined by a scan.
+There is no cell state, only h. Only the last line depends on it. So the gates of all steps of a block can be computed
+at once, and a scan then joins the steps.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
+from charlm.cli.texts import as_read
 from charlm.errors import UsageError, as_given, did_you_mean
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.inference.explanation import CharacterStep, Explanation
+    from charlm.inference.units import Layer
     from charlm.spec import ModelSpec
 
 # The value of `--step` that shows all of them, on a terminal one by one.
@@ -45,9 +48,16 @@ def explain(
             "them; on a terminal the arrow keys walk over characters, units and layers."
         ),
     ] = None,
-    layer: Annotated[int | None, typer.Option(min=1, help="Write out this layer only; by default all.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Write out this layer only, from 1; by default all.", metavar="LAYER")
+    ] = None,
     unit: Annotated[
-        int | None, typer.Option(min=0, help="Write out this unit; by default the one with the largest output.")
+        str | None,
+        typer.Option(
+            help="Write out this unit of every layer, from 0, or of one, as in 1.37; by default the one with the "
+            "largest output.",
+            metavar="UNIT",
+        ),
     ] = None,
     unknown: Unknown = "error",
     as_json: Json = False,
@@ -64,7 +74,7 @@ def explain(
 
     charlm explain --text "The old fo" --step through
     """
-    from charlm.inference.explain import cell_summaries, describe_cell
+    from charlm.inference.cell_description import cell_summaries, describe_cell
     from charlm.spec import ModelSpec
 
     sizes, place = (hidden_size, embedding_size, layers, symbols), (step, layer, unit)
@@ -88,7 +98,7 @@ def explain(
 
 def known_cell(given: str) -> str:
     """Return the name of a cell, which may be given in any case."""
-    from charlm.inference.explain import cell_summaries
+    from charlm.inference.cell_description import cell_summaries
 
     cells = cell_summaries()
     if given.lower() in cells:
@@ -119,7 +129,7 @@ def explain_text(
     file: ModelFile,
     text: str,
     unknown: str,
-    place: tuple[str | None, int | None, int | None],
+    place: tuple[str | None, str | None, str | None],
     as_json: bool,
 ) -> None:
     """Let a model read a text, and show one step of it, or all of them.
@@ -137,19 +147,19 @@ def explain_text(
 
     (given_text,) = as_read(file.vocabulary, as_given(text))
     explanation = Explanation(file, given_text, unknown)
-    asked, layer, unit = place
-    refuse_missing(explanation.spec, layer, unit)
+    asked, *names = (None if name is None else as_given(name) for name in place)
+    layers, unit = written_out(explanation.spec, *names)
     number = number_of_step(asked, explanation)
     if as_json:
-        print_steps(explanation, asked, layer, unit)
+        print_steps(explanation, asked, layers, unit)
     elif number is None and may_walk():
-        walk(explanation, layer, unit)
+        walk(explanation, layers[0] if layers else None, unit)
     else:
         width = screen_width(sys.stdout)
         width = width and min(width, MAX_PROSE_WIDTH)
         print_lines(head_lines(explanation, width))
         for found in explanation.steps() if number is None else [explanation.step(number)]:
-            print_lines(["", *step_lines(explanation, found, layer, unit, width)])
+            print_lines(["", *step_lines(explanation, found, layers, unit, width)])
         print_lines(tail_lines(explanation, width))
 
 
@@ -176,28 +186,47 @@ def number_of_step(asked: str | None, explanation: Explanation) -> int | None:
     return int(asked)
 
 
-def refuse_missing(spec: ModelSpec, layer: int | None, unit: int | None) -> None:
-    """Refuse a layer or a unit that a model does not have."""
-    if layer is not None and layer > spec.num_layers:
-        has = f"are 1 to {spec.num_layers}" if spec.num_layers > 1 else "is 1 alone"
-        raise UsageError(f"this model has no layer {layer}", f"`--layer`: there {has}")
-    if unit is not None and unit >= spec.hidden_size:
+def written_out(spec: ModelSpec, layer: str | None, unit: str | None) -> tuple[list[Layer], int | None]:
+    """Return which layers are written out, none for all of them, and which of their units.
+
+    Args:
+        spec: the model.
+        layer: the name of a layer; a number alone stands for both directions of a model that has two.
+        unit: the number of a unit, or its name with its layer.
+
+    Raises:
+        UsageError: there is no such layer or unit, or the unit has a layer of its own beside another one.
+    """
+    from charlm.inference.units import layer_named, layers_of, unit_named
+
+    if unit is not None and not re.fullmatch("(?a:[0-9]{1,9})", unit):
+        found = unit_named(spec, unit)
+        if layer is not None:
+            raise UsageError("`--unit` and `--layer` exclude each other", "the name of a unit begins with its layer")
+        return [found.layer], found.index
+    if unit is not None and int(unit) >= spec.hidden_size:
         raise UsageError(f"this model has no unit {unit}", f"`--unit`: the units are 0 to {spec.hidden_size - 1}")
+    named = [] if layer is None else [found for found in layers_of(spec) if str(found.number) == layer]
+    if layer is not None and not named:
+        named = [layer_named(spec, layer)]
+    return named, None if unit is None else int(unit)
 
 
-def print_steps(explanation: Explanation, asked: str | None, layer: int | None, unit: int | None) -> None:
+def print_steps(explanation: Explanation, asked: str | None, layers: list[Layer], unit: int | None) -> None:
     """Print all steps as JSON, or the one that was asked for, one at a time: together they may be very large."""
-    from charlm.inference.explain import describe_cell
+    from charlm.inference.cell_description import describe_cell
 
     number = number_of_step(asked, explanation)
     chosen = explanation.step(number)
-    summary = explanation.of_unit(chosen, layer, unit).to_json()
-    head = json_text({**describe_cell(explanation.spec).to_json(), "read": explanation.text, "step": summary})
+    summary = explanation.of_unit(chosen, layers[0] if layers else None, unit).to_json()
+    about = {"read": explanation.text, "has_ngrams": explanation.has_ngrams, "step": summary}
+    head = json_text({**describe_cell(explanation.spec).to_json(), **about})
     print(f'{head[:-1]}, "steps": [', end="")
     every: Iterable[CharacterStep] = explanation.steps() if asked is None or number is None else [chosen]
     for index, found in enumerate(every):
         values = found.to_json()
-        values["layers"] = [of_layer for of_layer in values["layers"] if layer in (None, of_layer["layer"])]
+        pairs = zip(values["layers"], found.layers, strict=True)
+        values["layers"] = [plain for plain, of_layer in pairs if not layers or of_layer.layer in layers]
         print(",\n" if index else "", json_text(values), sep="", end="")
     print("]}", flush=True)
 
@@ -242,7 +271,12 @@ def explanation_lines(description: dict[str, Any], width: int | None) -> list[st
 
 def parameter_lines(description: dict[str, Any], width: int | None) -> list[str]:
     """Lay out the number of parameters of a model: for each part a formula, the sizes in it, and the number."""
-    meanings = {"V": "characters", "E": "numbers of an embedding", "H": "units of a layer", "L": "layers"}
+    meanings = {
+        "V": "symbols: characters or bytes",
+        "E": "numbers of an embedding",
+        "H": "units of a layer",
+        "L": "layers",
+    }
     sizes = ", ".join(f"{letter} = {size:,} ({meanings[letter]})" for letter, size in description["sizes"].items())
     counts = [
         line
@@ -255,7 +289,7 @@ def parameter_lines(description: dict[str, Any], width: int | None) -> list[str]
         )
     ]
     return [
-        *wrapped("parameters, with one input more than there are symbols: the start of a text", width),
+        *wrapped("parameters; V + 1 counts the start of a text, which is an input, too", width),
         *wrapped(f"  {sizes}", width),
         *counts,
         f"  all: {description['parameters']['all']:,}",

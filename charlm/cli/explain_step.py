@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.layout import MAX_PROSE_WIDTH, UNLIMITED_WIDTH, Column, kept_together, table_lines, whole_items, wrapped
@@ -9,14 +10,17 @@ from charlm.errors import counted
 
 if TYPE_CHECKING:
     from charlm.inference.explanation import CharacterStep, Explanation, LayerStep
+    from charlm.inference.units import Layer
 
 # So many predicted characters are listed.
 TOP = 5
+# So many of the characters before a step are shown.
+MAX_BEFORE = 60
 
 
 def head_lines(explanation: Explanation, width: int | None) -> list[str]:
     """Lay out what is needed to read the steps: what the letters mean."""
-    from charlm.inference.explain import notation_of
+    from charlm.inference.cell_description import notation_of
 
     spec = explanation.spec
     sizes = f"{counted(spec.num_layers, 'layer')} of {counted(spec.hidden_size, 'unit')}"
@@ -38,21 +42,21 @@ def tail_lines(explanation: Explanation, width: int | None) -> list[str]:
 
 
 def step_lines(
-    explanation: Explanation, step: CharacterStep, layer: int | None, unit: int | None, width: int | None
+    explanation: Explanation, step: CharacterStep, layers: Sequence[Layer], unit: int | None, width: int | None
 ) -> list[str]:
     """Lay out a step.
 
     Args:
         explanation: the text and the model.
         step: the step.
-        layer: which layer is written out; without one, all of them are.
+        layers: which layers are written out; none for all.
         unit: which unit; without one, that with the largest output in each layer.
         width: the most cells of a line.
     """
     lines = wrapped(f"step {step.number} of {explanation.num_steps}: {reading(explanation, step.layers[0])}", width)
     lines += embedding_lines(explanation, step, width)
     for of_layer in step.layers:
-        if layer in (None, of_layer.layer):
+        if not layers or of_layer.layer in layers:
             lines += ["", *layer_lines(explanation, of_layer, unit, width)]
         else:
             largest = of_layer.largest_unit
@@ -67,14 +71,16 @@ def reading(explanation: Explanation, layer: LayerStep) -> str:
     if not layer.position:
         return f"it reads {layer.name}"
     text = explanation.before(layer)
-    before = f"after {text!r}" if text else f"after the {'end' if layer.from_right else 'start'} of the text"
-    return f"{'from the right, ' if layer.from_right else ''}{before} it reads {layer.name}"
+    if len(text) > MAX_BEFORE:
+        text = f"{text[:MAX_BEFORE]}..." if layer.reads_backward else f"...{text[-MAX_BEFORE:]}"
+    before = f"after {text!r}" if text else f"after the {'end' if layer.reads_backward else 'start'} of the text"
+    return f"{'from the right, ' if layer.reads_backward else ''}{before} it reads {layer.name}"
 
 
 def place(explanation: Explanation, layer: LayerStep, total: str = "") -> str:
     """Return the name of a layer, perhaps with the number of layers, and with its direction if there are two."""
-    direction = f" from the {'right' if layer.from_right else 'left'}" if explanation.spec.num_stacks > 1 else ""
-    return f"layer {layer.layer}{total}{direction}"
+    direction = f" from the {'right' if layer.reads_backward else 'left'}" if explanation.spec.num_stacks > 1 else ""
+    return f"layer {layer.layer.number}{total}{direction}"
 
 
 def embedding_lines(explanation: Explanation, step: CharacterStep, width: int | None) -> list[str]:
@@ -97,13 +103,13 @@ def layer_lines(explanation: Explanation, layer: LayerStep, unit: int | None, wi
     others = f" of 0 to {explanation.spec.hidden_size - 1}"
     which = ", which has the largest absolute output" if unit is None else others
     lines = wrapped(f"{place(explanation, layer)}, unit {index}{which}", width)
-    if layer.stack == "backward_layers":
+    if layer.layer.is_from_the_right:
         lines += wrapped(f"  {reading(explanation, layer)}", width)
-    if layer.layer > 1:
-        lines += wrapped(f"  x is the output of layer {layer.layer - 1}", width)
-    lines += summary_lines(numbers_of(layer, index), layer.cell.letters, width, ("old_state",))
+    if layer.layer.number > 1:
+        lines += wrapped(f"  x is the output of layer {layer.layer.number - 1}", width)
+    lines += summary_lines(layer.numbers(index), layer.cell.letters, width, ("old_state",))
     lines += arithmetic_lines(layer, index, width)
-    return lines + summary_lines(numbers_of(layer, index), layer.cell.letters, width, ("gates", "new_state"))
+    return lines + summary_lines(layer.numbers(index), layer.cell.letters, width, ("gates", "new_state"))
 
 
 def arithmetic_lines(layer: LayerStep, unit: int, width: int | None) -> list[str]:
@@ -117,14 +123,6 @@ def arithmetic_lines(layer: LayerStep, unit: int, width: int | None) -> list[str
     return lines
 
 
-def numbers_of(layer: LayerStep, unit: int) -> dict[str, dict[str, float]]:
-    """Return the old state, the gates and the new state of a unit."""
-    parts = {"old_state": layer.old_state, "new_state": layer.new_state, "gates": dict(layer.gates)}
-    if layer.gates:
-        parts["gates"]["candidate"] = layer.candidate
-    return {part: {name: float(array[unit]) for name, array in arrays.items()} for part, arrays in parts.items()}
-
-
 def summary_lines(
     numbers: dict[str, Any],
     letters_of_gates: dict[str, str],
@@ -132,7 +130,9 @@ def summary_lines(
     parts: tuple[str, ...] = ("old_state", "gates", "new_state"),
 ) -> list[str]:
     """Lay out state and gates of one unit with six decimals, before and after it reads a character."""
-    letters, lines = {"hidden": "h", "cell": "c"} | letters_of_gates, list[str]()
+    from charlm.inference.explanation import LETTERS_OF_STATE
+
+    letters, lines = LETTERS_OF_STATE | letters_of_gates, list[str]()
     for part in parts:
         # No-break spaces keep a name and its number together.
         items = [f"{name} {letters[name]} = {value:+.6f}".replace(" ", "\xa0") for name, value in numbers[part].items()]
@@ -145,18 +145,18 @@ def prediction_lines(explanation: Explanation, step: CharacterStep, width: int |
     """Lay out logits, softmax and the most probable characters."""
     from charlm.inference.equations import shown
 
-    last = [layer for layer in step.layers if layer.layer == explanation.spec.num_layers]
+    last = [layer for layer in step.layers if layer.layer.number == explanation.spec.num_layers]
     ends = " and ".join(place(explanation, layer) for layer in last)
     best = step.scores[0]
     lines = [
-        f"logits: for each of the {len(step.logits)} characters its row of the output matrix times h' of {ends}, plus "
-        "its bias",
+        f"logits: for each of the {counted(len(step.logits), explanation.unit)} its row of the output matrix times h' "
+        f"of {ends}, plus its bias",
         "softmax: exp = e to the power of the logit less the largest logit; "
         f"probability = exp / {shown(step.total)}, the sum of all",
         f"predicted {where(explanation, step)}: {best.name}, with {best.probability:.2%}",
     ]
     columns = [
-        Column("character"),
+        Column(explanation.unit),
         Column("row * h'", True, 3),
         Column("bias", True, 4),
         Column("logit", True, 1),
@@ -178,7 +178,7 @@ def where(explanation: Explanation, step: CharacterStep) -> str:
     """Return where the predicted character stands."""
     spec = explanation.spec
     if spec.sees_both_sides:
-        right = next(layer for layer in step.layers if layer.stack == "backward_layers")
+        right = next(layer for layer in step.layers if layer.layer.is_from_the_right)
         left = step.layers[0].name
         return f"between {left} and {right.name}"
     return "before it" if spec.is_backward else "next"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.explain_step import arithmetic_lines, numbers_of, place, summary_lines, where
-from charlm.cli.layout import cells_of, kept_together, whole_items
+from charlm.cli.explain_step import arithmetic_lines, place, summary_lines, where
+from charlm.cli.layout import cells_of, kept_together, whole_items, wrapped
 from charlm.errors import CharlmError, one_line
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
 
     from charlm.inference.explanation import CharacterStep, Explanation
+    from charlm.inference.units import Layer
 
 # More characters than any text on a command line has.
 END = 1 << 30
@@ -64,17 +65,22 @@ class Walk:
         unit = layer.largest_unit if self.unit is None else self.unit
         largest = " (the largest)" if unit == layer.largest_unit else ""
         sizes = self.explanation.spec
+        from_right = " from the right" if layer.reads_backward else ""
         head = [
-            f"character {self.number} of {self.explanation.num_steps}: reads {layer.name}",
+            f"{self.explanation.unit} {self.number} of {self.explanation.num_steps}: reads {layer.name}{from_right}",
             place(self.explanation, layer, f" of {sizes.num_layers}"),
             f"unit {unit} of 0 to {sizes.hidden_size - 1}{largest}",
         ]
         candidates = [f"{score.name} {score.probability:.0%}" for score in self.step.scores[:8]]
-        predicted = f"predicted {where(self.explanation, self.step)}:"
+        by = " by the net" if self.explanation.has_ngrams else ""
+        *before, last = wrapped(f"predicted {where(self.explanation, self.step)}{by}:", width)
+        if cells_of(f"{last}   {candidates[0]}") > width:
+            before, last = [*before, last], " "
         return [
             *kept_together("", head, width, "   "),
-            whole_items([predicted, *candidates], width),
-            *summary_lines(numbers_of(layer, unit), layer.cell.letters, width, ("old_state",)),
+            *before,
+            whole_items([last, *candidates], width),
+            *summary_lines(layer.numbers(unit), layer.cell.letters, width, ("old_state",)),
             *arithmetic_lines(layer, unit, width),
         ]
 
@@ -90,12 +96,16 @@ class Walk:
         return left, here, right
 
 
-def walk(explanation: Explanation, layer: int | None, unit: int | None) -> None:
+def walk(explanation: Explanation, layer: Layer | None, unit: int | None) -> None:
     """Let a person walk over the characters of a text, the layers and the units, until they leave."""
     from prompt_toolkit import Application
     from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
-    state = Walk(explanation, 1, (layer or explanation.spec.num_layers) - 1, unit)
+    from charlm.inference.units import layers_of
+
+    layers = layers_of(explanation.spec)
+    place = explanation.spec.num_layers - 1 if layer is None else layers.index(layer)
+    state = Walk(explanation, 1, place, unit)
 
     def size() -> Any:
         return application.output.get_size()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 import typer
 
 from charlm.cli.layout import screen_width
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.inference.activations import Layer
+    from charlm.inference.units import Layer
     from charlm.vocab import Ids
 
 # More is not read: this takes some seconds for a layer of 512 units.
@@ -61,11 +62,11 @@ def inspect_units(
     is_search = find or bool(own)
     _check_options(unit, layer, units, is_search)
     file = model_file(model)
-    from charlm.inference.activations import find_layer, find_part, find_unit, layers_of
+    from charlm.inference.units import layer_named, layers_of, part_named, unit_named
 
-    part = find_part(file.spec.recurrence, gate and as_given(gate))
-    chosen = find_unit(file.spec, as_given(unit)) if unit is not None else None
-    place = find_layer(file.spec, as_given(layer)) if layer is not None else None
+    part = part_named(file.spec.recurrence, gate and as_given(gate))
+    chosen = unit_named(file.spec, as_given(unit)) if unit is not None else None
+    place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
     view: View
     if is_search:
@@ -89,7 +90,7 @@ def _searched(
     file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
 ) -> View:
     from charlm.cli.inspect_search import SearchView
-    from charlm.inference.find import find_units
+    from charlm.inference.unit_search import find_units
 
     return SearchView(file, read.name, find_units(file, read.texts, own, parts, layers))
 

@@ -14,7 +14,7 @@ from charlm.cli.layout import Column, table_lines, wrapped
 from charlm.cli.shades import shaded_lines
 from charlm.errors import one_line
 from charlm.inference.activations import shown_values
-from charlm.inference.find import MIN_OF_EACH, Finding, Search
+from charlm.inference.unit_search import MIN_OF_EACH, Finding, Search
 
 STRETCH_CHARACTERS = 240
 

@@ -14,18 +14,10 @@ from charlm.checkpoint import ModelFile
 from charlm.cli.layout import Column, aligned, cells_of, table_lines, wrapped
 from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style, shaded_lines, style_for, visible
 from charlm.errors import counted
-from charlm.inference.activations import (
-    Activations,
-    Layer,
-    Unit,
-    gates_of,
-    parts_of,
-    read_activations,
-    shown_values,
-)
-from charlm.inference.find import characters_of
+from charlm.inference.activations import Activations, characters_of, read_activations, shown_values
 from charlm.inference.gate_statistics import GateStatistics, gate_statistics
 from charlm.inference.sampling import Floats
+from charlm.inference.units import Layer, Unit, gates_of, parts_of
 from charlm.vocab import Ids
 
 STRIP_CHARACTERS = 400

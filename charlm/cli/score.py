@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, hint_at_encoding, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
-from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, undecodable_byte
+from charlm.cli.texts import as_read, given_file, given_text
+from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
-    from charlm.inference.fill import Filler
     from charlm.inference.predict import Candidate
-    from charlm.inference.stepper import Stepper
+    from charlm.inference.score import Reader
     from charlm.inference.surprisal import Place, Surprisal
     from charlm.inference.surprisal_difference import Passage, SurprisalDifference
 
@@ -61,8 +61,10 @@ def score(
 
     charlm score --file another.txt --diff runs/other-1
     """
+    from charlm.inference.score import reader_of
+
     given = _given(text, file)
-    loaded = _model(model)
+    loaded = reader_of(model_file(model))
     if diff is None:
         (read,) = as_read(loaded.vocabulary, given)
         scored = _measure(loaded, read, unknown)
@@ -73,7 +75,7 @@ def score(
         return
     from charlm.inference.surprisal_difference import SurprisalDifference
 
-    other = _model(diff)
+    other = reader_of(model_file(diff))
     read = _read_by_both(loaded, other, given)
     scored = _measure(loaded, read, unknown)
     try:
@@ -87,14 +89,6 @@ def score(
         print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
 
 
-def _model(path: Path | None) -> Stepper | Filler:
-    from charlm.inference.fill import Filler
-    from charlm.inference.stepper import Stepper
-
-    loaded = model_file(path)
-    return Filler(loaded) if loaded.spec.sees_both_sides else Stepper(loaded)
-
-
 def _given(text: str | None, file: Path | None) -> str:
     """Return the text of the argument, of the file, or of standard input if it is no terminal.
 
@@ -104,11 +98,7 @@ def _given(text: str | None, file: Path | None) -> str:
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
     if file is not None:
-        try:
-            return file.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            message = f"`{file}` is not UTF-8: {undecodable_byte(error)}"
-            raise UsageError(message, hint_at_encoding(error)) from None
+        return given_file(file)
     if text is None:
         if sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
@@ -119,7 +109,7 @@ def _given(text: str | None, file: Path | None) -> str:
     return given_text(text)
 
 
-def _read_by_both(model: Stepper | Filler, other: Stepper | Filler, given: str) -> str:
+def _read_by_both(model: Reader, other: Reader, given: str) -> str:
     """Return the text as both models read it.
 
     Raises:
@@ -132,7 +122,7 @@ def _read_by_both(model: Stepper | Filler, other: Stepper | Filler, given: str) 
     return read
 
 
-def _measure(model: Stepper | Filler, text: str, unknown: str) -> Surprisal:
+def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
     """Score the text, and show on a terminal how far it is if that takes long."""
     from charlm.inference.surprisal import measure_surprisal
 
@@ -145,7 +135,7 @@ def _measure(model: Stepper | Filler, text: str, unknown: str) -> Surprisal:
     return measure_surprisal(model, text, unknown, show if is_long else None)
 
 
-def _given_what(model: Stepper | Filler) -> str:
+def _given_what(model: Reader) -> str:
     """Say from what each character is predicted."""
     from charlm.inference.stepper import Stepper
 

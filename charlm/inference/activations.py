@@ -5,7 +5,7 @@ N-grams beside the net have no units, and nothing here depends on them. Letters:
 
 from __future__ import annotations
 
-import re
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,49 +14,15 @@ from numpy.typing import NDArray
 
 from charlm.cells import CELLS, Cell
 from charlm.checkpoint import ModelFile
-from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted, did_you_mean
+from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted
 from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Stack, streams_of
+from charlm.inference.units import Layer, gates_of, layers_of, part_named, parts_of
 from charlm.machine import usable_bytes
-from charlm.spec import ModelSpec
-from charlm.vocab import Ids
+from charlm.vocab import Ids, Vocabulary
 
-# The layers from right to left of a model of both sides are named after this; all others need no name.
-FROM_THE_RIGHT = "right"
 # A text with its activations may take this share of the memory: what is computed from them needs some, too.
 SHARE_OF_MEMORY = 0.25
-
-
-@dataclass(frozen=True, order=True)
-class Layer:
-    """One recurrent layer of a model.
-
-    Attributes:
-        number: which one, from 1.
-        is_from_the_right: whether it is one of the layers from right to left of a model that reads from both sides.
-    """
-
-    number: int
-    is_from_the_right: bool = False
-
-    def __str__(self) -> str:
-        return f"{FROM_THE_RIGHT}.{self.number}" if self.is_from_the_right else str(self.number)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One unit of a layer. Its name is `2.37`: layer and unit; from right to left, of both sides, `right.2.37`.
-
-    Attributes:
-        layer: the layer.
-        index: which unit, from 0.
-    """
-
-    layer: Layer
-    index: int
-
-    def __str__(self) -> str:
-        return f"{self.layer}.{self.index}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,70 +41,6 @@ class Activations:
     layer: Layer
     reads_backward: bool
     parts: dict[str, Floats]
-
-
-def parts_of(cell: Cell) -> tuple[str, ...]:
-    """Return the names of the parts of a cell's state and of its gates. An RNN has no gates."""
-    return (*cell.state, *gates_of(cell), *(("candidate",) if len(cell.gates) > 1 else ()))
-
-
-def gates_of(cell: Cell) -> tuple[str, ...]:
-    """Return the names of the gates of a cell, whose values are from 0 to 1; the candidate is none of them."""
-    return tuple(gate for gate in cell.gates if gate != "candidate")
-
-
-def layers_of(spec: ModelSpec) -> list[Layer]:
-    """Return the layers of a model, those from right to left of a model of both sides last."""
-    sides = (False, True)[: spec.num_stacks]
-    return [Layer(number, side) for side in sides for number in range(1, spec.num_layers + 1)]
-
-
-def find_part(cell: Cell, name: str | None) -> str:
-    """Return the name of a part of the state or of a gate: for None the part of the state that is kept longest.
-
-    Raises:
-        UsageError: the cell has no such part.
-    """
-    names = parts_of(cell)
-    if name is None:
-        return cell.state[-1]
-    if name not in names:
-        hint = did_you_mean(name, names) or f"it has {', '.join(names)}"
-        raise UsageError(f"a unit of this model has no `{name}`", hint)
-    return name
-
-
-def find_layer(spec: ModelSpec, name: str) -> Layer:
-    """Return the layer that a name stands for: `2`, or `right.2` of a model that reads from both sides.
-
-    Raises:
-        UsageError: there is no such layer.
-    """
-    layers = {str(layer): layer for layer in layers_of(spec)}
-    if name not in layers:
-        raise UsageError(f"there is no layer `{name}`", f"this model has {_listed(list(layers))}")
-    return layers[name]
-
-
-def find_unit(spec: ModelSpec, name: str) -> Unit:
-    """Return the unit that a name stands for: `2.37`, or `right.2.37` of a model that reads from both sides.
-
-    Raises:
-        UsageError: this is no name of a unit, or there is no such unit.
-    """
-    last = f"{layers_of(spec)[-1]}.{spec.hidden_size - 1}"
-    if not (parts := re.fullmatch(r"(?a:(.*)\.(\d{1,9}))", name)):
-        raise UsageError(f"`{name}` is not a unit", f"a unit is a layer and a number: `1.0`, and the last is `{last}`")
-    layer, index = find_layer(spec, parts[1]), int(parts[2])
-    if index >= spec.hidden_size:
-        raise UsageError(
-            f"there is no unit `{name}`", f"the last one of this layer is `{layer}.{spec.hidden_size - 1}`"
-        )
-    return Unit(layer, index)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"layer {names[0]}" if len(names) == 1 else f"layers {', '.join(names[:-1])} and {names[-1]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +67,9 @@ def moments(model: ModelFile, texts: Sequence[Ids]) -> Iterator[Moment]:
         ModelFileError: the weights are so large that a state overflows.
     """
     spec = model.spec
-    for side, name in enumerate(spec.stacks):
-        layers = [layer for layer in layers_of(spec) if layer.is_from_the_right == bool(side)]
-        for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or bool(side)):
+    for name in spec.stacks:
+        layers = [layer for layer in layers_of(spec) if layer.stack == name]
+        for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or layers[0].is_from_the_right):
             for layer, parts in zip(layers, parts_of_layers, strict=True):
                 yield Moment(layer, rows_B, parts)
 
@@ -219,7 +121,7 @@ def read_activations(
         ModelFileError: the weights are so large that a state overflows.
     """
     spec = model.spec
-    kept = [find_part(spec.recurrence, part) for part in parts or parts_of(spec.recurrence)]
+    kept = [part_named(spec.recurrence, part) for part in parts or parts_of(spec.recurrence)]
     wanted = layers_of(spec) if layers is None else layers
     num_symbols = sum(map(len, texts))
     row_bytes = 4 * spec.hidden_size * len(kept) * len(wanted)
@@ -243,6 +145,18 @@ def read_activations(
             for part, array_TH in found[moment.layer].parts.items():
                 array_TH[moment.rows_B] = moment.parts[part]
     return list(found.values())
+
+
+def characters_of(vocabulary: Vocabulary, ids_T: Ids) -> tuple[str, NDArray[np.int64]]:
+    """Return the characters that ids stand for, and how many ids each of them is.
+
+    A byte that is no part of a character is a character of its own, U+DC80 to U+DCFF.
+    """
+    if vocabulary.kind == "characters":
+        return vocabulary.decode(ids_T), np.ones(len(ids_T), np.int64)
+    text = codecs.decode(bytes(ids_T.tolist()), "utf-8", "surrogateescape")
+    sizes = [1 if 0xDC80 <= ord(character) <= 0xDCFF else len(character.encode()) for character in text]
+    return text, np.array(sizes, np.int64)
 
 
 def shown_values(cell: Cell, part: str, values: Floats) -> tuple[Floats, int, str]:

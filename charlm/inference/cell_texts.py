@@ -41,13 +41,20 @@ _LSTM_EFFECTS = {
 _UPDATE = "The update gate z says how much of the old state h stays: at 1 the unit keeps it, at 0 it takes n instead."
 _GRU_EFFECTS = {"reset": "{} of R_n(h) is used", "update": "{} of the old state stays"}
 
-_JOINED = "[h, x] is the old state and the input, one below the other."
-_MATRICES = "W_{0} is R_{0} and U_{0} side by side, and b_{0} is the sum of a_{0} and d_{0}."
-_LECTURE_LSTM = f"{_JOINED} {_MATRICES.format('f')} C is the cell c, and C\u0303 the candidate g."
+_JOINED = "[h, x] is the old state and the input, one below the other. Many notes write h_t for h' and h_(t-1) for h."
+_MATRICES = "W_{0} is R_{0} and U_{0} side by side, and b_{0} is the sum of a_{0} and d_{0}; likewise for {1}."
+_LECTURE_LSTM = (
+    f"{_JOINED} {_MATRICES.format('f', 'the others')} C is the cell c, and C\u0303 is the candidate g, so W_C and b_C "
+    "are those of g."
+)
 
 _TWO_BIASES = (
     "There are two biases, one beside each matrix, as in PyTorch and cuDNN. Only their sum counts, so one would do; "
     "with two, the weights fit the fast kernels of both."
+)
+_TWO_BIASES_ALONE = (
+    "There are two biases, one beside each matrix, as in `{}`. Only their sum counts, so one would do; two keep the "
+    "weights of both cells alike."
 )
 _TWO_BIASES_GRU = (
     "There are two biases, one beside each matrix, as in PyTorch and cuDNN. In r and z only their sum counts. In n "
@@ -88,7 +95,7 @@ _COUPLED_DRAWING = """
          ^          ^    |
          |         (*)  tanh
          |         ^ ^   v
-         f --> 1 - f g  (*)---+--> h'
+         f-->(1 - f) g  (*)---+--> h'
          ^           ^   ^    |
          |           |   o    v
          |           |   ^  next layer
@@ -181,11 +188,12 @@ o = sigmoid(W_o [h, x] + p_o * C' + b_o)
 h' = o * tanh(C')""",
         f"{_LECTURE_LSTM} Some notes write W_f [C, h, x], with a matrix for C; here p_f has one number for each unit.",
         _PEEPHOLE_DRAWING,
-        _TWO_BIASES,
+        _TWO_BIASES_ALONE.format("lstm"),
     ),
     "lstm-coupled": CellText(
         {
-            "forget": "The forget gate f says how much of the old cell c stays; 1 - f says how much of g enters it.",
+            "forget": "The forget gate f says how much of the old cell c stays; i = 1 - f says how much of g enters "
+            "it.",
             "candidate": _CELL_CANDIDATE,
             "output": _OUTPUT,
         },
@@ -197,12 +205,12 @@ o = sigmoid(W_o [h, x] + b_o)
 h' = o * tanh(C')""",
         _LECTURE_LSTM,
         _COUPLED_DRAWING,
-        _TWO_BIASES,
+        _TWO_BIASES_ALONE.format("lstm"),
     ),
     "gru": CellText(
         {
-            "reset": "The reset gate r says how much of what the old state adds, R_n(h), goes into the candidate: at 0 "
-            "the candidate depends on the input alone, as at the start of a text.",
+            "reset": "The reset gate r says how much of R_n(h), which is what the old state adds, goes into the "
+            "candidate: at 0 the candidate depends on the input alone, at 1 fully on both.",
             "update": _UPDATE,
             "candidate": "The candidate n is what the new state would be if nothing of the old one stayed, from -1 to "
             "1.",
@@ -212,16 +220,16 @@ h' = o * tanh(C')""",
 z = sigmoid(W_z [h, x] + b_z)
 h\u0303 = tanh(U_n x + a_n + r * (R_n h + d_n))
 h' = (1 - z) * h\u0303 + z * h""",
-        f"{_JOINED} {_MATRICES.format('r')} h\u0303 is the candidate n. Its line is not of the form W [h, x] + b, "
-        "because r multiplies only one half; the h\u0303 = tanh(W [r * h, x] + b) of many notes is that of "
+        f"{_JOINED} {_MATRICES.format('r', 'z')} h\u0303 is the candidate n. Its line is not of the form W [h, x] + b, "
+        "because r multiplies only one half. Many notes have h\u0303 = tanh(W [r * h, x] + b) instead, which is "
         "`gru-reset-before`. In many notes z and 1 - z change places: h' = z * h\u0303 + (1 - z) * h.",
         _GRU_DRAWING,
         _TWO_BIASES_GRU,
     ),
     "gru-reset-before": CellText(
         {
-            "reset": "The reset gate r says how much of the old state h the candidates see: at 0 they do not see this "
-            "unit.",
+            "reset": "The reset gate r says how much of the old state of its unit all candidates see: at 0 nothing, at "
+            "1 all of it.",
             "update": _UPDATE,
             "candidate": "The candidate n is what the new state would be if nothing of the old one stayed, from -1 to "
             "1.",
@@ -231,31 +239,34 @@ h' = (1 - z) * h\u0303 + z * h""",
 z = sigmoid(W_z [h, x] + b_z)
 h\u0303 = tanh(W_h [r * h, x] + b_h)
 h' = (1 - z) * h\u0303 + z * h""",
-        f"{_JOINED} {_MATRICES.format('r')} h\u0303 is the candidate n, and W_h and b_h are made of R_n, U_n, a_n and "
-        "d_n. In many notes z and 1 - z change places: h' = z * h\u0303 + (1 - z) * h.",
+        f"{_JOINED} {_MATRICES.format('r', 'z')} h\u0303 is the candidate n, so W_h and b_h are those of n. In many "
+        "notes z and 1 - z change places: h' = z * h\u0303 + (1 - z) * h.",
         _RESET_BEFORE_DRAWING,
-        _TWO_BIASES,
+        _TWO_BIASES_ALONE.format("gru"),
     ),
     "mingru": CellText(
         {
             "update": "The update gate z says how much of the candidate n is taken: at 0 the unit keeps its old state, "
             "at 1 it takes n instead.",
-            "candidate": "The candidate n is what the input alone would make of the state; nothing bounds it.",
+            "candidate": "The candidate n is what the new state would be if nothing of the old one stayed; nothing "
+            "bounds it.",
         },
         {"update": "{} of n is taken"},
         """z = sigmoid(W_z x + b_z)
 h\u0303 = W_h x + b_h
 h' = (1 - z) * h + z * h\u0303""",
-        "W_z is U_z, and b_z is a_z. h\u0303 is the candidate n, and W_h and b_h are U_n and a_n. The gate sees x "
-        "instead of [h, x].",
+        "W_z is U_z, and b_z is a_z. h\u0303 is the candidate n, so W_h is U_n, and b_h is a_n. There is x in place of "
+        "[h, x], because the gate does not see the state.",
         _MINGRU_DRAWING,
         _ONE_BIAS,
     ),
     "minlstm": CellText(
         {
             "forget": "The forget gate f says how much of the old state h stays.",
-            "input": "The input gate i says how much of the candidate g is added; f and i add up to 1.",
-            "candidate": "The candidate g is what the input alone would make of the state; nothing bounds it.",
+            "input": "The input gate i says how much of the candidate g is added. Both gates are divided by their sum "
+            "s, so f and i add up to 1.",
+            "candidate": "The candidate g is what the new state would be if nothing of the old one stayed; nothing "
+            "bounds it.",
         },
         {"forget": "{} of the old state stays", "input": "{} of g is added"},
         """s = sigmoid(W_f x + b_f) + sigmoid(W_i x + b_i)
@@ -263,8 +274,8 @@ f = sigmoid(W_f x + b_f) / s
 i = sigmoid(W_i x + b_i) / s
 h\u0303 = W_h x + b_h
 h' = f * h + i * h\u0303""",
-        "W_f is U_f, and b_f is a_f. h\u0303 is the candidate g, and W_h and b_h are U_g and a_g. The gates see x "
-        "instead of [h, x].",
+        "W_f is U_f, and b_f is a_f; likewise for i. h\u0303 is the candidate g, so W_h is U_g, and b_h is a_g. "
+        "There is x in place of [h, x], because the gates do not see the state.",
         _MINLSTM_DRAWING,
         _ONE_BIAS,
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +10,9 @@ import numpy as np
 
 from charlm.cells import Cell, Gates, Recurrent, State
 from charlm.errors import UsageError, did_you_mean
+from charlm.inference.units import Unit, unit_named
 from charlm.spec import ModelSpec
 
-UNIT = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?:\.([a-z]+))?")
 HOW = "`1.17=0.9` holds unit 17 of layer 1 at 0.9, `1.17.cell=2` holds its cell"
 # The state of a trained model stays far below it, and products with it do not overflow.
 MAX_VALUE = 1e6
@@ -25,28 +24,28 @@ class Clamp(NamedTuple):
     """A unit that is held at a value.
 
     Attributes:
-        layer: its layer, from 1.
-        unit: its number in the layer, from 0.
+        unit: the unit.
         part: the part of its state, `hidden` or `cell`.
         value: the value after every step.
     """
 
-    layer: int
-    unit: int
+    unit: Unit
     part: str
     value: float
 
 
 def read_clamps(assignments: Iterable[str]) -> dict[str, float]:
-    """Read units with their values, each written as `LAYER.UNIT=VALUE` or `LAYER.UNIT.cell=VALUE`.
+    """Read values by the names of units, each written as `LAYER.UNIT=VALUE` or `LAYER.UNIT.cell=VALUE`.
+
+    The names are not checked: `clamps_of` does that.
 
     Raises:
-        UsageError: one is written otherwise, or a unit is named twice.
+        UsageError: one has no value, or a name comes twice.
     """
     values: dict[str, float] = {}
     for assignment in assignments:
         name, equals, value = (part.strip() for part in assignment.partition("="))
-        if not equals or not UNIT.fullmatch(name):
+        if not equals:
             raise UsageError(f"`{assignment}` does not name a unit and its value", HOW)
         if name in values:
             raise UsageError(f"the unit `{name}` is held at two values", "give each unit once")
@@ -67,18 +66,11 @@ def clamps_of(spec: ModelSpec, values: Mapping[str, float]) -> list[Clamp]:
     Raises:
         UsageError: the model has no such unit, a value is out of its bounds, or a unit is named twice.
     """
-    clamps: dict[tuple[int, int, str], Clamp] = {}
+    clamps: dict[tuple[Unit, str], Clamp] = {}
     for name, value in values.items():
-        if not (found := UNIT.fullmatch(name)):
-            raise UsageError(f"`{name}` does not name a unit", HOW)
-        layer, unit, part = int(found[1]), int(found[2]), found[3] or "hidden"
-        if not 1 <= layer <= spec.num_layers:
-            layers = "the only layer is 1" if spec.num_layers == 1 else f"the layers are 1 to {spec.num_layers}"
-            raise UsageError(f"this model has no layer {layer}", layers)
-        if unit >= spec.hidden_size:
-            raise UsageError(
-                f"this model has no unit {unit} in layer {layer}", f"there are 0 to {spec.hidden_size - 1}"
-            )
+        start, _, end = name.rpartition(".")
+        of_unit, part = (start, end) if start and end.isalpha() else (name, "hidden")
+        unit = unit_named(spec, of_unit)
         if part not in spec.recurrence.state:
             parts = " and ".join(spec.recurrence.state)
             hint = did_you_mean(part, spec.recurrence.state) or f"the state of a unit is its {parts}"
@@ -86,9 +78,9 @@ def clamps_of(spec: ModelSpec, values: Mapping[str, float]) -> list[Clamp]:
         if not (math.isfinite(value) and abs(value) <= MAX_VALUE):
             bounds = f"from {-MAX_VALUE:,.0f} to {MAX_VALUE:,.0f}"
             raise UsageError(f"the unit `{name}` cannot be held at {value}", f"a value is a number {bounds}")
-        if (layer, unit, part) in clamps:
+        if (unit, part) in clamps:
             raise UsageError(f"the unit `{name}` is held at two values", "give each unit once")
-        clamps[layer, unit, part] = Clamp(layer, unit, part, float(value))
+        clamps[unit, part] = Clamp(unit, part, float(value))
     return list(clamps.values())
 
 
@@ -106,7 +98,7 @@ def holding(cell: Cell, clamps: Sequence[Clamp], dtype: np.dtype[Any]) -> Step:
     # The cell comes first, because a held hidden state does not follow from it.
     of_part = [(cell.state.index(part), [clamp for clamp in clamps if clamp.part == part]) for part in cell.state[::-1]]
     held = [
-        (index, [clamp.unit for clamp in some], np.array([clamp.value for clamp in some], dtype))
+        (index, [clamp.unit.index for clamp in some], np.array([clamp.value for clamp in some], dtype))
         for index, some in of_part
         if some
     ]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
-from charlm.inference.activations import Layer, gates_of, layers_of, moments
+from charlm.inference.activations import moments
 from charlm.inference.sampling import Floats
+from charlm.inference.units import Layer, gates_of, layers_of
 from charlm.vocab import Ids
 
 # The bounds of Karpathy, Johnson and Fei-Fei 2015.

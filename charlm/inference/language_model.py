@@ -16,14 +16,13 @@ from charlm.checkpoint import load_checkpoint
 from charlm.errors import UsageError
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
-from charlm.inference.inside_view import InsideView
+from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
-from charlm.inference.score import score_masked, score_next
+from charlm.inference.score import Reader, score_symbols
 from charlm.inference.stepper import StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.run_folder import find_model
-from charlm.spec import ModelSpec
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -40,7 +39,7 @@ class GenerateOptions(TypedDict, total=False):
     unknown: str
 
 
-class LanguageModel(InsideView):
+class LanguageModel(InspectableModel):
     """A trained model. `charlm.load` makes one; it needs neither torch nor the text that was learned.
 
     >>> import charlm
@@ -65,15 +64,6 @@ class LanguageModel(InsideView):
             ModelFileError: there is no model, or its file is damaged.
         """
         return cls(load_checkpoint(find_model(None if path is None else Path(path))))
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's cell, sizes and direction.
-
-        >>> model.spec.cell, model.spec.num_symbols == len(model.vocabulary)
-        ('lstm', True)
-        """
-        return self._file.spec
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -219,8 +209,7 @@ class LanguageModel(InsideView):
         Raises:
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
-        ids_T = self.vocabulary.encode(text, unknown)
-        return score_masked(self._filler, ids_T) if self.spec.sees_both_sides else score_next(self._stepper, ids_T)
+        return score_symbols(self._reader, self.vocabulary.encode(text, unknown)).bits_T
 
     def surprisal(self, text: str, *, unknown: str = "error") -> Surprisal:
         r"""Return what `charlm score` shows: the bits of each character, totals, lines and worst places.
@@ -244,7 +233,7 @@ class LanguageModel(InsideView):
             CorpusError: there is no character to score.
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
-        return measure_surprisal(self._filler if self.spec.sees_both_sides else self._stepper, text, unknown)
+        return measure_surprisal(self._reader, text, unknown)
 
     def step(
         self, text: str | SupportsIndex | None = None, state: StepperState | None = None, *, unknown: str = "error"
@@ -309,6 +298,10 @@ class LanguageModel(InsideView):
     @cached_property
     def _filler(self) -> Filler:
         return Filler(self._file)
+
+    @property
+    def _reader(self) -> Reader:
+        return self._filler if self.spec.sees_both_sides else self._stepper
 
     def _generation(
         self,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted
-from charlm.inference.sampling import Floats, refuse_overflow, require
+from charlm.inference.sampling import log2_probabilities, require
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.machine import usable_cores
 from charlm.vocab import Ids
@@ -245,17 +245,9 @@ def _costs_of_whole(stepper: Stepper, text: Ids, positions_B: NDArray[np.int64])
 
 
 def _predictions(stepper: Stepper, state: StepperState) -> list[Numbers]:
-    """Return the logarithms of the probabilities to base 2 for each predictor, (B, V)."""
+    """Return the base-2 logarithms of the probabilities of each predictor, (B, V)."""
     logits = [stepper.logits(state), *([stepper.net_logits(state)] if stepper.has_ngrams else [])]
-    return [_log_probabilities(logits_BV) for logits_BV in logits]
-
-
-def _log_probabilities(logits_BV: Floats) -> Numbers:
-    refuse_overflow(logits_BV)
-    below_BV: Numbers = logits_BV.astype(np.float64) - logits_BV.max(axis=-1, keepdims=True)
-    below_BV -= np.log(np.exp(below_BV).sum(axis=-1, keepdims=True))
-    below_BV /= np.log(2)
-    return below_BV
+    return list(map(log2_probabilities, logits))
 
 
 def _costs(stepper: Stepper, state: StepperState, targets_B: Ids) -> Numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,22 +86,19 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     return p
 
 
-def bits(logits: Floats, index: SupportsIndex | NDArray[Any]) -> NDArray[np.float64]:
-    """Return how surprising a symbol is: minus the base-2 logarithm of its probability.
-
-    Args:
-        logits: shape (..., V).
-        index: the symbol, or one for each row; shape (...).
+def log2_probabilities(logits: Floats) -> NDArray[np.float64]:
+    """Return the base-2 logarithms of the probabilities over the last axis: minus the bits that each symbol costs.
 
     Raises:
         ModelFileError: a logit is infinite or not a number.
     """
     refuse_overflow(logits)
+    log_p: NDArray[np.float64] = logits.astype(np.float64)
+    log_p -= log_p.max(axis=-1, keepdims=True)
     # The logarithm is taken of the sum alone: a probability may be too small for a float64, its logarithm is not.
-    below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    of_symbol = np.take_along_axis(below_largest, np.asarray(index, np.int64)[..., None], axis=-1)[..., 0]
-    found: NDArray[np.float64] = (np.log(np.exp(below_largest).sum(axis=-1)) - of_symbol) / np.log(2)
-    return found
+    log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
+    log_p /= np.log(2)
+    return log_p
 
 
 def refuse_overflow(logits: Floats) -> None:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.checkpoint import ModelFile
 from charlm.inference.fill import Filler
-from charlm.inference.sampling import Floats, bits
+from charlm.inference.sampling import Floats, log2_probabilities
 from charlm.inference.stepper import Stepper, StepperState, side_by_side
 from charlm.vocab import Ids
 
@@ -17,6 +18,10 @@ from charlm.vocab import Ids
 PLACES_TOGETHER = 64
 # Called with how many symbols of how many were scored.
 ScoreProgress = Callable[[int, int], None]
+
+
+# What scores a text: a model of one direction, or one that reads from both sides.
+Reader = Stepper | Filler
 
 
 class SymbolScores(NamedTuple):
@@ -33,11 +38,20 @@ class SymbolScores(NamedTuple):
     expected_bits_T: NDArray[np.float64]
 
 
-def score_symbols(model: Stepper | Filler, ids_T: Ids, progress: ScoreProgress | None = None) -> SymbolScores:
+def reader_of(file: ModelFile) -> Reader:
+    """Return what scores a text with a model."""
+    return Filler(file) if file.spec.sees_both_sides else Stepper(file)
+
+
+def score_symbols(model: Reader, ids_T: Ids, progress: ScoreProgress | None = None) -> SymbolScores:
     """Score each symbol of a text: given all before it, with a backward model all after it, with a filler all others.
 
+    The layers read the text in one stream from its start, those of a backward model from its end. A filler reads it
+    once in each direction, because its layers meet only at the output; it needs memory for one number for each unit of
+    the last layer and each symbol.
+
     Args:
-        model: reads the text in one stream.
+        model: the model.
         ids_T: the text.
         progress: called now and then with how many symbols of how many were scored.
 
@@ -54,42 +68,15 @@ def score_symbols(model: Stepper | Filler, ids_T: Ids, progress: ScoreProgress |
     start = 0
     for logits_BV in _logits_masked(model, read_T) if isinstance(model, Filler) else _logits_next(model, read_T):
         rows = slice(start, start + len(logits_BV))
-        scores.bits_T[rows] = bits(logits_BV, read_T[rows])
+        log_p_BV, each_B = log2_probabilities(logits_BV), np.arange(len(logits_BV))
+        # A difference, because the negative of 0 would be printed as -0.
+        scores.bits_T[rows] = 0 - log_p_BV[each_B, read_T[rows]]
         scores.expected_T[rows] = logits_BV.argmax(axis=-1)
-        scores.expected_bits_T[rows] = bits(logits_BV, scores.expected_T[rows])
+        scores.expected_bits_T[rows] = 0 - log_p_BV[each_B, scores.expected_T[rows]]
         start = rows.stop
         if progress is not None:
             progress(start, len(ids_T))
     return SymbolScores(scores.bits_T[order], scores.expected_T[order], scores.expected_bits_T[order])
-
-
-def score_next(stepper: Stepper, ids_T: Ids) -> NDArray[np.float64]:
-    """Return the bits of each symbol of a text, given all before it, or with a backward model all after it.
-
-    The text is read from its start (a backward model reads it from its end), in one stream.
-
-    Returns:
-        bits_T: shape (T,), in the order of the text; their mean is the bits per character of the text.
-
-    Raises:
-        ModelFileError: the weights are so large that the logits overflow.
-    """
-    return score_symbols(stepper, ids_T).bits_T
-
-
-def score_masked(filler: Filler, ids_T: Ids) -> NDArray[np.float64]:
-    """Return the bits of each symbol of a text, given all others; for a model that reads from both sides.
-
-    Each stack of layers reads the text once, because they meet only at the output. The memory needed is one number for
-    each unit of the last layer and each symbol.
-
-    Returns:
-        bits_T: shape (T,).
-
-    Raises:
-        ModelFileError: the weights are so large that the logits overflow.
-    """
-    return score_symbols(filler, ids_T).bits_T
 
 
 def _logits_next(stepper: Stepper, ids_T: Ids) -> Iterator[Floats]:

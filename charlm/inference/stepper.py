@@ -68,7 +68,8 @@ class Stack:
     def holding(self, values: Mapping[str, float]) -> Stack:
         """Return the same layers with some units held at a value after every step; see `Stepper.holding`."""
         stack, clamps, dtype = copy.copy(self), clamps_of(self.spec, values), self._table_VG.dtype
-        of_layer = [[clamp for clamp in clamps if clamp.layer == layer] for layer in range(1, len(self._steps) + 1)]
+        numbers = range(1, self.spec.num_layers + 1)
+        of_layer = [[clamp for clamp in clamps if clamp.unit.layer.number == number] for number in numbers]
         stack._steps = [holding(self.cell, some, dtype) if some else self.cell.step for some in of_layer]
         return stack
 

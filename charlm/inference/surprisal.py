@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError
 from charlm.inference.fill import Filler
 from charlm.inference.predict import Candidate
-from charlm.inference.score import ScoreProgress, SymbolScores, score_symbols
-from charlm.inference.stepper import Stepper
+from charlm.inference.score import Reader, ScoreProgress, SymbolScores, score_symbols
 from charlm.vocab import Ids, TextFilter, Vocabulary, code_points_of
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -216,7 +215,7 @@ class Surprisal:
 
 
 def measure_surprisal(
-    model: Stepper | Filler, text: str, unknown: str = "error", progress: ScoreProgress | None = None
+    model: Reader, text: str, unknown: str = "error", progress: ScoreProgress | None = None
 ) -> Surprisal:
     """Score each character of a text with a model, its n-grams included.
 

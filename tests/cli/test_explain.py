@@ -151,7 +151,14 @@ def call_text(file: ModelFile) -> str:
         (["--step", "\u00b2"], "there is no step"),
         (["--step", "9" * 5000], "there is no step"),
         (["--step", "trough"], "there is no step `trough`"),
-        (["--layer", "3"], "this model has no layer 3"),
+        (["--layer", "3"], "this model has no layer `3`"),
+        (["--layer", "right.3"], "this model has no layer `right.3`"),
+        (["--unit", "3.1"], "this model has no layer `3`"),
+        (["--unit", "right.2.12"], "this model has no unit `right.2.12`"),
+        (["--unit", "-1"], "`-1` is not a unit"),
+        (["--unit", "left.1.1"], "this model has no layer `left.1`"),
+        (["--unit", "\u00b2"], "is not a unit"),
+        (["--unit", "1.5", "--layer", "1"], "exclude each other"),
         (["--unit", "12"], "this model has no unit 12"),
     ],
 )
@@ -180,7 +187,7 @@ def test_a_step_fits_at_every_width(make_model: Make, cell: str) -> None:
     explanation = Explanation(make_model(cell, 2, direction="both"), "abc abc abc abc abc abc abc")
     step = explanation.step()
     for width in (40, 41, 57, 80, 120):
-        lines = head_lines(explanation, width) + step_lines(explanation, step, None, None, width)
+        lines = head_lines(explanation, width) + step_lines(explanation, step, [], None, width)
         lines += tail_lines(explanation, width)
         assert max(map(cell_len, lines)) <= width
         for equation, _ in step.layers[0].arithmetic(0):

@@ -16,7 +16,8 @@ from charlm.cli.explain import explanation_lines
 from charlm.cli.explain_step import summary_lines
 from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
 from charlm.cli.live import clock_text, progress_line, record_line
-from charlm.inference.explain import describe_cell, take_step
+from charlm.inference.cell_description import describe_cell
+from charlm.inference.explanation import Explanation
 from charlm.spec import ModelSpec
 from charlm.training.events import Record
 from tests.helpers.model_files import random_model
@@ -108,7 +109,8 @@ def test_lines_of_a_report_drop_the_same_fields() -> None:
 
 def step_of_a_model(cell: str) -> dict[str, Any]:
     """Return one step of a model in numbers."""
-    return take_step(random_model(cell), "abc abc abc abc abc abc abc").to_json()
+    explanation = Explanation(random_model(cell), "abc abc abc abc abc abc abc")
+    return explanation.of_unit(explanation.step()).to_json()
 
 
 @pytest.mark.parametrize("cell", CELLS)

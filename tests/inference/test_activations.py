@@ -1,4 +1,4 @@
-"""Activations: states and gates of every unit, as stepping by hand and torch give them, and the names of units."""
+"""Activations: states and gates of every unit, as stepping by hand and torch give them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UsageError
 from charlm.inference import activations
-from charlm.inference.activations import Layer, Unit, find_layer, find_part, find_unit, parts_of, read_activations
+from charlm.inference.activations import read_activations
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.stepper import Stack
-from charlm.spec import ModelSpec
+from charlm.inference.units import Layer, parts_of
 from charlm.vocab import Vocabulary
 
 Make = Callable[..., ModelFile]
@@ -101,38 +101,6 @@ def test_weights_that_overflow_are_refused(make_model: Make) -> None:
     arrays = {name: array * np.float32(1e8) for name, array in model.arrays.items()}
     with pytest.raises(ModelFileError, match="overflows"):
         LanguageModel(replace(model, arrays=arrays)).activations("abcdefgh" * 4)
-
-
-def test_a_unit_is_named_by_its_layer_and_number() -> None:
-    """The name that a unit prints is the one that finds it; layers from the right have a prefix."""
-    both = ModelSpec.of_settings(
-        {"cell": "gru", "embedding_size": 4, "hidden_size": 12, "num_layers": 2, "direction": "both"}, 9
-    )
-    for unit in (Unit(Layer(1), 0), Unit(Layer(2), 11), Unit(Layer(2, is_from_the_right=True), 7)):
-        assert find_unit(both, str(unit)) == unit
-    assert str(Unit(Layer(2, is_from_the_right=True), 7)) == "right.2.7"
-    assert find_layer(both, "right.1") == Layer(1, is_from_the_right=True)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "3", "1.12", "3.0", "0.1", "1.-1", "1.x", "right.1.0", "1.1.1", "1.99999999999", "1.٣"]
-)
-def test_a_name_of_no_unit_is_refused(name: str) -> None:
-    """The error has a hint with names that exist."""
-    with pytest.raises(UsageError) as raised:
-        find_unit(ModelSpec("gru", 9, 4, 12, 2), name)
-    assert raised.value.hint
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_an_rnn_has_no_gates(cell: str) -> None:
-    """A cell with one candidate and nothing else has its state alone; without a name the last part of it is meant."""
-    names = parts_of(CELLS[cell])
-    assert find_part(CELLS[cell], None) == ("cell" if "lstm" in cell and cell != "minlstm" else "hidden")
-    if cell in ("rnn", "rnn-relu"):
-        assert names == ("hidden",)
-    else:
-        assert set(names) == {*CELLS[cell].state, *CELLS[cell].gates}
 
 
 def test_a_model_of_bytes_has_a_row_for_each_byte(make_model: Make) -> None:

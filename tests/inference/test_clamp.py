@@ -127,15 +127,16 @@ def test_the_command_holds_what_the_method_holds(model: str, make_model: Make) -
 @pytest.mark.parametrize(
     ("clamp", "said", "hint"),
     [
-        ("3=1", "does not name a unit", "holds unit 17 of layer 1"),
+        ("3=1", "`3` is not a unit", "the last is `1.11`"),
+        ("cell=1", "`cell` is not a unit", "the last is `1.11`"),
         ("1.3", "does not name a unit", "holds unit 17 of layer 1"),
-        ("1.cell.3=1", "does not name a unit", "`1.17.cell=2` holds its cell"),
+        ("1.cell.3=1", "no layer `1.cell`", "its only layer is 1"),
         ("1.3=high", "`high`, which is not a number", "holds unit 17"),
         ("1.3=nan", "cannot be held at nan", "from -1,000,000 to 1,000,000"),
         ("1.3=1e9", "cannot be held at 1000000000.0", "from -1,000,000 to 1,000,000"),
-        ("0.3=1", "no layer 0", "the only layer is 1"),
-        ("2.3=1", "no layer 2", "the only layer is 1"),
-        ("1.12=1", "no unit 12 in layer 1", "there are 0 to 11"),
+        ("0.3=1", "no layer `0`", "its only layer is 1"),
+        ("2.3=1", "no layer `2`", "its only layer is 1"),
+        ("1.12=1", "no unit `1.12`", "the last one of this layer is `1.11`"),
         ("1.3.sell=1", "has no `sell`", "did you mean `cell`?"),
     ],
 )
@@ -152,7 +153,7 @@ def test_a_cell_without_a_cell_state_has_none_to_hold(make_model: Make) -> None:
     model = LanguageModel(make_model("gru", 2))
     for clamp, said in (
         ({"1.3.cell": 1.0}, "a unit of the cell gru has no `cell`"),
-        ({"3.3": 1.0}, "no layer 3"),
+        ({"3.3": 1.0}, "no layer `3`"),
         ({"1.3": 1.0, "1.3.hidden": 0.0}, "two values"),
     ):
         with pytest.raises(UsageError, match=said):

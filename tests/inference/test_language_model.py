@@ -16,8 +16,8 @@ import pytest
 import charlm
 from charlm.checkpoint import ModelFile
 from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError, UsageError
-from charlm.inference import inside_view, language_model
-from charlm.inference.inside_view import InsideView
+from charlm.inference import inspectable_model, language_model
+from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.language_model import GenerateOptions, LanguageModel
 from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
@@ -48,7 +48,7 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
     """The examples in each docstring are run and print what they show."""
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     names = {"charlm": charlm, "model": charlm.load("run")}
-    modules = (language_model, inside_view)
+    modules = (language_model, inspectable_model)
     tests = [test for module in modules for test in finder.find(module, globs=dict(names)) if test.examples]
     for test in tests:
         runner.run(test)
@@ -57,7 +57,7 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
 
 def test_every_public_method_is_documented_with_an_example() -> None:
     """Each public method but `load` has an example in its docstring."""
-    members = vars(InsideView) | vars(LanguageModel)
+    members = vars(InspectableModel) | vars(LanguageModel)
     public = {name: member for name, member in members.items() if not name.startswith("_")}
     assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
     assert {"vocabulary", "spec", "metrics", "loss_by_context", "change_effect"} <= public.keys()

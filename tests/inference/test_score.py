@@ -15,7 +15,7 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.fill import Filler
-from charlm.inference.score import score_masked, score_next
+from charlm.inference.score import reader_of, score_symbols
 from charlm.inference.stepper import Stepper
 from tests.helpers.evaluation import module_of
 
@@ -32,7 +32,7 @@ def test_scores_are_the_log_softmax_of_the_module(make_model: Callable[..., Mode
         read_TB = torch.cat([torch.tensor([len(file.vocabulary)]), ids_T[:-1]])[:, None]
         logits_TBV, _ = module(read_TB, module.start_state(1))
         nats_T = -logits_TBV[:, 0].log_softmax(-1)[torch.arange(len(ids_T)), ids_T]
-    found_T = score_next(Stepper(file), ids_T.numpy().astype(np.uint8))
+    found_T = score_symbols(Stepper(file), ids_T.numpy().astype(np.uint8)).bits_T
     np.testing.assert_allclose(found_T, nats_T.numpy() / math.log(2), atol=1e-5)
 
 
@@ -40,14 +40,15 @@ def test_a_backward_score_is_that_of_the_reversed_text(make_model: Callable[...,
     """The same weights give each character the same bits, in the order of the text."""
     forward, backward = (Stepper(make_model("gru", direction=direction)) for direction in ("forward", "backward"))
     ids_T = forward.vocabulary.encode(WORDS)
-    np.testing.assert_array_equal(score_next(backward, ids_T), score_next(forward, ids_T[::-1])[::-1])
+    expected_T = score_symbols(forward, ids_T[::-1]).bits_T[::-1]
+    np.testing.assert_array_equal(score_symbols(backward, ids_T).bits_T, expected_T)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_masked_score_is_that_of_a_blank(make_model: Callable[..., ModelFile], cell: str) -> None:
     """Each character costs as many bits as when it alone is a blank to fill."""
     filler = Filler(make_model(cell, 2, direction="both", initial_state="learned", embedding_size=0))
-    found_T = score_masked(filler, filler.vocabulary.encode(WORDS))
+    found_T = score_symbols(filler, filler.vocabulary.encode(WORDS)).bits_T
     for place, character in enumerate(WORDS):
         (blank,) = filler.fill([WORDS[:place], WORDS[place + 1 :]], len(filler.vocabulary)).blanks
         (probability,) = [c.probability for c in blank.candidates if c.character == character]
@@ -59,7 +60,7 @@ def test_the_mean_of_the_scores_is_the_evaluation(make_model: Callable[..., Mode
     """The mean of the bits of each character is the bits per character of `evaluate`."""
     file = make_model("lstm", 2, direction=direction)
     ids_T = file.vocabulary.encode(WORDS * 3)
-    bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
+    bits_T = score_symbols(reader_of(file), ids_T).bits_T
     assert bits_T.mean() == pytest.approx(evaluate(module_of(file), ids_T).bits_per_character, abs=1e-5)
 
 
@@ -71,7 +72,7 @@ def test_each_character_of_a_short_text_has_a_score(
     """A text of one character has one score, and an empty text has none."""
     file = make_model(direction=direction)
     ids_T = file.vocabulary.encode(text)
-    bits_T = score_masked(Filler(file), ids_T) if direction == "both" else score_next(Stepper(file), ids_T)
+    bits_T = score_symbols(reader_of(file), ids_T).bits_T
     assert len(bits_T) == len(text)
     assert (bits_T > 0).all()
 
@@ -83,4 +84,4 @@ def test_scores_of_overflowing_weights_are_refused(make_model: Callable[..., Mod
         wild = replace(file, arrays={name: np.full_like(array, 9e8) for name, array in file.arrays.items()})
         ids_T = file.vocabulary.encode("abcd" * 20)
         with pytest.raises(ModelFileError):
-            _ = score_masked(Filler(wild), ids_T) if direction == "both" else score_next(Stepper(wild), ids_T)
+            score_symbols(reader_of(wild), ids_T)

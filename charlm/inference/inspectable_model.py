@@ -1,4 +1,4 @@
-"""The methods of a `LanguageModel` that look inside its net: units, gates, and how far back it sees."""
+"""A trained model whose net can be looked into: its units, its gates, and how far back it sees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cached_property
 from charlm.checkpoint import ModelFile
 from charlm.inference.activations import Activations, read_activations
 from charlm.inference.explanation import Explanation
-from charlm.inference.find import Search, find_units
 from charlm.inference.gate_statistics import GateStatistics, gate_statistics
 from charlm.inference.reach import (
     MAX_CONTEXT,
@@ -20,11 +19,13 @@ from charlm.inference.reach import (
     loss_by_context,
 )
 from charlm.inference.stepper import Stepper
+from charlm.inference.unit_search import Search, find_units
+from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
 
-class InsideView:
-    """What a trained model is like inside.
+class InspectableModel:
+    """A trained model that shows what its net does. `LanguageModel` adds what a model is for: it writes and predicts.
 
     Args:
         file: the model file that was read.
@@ -32,6 +33,15 @@ class InsideView:
 
     def __init__(self, file: ModelFile) -> None:
         self._file = file
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's cell, sizes and direction.
+
+        >>> model.spec.cell, model.spec.num_symbols == len(model.vocabulary)
+        ('lstm', True)
+        """
+        return self._file.spec
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""What a cell is: its equations, what its gates are for, and its parameters; and the last step of a model in a text."""
+"""What a cell is: its equations, what its gates are for, and its parameters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from charlm.cells import CELLS, Cell
-from charlm.checkpoint import ModelFile
 from charlm.inference.cell_texts import CELL_TEXTS
 from charlm.inference.equations import suffixes
-from charlm.inference.explanation import Explanation, Step
 from charlm.spec import ModelSpec
 
 
@@ -101,13 +99,16 @@ def notation_of(cell: Cell) -> str:
     """Return how to read the equations of a cell."""
     k = suffixes(cell)[0]
     rest = "; likewise for the others" if k else ""
-    state = f"h {'and c are' if 'cell' in cell.state else 'is'} the old state; a prime marks a new value"
+    of_lstm = "c is the cell, the memory of a unit, and h is its output"
+    state = of_lstm if "cell" in cell.state else "h is the state, which is memory and output of a unit at once"
     lines = [
-        f"x is the input of the layer; {state}; * multiplies element by element.",
-        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}, U{k} x + a{k}{rest}.",
+        "x is the input of the layer: the numbers of a character, or the output of the layer below.",
+        f"{state}. A prime marks the new value; without one it is the old value.",
+        "* multiplies element by element.",
+        f"u{k} is what the input adds{f' to {k[1:]}' if k else ''}: U{k} x + a{k}, a matrix times x plus a bias{rest}.",
     ]
     if cell.products:
-        lines.append(f"R{k}(h) is what the old state adds, R{k} h + d{k}{rest}.")
+        lines.append(f"R{k}(h) is what the old state adds: R{k} h + d{k}, a matrix times h plus a bias{rest}.")
     if cell.peepholes:
         lines.append("p_i, p_f and p_o have one weight for each unit.")
     return "\n".join(lines)
@@ -153,16 +154,3 @@ def parameter_counts(spec: ModelSpec) -> list[Count]:
         "output": "2 V H + V" if stacks > 1 else "V H + V",
     }
     return [count(part, formula) for part, formula in formulas.items() if part in numbers]
-
-
-def take_step(model: ModelFile, text: str, unknown: str = "error") -> Step:
-    """Let a model read a text, and return its last step, of the unit with the largest output in the last layer.
-
-    Of a model that reads both sides, this is a step of the layers from the left.
-
-    Raises:
-        UsageError: the text is empty.
-        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
-    """
-    explanation = Explanation(model, text, unknown)
-    return explanation.of_unit(explanation.step())

@@ -10,8 +10,9 @@ import pytest
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
-from charlm.inference.find import MIN_OF_EACH, areas, characters_of, correlations, find_units
+from charlm.inference.activations import characters_of
 from charlm.inference.language_model import LanguageModel
+from charlm.inference.unit_search import MIN_OF_EACH, areas, correlations, find_units
 from charlm.vocab import Vocabulary
 
 Make = Callable[..., ModelFile]

@@ -5,7 +5,6 @@ Letters: T symbols of the text, H units, U units that are ranked at once, K hypo
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
-from charlm.inference.activations import Activations, Layer, Unit, read_activations
+from charlm.inference.activations import Activations, characters_of, read_activations
 from charlm.inference.hypotheses import Hypothesis, hypotheses
 from charlm.inference.sampling import Floats
-from charlm.vocab import Ids, Vocabulary
+from charlm.inference.units import Layer, Unit
+from charlm.vocab import Ids
 
 Doubles = NDArray[np.float64]
 # With fewer true or false symbols in a half of the text, a figure would say little.
@@ -264,15 +264,3 @@ def correlations(values_TU: Floats, numbers_TK: Doubles) -> Doubles:
         lengths_UK = lengths_U1 * lengths_K
         found.append(np.divide(products_UK, lengths_UK, out=np.zeros_like(products_UK), where=lengths_UK > 0))
     return np.concatenate(found)
-
-
-def characters_of(vocabulary: Vocabulary, ids_T: Ids) -> tuple[str, NDArray[np.int64]]:
-    """Return the characters that ids stand for, and how many ids each of them is.
-
-    A byte that is no part of a character is a character of its own, U+DC80 to U+DCFF.
-    """
-    if vocabulary.kind == "characters":
-        return vocabulary.decode(ids_T), np.ones(len(ids_T), np.int64)
-    text = codecs.decode(bytes(ids_T.tolist()), "utf-8", "surrogateescape")
-    sizes = [1 if 0xDC80 <= ord(character) <= 0xDCFF else len(character.encode()) for character in text]
-    return text, np.array(sizes, np.int64)
