@@ -23,7 +23,6 @@ from charlm.vocab import Ids
 STRIP_CHARACTERS = 400
 # Strips have this width where a line may have any.
 STRIP_WIDTH = 80
-Pieces = list[tuple[str, float]]
 
 
 def style_of(lowest: int) -> Style:
