@@ -20,9 +20,9 @@ from tests.helpers.reference import COMMAND, PAGES, PARTS, ROOT, renewed
 
 README, CHINESE_README = ROOT / "README.md", ROOT / "README.zh-CN.md"
 DOCUMENTS = [README, CHINESE_README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The Chinese README shows the same code, which is run once.
-RUN = [page for page in DOCUMENTS if page != CHINESE_README]
 COURSE, CHINESE_COURSE = ROOT / "docs" / "course.md", ROOT / "docs" / "course.zh-CN.md"
+# The Chinese pages show the code of the English ones, which is run once.
+RUN = [page for page in DOCUMENTS if page not in (CHINESE_README, CHINESE_COURSE)]
 # A block below this line is on the Chinese page only.
 EXTRA = "<!-- only in Chinese -->\n"
 MAX_README_LINES = {README: 150, CHINESE_README: 180}
@@ -96,7 +96,8 @@ def anchors(page: Path) -> set[str]:
 
 def run(command: str) -> None:
     """Run a shown command, which must succeed; trainings become short and small."""
-    arguments = [re.sub(r"^1\.\d{2,}", "1.7", argument) for argument in shlex.split(command)[1:]]  # small: 16 units
+    command = re.sub(r"(--unit |--unit 1\.|--clamp 1\.)\d{2,}", r"\g<1>7", command)  # small models have 16 units
+    arguments = shlex.split(command)[1:]
     if arguments[0] == "train":
         arguments = [argument for argument in arguments if argument not in ("--time", "20s", "30s", "60s")]
         arguments += SMALL if "--resume" not in arguments else ["--set", "train.steps=8", "--sample-length", "5"]
@@ -119,9 +120,9 @@ def folder_of_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_shown_command_works(page: Path) -> None:
     """The commands of a page run from top to bottom in one folder, and each exits with 0.
 
-    The Chinese course has those of the English one (see the next test), which run once, and some of its own.
+    The Chinese course has the commands of the English one (see the next test), so these run once, and then its own.
     """
-    for command in extra_commands(page) if page == CHINESE_COURSE else shown_commands(page):
+    for command in shown_commands(page) + (extra_commands(CHINESE_COURSE) if page == COURSE else []):
         run(command)
 
 

@@ -134,10 +134,9 @@ def summary_lines(
 
     letters, lines = LETTERS_OF_STATE | letters_of_gates, list[str]()
     for part in parts:
-        # No-break spaces keep a name and its number together.
-        items = [f"{name} {letters[name]} = {value:+.6f}".replace(" ", "\xa0") for name, value in numbers[part].items()]
-        row = wrapped(f"  {part.replace('_', ' '):<9}  {'   '.join(items)}", width, hanging=" " * 13) if items else []
-        lines += [line.replace("\xa0", " ") for line in row]
+        start = f"  {part.replace('_', ' '):<9}  "
+        items = [f"{name} {letters[name]} = {value:+.6f}" for name, value in numbers[part].items()]
+        lines += kept_together(start, items, width, "   ", " " * len(start)) if items else []
     return lines
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from charlm.inference.units import Layer
     from charlm.vocab import Ids
 
-# More is not read: this takes some seconds for a layer of 512 units.
+# The rest of a longer text is not read. So many take some seconds with a layer of 512 units.
 MOST_SYMBOLS = 30_000
-# So much of the model's own held-out text is shown.
+# The same of the model's own held-out text, if it is shown rather than searched.
 SYMBOLS_OF_OWN_TEXT = 2000
 
 
@@ -36,9 +36,14 @@ def inspect_units(
         str | None, typer.Option(help="Colour the text by this unit: layer and number, as in 1.37.", metavar="UNIT")
     ] = None,
     gate: Annotated[
-        str | None, typer.Option(help="What to show: a gate, candidate, hidden or cell. By default cell or hidden.")
+        str | None,
+        typer.Option(
+            help="What to show: a gate, candidate, hidden or cell. By default cell, or hidden if there is no cell."
+        ),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Which layer, from 1; the last, but --find ranks all.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Which layer, from 1; by default the last, and all with --find.")
+    ] = None,
     units: Annotated[int | None, typer.Option(min=1, max=16384, help="How many units to show as strips; 12.")] = None,
     find: Annotated[bool, typer.Option("--find", help="Find the units that follow quotes, brackets, words.")] = False,
     hypothesis: Annotated[

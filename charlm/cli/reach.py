@@ -28,7 +28,7 @@ BAR_WIDTH = 16
 NUMBER_WIDTH = 8
 # A model is said to see as far as the shortest context that costs so few bits more than the longest one.
 NEAR_BITS = 0.05
-# The mean factor of a step is taken up to this distance; beyond it, little is left of the gradient of some cells.
+# The mean factor of a step is that of this distance; further back, little is left of the gradient of some cells.
 FACTOR_DISTANCE = 64
 WHY = (
     "in an rnn by the recurrent matrix and the slope of tanh; in the cell of an lstm by the forget gate alone, which "
@@ -62,7 +62,7 @@ def reach(
     """Measure how far back models see.
 
     On held-out text: what a character costs when only the 1, 2, 4, ... characters before it were read, and how much
-    the prediction moves when the character so far back is another one.
+    the prediction moves when the character so far back is replaced.
 
     charlm reach
 

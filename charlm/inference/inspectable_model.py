@@ -99,7 +99,7 @@ class InspectableModel:
             text: the text.
             max_distance: the largest distance; it is at most a quarter of the length of the text.
             num_changes: how many characters to replace; they are evenly spaced.
-            seed: of the characters that take their places, which are drawn from the text.
+            seed: which characters take their places; they are drawn from the text.
             unknown: what to do about unknown characters of the text.
 
         Raises:

@@ -1,7 +1,7 @@
 """How far back a model sees: what more context is worth, and how long a changed character matters. No torch.
 
-Distances count from the character that is predicted: at distance 1 is the character that was read last. A backward
-model reads a text from its end, so that what it has read follows the predicted character.
+Distances count from the character that is predicted: the character at distance 1 was read last. A backward model reads
+a text from its end, so the characters that it has read follow the predicted one.
 
 Letters: `N` distances, `P` predictors, which are the model and, if it has n-grams, its net alone; `W` characters of a
 window.
@@ -138,7 +138,7 @@ def change_effect(
         stretches: a text, or several that follow one another with gaps.
         max_distance: the largest distance; a short text has smaller ones.
         num_changes: how many characters to replace; they are evenly spaced.
-        seed: of the characters that are drawn.
+        seed: which characters are drawn.
 
     Raises:
         UsageError: the text is too short or has only one different character, or a number is out of its bounds.
