@@ -42,7 +42,9 @@ def score(
         str | None,
         typer.Argument(help="The text; - reads it from standard input, without its last line end."),
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Score the text of this file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Score the text of this file; - is standard input.")
+    ] = None,
     model: Model = None,
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
@@ -96,14 +98,14 @@ def _given(text: str | None, file: Path | None) -> str:
     """
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
-    if file is not None:
+    if file is not None and str(file) != "-":
         try:
             return file.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
             message = f"`{file}` is not UTF-8: {undecodable_byte(error)}"
             raise UsageError(message, hint_at_encoding(error)) from None
     if text is None:
-        if sys.stdin.isatty():
+        if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
         return given_text("-")
     # A text may be too long for the name of a file.
