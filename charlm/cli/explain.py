@@ -157,8 +157,9 @@ def explain_text(
     else:
         width = screen_width(sys.stdout)
         width = width and min(width, MAX_PROSE_WIDTH)
+        chosen = explanation.steps() if number is None else [explanation.step(number)]
         print_lines(head_lines(explanation, width))
-        for found in explanation.steps() if number is None else [explanation.step(number)]:
+        for found in chosen:
             print_lines(["", *step_lines(explanation, found, layers, unit, width)])
         print_lines(tail_lines(explanation, width))
 

@@ -14,7 +14,7 @@ import typer
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say
-from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
+from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
 from charlm.cli.texts import as_read, given_file, given_text
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.run_folder import is_model
@@ -141,9 +141,10 @@ def _given_what(model: Reader) -> str:
 
     if not isinstance(model, Stepper):
         return "each of them is hidden in turn, and predicted from all others"
+    by = "by the net and its n-grams " if model.has_ngrams else ""
     if model.is_backward:
-        return "each is predicted from all after it, and the last one from the end of a text"
-    return "each is predicted from all before it, and the first one from the start of a text"
+        return f"each is predicted {by}from all after it, and the last one from the end of a text"
+    return f"each is predicted {by}from all before it, and the first one from the start of a text"
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:
@@ -207,9 +208,10 @@ def _beginning(text: str, room: int) -> str:
     """Return the first characters of a text that fit, with all of them visible."""
     shown = ""
     for character in text:
-        if cells_of(shown + visible(character)) > room:
+        longer = shown + (visible(character) if shown else standing_alone(character))
+        if cells_of(longer) > room:
             break
-        shown += visible(character)
+        shown = longer
     return shown
 
 
@@ -243,7 +245,7 @@ def _named(candidate: Candidate) -> str:
 
 def _context(text: str, position: int, room: int) -> str:
     """Return a character in brackets between what stands before and after it, as much as there is room for."""
-    found = f"[{visible(text[position])}]"
+    found = f"[{standing_alone(text[position])}]"
     room -= cells_of(found)
     after = _beginning(text[position + 1 : position + 1 + room], room // 3)
     before = ""
@@ -261,10 +263,11 @@ def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[
     totals, unit = scored.totals(), scored.unit
     name = unit.replace(" ", "_")
     per_word = f"{totals['bits_per_word']:.2f}" if scored.num_words else ""
+    choice = "like a choice between so many equally probable ones"
     figures = [
         (totals[f"bits_per_{name}"], 4, f"bits per {unit}; {given_what}"),
         (totals.get("bits_per_byte"), 4, "bits per byte of UTF-8"),
-        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: as unsure as between so many {unit}s"),
+        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: {choice}"),
         (totals.get("perplexity_per_word"), 1, f"perplexity per word, of {per_word} bits with the spaces around it"),
     ]
     laid_out = []

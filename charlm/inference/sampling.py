@@ -102,13 +102,13 @@ def log2_probabilities(logits: Floats) -> NDArray[np.float64]:
 
 
 def refuse_overflow(logits: Floats) -> None:
-    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol and is allowed.
+    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, but not all of them.
 
     Raises:
-        ModelFileError: a logit is infinite or not a number.
+        ModelFileError: a logit is infinite or not a number, or there is no symbol that is not excluded.
     """
-    # `not (x < inf)` is true of NaN too.
-    if not (logits < np.inf).all():
+    # The largest of some numbers is NaN if one of them is.
+    if not np.isfinite(logits.max(axis=-1)).all():
         raise ModelFileError(*OVERFLOW)
 
 
