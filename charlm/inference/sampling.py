@@ -102,12 +102,12 @@ def log2_probabilities(logits: Floats) -> NDArray[np.float64]:
 
 
 def refuse_overflow(logits: Floats) -> None:
-    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, but not all of them.
+    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, and is allowed.
 
     Raises:
-        ModelFileError: a logit is infinite or not a number, or there is no symbol that is not excluded.
+        ModelFileError: a logit is infinite or not a number, or all symbols are excluded.
     """
-    # The largest of some numbers is NaN if one of them is.
+    # The maximum is NaN if a number is, and -inf if all are.
     if not np.isfinite(logits.max(axis=-1)).all():
         raise ModelFileError(*OVERFLOW)
 
