@@ -13,7 +13,7 @@ import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
-from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.render import print_json, print_lines, say, show_progress
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
 from charlm.cli.texts import as_read, given_file, given_text
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
@@ -128,11 +128,9 @@ def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
 
     def show(here: int, total: int) -> None:
         if here == total or not here % 2048:
-            line = f"\r{here:,} of {total:,} {model.vocabulary.kind}"
-            print(line, end="\n" if here == total else "", file=sys.stderr, flush=True)
+            show_progress(f"{here:,} of {total:,} {model.vocabulary.kind}", is_last=here == total)
 
-    is_long = len(text) >= LEAST_FOR_PROGRESS and sys.stderr.isatty()
-    return measure_surprisal(model, text, unknown, show if is_long else None)
+    return measure_surprisal(model, text, unknown, show if len(text) >= LEAST_FOR_PROGRESS else None)
 
 
 def _given_what(model: Reader) -> str:
