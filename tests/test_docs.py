@@ -20,6 +20,9 @@ from tests.helpers.reference import COMMAND, PAGES, PARTS, ROOT, renewed
 
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COURSE, CHINESE_COURSE = ROOT / "docs" / "course.md", ROOT / "docs" / "course.zh-CN.md"
+# A block below this line is on the Chinese page only.
+EXTRA = "<!-- only in Chinese -->\n"
 MAX_README_LINES = 150
 MAX_ROW = 110
 # Options that make a shown command quick without changing what it shows.
@@ -52,6 +55,12 @@ def shown_commands(page: Path) -> list[str]:
     return re.findall(r"^\$ (charlm .*)$", read(page), flags=re.MULTILINE)
 
 
+def extra_commands(page: Path) -> list[str]:
+    """Return the commands of the marked blocks, which a page has beyond those of its translation."""
+    marked = re.findall(rf"^{EXTRA}```console\n(.*?)^```$", read(page), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^\$ (charlm .*)$", "".join(marked), flags=re.MULTILINE)
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """Return the blocks of code in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", read(page), flags=re.MULTILINE | re.DOTALL)
@@ -65,6 +74,7 @@ def anchors(page: Path) -> set[str]:
 
 def run(command: str) -> None:
     """Run a shown command, which must succeed; trainings become short and small."""
+    command = re.sub(r"(--unit |--unit 1\.|--clamp 1\.)\d{2,}", r"\g<1>7", command)  # small models have 16 units
     arguments = shlex.split(command)[1:]
     if arguments[0] == "train":
         arguments = [argument for argument in arguments if argument not in ("--time", "20s", "30s", "60s")]
@@ -84,11 +94,24 @@ def folder_of_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("folder_of_a_reader")
-@pytest.mark.parametrize("page", [page for page in DOCUMENTS if shown_commands(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in DOCUMENTS if shown_commands(page) and page != CHINESE_COURSE], ids=lambda page: page.stem
+)
 def test_every_shown_command_works(page: Path) -> None:
-    """The commands of a page run from top to bottom in one folder, and each exits with 0."""
-    for command in shown_commands(page):
+    """The commands of a page run from top to bottom in one folder, and each exits with 0.
+
+    The Chinese course has the commands of the English one (see the next test), so these run once, and then its own.
+    """
+    for command in shown_commands(page) + (extra_commands(CHINESE_COURSE) if page == COURSE else []):
         run(command)
+
+
+def test_both_languages_have_the_same_course() -> None:
+    """The Chinese course shows the commands of the English one in the same order, below the same headings."""
+    same = [command for command in shown_commands(CHINESE_COURSE) if command not in extra_commands(CHINESE_COURSE)]
+    assert same == shown_commands(COURSE)
+    levels = [re.findall(r"^(#+) ", prose(page), flags=re.MULTILINE) for page in (COURSE, CHINESE_COURSE)]
+    assert levels[0] == levels[1]
 
 
 def test_every_command_is_shown() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.curves import curve_lines, scale_of
+from charlm.cli.curves import BLOCKS, curve_lines, sparklines
 from charlm.cli.layout import Column, aligned, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
 from charlm.cli.render import can_show, print_json, print_lines, say
@@ -18,10 +18,6 @@ from charlm.errors import counted, one_line
 
 if TYPE_CHECKING:
     from charlm.evaluation.compare import Comparison, Figures, Group
-
-# The heights of a sparkline, and how many there are in one.
-BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
-CURVE_WIDTH = 8
 
 
 def compare(
@@ -141,22 +137,6 @@ def _cells(row: Figures, has_ngrams: bool) -> list[str]:
         f"{row.steps:,}",
         *("-" if bits is None else f"{bits:.4f}" for bits in figures),
     ]
-
-
-def sparklines(rows: Sequence[Figures]) -> list[str]:
-    """Draw each curve of validations over its time. All of a table have one scale."""
-    import numpy as np
-
-    curves: list[list[float]] = []
-    for row in rows:
-        seconds, bits = [point[1] for point in row.curve], [point[2] for point in row.curve]
-        num_places = CURVE_WIDTH if len(bits) > 1 else len(bits)
-        places = np.linspace(seconds[0], seconds[-1], num_places) if bits else np.array([])
-        curves.append(np.interp(places, seconds, bits).tolist() if bits else [])
-    low, high = scale_of(curves, [row.finished for row in rows])
-    scale = (len(BLOCKS) - 1) / max(high - low, 1e-9)
-    heights = [[round(min(max(bits - low, 0.0) * scale, len(BLOCKS) - 1)) for bits in curve] for curve in curves]
-    return ["".join(BLOCKS[height] for height in curve) for curve in heights]
 
 
 def markdown_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:

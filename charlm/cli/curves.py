@@ -1,4 +1,4 @@
-"""Draws the curves of several runs as one picture of plain characters: a letter for each run, over its time."""
+"""Draws the curves of several runs: each as a sparkline, or all in one picture, with a letter for each run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from charlm.errors import counted, one_line
 if TYPE_CHECKING:
     from charlm.evaluation.compare import Figures, Group
 
+# The heights of a sparkline, and how many there are in one.
+BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+SPARKLINE_WIDTH = 8
 # With a table of three runs above it, a picture of so many rows fits into a terminal of 24 lines.
 HEIGHT = 10
 LABEL_EVERY = 3
@@ -34,10 +37,26 @@ def scale_of(curves: Sequence[Sequence[float]], are_whole: Sequence[bool]) -> tu
     return low, max((curve[len(curve) // 4] for curve in whole), default=low)
 
 
+def sparklines(rows: Sequence[Figures]) -> list[str]:
+    """Draw each curve of validations over its time. All of a table have one scale."""
+    import numpy as np
+
+    curves: list[list[float]] = []
+    for row in rows:
+        seconds, bits = [point[1] for point in row.curve], [point[2] for point in row.curve]
+        num_places = SPARKLINE_WIDTH if len(bits) > 1 else len(bits)
+        places = np.linspace(seconds[0], seconds[-1], num_places) if bits else np.array([])
+        curves.append(np.interp(places, seconds, bits).tolist() if bits else [])
+    low, high = scale_of(curves, [row.finished for row in rows])
+    scale = (len(BLOCKS) - 1) / max(high - low, 1e-9)
+    heights = [[round(min(max(bits - low, 0.0) * scale, len(BLOCKS) - 1)) for bits in curve] for curve in curves]
+    return ["".join(BLOCKS[height] for height in curve) for curve in heights]
+
+
 def curve_lines(group: Group, width: int | None) -> list[str]:
     """Draw the validations of the runs of a group over their time; nothing if there are none.
 
-    Each run is a letter. Where several runs meet, their letters take turns. What is above the scale is not drawn.
+    Each run is a letter. Where several runs meet, their letters take turns. Values above the scale are not drawn.
 
     Args:
         group: runs that can be compared.

@@ -14,9 +14,9 @@ from typing import Any, TextIO, cast
 import typer
 from typer.core import TyperGroup
 
-from charlm.cli.options import hint_at_encoding
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
+from charlm.cli.texts import hint_at_encoding
 from charlm.cli.unquoted import with_all_corpora
 from charlm.errors import CharlmError, ConfigError, UnknownCharacterError, UsageError, undecodable_byte
 

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
-from charlm.cli.options import CorpusNames, Encoding, Json, Model, SkipUndecodable, Unknown, model_file
-from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.options import CorpusNames, Encoding, Json, Model, Part, SkipUndecodable, Unknown, model_file
+from charlm.cli.render import print_json, print_lines
+from charlm.cli.texts import how_to_read, load_text
 from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -23,17 +24,10 @@ if TYPE_CHECKING:
     from charlm.evaluation.scored_text import TextToScore
     from charlm.vocab import Vocabulary
 
-Part = Literal["train", "validation", "test"]
-
 
 def evaluate_model(
     model: Model = None,
-    part: Annotated[
-        Part | None,
-        typer.Option(
-            case_sensitive=False, help="Which part of the text that was learned; `--corpus` says where it is now."
-        ),
-    ] = None,
+    part: Part = None,
     corpus: CorpusNames = None,
     window: Annotated[
         int | None, typer.Option(min=1, help="Start anew before each window of this many characters.")
@@ -60,9 +54,7 @@ def evaluate_model(
 
     charlm eval --part validation --corpus moved.txt
     """
-    if not corpus and (encoding or skip_undecodable):
-        option = "--encoding" if encoding else "--skip-undecodable"
-        raise UsageError(f"`{option}` is for `--corpus`", "the run's own text is read as it was in training")
+    reading = how_to_read(corpus, encoding, skip_undecodable)
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
     file = model_file(model)
@@ -71,7 +63,6 @@ def evaluate_model(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
     command = f"charlm eval --model {shlex.quote(str(model))}" if model else "charlm eval"
-    reading = {"encoding": encoding, "skip_undecodable": skip_undecodable}
     text = load_text(file, part, corpus, unknown, command, reading)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
@@ -123,20 +114,6 @@ class Evaluation:
             "dynamic_counting": in_units(self.dynamic.to_json()) if self.dynamic else None,
             "baselines": [in_units(row.to_json()) for row in self.baselines],
         }
-
-
-def load_text(
-    file: ModelFile, part: Part | None, corpus: list[str] | None, unknown: str, command: str, reading: dict[str, Any]
-) -> TextToScore:
-    """Read the text to score: another corpus, or a part of the model's own."""
-    from charlm.evaluation.scored_text import load_other_text, load_own_text
-
-    if part or not corpus:
-        return load_own_text(file, part or "validation", corpus, command, show_download, **reading)
-    text = load_other_text(file, corpus, unknown, show_download, **reading)
-    for note in text.notes:
-        say(f"note: {note}")
-    return text
 
 
 def measure(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import UsageError, as_given, did_you_mean
 from charlm.run_folder import is_model
 
@@ -219,7 +220,7 @@ def print_steps(explanation: Explanation, asked: str | None, layers: list[Layer]
     for index, found in enumerate(every):
         values = found.to_json()
         pairs = zip(values["layers"], found.layers, strict=True)
-        values["layers"] = [plain for plain, of_layer in pairs if not layers or of_layer.which in layers]
+        values["layers"] = [plain for plain, of_layer in pairs if not layers or of_layer.layer in layers]
         print(",\n" if index else "", json_text(values), sep="", end="")
     print("]}", flush=True)
 

@@ -56,7 +56,7 @@ def step_lines(
     lines = wrapped(f"step {step.number} of {explanation.num_steps}: {reading(explanation, step.layers[0])}", width)
     lines += embedding_lines(explanation, step, width)
     for of_layer in step.layers:
-        if not layers or of_layer.which in layers:
+        if not layers or of_layer.layer in layers:
             lines += ["", *layer_lines(explanation, of_layer, unit, width)]
         else:
             largest = of_layer.largest_unit
@@ -72,15 +72,15 @@ def reading(explanation: Explanation, layer: LayerStep) -> str:
         return f"it reads {layer.name}"
     text = explanation.before(layer)
     if len(text) > MAX_BEFORE:
-        text = f"{text[:MAX_BEFORE]}..." if layer.from_right else f"...{text[-MAX_BEFORE:]}"
-    before = f"after {text!r}" if text else f"after the {'end' if layer.from_right else 'start'} of the text"
-    return f"{'from the right, ' if layer.from_right else ''}{before} it reads {layer.name}"
+        text = f"{text[:MAX_BEFORE]}..." if layer.reads_backward else f"...{text[-MAX_BEFORE:]}"
+    before = f"after {text!r}" if text else f"after the {'end' if layer.reads_backward else 'start'} of the text"
+    return f"{'from the right, ' if layer.reads_backward else ''}{before} it reads {layer.name}"
 
 
 def place(explanation: Explanation, layer: LayerStep, total: str = "") -> str:
     """Return the name of a layer, perhaps with the number of layers, and with its direction if there are two."""
-    direction = f" from the {'right' if layer.from_right else 'left'}" if explanation.spec.num_stacks > 1 else ""
-    return f"layer {layer.layer}{total}{direction}"
+    direction = f" from the {'right' if layer.reads_backward else 'left'}" if explanation.spec.num_stacks > 1 else ""
+    return f"layer {layer.layer.number}{total}{direction}"
 
 
 def embedding_lines(explanation: Explanation, step: CharacterStep, width: int | None) -> list[str]:
@@ -103,13 +103,13 @@ def layer_lines(explanation: Explanation, layer: LayerStep, unit: int | None, wi
     others = f" of 0 to {explanation.spec.hidden_size - 1}"
     which = ", which has the largest absolute output" if unit is None else others
     lines = wrapped(f"{place(explanation, layer)}, unit {index}{which}", width)
-    if layer.stack == "backward_layers":
+    if layer.layer.is_from_the_right:
         lines += wrapped(f"  {reading(explanation, layer)}", width)
-    if layer.layer > 1:
-        lines += wrapped(f"  x is the output of layer {layer.layer - 1}", width)
-    lines += summary_lines(numbers_of(layer, index), layer.cell.letters, width, ("old_state",))
+    if layer.layer.number > 1:
+        lines += wrapped(f"  x is the output of layer {layer.layer.number - 1}", width)
+    lines += summary_lines(layer.numbers(index), layer.cell.letters, width, ("old_state",))
     lines += arithmetic_lines(layer, index, width)
-    return lines + summary_lines(numbers_of(layer, index), layer.cell.letters, width, ("gates", "new_state"))
+    return lines + summary_lines(layer.numbers(index), layer.cell.letters, width, ("gates", "new_state"))
 
 
 def arithmetic_lines(layer: LayerStep, unit: int, width: int | None) -> list[str]:
@@ -123,14 +123,6 @@ def arithmetic_lines(layer: LayerStep, unit: int, width: int | None) -> list[str
     return lines
 
 
-def numbers_of(layer: LayerStep, unit: int) -> dict[str, dict[str, float]]:
-    """Return the old state, the gates and the new state of a unit."""
-    parts = {"old_state": layer.old_state, "new_state": layer.new_state, "gates": dict(layer.gates)}
-    if layer.gates:
-        parts["gates"]["candidate"] = layer.candidate
-    return {part: {name: float(array[unit]) for name, array in arrays.items()} for part, arrays in parts.items()}
-
-
 def summary_lines(
     numbers: dict[str, Any],
     letters_of_gates: dict[str, str],
@@ -138,12 +130,13 @@ def summary_lines(
     parts: tuple[str, ...] = ("old_state", "gates", "new_state"),
 ) -> list[str]:
     """Lay out state and gates of one unit with six decimals, before and after it reads a character."""
-    letters, lines = {"hidden": "h", "cell": "c"} | letters_of_gates, list[str]()
+    from charlm.inference.explanation import LETTERS_OF_STATE
+
+    letters, lines = LETTERS_OF_STATE | letters_of_gates, list[str]()
     for part in parts:
-        # No-break spaces keep a name and its number together.
-        items = [f"{name} {letters[name]} = {value:+.6f}".replace(" ", "\xa0") for name, value in numbers[part].items()]
-        row = wrapped(f"  {part.replace('_', ' '):<9}  {'   '.join(items)}", width, hanging=" " * 13) if items else []
-        lines += [line.replace("\xa0", " ") for line in row]
+        start = f"  {part.replace('_', ' '):<9}  "
+        items = [f"{name} {letters[name]} = {value:+.6f}" for name, value in numbers[part].items()]
+        lines += kept_together(start, items, width, "   ", " " * len(start)) if items else []
     return lines
 
 
@@ -151,7 +144,7 @@ def prediction_lines(explanation: Explanation, step: CharacterStep, width: int |
     """Lay out logits, softmax and the most probable characters."""
     from charlm.inference.equations import shown
 
-    last = [layer for layer in step.layers if layer.layer == explanation.spec.num_layers]
+    last = [layer for layer in step.layers if layer.layer.number == explanation.spec.num_layers]
     ends = " and ".join(place(explanation, layer) for layer in last)
     best = step.scores[0]
     lines = [
@@ -184,7 +177,7 @@ def where(explanation: Explanation, step: CharacterStep) -> str:
     """Return where the predicted character stands."""
     spec = explanation.spec
     if spec.sees_both_sides:
-        right = next(layer for layer in step.layers if layer.stack == "backward_layers")
+        right = next(layer for layer in step.layers if layer.layer.is_from_the_right)
         left = step.layers[0].name
         return f"between {left} and {right.name}"
     return "before it" if spec.is_backward else "next"

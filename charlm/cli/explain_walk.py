@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.explain_step import arithmetic_lines, numbers_of, place, summary_lines, where
+from charlm.cli.explain_step import arithmetic_lines, place, summary_lines, where
 from charlm.cli.layout import cells_of, kept_together, whole_items, wrapped
 from charlm.errors import CharlmError, one_line
 
@@ -65,7 +65,7 @@ class Walk:
         unit = layer.largest_unit if self.unit is None else self.unit
         largest = " (the largest)" if unit == layer.largest_unit else ""
         sizes = self.explanation.spec
-        from_right = " from the right" if layer.from_right else ""
+        from_right = " from the right" if layer.reads_backward else ""
         head = [
             f"{self.explanation.unit} {self.number} of {self.explanation.num_steps}: reads {layer.name}{from_right}",
             place(self.explanation, layer, f" of {sizes.num_layers}"),
@@ -79,7 +79,7 @@ class Walk:
             *kept_together("", head, width, "   "),
             *before,
             whole_items([last, *candidates[1:]], width),
-            *summary_lines(numbers_of(layer, unit), layer.cell.letters, width, ("old_state",)),
+            *summary_lines(layer.numbers(unit), layer.cell.letters, width, ("old_state",)),
             *arithmetic_lines(layer, unit, width),
         ]
 

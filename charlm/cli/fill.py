@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.layout import UNLIMITED_WIDTH, aligned, cells_of, screen_width, whole_items
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import escaped, may_colour, print_json
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import as_given
 
 if TYPE_CHECKING:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from charlm.cli.layout import screen_width
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
+    from charlm.cli.inspect_search import SearchView
+    from charlm.cli.inspect_text import LayerView, UnitView
     from charlm.inference.units import Layer
     from charlm.vocab import Ids
 
-# More is not read: this takes some seconds for a layer of 512 units.
+# The rest of a longer text is not read. So many take some seconds with a layer of 512 units.
 MOST_SYMBOLS = 30_000
-# So much of the model's own held-out text is shown.
+# The same of the model's own held-out text, if it is shown rather than searched.
 SYMBOLS_OF_OWN_TEXT = 2000
 
 
@@ -35,9 +38,14 @@ def inspect_units(
         str | None, typer.Option(help="Colour the text by this unit: layer and number, as in 1.37.", metavar="UNIT")
     ] = None,
     gate: Annotated[
-        str | None, typer.Option(help="What to show: a gate, candidate, hidden or cell. By default cell or hidden.")
+        str | None,
+        typer.Option(
+            help="What to show: a gate, candidate, hidden or cell. By default cell, or hidden if there is no cell."
+        ),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Which layer, from 1; the last, but --find ranks all.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Which layer, from 1; by default the last, and all with --find.")
+    ] = None,
     units: Annotated[int | None, typer.Option(min=1, max=16384, help="How many units to show as strips; 12.")] = None,
     find: Annotated[bool, typer.Option("--find", help="Find the units that follow quotes, brackets, words.")] = False,
     hypothesis: Annotated[
@@ -67,7 +75,7 @@ def inspect_units(
     chosen = unit_named(file.spec, as_given(unit)) if unit is not None else None
     place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
-    view: View
+    view: UnitView | LayerView | SearchView
     if is_search:
         view = _searched(file, read, own, [part] if gate else None, [place] if place else None)
     elif chosen is not None:
@@ -87,7 +95,7 @@ def inspect_units(
 
 def _searched(
     file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
-) -> View:
+) -> SearchView:
     from charlm.cli.inspect_search import SearchView
     from charlm.inference.unit_search import find_units
 
@@ -101,18 +109,6 @@ def _check_options(unit: str | None, layer: str | None, units: int | None, is_se
         raise UsageError(f"`--unit` and `{other}` exclude each other", hint)
     if units is not None and (is_search or unit is not None):
         raise UsageError("`--units` is for strips of many units", "omit `--unit`, `--find` and `--hypothesis` for them")
-
-
-class View(Protocol):
-    """What is shown, for people and for programs."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        ...
-
-    def lines(self, width: int | None) -> list[str]:
-        """Lay it out."""
-        ...
 
 
 def _own_hypotheses(given: list[str]) -> dict[str, str]:

@@ -38,40 +38,49 @@ class SearchView:
         return {"text": self.name, **self.search.to_json()}
 
     def lines(self, width: int | None) -> list[str]:
-        """Lay out the tables and texts."""
-        return search_lines(self.file, self.name, self.search, width)
+        """Lay out a table for each measure, what was left out, and the text of the best unit of each hypothesis."""
+        search, unit = self.search, self.file.vocabulary.unit
+        total = int(search.lengths_C.sum())
+        first, second = search.num_chosen_on, total - search.num_chosen_on
+        title = f"{self.name}: units are chosen on the first {first:,} {unit}s and measured on the other {second:,}"
+        found = [finding for finding in search.findings if finding.followers]
+        by_figure = sorted(found, key=lambda finding: -finding.followers[0].figure)
+        truths = [finding for finding in by_figure if not finding.hypothesis.is_number]
+        numbers = [finding for finding in by_figure if finding.hypothesis.is_number]
+        lines = wrapped(title, width)
+        if truths:
+            about = "AUC: how often the unit is higher where it is true than where it is not; if it is low there, how "
+            about += "often it is lower. 0.5 is chance, 1 is perfect"
+            lines += ["", *wrapped(about, width), *_table(truths, "AUC", width)]
+        if numbers:
+            about = "r: the correlation of the unit with a number; 0 is chance, 1 is perfect"
+            lines += ["", *wrapped(about, width), *_table(numbers, "r", width)]
+        left_out = [
+            f"{one_line(finding.hypothesis.name)} ({finding.counts[0]:,} and {finding.counts[1]:,})"
+            for finding in search.findings
+            if not finding.followers
+        ]
+        if left_out:
+            reason = f"fewer than {MIN_OF_EACH} {unit}s of a kind in one half, so no unit is named: "
+            lines += ["", *wrapped(reason + ", ".join(left_out), width)]
+        for finding in [*truths, *numbers]:
+            lines += ["", *self._stretch_lines(finding, width)]
+        return lines
 
-
-def search_lines(file: ModelFile, name: str, search: Search, width: int | None) -> list[str]:
-    """Lay out what was found: a table for each measure, what was left out, and the text of the best unit of each."""
-    unit, total = file.vocabulary.unit, int(search.lengths_T.sum())
-    first, second = search.num_chosen_on, total - search.num_chosen_on
-    title = f"{name}: units are chosen on the first {first:,} {unit}s and measured on the other {second:,}"
-    found = [finding for finding in search.findings if finding.followers]
-    by_figure = sorted(found, key=lambda finding: -finding.followers[0].figure)
-    truths = [finding for finding in by_figure if not finding.hypothesis.is_number]
-    numbers = [finding for finding in by_figure if finding.hypothesis.is_number]
-    lines = wrapped(title, width)
-    if truths:
-        about = (
-            "AUC: how often the unit is higher where it is true than where it is not; if it is low there, how often "
-        )
-        about += "it is lower. 0.5 is chance, 1 is perfect"
-        lines += ["", *wrapped(about, width), *_table(truths, "AUC", width)]
-    if numbers:
-        about = "r: the correlation of the unit with a number; 0 is chance, 1 is perfect"
-        lines += ["", *wrapped(about, width), *_table(numbers, "r", width)]
-    left_out = [
-        f"{one_line(finding.hypothesis.name)} ({finding.counts[0]:,} and {finding.counts[1]:,})"
-        for finding in search.findings
-        if not finding.followers
-    ]
-    if left_out:
-        reason = f"fewer than {MIN_OF_EACH} {unit}s of a kind in one half, so no unit is named: "
-        lines += ["", *wrapped(reason + ", ".join(left_out), width)]
-    for finding in [*truths, *numbers]:
-        lines += ["", *_stretch_lines(file, search, finding, width)]
-    return lines
+    def _stretch_lines(self, finding: Finding, width: int | None) -> list[str]:
+        """Lay out a stretch of the second half of the text, coloured by the best unit of a hypothesis."""
+        search, best = self.search, finding.followers[0]
+        activations = next(layer for layer in search.activations if layer.layer == best.unit.layer)
+        values_T = activations.parts[best.part][:, best.unit.index]
+        shown_T, lowest, change = shown_values(self.file.spec.recurrence, best.part, values_T)
+        start, end = stretch_of(search, finding, activations.reads_backward)
+        rows = rows_of_characters(search.lengths_C.tolist(), activations.reads_backward)[start:end]
+        text = "".join(search.texts)[start:end]
+        measure = "r" if finding.hypothesis.is_number else "AUC"
+        title = f"{one_line(finding.hypothesis.name)}: unit {best.unit}, {best.part}{f' ({change})' if change else ''}"
+        heading = wrapped(f"{title}, {measure} {best.figure:.3f}", width)
+        pieces = list(zip(text, shown_T[rows].tolist(), strict=True))
+        return [*heading, f"  {legend(lowest)}", *shaded_lines(pieces, width, style_of(lowest))]
 
 
 def _table(findings: list[Finding], measure: str, width: int | None) -> list[str]:
@@ -86,42 +95,19 @@ def _table(findings: list[Finding], measure: str, width: int | None) -> list[str
         Column("what it is", rank=3, least=24),
     ]
     words = {1: "rises", -1: "falls"} if is_number else {1: "high", -1: "low"}
-    rows = [
-        (
-            one_line(finding.hypothesis.name),
-            f"{finding.followers[0].figure:.3f}",
-            str(finding.followers[0].unit),
-            finding.followers[0].part,
-            words[finding.followers[0].sign],
-            f"{finding.counts[1]:,}",
-            finding.hypothesis.about,
-        )
-        for finding in findings
-    ]
+    rows = []
+    for finding in findings:
+        best, hypothesis = finding.followers[0], finding.hypothesis
+        cells = (f"{best.figure:.3f}", str(best.unit), best.part, words[best.sign], f"{finding.counts[1]:,}")
+        rows.append((one_line(hypothesis.name), *cells, hypothesis.about))
     return table_lines(columns, rows, width)
-
-
-def _stretch_lines(file: ModelFile, search: Search, finding: Finding, width: int | None) -> list[str]:
-    """Lay out a stretch of the second half of the text, coloured by the best unit of a hypothesis."""
-    best = finding.followers[0]
-    activations = next(layer for layer in search.activations if layer.layer == best.unit.layer)
-    values_T = activations.parts[best.part][:, best.unit.index]
-    shown_T, lowest, change = shown_values(file.spec.recurrence, best.part, values_T)
-    start, end = stretch_of(search, finding, activations.reads_backward)
-    rows = rows_of_characters(search.lengths_T.tolist(), activations.reads_backward)[start:end]
-    text = "".join(search.texts)[start:end]
-    measure = "r" if finding.hypothesis.is_number else "AUC"
-    title = f"{one_line(finding.hypothesis.name)}: unit {best.unit}, {best.part}{f' ({change})' if change else ''}"
-    heading = wrapped(f"{title}, {measure} {best.figure:.3f}", width)
-    pieces = list(zip(text, shown_T[rows].tolist(), strict=True))
-    return [*heading, f"  {legend(lowest)}", *shaded_lines(pieces, width, style_of(lowest))]
 
 
 def stretch_of(search: Search, finding: Finding, reads_backward: bool) -> tuple[int, int]:
     """Return where a stretch of the second half begins and ends, in characters, in which a hypothesis varies most."""
     track_C = np.concatenate([finding.hypothesis.seen(text, reads_backward) for text in search.texts])
     sums, squares = (np.concatenate([[0.0], np.cumsum(track_C**power)]) for power in (1, 2))
-    first = int((np.cumsum(search.lengths_T) <= search.num_chosen_on).sum())
+    first = int((np.cumsum(search.lengths_C) <= search.num_chosen_on).sum())
     best, best_variance, offset = (first, min(first + STRETCH_CHARACTERS, len(track_C))), -1.0, 0
     for text in search.texts:
         starts = [match.start() for match in re.finditer(r"^.", text, re.MULTILINE)]

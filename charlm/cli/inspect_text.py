@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.layout import Column, aligned, cells_of, table_lines, wrapped
+from charlm.cli.layout import Column, aligned, cells_of, kept_together, table_lines, wrapped
 from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style, shaded_lines, style_for, visible
 from charlm.errors import counted
 from charlm.inference.activations import Activations, characters_of, read_activations, shown_values
@@ -23,7 +23,6 @@ from charlm.vocab import Ids
 STRIP_CHARACTERS = 400
 # Strips have this width where a line may have any.
 STRIP_WIDTH = 80
-Pieces = list[tuple[str, float]]
 
 
 def style_of(lowest: int) -> Style:
@@ -229,8 +228,8 @@ def statistics_lines(statistics: GateStatistics, symbol: str, width: int | None)
     times = [(memory.layer, *map(_time, memory.quartiles)) for memory in statistics.memory]
     lines += table_lines([Column(name, is_number=name != "layer") for name in names], times, width)
     for memory in statistics.memory:
-        longest = ", ".join(f"{unit}\xa0{_time(time)}" for unit, time in memory.longest.items())
-        lines += [line.replace("\xa0", " ") for line in wrapped(f"longest in layer {memory.layer}: {longest}", width)]
+        longest = [f"{unit} {_time(time)}" for unit, time in memory.longest.items()]
+        lines += kept_together(f"longest in layer {memory.layer}: ", longest, width)
     return lines
 
 

@@ -110,9 +110,19 @@ def _pieces(text: str, longest: int) -> Iterator[tuple[str, str]]:
             yield word, space
 
 
-def kept_together(start: str, items: Iterable[str], width: int | None, separator: str = ", ") -> list[str]:
-    """Lay out a start and items in lines; an item is broken only if it is longer than a line, then before its `=`."""
-    hanging = " " * (len(start) - len(start.lstrip())) + GAP
+def kept_together(
+    start: str, items: Iterable[str], width: int | None, separator: str = ", ", hanging: str = ""
+) -> list[str]:
+    """Lay out a start and items in lines; an item is broken only if it is longer than a line, then before its `=`.
+
+    Args:
+        start: what stands before the first item.
+        items: the items.
+        width: the most cells of a line.
+        separator: what stands between two items.
+        hanging: in front of every line but the first; by default the indentation of the start, and a gap.
+    """
+    hanging = hanging or " " * (len(start) - len(start.lstrip())) + GAP
     room = (width or UNLIMITED_WIDTH) - len(hanging + separator.rstrip())
 
     def joined(item: str) -> str:

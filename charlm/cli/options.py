@@ -1,68 +1,26 @@
-"""Arguments that several commands take, and how they are read. Heavy modules are imported when they are used."""
+"""Options that several commands take. Heavy modules are imported when they are used."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from charlm.cli.render import say
 from charlm.cli.slips import is_option, meant_option, options_of
-from charlm.errors import UsageError, as_given, did_you_mean, undecodable_byte
-from charlm.run_folder import is_model
+from charlm.errors import UsageError, as_given, did_you_mean
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.vocab import Vocabulary
 
 # A little below 1: improbable characters are mostly mistakes of the model.
 SAMPLE_TEMPERATURE = 0.7
-BYTE_ORDER_MARK = "\ufeff"
-LINE_END_AT_THE_END = re.compile(r"(\r\n|\r|\n)\Z")
-LINE_END = re.compile(r"\r\n|\r|\n")
-
-
-def given_text(argument: str) -> str:
-    """Return the text that an argument stands for: - is standard input, less one line end at its end."""
-    if is_model(argument):
-        say(f"note: `{argument}` is read as a text; `--model {shlex.quote(argument)}` names a model")
-    return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
-
-
-def given_lines(source: str | Path) -> Iterator[str]:
-    """Yield the lines of a file, or of standard input for -, without their line ends.
-
-    Raises:
-        UsageError: the file is not UTF-8.
-    """
-    with nullcontext(sys.stdin) if str(source) == "-" else Path(source).open(encoding="utf-8", newline="") as file:
-        try:
-            for number, line in enumerate(file):
-                yield LINE_END_AT_THE_END.sub("", line if number else line.removeprefix(BYTE_ORDER_MARK))
-        except UnicodeDecodeError as error:
-            if str(source) == "-":
-                raise
-            message = f"`{source}` is not UTF-8: {undecodable_byte(error)}"
-            raise UsageError(message, hint_at_encoding(error)) from None
-
-
-def hint_at_encoding(error: UnicodeDecodeError) -> str:
-    """Return a hint with the encoding that reads what could not be decoded; empty if none does."""
-    from charlm.data.encodings import guess_encoding
-
-    if (guess := guess_encoding(lambda: [error.object], "utf-8")) is None:
-        return ""
-    return f'in {guess.encoding} it is "{guess.excerpt}"; `iconv -f {guess.encoding} -t utf-8` converts it'
-
 
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
@@ -70,6 +28,12 @@ Model = Annotated[
 CorpusNames = Annotated[
     list[str] | None,
     typer.Option("--corpus", "-c", help="A corpus by name, a file, a folder, a glob, or - ; may be repeated."),
+]
+Part = Annotated[
+    Literal["train", "validation", "test"] | None,
+    typer.Option(
+        case_sensitive=False, help="Which part of the text that was learned; `--corpus` says where it is now."
+    ),
 ]
 Encoding = Annotated[str | None, typer.Option(help="The encoding of the text; UTF-8 by default.")]
 SkipUndecodable = Annotated[
@@ -83,23 +47,6 @@ Unknown = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Repeats a result; if omitted, a seed is drawn and printed.")]
-
-
-def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
-    """Change the parts of a text to what the model reads, and report what its filter changes.
-
-    A byte order mark at the start is no part of a text, and line ends become those of the model.
-    """
-    from charlm.vocab import TextFilter
-
-    parts = (parts[0].removeprefix(BYTE_ORDER_MARK), *parts[1:])
-    known = [end for end in "\n\r" if end in vocabulary]
-    # A vocabulary with both characters may have learned any line end.
-    given = [LINE_END.sub(known[0], part) for part in parts] if len(known) == 1 else list(parts)
-    found = [TextFilter(vocabulary.filter)(part) for part in given]
-    if found != given:
-        say(f"note: this model reads lower-case letters and one space in place of all else: {'_'.join(found)!r}")
-    return found
 
 
 class TextCommand(TyperCommand):

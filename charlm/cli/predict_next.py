@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, as_read, given_lines, given_text, model_file
+from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import print_json
+from charlm.cli.texts import as_read, given_lines, given_text
 
 if TYPE_CHECKING:
     from charlm.inference.incremental import IncrementalReader

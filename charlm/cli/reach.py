@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charlm.cli.evaluate import Part, load_text
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
-from charlm.cli.options import CorpusNames, Encoding, Json, SkipUndecodable, Unknown, model_file
+from charlm.cli.options import CorpusNames, Encoding, Json, Part, SkipUndecodable, Unknown, model_file
 from charlm.cli.prediction_table import bar
 from charlm.cli.render import print_json, print_lines
+from charlm.cli.texts import how_to_read, load_text
 from charlm.errors import ModelFileError, UsageError, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
     from charlm.evaluation.gradient import GradientSize
-    from charlm.evaluation.scored_text import TextToScore
+    from charlm.evaluation.scored_text import PartName, TextToScore
     from charlm.inference.reach import ChangeEffect, ContextLoss
 
 BAR_WIDTH = 16
 NUMBER_WIDTH = 8
 # A model is said to see as far as the shortest context that costs so few bits more than the longest one.
 NEAR_BITS = 0.05
-# The mean factor of a step is taken up to this distance; beyond it, little is left of the gradient of some cells.
+# The mean factor of a step is that of this distance; further back, little is left of the gradient of some cells.
 FACTOR_DISTANCE = 64
 WHY = (
     "in an rnn by the recurrent matrix and the slope of tanh; in the cell of an lstm by the forget gate alone, which "
@@ -44,12 +44,7 @@ def reach(
     model: Annotated[
         list[Path] | None, typer.Option("--model", "-m", help="A model file or a run folder; may be repeated.")
     ] = None,
-    part: Annotated[
-        Part | None,
-        typer.Option(
-            case_sensitive=False, help="Which part of the text that was learned; `--corpus` says where it is now."
-        ),
-    ] = None,
+    part: Part = None,
     corpus: CorpusNames = None,
     context: Annotated[int, typer.Option(min=1, max=1 << 16, help="The longest context.")] = 1024,
     targets: Annotated[
@@ -67,7 +62,7 @@ def reach(
     """Measure how far back models see.
 
     On held-out text: what a character costs when only the 1, 2, 4, ... characters before it were read, and how much
-    the prediction moves when the character so far back is another one.
+    the prediction moves when the character so far back is replaced.
 
     charlm reach
 
@@ -75,16 +70,13 @@ def reach(
 
     charlm reach --corpus another.txt --json
     """
-    if not corpus and (encoding or skip_undecodable):
-        option = "--encoding" if encoding else "--skip-undecodable"
-        raise UsageError(f"`{option}` is for `--corpus`", "the run's own text is read as it was in training")
+    reading = how_to_read(corpus, encoding, skip_undecodable)
     if gradient:
         from charlm.training.load_torch import load_torch
 
         load_torch()
     paths: list[Path | None] = [*(runs or ()), *(model or ())]
     files = [load_model(path) for path in paths or [None]]
-    reading = {"encoding": encoding, "skip_undecodable": skip_undecodable}
     command = shlex.join(["charlm", "reach", *map(str, runs or ()), *(f"--model={path}" for path in model or ())])
     texts = load_texts(files, part, corpus, unknown, command, reading)
     found = [
@@ -168,7 +160,7 @@ def load_model(path: Path | None) -> ModelFile:
 
 def load_texts(
     files: Sequence[ModelFile],
-    part: Part | None,
+    part: PartName | None,
     corpus: list[str] | None,
     unknown: str,
     command: str,

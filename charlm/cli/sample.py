@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import (
-    SAMPLE_TEMPERATURE,
-    Model,
-    Seed,
-    Unknown,
-    as_read,
-    given_lines,
-    given_text,
-    model_file,
-)
+from charlm.cli.options import SAMPLE_TEMPERATURE, Model, Seed, Unknown, model_file
 from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
+from charlm.cli.texts import as_read, given_lines, given_text
 from charlm.errors import CharlmError, UnknownCharacterError, UsageError, as_given, counted
 from charlm.files import write_new
 

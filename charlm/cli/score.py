@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
-from charlm.cli.options import Json, Model, Unknown, as_read, given_text, hint_at_encoding, model_file
-from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.render import print_json, print_lines, say, show_progress
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
-from charlm.errors import UnknownCharacterError, UsageError, counted, one_line, undecodable_byte
+from charlm.cli.texts import as_read, given_file, given_text
+from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
@@ -99,11 +100,7 @@ def _given(text: str | None, file: Path | None) -> str:
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
     if file is not None and str(file) != "-":
-        try:
-            return file.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            message = f"`{file}` is not UTF-8: {undecodable_byte(error)}"
-            raise UsageError(message, hint_at_encoding(error)) from None
+        return given_file(file)
     if text is None:
         if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
@@ -133,11 +130,9 @@ def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
 
     def show(here: int, total: int) -> None:
         if here == total or not here % 2048:
-            line = f"\r{here:,} of {total:,} {model.vocabulary.kind}"
-            print(line, end="\n" if here == total else "", file=sys.stderr, flush=True)
+            show_progress(f"{here:,} of {total:,} {model.vocabulary.kind}", is_last=here == total)
 
-    is_long = len(text) >= LEAST_FOR_PROGRESS and sys.stderr.isatty()
-    return measure_surprisal(model, text, unknown, show if is_long else None)
+    return measure_surprisal(model, text, unknown, show if len(text) >= LEAST_FOR_PROGRESS else None)
 
 
 def _given_what(model: Reader) -> str:

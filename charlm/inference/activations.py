@@ -67,9 +67,9 @@ def moments(model: ModelFile, texts: Sequence[Ids]) -> Iterator[Moment]:
         ModelFileError: the weights are so large that a state overflows.
     """
     spec = model.spec
-    for side, name in enumerate(spec.stacks):
-        layers = [layer for layer in layers_of(spec) if layer.is_from_the_right == bool(side)]
-        for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or bool(side)):
+    for name in spec.stacks:
+        layers = [layer for layer in layers_of(spec) if layer.stack == name]
+        for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or layers[0].is_from_the_right):
             for layer, parts in zip(layers, parts_of_layers, strict=True):
                 yield Moment(layer, rows_B, parts)
 

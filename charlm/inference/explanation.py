@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charlm.cells import CELLS, Cell
+from charlm.cells import Cell
 from charlm.checkpoint import ModelFile
 from charlm.errors import OVERFLOW, ModelFileError, UsageError
 from charlm.inference.cell_texts import CELL_TEXTS
@@ -19,7 +19,7 @@ from charlm.inference.equations import Values, equations_of, evaluate, written
 from charlm.inference.mixture import WEIGHT_NAME
 from charlm.inference.sampling import Floats, softmax
 from charlm.inference.stepper import Output, Stack, StepperState
-from charlm.inference.units import Layer
+from charlm.inference.units import Layer, Unit, layers_of
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
 
@@ -31,32 +31,29 @@ LETTERS_OF_STATE = {"hidden": "h", "cell": "c"}
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of a layer, in the numbers of one unit.
+class UnitStep:
+    """One step of one unit.
 
     Attributes:
         before: the text that was read before this step; a backward model read it from its end.
         name: how to show the character that is read in this step.
-        layer: which layer, from 1.
-        unit: which of its units, from 0.
+        unit: the unit.
         old_state: each part of the state before, by name.
-        gates: each gate and the candidate, by name.
-        new_state: each part of the state after.
-        stack: `layers`, or `backward_layers` if the layer reads from right to left of a model of both sides.
+        gates: each gate and the candidate, by name; none for a cell that has no gates.
+        new_state: each part of the state after, by name.
     """
 
     before: str
     name: str
-    layer: int
-    unit: int
+    unit: Unit
     old_state: dict[str, float]
     gates: dict[str, float]
     new_state: dict[str, float]
-    stack: str = "layers"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; a cell of one equation has no gates, only its new state."""
-        return asdict(self) | ({"gates": {}} if len(self.gates) == 1 else {})
+        """Return it as plain values."""
+        layer = self.unit.layer
+        return asdict(self) | {"stack": layer.stack, "layer": layer.number, "unit": self.unit.index}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,27 +61,25 @@ class LayerStep:
     """One step of one layer, in the numbers of all its units.
 
     Attributes:
-        cell: the cell of the layer.
-        stack: `layers` reads from left to right, unless the model reads backward; `backward_layers` from right to left.
-        from_right: whether the layer reads the text from its end.
-        layer: which layer of the stack, from 1.
+        spec: the model.
+        layer: the layer.
+        reads_backward: whether it reads the text from its end.
         position: how many characters the layer has read with this step.
         name: how to show the character that it reads.
         values: the value of each letter and expression of the equations, (H,) each, by its text: `f`, `f * c`, `c'`.
     """
 
-    cell: Cell
-    stack: str
-    from_right: bool
-    layer: int
+    spec: ModelSpec
+    layer: Layer
+    reads_backward: bool
     position: int
     name: str
     values: Values
 
     @property
-    def which(self) -> Layer:
-        """Which layer of the model it is."""
-        return Layer(self.layer, self.stack != "layers")
+    def cell(self) -> Cell:
+        """The cell of the layer."""
+        return self.spec.recurrence
 
     @property
     def old_state(self) -> dict[str, Floats]:
@@ -118,6 +113,16 @@ class LayerStep:
         """The unit with the largest absolute output."""
         return int(abs(self.values["h'"]).argmax())
 
+    def numbers(self, unit: int) -> dict[str, dict[str, float]]:
+        """Return the old state, the gates with the candidate, and the new state of a unit, each by name."""
+        letters = self.cell.letters if self.gates else {}
+        parts = {
+            "old_state": self.old_state,
+            "gates": {name: self.values[letter] for name, letter in letters.items()},
+            "new_state": self.new_state,
+        }
+        return {part: {name: float(array[unit]) for name, array in arrays.items()} for part, arrays in parts.items()}
+
     def arithmetic(self, unit: int) -> list[tuple[str, list[str]]]:
         """Return each equation, and its steps with the numbers of a unit, as in `f * c = 0.806 * -3.563 = -2.872`."""
         done: set[str] = set()
@@ -126,8 +131,7 @@ class LayerStep:
 
     def effects(self, unit: int) -> dict[str, str]:
         """Return what each gate of a unit does in this step, by its letter."""
-        texts = CELL_TEXTS[next(name for name, cell in CELLS.items() if cell is self.cell)].effects
-        letters = self.cell.letters
+        texts, letters = CELL_TEXTS[self.spec.cell].effects, self.cell.letters
         return {letters[name]: text.format(f"{self.values[letters[name]][unit]:.1%}") for name, text in texts.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -137,9 +141,9 @@ class LayerStep:
             return {name: array.tolist() for name, array in arrays.items()}
 
         return {
-            "stack": self.stack,
-            "reads": "from right to left" if self.from_right else "from left to right",
-            "layer": self.layer,
+            "stack": self.layer.stack,
+            "reads": "from right to left" if self.reads_backward else "from left to right",
+            "layer": self.layer.number,
             "name": self.name,
             "old_state": plain(self.old_state),
             "pre_activations": plain(self.pre_activations),
@@ -266,10 +270,10 @@ class Explanation:
 
     def before(self, layer: LayerStep) -> str:
         """Return the text that a layer has read before a step."""
-        read = self._symbols[layer.stack][1 : layer.position]
-        return self._vocabulary.decode(read[:: -1 if layer.from_right else 1])
+        read = self._symbols[layer.layer.stack][1 : layer.position]
+        return self._vocabulary.decode(read[:: -1 if layer.reads_backward else 1])
 
-    def of_unit(self, step: CharacterStep, layer: Layer | None = None, unit: int | None = None) -> Step:
+    def of_unit(self, step: CharacterStep, layer: Layer | None = None, unit: int | None = None) -> UnitStep:
         """Return the numbers of one unit of a layer.
 
         Args:
@@ -278,15 +282,9 @@ class Explanation:
             unit: the number of the unit, from 0; by default the one with the largest absolute output.
         """
         layer = Layer(self.spec.num_layers) if layer is None else layer
-        found = next(of_layer for of_layer in step.layers if of_layer.which == layer)
+        found = next(of_layer for of_layer in step.layers if of_layer.layer == layer)
         index = found.largest_unit if unit is None else unit
-
-        def numbers(arrays: Mapping[str, Floats]) -> dict[str, float]:
-            return {name: float(array[index]) for name, array in arrays.items()}
-
-        gates = numbers({name: found.values[letter] for name, letter in found.cell.letters.items()})
-        states = numbers(found.old_state), numbers(found.new_state)
-        return Step(self.before(found), found.name, found.layer, index, states[0], gates, states[1], found.stack)
+        return UnitStep(self.before(found), found.name, Unit(layer, index), **found.numbers(index))
 
     def steps(self) -> Iterator[CharacterStep]:
         """Yield each step, the start of the text first."""
@@ -325,26 +323,29 @@ class Explanation:
         stack, symbols = self._stacks[name], self._symbols[name]
         before = self._before(name, position)
         ids_B = np.array(symbols[position : position + 1])
-        after, gates = stack.look(ids_B, before)
-        cell, from_right = stack.cell, name != "layers" or self.spec.is_backward
-        edge = f"the {'end' if from_right else 'start'} of the text"
+        after, all_gates = stack.look(ids_B, before)
+        cell, reads_backward = stack.cell, name != "layers" or self.spec.is_backward
+        edge = f"the {'end' if reads_backward else 'start'} of the text"
         what = self._vocabulary.name(symbols[position]) if position else edge
-        layers = []
-        for layer, (inputs_BG, recurrent) in enumerate(stack.terms(ids_B, after)):
-            known = {cell.letters[gate]: array_BH[0] for gate, array_BH in gates[layer].items()}
-            letters = [LETTERS_OF_STATE[part] for part in cell.state]
-            known |= {f"{letter}'": array[0] for letter, array in zip(letters, after[layer], strict=True)}
-            old = {letter: array[0] for letter, array in zip(letters, before[layer], strict=True)}
+        letters = [LETTERS_OF_STATE[part] for part in cell.state]
+        layers = [layer for layer in layers_of(self.spec) if layer.stack == name]
+        found = []
+        for layer, old_state, new_state, gates, (inputs_BG, recurrent) in zip(
+            layers, before, after, all_gates, stack.terms(ids_B, after), strict=True
+        ):
+            known = {cell.letters[gate]: array_BH[0] for gate, array_BH in gates.items()}
+            known |= {f"{letter}'": array_BH[0] for letter, array_BH in zip(letters, new_state, strict=True)}
+            old = {letter: array_BH[0] for letter, array_BH in zip(letters, old_state, strict=True)}
             biases = {
-                letter: self._weights[f"{name}.{layer}.bias_{kind}_l0"]
+                letter: self._weights[f"{name}.{layer.number - 1}.bias_{kind}_l0"]
                 for letter, kind in (("a", "ih"), ("d", "hh"))
                 if letter == "a" or cell.products
             }
             values = evaluate(cell, inputs_BG[0], recurrent, biases, old, known)
             if not all(np.isfinite(array).all() for array in values.values()):
                 raise ModelFileError(*OVERFLOW)
-            layers.append(LayerStep(cell, name, from_right, layer + 1, position, what, values))
-        return layers
+            found.append(LayerStep(self.spec, layer, reads_backward, position, what, values))
+        return found
 
     def _before(self, name: str, position: int) -> StepperState:
         """Return the state of a stack before it reads the symbol at a position."""

@@ -1,7 +1,7 @@
 """How far back a model sees: what more context is worth, and how long a changed character matters. No torch.
 
-Distances count from the character that is predicted: at distance 1 is the character that was read last. A backward
-model reads a text from its end, so that what it has read follows the predicted character.
+Distances count from the character that is predicted: the character at distance 1 was read last. A backward model reads
+a text from its end, so the characters that it has read follow the predicted one.
 
 Letters: `N` distances, `P` predictors, which are the model and, if it has n-grams, its net alone; `W` characters of a
 window.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted
-from charlm.inference.sampling import Floats, refuse_overflow, require
+from charlm.inference.sampling import log2_probabilities, require
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.machine import usable_cores
 from charlm.vocab import Ids
@@ -113,7 +113,7 @@ def loss_by_context(
     if sum(map(len, texts)) <= MAX_READ:
         each = [(text, places_B2[places_B2[:, 0] == stretch, 1]) for stretch, text in enumerate(texts)]
         whole = [partial(_costs_of_whole, stepper, text, positions_B) for text, positions_B in each]
-    found = _in_parallel([*whole, *(partial(after, group_WB) for group_WB in _groups(windows_WB))])
+    found = _in_parallel([*whole, *(partial(after, group_WB) for group_WB in in_groups(windows_WB))])
     rows = list(zip(contexts, np.concatenate(found[len(whole) :], axis=-1).mean(axis=-1), strict=True))
     every: list[tuple[int | None, Numbers]] = [*rows]
     if whole:
@@ -138,7 +138,7 @@ def change_effect(
         stretches: a text, or several that follow one another with gaps.
         max_distance: the largest distance; a short text has smaller ones.
         num_changes: how many characters to replace; they are evenly spaced.
-        seed: of the characters that are drawn.
+        seed: which characters are drawn.
 
     Raises:
         UsageError: the text is too short or has only one different character, or a number is out of its bounds.
@@ -166,7 +166,7 @@ def change_effect(
                 state, changed = stepper.advance(ids_B, state), stepper.advance(ids_B, changed)
         return np.array(moves)
 
-    groups = _groups(np.concatenate([others_B[None], windows_WB]))
+    groups = in_groups(np.concatenate([others_B[None], windows_WB]))
     means_NP = np.concatenate(_in_parallel([partial(compare, group_WB) for group_WB in groups]), axis=-1).mean(axis=-1)
     # A state may overflow although the logits do not.
     if not np.isfinite(means_NP).all():
@@ -245,17 +245,9 @@ def _costs_of_whole(stepper: Stepper, text: Ids, positions_B: NDArray[np.int64])
 
 
 def _predictions(stepper: Stepper, state: StepperState) -> list[Numbers]:
-    """Return the logarithms of the probabilities to base 2 for each predictor, (B, V)."""
+    """Return the base-2 logarithms of the probabilities of each predictor, (B, V)."""
     logits = [stepper.logits(state), *([stepper.net_logits(state)] if stepper.has_ngrams else [])]
-    return [_log_probabilities(logits_BV) for logits_BV in logits]
-
-
-def _log_probabilities(logits_BV: Floats) -> Numbers:
-    refuse_overflow(logits_BV)
-    below_BV: Numbers = logits_BV.astype(np.float64) - logits_BV.max(axis=-1, keepdims=True)
-    below_BV -= np.log(np.exp(below_BV).sum(axis=-1, keepdims=True))
-    below_BV /= np.log(2)
-    return below_BV
+    return list(map(log2_probabilities, logits))
 
 
 def _costs(stepper: Stepper, state: StepperState, targets_B: Ids) -> Numbers:
@@ -289,9 +281,9 @@ def _others(text: Ids, replaced_B: Ids, seed: int) -> Ids:
     return np.array(others)
 
 
-def _groups(windows_WB: Ids) -> list[Ids]:
+def in_groups(windows_WB: Ids, largest: int = STREAMS_TOGETHER) -> list[Ids]:
     """Divide windows into groups that are read side by side."""
-    return np.array_split(windows_WB, -(-windows_WB.shape[1] // STREAMS_TOGETHER), axis=1)
+    return np.array_split(windows_WB, -(-windows_WB.shape[1] // largest), axis=1)
 
 
 def _in_parallel(jobs: Sequence[Callable[[], Numbers]]) -> list[Numbers]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,31 +86,28 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     return p
 
 
-def bits(logits: Floats, index: SupportsIndex | NDArray[Any]) -> NDArray[np.float64]:
-    """Return how surprising a symbol is: minus the base-2 logarithm of its probability.
-
-    Args:
-        logits: shape (..., V).
-        index: the symbol, or one for each row; shape (...).
+def log2_probabilities(logits: Floats) -> NDArray[np.float64]:
+    """Return the base-2 logarithms of the probabilities over the last axis: minus the bits that each symbol costs.
 
     Raises:
         ModelFileError: a logit is infinite or not a number.
     """
     refuse_overflow(logits)
+    log_p: NDArray[np.float64] = logits.astype(np.float64)
+    log_p -= log_p.max(axis=-1, keepdims=True)
     # The logarithm is taken of the sum alone: a probability may be too small for a float64, its logarithm is not.
-    below_largest = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    of_symbol = np.take_along_axis(below_largest, np.asarray(index, np.int64)[..., None], axis=-1)[..., 0]
-    found: NDArray[np.float64] = (np.log(np.exp(below_largest).sum(axis=-1)) - of_symbol) / np.log(2)
-    return found
+    log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
+    log_p /= np.log(2)
+    return log_p
 
 
 def refuse_overflow(logits: Floats) -> None:
-    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, but not all of them.
+    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, and is allowed.
 
     Raises:
-        ModelFileError: a logit is infinite or not a number, or there is no symbol that is not excluded.
+        ModelFileError: a logit is infinite or not a number, or all symbols are excluded.
     """
-    # The largest of some numbers is NaN if one of them is.
+    # The maximum is NaN if a number is, and -inf if all are.
     if not np.isfinite(logits.max(axis=-1)).all():
         raise ModelFileError(*OVERFLOW)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile
 from charlm.inference.fill import Filler
-from charlm.inference.sampling import Floats, bits
+from charlm.inference.sampling import Floats, log2_probabilities
 from charlm.inference.stepper import Stepper, StepperState, side_by_side
 from charlm.vocab import Ids
 
@@ -68,9 +68,11 @@ def score_symbols(model: Reader, ids_T: Ids, progress: ScoreProgress | None = No
     start = 0
     for logits_BV in _logits_masked(model, read_T) if isinstance(model, Filler) else _logits_next(model, read_T):
         rows = slice(start, start + len(logits_BV))
-        scores.bits_T[rows] = bits(logits_BV, read_T[rows])
+        log_p_BV, each_B = log2_probabilities(logits_BV), np.arange(len(logits_BV))
+        # A difference, because the negative of 0 would be printed as -0.
+        scores.bits_T[rows] = 0 - log_p_BV[each_B, read_T[rows]]
         scores.expected_T[rows] = logits_BV.argmax(axis=-1)
-        scores.expected_bits_T[rows] = bits(logits_BV, scores.expected_T[rows])
+        scores.expected_bits_T[rows] = 0 - log_p_BV[each_B, scores.expected_T[rows]]
         start = rows.stop
         if progress is not None:
             progress(start, len(ids_T))

@@ -25,13 +25,18 @@ class Layer:
     number: int
     is_from_the_right: bool = False
 
+    @property
+    def stack(self) -> str:
+        """The name of its stack in a model file."""
+        return "backward_layers" if self.is_from_the_right else "layers"
+
     def __str__(self) -> str:
         return f"{FROM_THE_RIGHT}.{self.number}" if self.is_from_the_right else str(self.number)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of a layer. Its name is `2.37`: layer and unit; from right to left, of both sides, `right.2.37`.
+    """One unit of a layer. Its name is the layer and a number: `2.37`, or `right.2.37` if the layer is named so.
 
     Attributes:
         layer: the layer.

@@ -93,14 +93,15 @@ def test_a_unit_may_be_named_with_its_layer(deep: Explanation, name: str) -> Non
     ]
     assert shown.count(" has the largest absolute output, ") == 3
     values = answer(*DEEP, "--step", "2", "--unit", name, "--json")
-    (of_step,) = [found for found in deep.step(2).layers if str(found.which) == f"{name.rpartition('.')[0]}"]
-    assert (values["step"]["stack"], values["step"]["layer"], values["step"]["unit"]) == (of_step.stack, layer, unit)
+    (of_step,) = [found for found in deep.step(2).layers if str(found.layer) == f"{name.rpartition('.')[0]}"]
+    found = values["step"]
+    assert (found["stack"], found["layer"], found["unit"]) == (of_step.layer.stack, layer, unit)
     assert values["step"]["new_state"] == {"hidden": float(of_step.values["h'"][unit])}
     assert values["steps"][0]["layers"] == [of_step.to_json()]
     assert [found["layer"] for found in answer(*DEEP, "--layer", "right.2", "--json")["steps"][0]["layers"]] == [2]
     with create_pipe_input() as terminal, create_app_session(input=terminal, output=DummyOutput()):
         terminal.send_text("q")
-        walk(deep, of_step.which, unit)
+        walk(deep, of_step.layer, unit)
 
 
 def test_of_a_long_text_only_what_is_near_is_shown(make_model: Make) -> None:

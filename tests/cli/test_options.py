@@ -161,6 +161,7 @@ FILL = ["fill", "a_c", "-m", "both.safetensors"]
 EXPLAIN = ["explain", "--model", "small.safetensors"]
 INSPECT = ["inspect", "abc abc", "-m", "small.safetensors"]
 SEARCH = ["inspect", "abc\nabd " * 20, "-m", "small.safetensors", "--find"]
+REACH = ["reach", "small.safetensors", "-c", "abc.txt"]
 EVALUATE = ["eval", "-m", "small.safetensors", "-c", "abc.txt"]
 BENCH = ["bench", "--only", "sampling", "--rounds", "1"]
 FLAGS = [
@@ -176,12 +177,14 @@ FLAGS = [
     (SAMPLE, ["--seed", "2"]),
     (SAMPLE, ["--json"]),
     ([*SAMPLE, "--num", "2"], ["--separator", "|"]),
+    (SAMPLE, ["--clamp", "1.0=1"]),
     (SAMPLE, ["--out", "texts"]),
     (SAMPLE, ["--model", "other.safetensors"]),
     (["sample", "aXb", *SAMPLE[2:]], ["--unknown", "skip"]),
     (PREDICT, ["--top", "2"]),
     (PREDICT, ["--json"]),
     (PREDICT, ["--model", "other.safetensors"]),
+    (["predict-next", "abcabcabcabcab", *PREDICT[2:]], ["--recent"]),
     (["predict-next", "aXb", *PREDICT[2:]], ["--unknown", "replace=c"]),
     (FILL, ["--blank", "c", "--unknown", "skip"]),
     (FILL, ["--top", "2"]),
@@ -214,6 +217,16 @@ FLAGS = [
     ([*EXPLAIN, "--text", "ab"], ["--step", "1"]),
     ([*EXPLAIN, "--text", "ab"], ["--unit", "1"]),
     (["explain", "--model", "deep.safetensors", "--text", "ab"], ["--layer", "1"]),
+    (REACH, ["--model", "other.safetensors"]),
+    (REACH, ["--context", "2"]),
+    (REACH, ["--targets", "2"]),
+    (REACH, ["--seed", "3"]),
+    (REACH, ["--gradient"]),
+    (REACH, ["--json"]),
+    (REACH, ["--corpus", "abc.txt"]),
+    (["reach", "small.safetensors", "-c", "utf16.txt"], ["--encoding", "utf-16"]),
+    (["reach", "small.safetensors", "-c", "abc.txt", "-c", "utf16.txt"], ["--skip-undecodable"]),
+    (["reach", "small.safetensors", "-c", "unknown.txt"], ["--unknown", "skip"]),
     (EVALUATE, ["--window", "2"]),
     (EVALUATE, ["--dynamic"]),
     (EVALUATE, ["--json"]),
@@ -240,7 +253,6 @@ def test_every_flag_changes_what_a_command_prints(
     make_model(num_layers=2).save(Path("deep.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
-    make_model(num_layers=2).save(Path("deep.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
     Path("utf16.txt").write_text("abcabc", encoding="utf-16")
     Path("unknown.txt").write_text("abXc", encoding="utf-8")
@@ -253,7 +265,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     """The table has every flag, except those of `train` and a few that are tested with their commands."""
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
-    elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts")}
+    elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

@@ -90,6 +90,8 @@ def test_the_held_out_text_of_a_run_is_read(make_model: Make) -> None:
         assert trained.exit_code == 0, trained.stderr
     own = answer("reach", "run1", "--targets", "4", "--context", "8", "--json")
     assert own["corpus"] == "validation part of 1.txt" == answer("eval", "-m", "run1", "--json")["corpus"]
+    learned = answer("reach", "run1", "--part", "train", "--targets", "4", "--context", "8", "--json")
+    assert (learned["corpus"], learned["models"] != own["models"]) == ("train part of 1.txt", True)
     result = call("reach", "run1", "run2", "--targets", "4", "--context", "8")
     assert "do not read the same characters" in assert_refused(result)
     assert "`--corpus FILE` names it" in result.stderr

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.cli.compare import BLOCKS, sparklines, to_lines, to_markdown
+from charlm.cli.compare import to_lines, to_markdown
+from charlm.cli.curves import BLOCKS, sparklines
 from charlm.errors import ModelFileError, RunError
 from charlm.evaluation.compare import Comparison, compare_runs, find_runs
 from charlm.training.final_evaluation import measure_best

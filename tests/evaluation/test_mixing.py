@@ -17,8 +17,10 @@ from charlm.evaluation.mixing import fit_weight
 from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import Ngrams
+from charlm.inference.sampling import draw, softmax
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
+from charlm.vocab import Ids
 from tests.helpers.evaluation import NUM_SYMBOLS, module_of, random_ids
 
 
@@ -85,6 +87,33 @@ def test_the_fitted_weight_is_the_best_one(make_model: Callable[..., ModelFile])
     fitted = fit_weight(module, part, ngrams)
     assert abs(fitted - min(nats, key=nats.__getitem__)) <= 0.01
     assert 0.05 < fitted < 0.999
+
+
+@pytest.mark.parametrize("is_net_better", [True, False])
+def test_a_weight_that_gains_next_to_nothing_is_left(make_model: Callable[..., ModelFile], is_net_better: bool) -> None:
+    """Where a mixture gains less than 0.005 nats, the better of the two stands alone."""
+    file = make_model("lstm")
+    if is_net_better:
+        # The net predicts each character from the one before, and the n-grams have seen another text.
+        part, ngrams = Part.of(sampled(file, 600)), counted(0, 0.2)
+        assert fit_weight(module_of(file), part, ngrams) == 0.0
+    else:
+        # The text repeats what was counted, and the weights of the net are random.
+        text = np.tile(np.arange(10, dtype=np.uint8), 40)
+        levels = count([text], 10, 3)
+        assert fit_weight(module_of(file), Part.of(text), trie(levels, smooth(levels, 10), 10)) == 1.0
+
+
+def sampled(file: ModelFile, length: int) -> Ids:
+    """Draw a text from a model."""
+    stepper, random = Stepper(file), np.random.default_rng(0)
+    logits_BV, state = stepper.start()
+    ids = []
+    for _ in range(length):
+        index = int(draw(softmax(logits_BV), random.random(1))[0])
+        ids.append(index)
+        logits_BV, state = stepper.step(np.array([index]), state)
+    return np.array(ids, dtype=np.uint8)
 
 
 def test_a_model_file_keeps_its_n_grams(make_model: Callable[..., ModelFile], tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ def test_every_number_of_a_step_is_that_of_numpy(
         read_right = [START, *forward[:number:-1]]
         assert len(step.layers) == (4 if direction == "both" else 2)
         for layer in step.layers:
-            ids = read_left if layer.stack == "layers" else read_right
-            expected = expected_values(file, layer.stack, layer.layer - 1, ids)
+            ids = read_left if layer.layer.stack == "layers" else read_right
+            expected = expected_values(file, layer.layer.stack, layer.layer.number - 1, ids)
             # Every letter is there, and whatever else is there follows from the letters.
             assert expected.keys() <= layer.values.keys()
             for text, found_H in layer.values.items():

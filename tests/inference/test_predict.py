@@ -11,7 +11,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UnknownCharacterError, UsageError
 from charlm.inference.predict import predict, rank
-from charlm.inference.sampling import bits, softmax
+from charlm.inference.sampling import log2_probabilities, softmax
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 
@@ -80,10 +80,10 @@ def test_infinite_logits_are_refused(logits: tuple[float, ...]) -> None:
     with pytest.raises(ModelFileError):
         softmax(logits_V)
     with pytest.raises(ModelFileError):
-        bits(logits_V, 0)
+        log2_probabilities(logits_V)
 
 
 def test_bits_are_finite_where_a_probability_underflows() -> None:
     """The bits of an improbable character are the difference of two logits, however large it is."""
-    assert bits(np.array([0, 3e4], dtype=np.float32), 0) == pytest.approx(3e4 / math.log(2))
-    assert bits(np.array([0, 0, 0, 0], dtype=np.float32), 2) == pytest.approx(2)
+    assert log2_probabilities(np.array([0, 3e4], dtype=np.float32))[0] == pytest.approx(-3e4 / math.log(2))
+    assert log2_probabilities(np.array([0, 0, 0, 0], dtype=np.float32)) == pytest.approx([-2] * 4)
