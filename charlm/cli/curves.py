@@ -56,7 +56,7 @@ def sparklines(rows: Sequence[Figures]) -> list[str]:
 def curve_lines(group: Group, width: int | None) -> list[str]:
     """Draw the validations of the runs of a group over their time; nothing if there are none.
 
-    Each run is a letter. Where several runs meet, their letters take turns. What is above the scale is not drawn.
+    Each run is a letter. Where several runs meet, their letters take turns. Values above the scale are not drawn.
 
     Args:
         group: runs that can be compared.

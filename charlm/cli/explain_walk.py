@@ -73,13 +73,12 @@ class Walk:
         ]
         candidates = [f"{score.name} {score.probability:.0%}" for score in self.step.scores[:8]]
         by = " by the net" if self.explanation.has_ngrams else ""
-        *before, last = wrapped(f"predicted {where(self.explanation, self.step)}{by}:", width)
-        if cells_of(f"{last}   {candidates[0]}") > width:
-            before, last = [*before, last], " "
+        best = f"predicted {where(self.explanation, self.step)}{by}:   {candidates[0]}"
+        *before, last = wrapped(best, width)
         return [
             *kept_together("", head, width, "   "),
             *before,
-            whole_items([last, *candidates], width),
+            whole_items([last, *candidates[1:]], width),
             *summary_lines(layer.numbers(unit), layer.cell.letters, width, ("old_state",)),
             *arithmetic_lines(layer, unit, width),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -15,6 +15,8 @@ from charlm.errors import CorpusError, DownloadError, UsageError, as_given, coun
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
+    from charlm.cli.inspect_search import SearchView
+    from charlm.cli.inspect_text import LayerView, UnitView
     from charlm.inference.units import Layer
     from charlm.vocab import Ids
 
@@ -73,7 +75,7 @@ def inspect_units(
     chosen = unit_named(file.spec, as_given(unit)) if unit is not None else None
     place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
-    view: View
+    view: UnitView | LayerView | SearchView
     if is_search:
         view = _searched(file, read, own, [part] if gate else None, [place] if place else None)
     elif chosen is not None:
@@ -93,7 +95,7 @@ def inspect_units(
 
 def _searched(
     file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
-) -> View:
+) -> SearchView:
     from charlm.cli.inspect_search import SearchView
     from charlm.inference.unit_search import find_units
 
@@ -107,18 +109,6 @@ def _check_options(unit: str | None, layer: str | None, units: int | None, is_se
         raise UsageError(f"`--unit` and `{other}` exclude each other", hint)
     if units is not None and (is_search or unit is not None):
         raise UsageError("`--units` is for strips of many units", "omit `--unit`, `--find` and `--hypothesis` for them")
-
-
-class View(Protocol):
-    """What is shown, for people and for programs."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        ...
-
-    def lines(self, width: int | None) -> list[str]:
-        """Lay it out."""
-        ...
 
 
 def _own_hypotheses(given: list[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ class SearchView:
     def lines(self, width: int | None) -> list[str]:
         """Lay out a table for each measure, what was left out, and the text of the best unit of each hypothesis."""
         search, unit = self.search, self.file.vocabulary.unit
-        total = int(search.lengths_T.sum())
+        total = int(search.lengths_C.sum())
         first, second = search.num_chosen_on, total - search.num_chosen_on
         title = f"{self.name}: units are chosen on the first {first:,} {unit}s and measured on the other {second:,}"
         found = [finding for finding in search.findings if finding.followers]
@@ -74,7 +74,7 @@ class SearchView:
         values_T = activations.parts[best.part][:, best.unit.index]
         shown_T, lowest, change = shown_values(self.file.spec.recurrence, best.part, values_T)
         start, end = stretch_of(search, finding, activations.reads_backward)
-        rows = rows_of_characters(search.lengths_T.tolist(), activations.reads_backward)[start:end]
+        rows = rows_of_characters(search.lengths_C.tolist(), activations.reads_backward)[start:end]
         text = "".join(search.texts)[start:end]
         measure = "r" if finding.hypothesis.is_number else "AUC"
         title = f"{one_line(finding.hypothesis.name)}: unit {best.unit}, {best.part}{f' ({change})' if change else ''}"
@@ -107,7 +107,7 @@ def stretch_of(search: Search, finding: Finding, reads_backward: bool) -> tuple[
     """Return where a stretch of the second half begins and ends, in characters, in which a hypothesis varies most."""
     track_C = np.concatenate([finding.hypothesis.seen(text, reads_backward) for text in search.texts])
     sums, squares = (np.concatenate([[0.0], np.cumsum(track_C**power)]) for power in (1, 2))
-    first = int((np.cumsum(search.lengths_T) <= search.num_chosen_on).sum())
+    first = int((np.cumsum(search.lengths_C) <= search.num_chosen_on).sum())
     best, best_variance, offset = (first, min(first + STRETCH_CHARACTERS, len(track_C))), -1.0, 0
     for text in search.texts:
         starts = [match.start() for match in re.finditer(r"^.", text, re.MULTILINE)]

@@ -13,8 +13,8 @@ import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
-from charlm.cli.render import print_json, print_lines, say
-from charlm.cli.shades import DIVERGING, Style, shaded_lines, style_for, visible
+from charlm.cli.render import print_json, print_lines, say, show_progress
+from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
 from charlm.cli.texts import as_read, given_file, given_text
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.run_folder import is_model
@@ -43,7 +43,9 @@ def score(
         str | None,
         typer.Argument(help="The text; - reads it from standard input, without its last line end."),
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Score the text of this file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Score the text of this file; - is standard input.")
+    ] = None,
     model: Model = None,
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
@@ -97,10 +99,10 @@ def _given(text: str | None, file: Path | None) -> str:
     """
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
-    if file is not None:
+    if file is not None and str(file) != "-":
         return given_file(file)
     if text is None:
-        if sys.stdin.isatty():
+        if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
         return given_text("-")
     # A text may be too long for the name of a file.
@@ -128,11 +130,9 @@ def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
 
     def show(here: int, total: int) -> None:
         if here == total or not here % 2048:
-            line = f"\r{here:,} of {total:,} {model.vocabulary.kind}"
-            print(line, end="\n" if here == total else "", file=sys.stderr, flush=True)
+            show_progress(f"{here:,} of {total:,} {model.vocabulary.kind}", is_last=here == total)
 
-    is_long = len(text) >= LEAST_FOR_PROGRESS and sys.stderr.isatty()
-    return measure_surprisal(model, text, unknown, show if is_long else None)
+    return measure_surprisal(model, text, unknown, show if len(text) >= LEAST_FOR_PROGRESS else None)
 
 
 def _given_what(model: Reader) -> str:
@@ -141,9 +141,10 @@ def _given_what(model: Reader) -> str:
 
     if not isinstance(model, Stepper):
         return "each of them is hidden in turn, and predicted from all others"
+    by = "by the net and its n-grams " if model.has_ngrams else ""
     if model.is_backward:
-        return "each is predicted from all after it, and the last one from the end of a text"
-    return "each is predicted from all before it, and the first one from the start of a text"
+        return f"each is predicted {by}from all after it, and the last one from the end of a text"
+    return f"each is predicted {by}from all before it, and the first one from the start of a text"
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:
@@ -207,9 +208,10 @@ def _beginning(text: str, room: int) -> str:
     """Return the first characters of a text that fit, with all of them visible."""
     shown = ""
     for character in text:
-        if cells_of(shown + visible(character)) > room:
+        longer = shown + (visible(character) if shown else standing_alone(character))
+        if cells_of(longer) > room:
             break
-        shown += visible(character)
+        shown = longer
     return shown
 
 
@@ -243,7 +245,7 @@ def _named(candidate: Candidate) -> str:
 
 def _context(text: str, position: int, room: int) -> str:
     """Return a character in brackets between what stands before and after it, as much as there is room for."""
-    found = f"[{visible(text[position])}]"
+    found = f"[{standing_alone(text[position])}]"
     room -= cells_of(found)
     after = _beginning(text[position + 1 : position + 1 + room], room // 3)
     before = ""
@@ -261,10 +263,11 @@ def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[
     totals, unit = scored.totals(), scored.unit
     name = unit.replace(" ", "_")
     per_word = f"{totals['bits_per_word']:.2f}" if scored.num_words else ""
+    choice = "like a choice between so many equally probable ones"
     figures = [
         (totals[f"bits_per_{name}"], 4, f"bits per {unit}; {given_what}"),
         (totals.get("bits_per_byte"), 4, "bits per byte of UTF-8"),
-        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: as unsure as between so many {unit}s"),
+        (totals[f"perplexity_per_{name}"], 3, f"perplexity per {unit}: {choice}"),
         (totals.get("perplexity_per_word"), 1, f"perplexity per word, of {per_word} bits with the spaces around it"),
     ]
     laid_out = []

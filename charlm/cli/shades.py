@@ -119,6 +119,12 @@ def visible(character: str) -> str:
     return character if character == "\u3000" and can_show(character) else ascii(character)[1:-1]
 
 
+def standing_alone(character: str) -> str:
+    """Return how a character is shown at the beginning: one that combines with the character before it has a circle."""
+    shown = visible(character)
+    return shown if cells_of(shown) else DOTTED_CIRCLE + shown
+
+
 def _characters(pieces: Iterable[tuple[str, float]], ramp: Ramp) -> list[tuple[str, int | None, bool]]:
     """Return what stands together in a cell or two, its shade, and whether a line ends after it."""
     found: list[tuple[str, int | None, bool]] = []
@@ -129,8 +135,8 @@ def _characters(pieces: Iterable[tuple[str, float]], ramp: Ramp) -> list[tuple[s
             if last == "\r" and character != "\n":
                 found[-1] = (*found[-1][:2], True)
             shown = visible(character)
-            if not cells_of(shown):
-                shown = shown if found and last not in LINE_ENDS else DOTTED_CIRCLE + shown
+            if not cells_of(shown) and (not found or last in LINE_ENDS):
+                shown = standing_alone(character)
             if cells_of(shown):
                 values.append(value)
                 found.append((shown, None if math.isnan(value) else ramp.shade(value), character == "\n"))

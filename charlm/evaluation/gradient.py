@@ -17,7 +17,14 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 
 from charlm.checkpoint import ModelFile
 from charlm.errors import OVERFLOW, ModelFileError
-from charlm.inference.reach import MAX_DISTANCE, distances_within, evenly_spaced, in_reading_order, windows_at
+from charlm.inference.reach import (
+    MAX_DISTANCE,
+    distances_within,
+    evenly_spaced,
+    in_groups,
+    in_reading_order,
+    windows_at,
+)
 from charlm.nn.layers import Variant
 from charlm.vocab import Ids
 
@@ -68,7 +75,7 @@ def gradient_by_distance(
     distances, net = distances_within(texts, max_distance, 2), _Net(file)
     context = min(2 * distances[-1], max(map(len, texts)) - 1)
     windows_WB = windows_at(texts, evenly_spaced(texts, num_targets, context, 0), context, 0)
-    groups = np.array_split(windows_WB, -(-windows_WB.shape[1] // STREAMS_TOGETHER), axis=1)
+    groups = in_groups(windows_WB, STREAMS_TOGETHER)
     norms_NB = np.concatenate([net.gradient_norms(group_WB, distances[-1]) for group_WB in groups], axis=1)
     norms_N = norms_NB[[-distance for distance in distances]].mean(axis=1)
     if not np.isfinite(norms_N).all():

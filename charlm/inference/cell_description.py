@@ -110,7 +110,7 @@ def notation_of(cell: Cell) -> str:
     if cell.products:
         lines.append(f"R{k}(h) is what the old state adds: R{k} h + d{k}, a matrix times h plus a bias{rest}.")
     if cell.peepholes:
-        lines.append("p_i, p_f and p_o have one weight for each unit.")
+        lines.append("p_i, p_f and p_o are the weights through which the gates see the cell, one for each unit.")
     return "\n".join(lines)
 
 

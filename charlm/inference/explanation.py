@@ -311,6 +311,8 @@ class Explanation:
         ends = layers[self.spec.num_layers - 1 :: self.spec.num_layers]
         outputs_I = np.concatenate([layer.values["h'"] for layer in ends])
         logits_V = self._output(outputs_I[None])[0]
+        if not np.isfinite(logits_V).all():
+            raise ModelFileError(*OVERFLOW)
         index = self._symbols["layers"][number]
         table = self._weights.get("embedding.weight")
         embedding_E = None if table is None else table[index]

@@ -43,11 +43,11 @@ QUOTED = re.compile(
     re.VERBOSE,
 )
 BRACKETS = {"(": ")", "[": "]", "{": "}", "\uff08": "\uff09", "《": "》", "〈": "〉", "【": "】", "\u3014": "\u3015"}
-# Those that programs leave open over empty lines. In prose a bracket that nobody closes ends with its paragraph.
+# Programs leave these open over empty lines. In prose, a bracket that is never closed ends with its paragraph.
 LASTING = "]}"
 BRACKET_OR_PARAGRAPH_END = re.compile(rf"{PARAGRAPH_END}|[{re.escape(''.join([*BRACKETS, *BRACKETS.values()]))}]")
-# What begins a comment has white space or the start of a line before it, so that `http://` has none. Between words of
-# prose, -- is a dash.
+# White space or the start of a line stands before a comment, so `http://` begins none. -- begins one only at the start
+# of a line, because between words of prose it is a dash.
 COMMENT = re.compile(
     r"/\*(?s:.*?)(?:\*(?=/)|\Z)|(?<!\S)//[^\n]*|(?<!\S)\#(?=[\s#!]|\Z)[^\n]*|^[ \t]*--(?=\s)[^\n]*", re.MULTILINE
 )
@@ -123,7 +123,7 @@ def bracket_depth(text: str) -> Track:
         if found in BRACKETS:
             opened.append(BRACKETS[found])
         elif found in opened:
-            # What was opened since, and never closed, ends here.
+            # Brackets that were opened since and never closed end here.
             del opened[len(opened) - 1 - opened[::-1].index(found) :]
         elif found[0] == "\n":
             opened = [closing for closing in opened if closing in LASTING]

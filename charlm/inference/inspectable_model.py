@@ -61,8 +61,8 @@ class InspectableModel:
     ) -> list[ContextLoss]:
         """Return what characters of a text cost when only the 1, 2, 4, ... characters before each were read.
 
-        All rows are about the same characters. A backward model reads the characters after each. The last row, for a
-        text that is not long, is about everything from its start.
+        All rows are about the same characters. A backward model reads the characters after each. If the text is not
+        long, the last row is about everything from its start.
 
         >>> rows = model.loss_by_context("To be " * 4)
         >>> [row.context for row in rows]

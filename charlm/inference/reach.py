@@ -113,7 +113,7 @@ def loss_by_context(
     if sum(map(len, texts)) <= MAX_READ:
         each = [(text, places_B2[places_B2[:, 0] == stretch, 1]) for stretch, text in enumerate(texts)]
         whole = [partial(_costs_of_whole, stepper, text, positions_B) for text, positions_B in each]
-    found = _in_parallel([*whole, *(partial(after, group_WB) for group_WB in _groups(windows_WB))])
+    found = _in_parallel([*whole, *(partial(after, group_WB) for group_WB in in_groups(windows_WB))])
     rows = list(zip(contexts, np.concatenate(found[len(whole) :], axis=-1).mean(axis=-1), strict=True))
     every: list[tuple[int | None, Numbers]] = [*rows]
     if whole:
@@ -166,7 +166,7 @@ def change_effect(
                 state, changed = stepper.advance(ids_B, state), stepper.advance(ids_B, changed)
         return np.array(moves)
 
-    groups = _groups(np.concatenate([others_B[None], windows_WB]))
+    groups = in_groups(np.concatenate([others_B[None], windows_WB]))
     means_NP = np.concatenate(_in_parallel([partial(compare, group_WB) for group_WB in groups]), axis=-1).mean(axis=-1)
     # A state may overflow although the logits do not.
     if not np.isfinite(means_NP).all():
@@ -281,9 +281,9 @@ def _others(text: Ids, replaced_B: Ids, seed: int) -> Ids:
     return np.array(others)
 
 
-def _groups(windows_WB: Ids) -> list[Ids]:
+def in_groups(windows_WB: Ids, largest: int = STREAMS_TOGETHER) -> list[Ids]:
     """Divide windows into groups that are read side by side."""
-    return np.array_split(windows_WB, -(-windows_WB.shape[1] // STREAMS_TOGETHER), axis=1)
+    return np.array_split(windows_WB, -(-windows_WB.shape[1] // largest), axis=1)
 
 
 def _in_parallel(jobs: Sequence[Callable[[], Numbers]]) -> list[Numbers]:

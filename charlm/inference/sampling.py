@@ -102,13 +102,13 @@ def log2_probabilities(logits: Floats) -> NDArray[np.float64]:
 
 
 def refuse_overflow(logits: Floats) -> None:
-    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol and is allowed.
+    """Refuse logits that the weights of an untrusted file made infinite; -inf excludes a symbol, and is allowed.
 
     Raises:
-        ModelFileError: a logit is infinite or not a number.
+        ModelFileError: a logit is infinite or not a number, or all symbols are excluded.
     """
-    # `not (x < inf)` is true of NaN too.
-    if not (logits < np.inf).all():
+    # The maximum is NaN if a number is, and -inf if all are.
+    if not np.isfinite(logits.max(axis=-1)).all():
         raise ModelFileError(*OVERFLOW)
 
 

@@ -105,7 +105,7 @@ class Surprisal:
 
     @cached_property
     def units_C(self) -> NDArray[np.float64]:
-        """How many units each character is; NaN where none was scored."""
+        """How many units each character counts as; NaN if it was not scored."""
         is_of_bytes = self.sees_both_sides and self.vocabulary.kind == "bytes"
         units_C = _num_bytes(self.text).astype(np.float64) if is_of_bytes else np.ones(len(self.text))
         return np.where(np.isnan(self.bits_C), np.nan, units_C)
@@ -117,7 +117,7 @@ class Surprisal:
 
     @property
     def bits(self) -> float:
-        """What the whole text cost."""
+        """The cost of the whole text."""
         return float(np.nansum(self.bits_C))
 
     def bits_per_unit(self, span: slice = slice(None)) -> float:

@@ -1,6 +1,6 @@
 """Which units follow a hypothesis, such as being inside quotes: chosen on one half of a text, measured on the other.
 
-Letters: T symbols of the text, H units, U units that are ranked at once, K hypotheses.
+Letters: C characters and T symbols of the text, H units, U units that are ranked at once, K hypotheses.
 """
 
 from __future__ import annotations
@@ -90,21 +90,21 @@ class Search:
 
     Attributes:
         texts: the text as the model read it, in pieces that were each read from their own start.
-        lengths_T: how many symbols each character is; several only in a vocabulary of bytes.
+        lengths_C: how many symbols each character is; several only in a vocabulary of bytes.
         num_chosen_on: the number of symbols of the first half.
         activations: of the layers that were searched.
         findings: one for each hypothesis, in their order.
     """
 
     texts: list[str]
-    lengths_T: NDArray[np.int64]
+    lengths_C: NDArray[np.int64]
     num_chosen_on: int
     activations: list[Activations]
     findings: list[Finding]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        total = int(self.lengths_T.sum())
+        total = int(self.lengths_C.sum())
         return {
             "chosen_on": self.num_chosen_on,
             "measured_on": total - self.num_chosen_on,
@@ -140,12 +140,12 @@ def find_units(
             f"it needs at least {4 * MIN_OF_EACH}, and says more with thousands",
         )
     read = [characters_of(model.vocabulary, ids_T) for ids_T in texts]
-    lengths_T = np.concatenate([lengths for _, lengths in read])
+    lengths_C = np.concatenate([lengths for _, lengths in read])
     activations = read_activations(model, texts, parts or model.spec.recurrence.state, layers)
     tracks = {
         side: np.stack(
             [
-                np.repeat(np.concatenate([hypothesis.seen(text, side) for text, _ in read]), lengths_T)
+                np.repeat(np.concatenate([hypothesis.seen(text, side) for text, _ in read]), lengths_C)
                 for hypothesis in all_hypotheses
             ],
             axis=1,
@@ -167,7 +167,7 @@ def find_units(
         )
         for index, hypothesis in enumerate(all_hypotheses)
     ]
-    return Search([text for text, _ in read], lengths_T, half, activations, findings)
+    return Search([text for text, _ in read], lengths_C, half, activations, findings)
 
 
 class _Ranking:

@@ -36,7 +36,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of a layer. Its name is `2.37`: layer and unit; from right to left, of both sides, `right.2.37`.
+    """One unit of a layer. Its name is the layer and a number: `2.37`, or `right.2.37` if the layer is named so.
 
     Attributes:
         layer: the layer.

@@ -15,7 +15,7 @@ from prompt_toolkit.output import DummyOutput
 from rich.cells import cell_len
 
 from charlm.cells import CELLS
-from charlm.checkpoint import ModelFile
+from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.explain_step import head_lines, step_lines, tail_lines
 from charlm.cli.explain_walk import Walk, key_bindings, walk
 from charlm.cli.layout import kept_together
@@ -23,6 +23,7 @@ from charlm.errors import ModelFileError
 from charlm.inference.explanation import Explanation
 from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
+from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, call
 from tests.helpers.terminal import on_a_terminal
 
@@ -81,6 +82,58 @@ def test_step_layer_and_unit_are_those_that_are_asked_for(deep: Explanation) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["1.3", "right.1.3", "right.2.11"])
+def test_a_unit_may_be_named_with_its_layer(deep: Explanation, name: str) -> None:
+    """As `inspect` names it: that layer alone is written out, also in JSON, and a walk begins there."""
+    direction = "right" if name.startswith("right") else "left"
+    layer, unit = map(int, name.removeprefix("right.").split("."))
+    shown = call(*DEEP, "--step", "2", "--unit", name).stdout
+    assert re.findall(r"^layer .*, unit .*", shown, re.MULTILINE) == [
+        f"layer {layer} from the {direction}, unit {unit} of 0 to 11"
+    ]
+    assert shown.count(" has the largest absolute output, ") == 3
+    values = answer(*DEEP, "--step", "2", "--unit", name, "--json")
+    (of_step,) = [found for found in deep.step(2).layers if str(found.layer) == f"{name.rpartition('.')[0]}"]
+    found = values["step"]
+    assert (found["stack"], found["layer"], found["unit"]) == (of_step.layer.stack, layer, unit)
+    assert values["step"]["new_state"] == {"hidden": float(of_step.values["h'"][unit])}
+    assert values["steps"][0]["layers"] == [of_step.to_json()]
+    assert [found["layer"] for found in answer(*DEEP, "--layer", "right.2", "--json")["steps"][0]["layers"]] == [2]
+    with create_pipe_input() as terminal, create_app_session(input=terminal, output=DummyOutput()):
+        terminal.send_text("q")
+        walk(deep, of_step.layer, unit)
+
+
+def test_of_a_long_text_only_what_is_near_is_shown(make_model: Make) -> None:
+    """What a layer read before a step is cut to its nearest characters, on the side where the layer reads."""
+    text = "bad cab\n" * 20
+    for direction in ("forward", "backward"):
+        make_model(direction=direction).save(Path("long.safetensors"))
+        shown = call("explain", "--model", "long.safetensors", "--text", f"{text}dab{text}", "--step", "100").stdout
+        (line,) = [line for line in shown.splitlines() if line.startswith("step 100 of 323")]
+        assert len(line) < 140
+        before = re.search("after '(.*)' it reads", line)
+        assert before is not None
+        assert before[1].startswith("...") if direction == "forward" else before[1].endswith("...")
+
+
+def test_a_model_of_bytes_reads_and_predicts_bytes(make_model: Make) -> None:
+    """They are not called characters."""
+    file = make_model(symbols=Vocabulary.of_bytes())
+    file.save(Path("bytes.safetensors"))
+    shown = call("explain", "--model", "bytes.safetensors", "--text", "\u72d0").stdout
+    assert "for each of the 256 bytes" in shown
+    assert re.search(r"^byte +row \* h'", shown, re.MULTILINE)
+    assert "byte 2 of 3: reads byte 0x8b" in "\n".join(Walk(Explanation(file, "\u72d0"), 2).lines(80))
+
+
+@pytest.mark.usefixtures("deep")
+def test_a_text_may_come_from_standard_input() -> None:
+    """A dash stands for it, as in other commands, and its last line end is no part of it."""
+    from_pipe = answer(*DEEP[:-1], "-", "--json", stdin="bad cab\n")
+    assert from_pipe == answer(*DEEP, "--json")
+
+
 @pytest.mark.usefixtures("deep")
 def test_json_has_all_steps_units_and_gates(deep: Explanation) -> None:
     """Every number of every step is there, the start of the text first; with `--step` only that step."""
@@ -132,6 +185,10 @@ def test_ngrams_beside_the_net_are_said_to_be_missing(make_model: Make) -> None:
     assert "n-grams" not in without
     assert mixed.replace("\n" + mixed.splitlines()[-1], "") == without
     assert "the numbers of the net" in mixed.splitlines()[-1]
+    assert answer("explain", "--model", "this.safetensors", "--text", "cab", "--json")["has_ngrams"] is True
+    with_ngrams = Explanation(load_checkpoint(Path("this.safetensors")), "cab")
+    assert any(line.startswith("predicted next by the net:") for line in Walk(with_ngrams, 1).lines(80))
+    assert any(line.startswith("predicted next:") for line in Walk(Explanation(file, "cab"), 1).lines(80))
 
 
 def call_text(file: ModelFile) -> str:
@@ -267,6 +324,25 @@ def test_the_text_of_a_walk_fits_around_its_character(make_model: Make) -> None:
         assert len(left + here + right) <= 40
         assert here == {0: "|", 320: "\\n"}.get(number, explanation.around(number)[1])
     assert len("".join(Walk(explanation, 160).text(40))) >= 38
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_walk_shows_predictions_at_every_width(make_model: Make, width: int) -> None:
+    """The most probable character is there, however long the names of the characters around it are."""
+    symbols = "ab\u0301\u202e\u20de"
+    explanation = Explanation(make_model("gru", symbols=symbols, direction="both"), "a\u20de\u202eb\u0301\u20de")
+    for number in range(7):
+        state = Walk(explanation, number)
+        best = state.step.scores[0]
+        shown = state.lines(width)
+        assert max(map(cell_len, shown)) <= max(width, 40)
+        assert f"{best.name} {best.probability:.0%}" in " ".join(" ".join(shown).split())
+
+
+def test_a_layer_from_the_right_says_what_it_reads(deep: Explanation) -> None:
+    """Of a model of both sides it reads another character than the layers from the left."""
+    assert "character 2 of 7: reads 'a' " in Walk(deep, 2, 0).lines(200)[0]
+    assert "character 2 of 7: reads space from the right" in Walk(deep, 2, 3).lines(200)[0]
 
 
 def test_numbers_that_overflow_end_the_walk_with_an_error(make_model: Make) -> None:

@@ -6,6 +6,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import charlm
 from charlm.checkpoint import ModelFile
 from charlm.cli.score import difference_lines, score_lines
 from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style
+from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.language_model import LanguageModel
+from charlm.inference.mixture import Mixture
 from charlm.inference.surprisal_difference import SurprisalDifference
 from tests.helpers.commands import answer, assert_refused, call
 from tests.helpers.terminal import Terminal, on_a_terminal
@@ -63,6 +66,7 @@ def test_json_is_what_the_library_returns() -> None:
     assert answer("score", "bad cab", "-m", "first", "--json") == expected
     assert answer("score", "-m", "first", "--json", stdin="bad cab\n") == expected
     assert answer("score", "-", "-m", "first", "--json", stdin=b"\xef\xbb\xbfbad cab") == expected
+    assert answer("score", "-f", "-", "-m", "first", "--json", stdin="bad cab\n") == expected
     Path("bad.txt").write_bytes(b"\xef\xbb\xbfbad cab")
     assert answer("score", "-f", "bad.txt", "-m", "first", "--json") == expected
     assert len(answer("score", "-f", "text.txt", "-m", "first", "--json", "--top", "3")["worst_places"]) == 3
@@ -163,6 +167,35 @@ def test_a_place_shows_its_surroundings() -> None:
         assert f"{candidate.name} {candidate.probability:.1%}" in row
     assert f"{place.bits:.1f}" in row
     assert f"1:{place.position + 1}" in row
+
+
+def test_a_combining_character_is_shown_alone_in_its_place(make_model: Callable[..., ModelFile]) -> None:
+    """In a context the accent of a letter stands on a circle, not on the bracket."""
+    make_model(symbols="ae\u0301").save(Path("accents"))
+    text = "\n".join(printed("ae\u0301a", "-m", "accents", "--top", "4"))
+    assert "ae[\u25cc\u0301]a" in text
+    assert "a[e]\u25cc\u0301a" in text
+
+
+def test_the_totals_say_that_ngrams_count(make_model: Callable[..., ModelFile]) -> None:
+    """The figures of a model with n-grams are named as those of both, and of no other model."""
+    file = make_model(symbols=SYMBOLS)
+    levels = count([file.vocabulary.encode(TEXT)], len(file.vocabulary), 3)
+    mixture = Mixture(trie(levels, smooth(levels, len(file.vocabulary)), len(file.vocabulary)), 0.5)
+    replace(file, arrays=file.arrays | mixture.arrays()).save(Path("mixed"))
+    assert "each is predicted by the net and its n-grams from all before it" in "\n".join(printed("cab", "-m", "mixed"))
+    assert "n-grams" not in "\n".join(printed("cab", "-m", "first"))
+
+
+def test_a_model_likes_nothing_more_than_itself() -> None:
+    """All differences are zero: there is no mark and no passage, and both figures are the same."""
+    for model in ("first", "backward", "both"):
+        lines = printed("--file", "text.txt", "-m", model, "--diff", model)
+        assert "\n".join(lines).count("needs fewer bits for no passage") == 2
+        assert set(lines[3:8:2]) == {""}
+        found = answer("score", "--file", "text.txt", "-m", model, "--diff", model, "--json")
+        assert (found["liked_by_model"], found["liked_by_other"]) == ([], [])
+        assert found["bits_of_characters"] == found["other_bits_of_characters"]
 
 
 def test_a_difference_names_what_each_model_likes() -> None:

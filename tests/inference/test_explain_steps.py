@@ -259,6 +259,16 @@ def test_weights_that_overflow_are_refused(make_model: Make, cell: str) -> None:
         Explanation(replace(file, arrays=arrays), "cab").step()
 
 
+def test_logits_that_overflow_are_refused(make_model: Make) -> None:
+    """One infinite logit, or none that is finite, is a `ModelFileError`, and its numbers are not printed."""
+    file = make_model("rnn-relu")
+    large = {name: np.full_like(array, 1e6) for name, array in file.arrays.items()}
+    one = np.where(np.arange(10)[:, None] == 3, -1e6, 0).astype(np.float32).repeat(12, axis=1)
+    for weight in (-large["output.weight"], one):
+        with pytest.raises(ModelFileError, match="overflows"):
+            list(Explanation(replace(file, arrays=large | {"output.weight": weight}), "cab" * 9).steps())
+
+
 def test_two_gates_of_zero_are_divided_as_the_cell_does(make_model: Make) -> None:
     """Where both sigmoids of a minlstm underflow, its gates still add up to 1."""
     file = make_model("minlstm")
@@ -377,6 +387,26 @@ def test_the_formulas_count_as_torch_does(cell: str, sizes: tuple[int, int, int,
         per_stack = [numbers[index::layers] for index in range(layers)]
         assert totals["layer 1"] == sum(per_stack[0])
         assert sum(totals.values()) == sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_lines_of_a_drawing_meet(cell: str) -> None:
+    """Above and below each vertical line and arrow there is something, and no line is wider than 40 cells."""
+    rows = describe_cell(ModelSpec(cell, 65, 64, 512, 1)).drawing.split("\n")
+    width = max(map(len, rows))
+    assert width <= 40
+    # The space inside an expression or between two words is no gap.
+    rows = ["-" * width, *(re.sub(r"(?<=\S) (?=\S)", "_", row).ljust(width) for row in rows), "-" * width]
+    for above, row, below in zip(rows, rows[1:], rows[2:], strict=False):
+        for place, sign in enumerate(row):
+            if sign in "|^v":
+                assert " " not in (above[place], below[place]), (row, place)
+
+
+def test_fast_kernels_are_the_reason_only_where_there_are_some() -> None:
+    """PyTorch and cuDNN have the cells `rnn`, `rnn-relu`, `lstm` and `gru`."""
+    with_kernels = {name for name in CELLS if "cuDNN" in describe_cell(ModelSpec(name, 65, 64, 512, 1)).biases}
+    assert with_kernels == {"rnn", "rnn-relu", "lstm", "gru"}
 
 
 def test_two_biases_are_explained() -> None:

@@ -73,10 +73,10 @@ def test_a_prediction_names_an_unknown_character(make_model: Callable[..., Model
         predict(Stepper(make_model()), "bad\U0001f600", 3)
 
 
-@pytest.mark.parametrize("logit", [np.inf, np.nan])
-def test_infinite_logits_are_refused(logit: float) -> None:
-    """Logits that overflow are an error of the model file."""
-    logits_V = np.array([0, logit, 1], dtype=np.float32)
+@pytest.mark.parametrize("logits", [(0, np.inf, 1), (0, np.nan, 1), (-np.inf, -np.inf, -np.inf)], ids=str)
+def test_infinite_logits_are_refused(logits: tuple[float, ...]) -> None:
+    """Logits that overflow are an error of the model file, and so are those that exclude every symbol."""
+    logits_V = np.array(logits, dtype=np.float32)
     with pytest.raises(ModelFileError):
         softmax(logits_V)
     with pytest.raises(ModelFileError):
