@@ -64,6 +64,7 @@ def score(
     charlm score --file another.txt --diff runs/other-1
     """
     from charlm.inference.score import reader_of
+    from charlm.inference.stepper import Stepper
 
     given = _given(text, file)
     loaded = reader_of(model_file(model))
@@ -73,7 +74,10 @@ def score(
         if as_json:
             print_json(scored.to_json(top))
         else:
-            print_lines(score_lines(scored, _given_what(loaded), top, screen_width(sys.stdout), style_for(sys.stdout)))
+            width = screen_width(sys.stdout)
+            print_lines(score_lines(scored, _given_what(loaded), top, width, style_for(sys.stdout)))
+            if isinstance(loaded, Stepper) and loaded.has_ngrams:
+                print_lines(wrapped("these are the figures of the net and its n-grams together", width))
         return
     from charlm.inference.surprisal_difference import SurprisalDifference
 
@@ -141,10 +145,9 @@ def _given_what(model: Reader) -> str:
 
     if not isinstance(model, Stepper):
         return "each of them is hidden in turn, and predicted from all others"
-    by = "by the net and its n-grams " if model.has_ngrams else ""
     if model.is_backward:
-        return f"each is predicted {by}from all after it, and the last one from the end of a text"
-    return f"each is predicted {by}from all before it, and the first one from the start of a text"
+        return "each is predicted from all after it, and the last one from the end of a text"
+    return "each is predicted from all before it, and the first one from the start of a text"
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:
@@ -263,7 +266,7 @@ def _total_lines(scored: Surprisal, given_what: str, width: int | None) -> list[
     totals, unit = scored.totals(), scored.unit
     name = unit.replace(" ", "_")
     per_word = f"{totals['bits_per_word']:.2f}" if scored.num_words else ""
-    choice = "like a choice between so many equally probable ones"
+    choice = f"as unsure as between so many {unit.removeprefix('masked ')}s"
     figures = [
         (totals[f"bits_per_{name}"], 4, f"bits per {unit}; {given_what}"),
         (totals.get("bits_per_byte"), 4, "bits per byte of UTF-8"),

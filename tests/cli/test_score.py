@@ -81,6 +81,7 @@ def test_the_printed_totals_have_their_names(model: str) -> None:
     assert f"{figures[f'bits_per_{unit}'.replace(' ', '_')]:.4f} bits per {unit};" in text
     assert f"{figures[f'perplexity_per_{unit}'.replace(' ', '_')]:.3f} perplexity per {unit}:" in text
     assert "11 characters, 11 bytes" in text
+    assert "as unsure as between so many characters" in text
     if model == "both":
         assert not re.search("per byte|per word|words", text)
     else:
@@ -183,7 +184,7 @@ def test_the_totals_say_that_ngrams_count(make_model: Callable[..., ModelFile]) 
     levels = count([file.vocabulary.encode(TEXT)], len(file.vocabulary), 3)
     mixture = Mixture(trie(levels, smooth(levels, len(file.vocabulary)), len(file.vocabulary)), 0.5)
     replace(file, arrays=file.arrays | mixture.arrays()).save(Path("mixed"))
-    assert "each is predicted by the net and its n-grams from all before it" in "\n".join(printed("cab", "-m", "mixed"))
+    assert printed("cab", "-m", "mixed")[-2] == "these are the figures of the net and its n-grams together"
     assert "n-grams" not in "\n".join(printed("cab", "-m", "first"))
 
 
