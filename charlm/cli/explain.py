@@ -14,7 +14,7 @@ import typer
 from charlm.cli.layout import MAX_PROSE_WIDTH, Column, kept_together, paragraphs, screen_width, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.render import can_show, json_text, print_json, print_lines, print_table
-from charlm.cli.texts import as_read
+from charlm.cli.texts import as_read, given_text
 from charlm.errors import UsageError, as_given, did_you_mean
 from charlm.run_folder import is_model
 
@@ -39,7 +39,7 @@ def explain(
     symbols: Annotated[int | None, typer.Option(min=1, max=0x110000, help="Different characters; 65.")] = None,
     model: Model = None,
     text: Annotated[
-        str | None, typer.Option(help="Let a model read this, and show the way of its last character in numbers.")
+        str | None, typer.Option(help="Show in numbers how a model reads the end of this text; - is standard input.")
     ] = None,
     step: Annotated[
         str | None,
@@ -48,16 +48,9 @@ def explain(
             "them; on a terminal the arrow keys walk over characters, units and layers."
         ),
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Write out this layer only, from 1; by default all.", metavar="LAYER")
-    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Write out this layer only, from 1; by default all.")] = None,
     unit: Annotated[
-        str | None,
-        typer.Option(
-            help="Write out this unit of every layer, from 0, or of one, as in 1.37; by default the one with the "
-            "largest output.",
-            metavar="UNIT",
-        ),
+        str | None, typer.Option(help="Write out this unit: 37 of every layer, 1.37 of one; else the largest.")
     ] = None,
     unknown: Unknown = "error",
     as_json: Json = False,
@@ -145,8 +138,8 @@ def explain_text(
     from charlm.cli.explain_walk import walk
     from charlm.inference.explanation import Explanation
 
-    (given_text,) = as_read(file.vocabulary, as_given(text))
-    explanation = Explanation(file, given_text, unknown)
+    (read,) = as_read(file.vocabulary, given_text(text))
+    explanation = Explanation(file, read, unknown)
     asked, *names = (None if name is None else as_given(name) for name in place)
     layers, unit = written_out(explanation.spec, *names)
     number = number_of_step(asked, explanation)

@@ -43,7 +43,9 @@ def score(
         str | None,
         typer.Argument(help="The text; - reads it from standard input, without its last line end."),
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Score the text of this file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Score the text of this file; - is standard input.")
+    ] = None,
     model: Model = None,
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
@@ -97,10 +99,10 @@ def _given(text: str | None, file: Path | None) -> str:
     """
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
-    if file is not None:
+    if file is not None and str(file) != "-":
         return given_file(file)
     if text is None:
-        if sys.stdin.isatty():
+        if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
         return given_text("-")
     # A text may be too long for the name of a file.

@@ -128,6 +128,13 @@ def test_a_model_of_bytes_reads_and_predicts_bytes(make_model: Make) -> None:
 
 
 @pytest.mark.usefixtures("deep")
+def test_a_text_may_come_from_standard_input() -> None:
+    """A dash stands for it, as in other commands, and its last line end is no part of it."""
+    from_pipe = answer(*DEEP[:-1], "-", "--json", stdin="bad cab\n")
+    assert from_pipe == answer(*DEEP, "--json")
+
+
+@pytest.mark.usefixtures("deep")
 def test_json_has_all_steps_units_and_gates(deep: Explanation) -> None:
     """Every number of every step is there, the start of the text first; with `--step` only that step."""
     values = answer(*DEEP, "--json")

@@ -66,6 +66,7 @@ def test_json_is_what_the_library_returns() -> None:
     assert answer("score", "bad cab", "-m", "first", "--json") == expected
     assert answer("score", "-m", "first", "--json", stdin="bad cab\n") == expected
     assert answer("score", "-", "-m", "first", "--json", stdin=b"\xef\xbb\xbfbad cab") == expected
+    assert answer("score", "-f", "-", "-m", "first", "--json", stdin="bad cab\n") == expected
     Path("bad.txt").write_bytes(b"\xef\xbb\xbfbad cab")
     assert answer("score", "-f", "bad.txt", "-m", "first", "--json") == expected
     assert len(answer("score", "-f", "text.txt", "-m", "first", "--json", "--top", "3")["worst_places"]) == 3
