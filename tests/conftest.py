@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from charlm.checkpoint import ModelFile
 from tests.helpers.commands import HARE_AND_FOX
@@ -20,6 +22,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Start two workers for folders of tests, and none for files, single tests and `-k`, which start sooner alone."""
     is_selection = config.option.keyword or all(argument.partition("::")[0].endswith(".py") for argument in config.args)
     return 0 if is_selection else 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_tests_spare() -> Iterator[None]:
+    """The commands are built once in this process, as in the program, and no test waits for a disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(get_command), raising=False)
+        # A file that is closed is still refused. What depends on the order of fsync and rename watches the calls.
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(autouse=True)
