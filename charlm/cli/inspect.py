@@ -25,6 +25,21 @@ MOST_SYMBOLS = 30_000
 # The same of the model's own held-out text, if it is shown rather than searched.
 SYMBOLS_OF_OWN_TEXT = 2000
 
+UnitName = Annotated[
+    str | None, typer.Option(help="Colour the text by this unit: layer and number, as in 1.37.", metavar="UNIT")
+]
+GateName = Annotated[
+    str | None,
+    typer.Option(
+        help="What to show: a gate, candidate, hidden or cell. By default cell, or hidden if there is no cell."
+    ),
+]
+LayerName = Annotated[str | None, typer.Option(help="Which layer, from 1; by default the last, and all with --find.")]
+OwnHypotheses = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=REGEX", help="Also find what follows the matches of this; may be repeated."),
+]
+
 
 def inspect_units(
     text: Annotated[
@@ -34,24 +49,12 @@ def inspect_units(
         ),
     ] = None,
     model: Model = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Colour the text by this unit: layer and number, as in 1.37.", metavar="UNIT")
-    ] = None,
-    gate: Annotated[
-        str | None,
-        typer.Option(
-            help="What to show: a gate, candidate, hidden or cell. By default cell, or hidden if there is no cell."
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Which layer, from 1; by default the last, and all with --find.")
-    ] = None,
+    unit: UnitName = None,
+    gate: GateName = None,
+    layer: LayerName = None,
     units: Annotated[int | None, typer.Option(min=1, max=16384, help="How many units to show as strips; 12.")] = None,
     find: Annotated[bool, typer.Option("--find", help="Find the units that follow quotes, brackets, words.")] = False,
-    hypothesis: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=REGEX", help="Also find what follows the matches of this; may be repeated."),
-    ] = None,
+    hypothesis: OwnHypotheses = None,
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:

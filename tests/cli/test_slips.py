@@ -208,6 +208,8 @@ def test_a_hint_on_unknown_characters_has_an_option(name: str, model: str) -> No
     arguments = {
         "sample": ["\u4e2d"],
         "predict-next": ["\u4e2d"],
+        "score": ["\u4e2d"],
+        "inspect": ["\u4e2d"],
         "explain": ["--text", "\u4e2d"],
         "eval": ["--corpus", "zh.txt"],
         "reach": ["--corpus", "zh.txt"],
