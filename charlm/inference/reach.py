@@ -165,10 +165,7 @@ def change_effect(
     distances = distances_within(texts, max_distance, 2)
     before = distances[-1]
     places_B2 = evenly_spaced(texts, num_changes, before, before - 1)
-    counts_V = np.zeros(len(stepper.vocabulary), np.int64)
-    for group_B2 in in_groups(places_B2, STREAMS_TOGETHER):
-        window_WB = windows_at(texts, group_B2, before, before - 1)
-        counts_V += np.bincount(window_WB.ravel(), minlength=len(counts_V))
+    counts_V = _counts_around(texts, places_B2, before, len(stepper.vocabulary))
     others_B = _others(counts_V, windows_at(texts, places_B2, 0, 0)[0], seed)
     reading = _Reading(stepper, progress)
 
@@ -331,6 +328,16 @@ def _moves(stepper: Stepper, state: StepperState, changed: StepperState) -> Numb
     parts = zip(sum(stepper.net_state(state), ()), sum(stepper.net_state(changed), ()), strict=True)
     squares = [np.square(a_BH.astype(np.float64) - b_BH).sum(axis=-1) for a_BH, b_BH in parts]
     return np.array([*divergences, np.sqrt(sum(squares))])
+
+
+def _counts_around(
+    texts: Sequence[Ids], places_B2: NDArray[np.int64], before: int, num_symbols: int
+) -> NDArray[np.int64]:
+    """Return how often each symbol occurs around some places."""
+    counts_V = np.zeros(num_symbols, np.int64)
+    for group_B2 in in_groups(places_B2, STREAMS_TOGETHER):
+        counts_V += np.bincount(windows_at(texts, group_B2, before, before - 1).ravel(), minlength=num_symbols)
+    return counts_V
 
 
 def _others(counts_V: NDArray[np.int64], replaced_B: Ids, seed: int) -> NDArray[np.int64]:
