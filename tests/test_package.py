@@ -57,8 +57,9 @@ def test_importing_all_of_training_changes_nothing() -> None:
 
 def test_training_in_a_program_changes_nothing(text: str) -> None:
     """`charlm.train` prints nothing and leaves signals, environment, memory and threads alone."""
+    # Torch sets a variable of the environment when its optimisers load this package.
     program = f"""
-import ctypes, torch
+import ctypes, torch, torch._dynamo
 torch.set_num_threads(3)
 before, seen = snapshot(), []
 import charlm

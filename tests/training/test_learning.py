@@ -210,8 +210,8 @@ def test_another_held_out_text_gives_the_same_last_model(cell: str) -> None:
     train_end = int(len(text) * 0.8)
     other_text = text[:train_end] + "".join(random.Random(1).choices(sorted(set(text)), k=len(text) - train_end))
     runs = []
-    for name, text in (("one", text), ("other", other_text)):
-        runs.append(begin(name, text, **changes))
+    for name, learned in (("one", text), ("other", other_text)):
+        runs.append(begin(name, learned, **changes))
         interrupt(runs[-1], 1000)
     one, other = runs
     assert one.epoch > 3
