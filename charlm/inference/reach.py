@@ -168,24 +168,10 @@ def change_effect(
     counts_V = _counts_around(texts, places_B2, before, len(stepper.vocabulary))
     others_B = _others(counts_V, windows_at(texts, places_B2, 0, 0)[0], seed)
     reading = _Reading(stepper, progress)
-
-    def compare(group_B3: NDArray[np.int64]) -> Numbers:
-        """Return what moves at each distance: the prediction of each predictor, and the state; (N, P + 1, B)."""
-        window_WB, other_B = windows_at(texts, group_B3[:, :2], before, before - 1), group_B3[:, 2]
-        state = stepper.before(len(other_B))
-        for ids_B in window_WB[:before]:
-            state = reading.advance(ids_B, state)
-        changed, moves = reading.advance(other_B, state), list[Numbers]()
-        state = reading.advance(window_WB[before], state)
-        for distance, ids_B in enumerate([*window_WB[before + 1 :], None], 1):
-            if distance in distances:
-                moves.append(_moves(stepper, state, changed))
-            if ids_B is not None:
-                state, changed = reading.advance(ids_B, state), reading.advance(ids_B, changed)
-        return np.array(moves)
-
     groups = in_groups(np.concatenate([places_B2, others_B[:, None]], axis=1), STREAMS_TOGETHER)
-    found = reading.do([partial(compare, group_B3) for group_B3 in groups], 3 * before * len(others_B))
+    found = reading.do(
+        [partial(_moves_after, reading, texts, distances, group_B3) for group_B3 in groups], 3 * before * len(others_B)
+    )
     means_NP = np.concatenate(found, axis=-1).mean(axis=-1)
     # A state may overflow although the logits do not.
     if not np.isfinite(means_NP).all():
@@ -305,6 +291,35 @@ def _costs_of_whole(reading: _Reading, text: Ids, positions_B: NDArray[np.int64]
         costs.append(_costs(stepper, state, text[place : place + 1]))
         position = place
     return np.concatenate(costs, axis=-1)
+
+
+def _moves_after(
+    reading: _Reading, texts: Sequence[Ids], distances: Sequence[int], places_B3: NDArray[np.int64]
+) -> Numbers:
+    """Read texts around some places also with another character there, and return what moves at each distance.
+
+    Args:
+        reading: reads with the model.
+        texts: the texts.
+        distances: where to compare; as many characters as the largest one are read before each place.
+        places_B3: the number of the text, the position in it, and the other character.
+
+    Returns:
+        For each distance what moves: the prediction of each predictor, and the state; shape (N, P + 1, B).
+    """
+    before, other_B = distances[-1], places_B3[:, 2]
+    window_WB = windows_at(texts, places_B3[:, :2], before, before - 1)
+    state = reading.stepper.before(len(other_B))
+    for ids_B in window_WB[:before]:
+        state = reading.advance(ids_B, state)
+    changed, moves = reading.advance(other_B, state), list[Numbers]()
+    state = reading.advance(window_WB[before], state)
+    for distance, ids_B in enumerate([*window_WB[before + 1 :], None], 1):
+        if distance in distances:
+            moves.append(_moves(reading.stepper, state, changed))
+        if ids_B is not None:
+            state, changed = reading.advance(ids_B, state), reading.advance(ids_B, changed)
+    return np.array(moves)
 
 
 def _predictions(stepper: Stepper, state: StepperState) -> list[Numbers]:
