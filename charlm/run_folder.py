@@ -78,14 +78,27 @@ class RunFolder:
                 return cls(_first_free(Path(RUNS_FOLDER), name))
             path = expanded(path)
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunError(
-                    f"`{path}` is not empty, and no run is overwritten",
-                    f"choose another `--out`, resume it with `--resume {path}`, or remove it",
-                )
+            cls.check_free(path)
             return cls(path)
         except OSError as error:
             raise RunError(f"`{path or RUNS_FOLDER}` cannot be made: {error.strerror or error}") from error
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Check that nothing is in a folder, or that there is no such folder yet.
+
+        Raises:
+            RunError: something is in it, or it cannot be a folder.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                if any(expanded(path).iterdir()):
+                    raise RunError(
+                        f"`{path}` is not empty, and no run is overwritten",
+                        f"choose another `--out`, resume it with `--resume {path}`, or remove it",
+                    )
+        except OSError as error:
+            raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -11,7 +11,8 @@ import typer
 
 from charlm.cli.options import SAMPLE_TEMPERATURE
 from charlm.cli.render import report_error, say, show_download
-from charlm.errors import UsageError, did_you_mean
+from charlm.errors import RunError, UsageError, did_you_mean
+from charlm.run_folder import RunFolder, is_model
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -98,6 +99,8 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
     from charlm.training.lifecycle import begin
 
     keep_freed_memory()
+    if out:
+        check_free(out, [config.model.cell for config in configs])
     members = equal_members(configs, show_download)
     say(_announcement(members))
     paths: list[Path] = []
@@ -123,6 +126,18 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
         show_comparison(compare_runs(paths), draws_curves=True, as_json=as_json)
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def check_free(out: Path, cells: Sequence[str]) -> None:
+    """Check that there is room for the runs of a family, before the first of them is trained.
+
+    Raises:
+        RunError: the folder is that of a run, or has something where a run would be.
+    """
+    if is_model(str(out)):
+        raise RunError(f"`{out}` is a run, and `--out` is for the folder of several", "choose another `--out`")
+    for cell in cells:
+        RunFolder.check_free(out / cell)
 
 
 def _follow(run: AbstractContextManager[Trainer], sample_length: int) -> Path:

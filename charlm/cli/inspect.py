@@ -11,7 +11,7 @@ from charlm.cli.layout import screen_width
 from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines, say, show_download
-from charlm.cli.texts import as_read, given_text
+from charlm.cli.texts import as_read, given_text, note_on_file
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _own_hypotheses(given: list[str]) -> dict[str, str]:
     own: dict[str, str] = {}
     for argument in map(as_given, given):
         name, equals, expression = argument.partition("=")
+        name = name.strip()
         if not equals:
             raise UsageError(f"`{argument}` is not a hypothesis", "as in `--hypothesis vowel=[aeiou]`")
         if name in own:
@@ -155,6 +156,7 @@ def text_to_read(file: ModelFile, argument: str | None, unknown: str, is_search:
     """
     if argument is None:
         return _own_text(file, MOST_SYMBOLS if is_search else SYMBOLS_OF_OWN_TEXT)
+    note_on_file(argument, "charlm inspect - <")
     (text,) = as_read(file.vocabulary, given_text(argument))
     ids_T = file.vocabulary.encode(text, unknown)
     if not len(ids_T):

@@ -49,8 +49,8 @@ class SearchView:
         numbers = [finding for finding in by_figure if finding.hypothesis.is_number]
         lines = wrapped(title, width)
         if truths:
-            about = "AUC: how often the unit is higher where it is true than where it is not; if it is low there, how "
-            about += "often it is lower. 0.5 is chance, 1 is perfect"
+            about = f"AUC: take a {unit} where the hypothesis is true and one where it is false; how often is the unit "
+            about += "higher at the first (lower, for a unit that is low where it is true)? 0.5 is chance, 1 is always"
             lines += ["", *wrapped(about, width), *_table(truths, "AUC", width)]
         if numbers:
             about = "r: the correlation of the unit with a number; 0 is chance, 1 is perfect"

@@ -15,7 +15,7 @@ from charlm.cli.layout import Column, aligned, cells_of, kept_together, table_li
 from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style, shaded_lines, style_for, visible
 from charlm.errors import counted
 from charlm.inference.activations import Activations, characters_of, read_activations, shown_values
-from charlm.inference.gate_statistics import GateStatistics, gate_statistics
+from charlm.inference.gate_statistics import ALWAYS, CLOSED, OPEN, GateStatistics, gate_statistics, keeping
 from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Progress
 from charlm.inference.units import Layer, Unit, gates_of, parts_of
@@ -197,11 +197,11 @@ class LayerView:
         what = f"{self.part}{f' ({change})' if change else ''} of the {counted(len(self.units), 'unit')} of layer "
         what += f"{self.layer} that vary most"
         title = wrapped(_first(text, what), width)
-        statistics = statistics_lines(self.statistics, self.file.vocabulary.unit, width)
+        statistics = statistics_lines(self.statistics, self.file.spec.cell, self.file.vocabulary.unit, width)
         return [*title, f"  {legend(lowest)}", *strip_lines(text[:STRIP_CHARACTERS], strips, width), *statistics]
 
 
-def statistics_lines(statistics: GateStatistics, symbol: str, width: int | None) -> list[str]:
+def statistics_lines(statistics: GateStatistics, cell: str, symbol: str, width: int | None) -> list[str]:
     """Lay out how often gates are closed or open, and how long units remember; nothing for a net without gates."""
     if not statistics.saturation:
         return []
@@ -224,10 +224,12 @@ def statistics_lines(statistics: GateStatistics, symbol: str, width: int | None)
         )
         for row in statistics.saturation
     ]
-    about = f"how often gates are closed or open, over all units and {symbol}s, and the share of units that are so at "
-    lines = ["", *wrapped(f"{about}more than 90% of the {symbol}s:", width), *table_lines(columns, rows, width), ""]
-    about = f"how long units remember: after so many {symbol}s a unit still has 37% (1/e) of its state, if it keeps "
-    about += f"its mean share at each {symbol}; a quarter, half and three quarters of the units do not exceed:"
+    about = f"saturation: how often a gate is closed (below {CLOSED}) or open (above {OPEN}), over all units and "
+    about += f"{symbol}s; and how many units are so at more than {ALWAYS:.0%} of the {symbol}s"
+    lines = ["", *wrapped(about, width), *table_lines(columns, rows, width), ""]
+    about = f"how long units remember (time constant): at each {symbol} a unit keeps a share of its state, "
+    about += f"{keeping(cell)}. With the mean of this share, 37% (1/e) is left after so many {symbol}s. "
+    about += "A quarter, half and three quarters of the units remember no longer than:"
     lines += wrapped(about, width)
     names = ("layer", "a quarter", "half", "three quarters")
     times = [(memory.layer, *map(_time, memory.quartiles)) for memory in statistics.memory]

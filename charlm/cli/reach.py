@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -151,9 +152,12 @@ def load_model(path: Path | None) -> ModelFile:
         file = model_file(path)
     except ModelFileError as error:
         # A text is easily given in place of a model.
-        if path is None or path.suffix == ".safetensors" or not path.is_file():
-            raise
-        raise ModelFileError(str(error), f"`--corpus {shlex.quote(str(path))}` reads it as a text") from error
+        if path is not None and path.suffix != ".safetensors" and path.is_file():
+            raise ModelFileError(str(error), f"`--corpus {shlex.quote(str(path))}` reads it as a text") from error
+        if path is not None and " " in path.name and not os.path.lexists(path):
+            hint = "a text comes from a file, `--corpus FILE`, or from standard input, `--corpus -`"
+            raise ModelFileError(str(error), hint) from error
+        raise
     if file.spec.sees_both_sides:
         hint = "`charlm eval` measures it; this command is for models that read in one direction"
         raise UsageError("this model reads from both sides: all of a text is its context", hint)
@@ -245,8 +249,13 @@ def reach_lines(found: Sequence[Reach], text: str, width: int | None) -> list[st
     lines = [line for name, each in zip(names, found, strict=True) for line in wrapped(about(name, each), width)]
     lines += wrapped(f"{one_line(text)}: {number}; distances in {unit}s {side} each", width)
     lines += [""]
-    lines += single_table(first, width) if len(found) == 1 else side_by_side(found, names, width)
-    return [*lines, "", *(line for part in legend(found, names, side) for line in wrapped(part, width))]
+    tables = single_table(first, width) if len(found) == 1 else side_by_side(found, names, width)
+    # A narrow terminal has not all columns.
+    about_figures = [
+        each for each in figures_explained(found, side) if any(each.partition(":")[0] in t for t in tables)
+    ]
+    texts = [*about_figures, "", *conclusions(found, names)]
+    return [*lines, *tables, "", *(line for text in texts for line in wrapped(text, width))]
 
 
 def names_of(found: Sequence[Reach], width: int | None) -> list[str]:
@@ -272,8 +281,9 @@ def about(name: str, found: Reach) -> str:
 def single_table(found: Reach, width: int | None) -> list[str]:
     """Lay out all measurements of a model, a row for each distance."""
     has_ngrams = found.losses[0].net_bits is not None
-    changes = {row.distance: row for row in found.changes}
-    gradient = {row.distance: row for row in found.gradient or ()}
+    losses = {row.context: row for row in found.losses}
+    changes: dict[int | None, ChangeEffect] = {row.distance: row for row in found.changes}
+    gradient: dict[int | None, GradientSize] = {row.distance: row for row in found.gradient or ()}
     highest = max(map(net_bits, found.losses))
     columns = [
         Column("distance", is_number=True),
@@ -284,18 +294,20 @@ def single_table(found: Reach, width: int | None) -> list[str]:
         Column("state", is_number=True, rank=3),
         *([Column("gradient", is_number=True)] if gradient else []),
     ]
-    rows = [
-        [
-            named(row.context),
-            f"{row.bits:.4f}",
-            *([f"{net_bits(row):.4f}"] if has_ngrams else []),
-            bar(net_bits(row) / highest if highest else 0.0, BAR_WIDTH),
-            f"{net_bits(changes[row.context]):.4f}" if row.context in changes else "",
-            f"{changes[row.context].state_share:.1%}" if row.context in changes else "",
-            *([small(gradient[row.context].relative) if row.context in gradient else ""] if gradient else []),
-        ]
-        for row in found.losses
-    ]
+    rows = []
+    for distance in sorted({*losses, *changes, *gradient}, key=lambda each: (each is None, each)):
+        loss, change, size = losses.get(distance), changes.get(distance), gradient.get(distance)
+        rows.append(
+            [
+                named(distance),
+                f"{loss.bits:.4f}" if loss else "",
+                *([f"{net_bits(loss):.4f}" if loss else ""] if has_ngrams else []),
+                bar(net_bits(loss) / highest if highest else 0.0, BAR_WIDTH) if loss else "",
+                f"{net_bits(change):.4f}" if change else "",
+                f"{change.state_share:.1%}" if change else "",
+                *([small(size.relative) if size else ""] if gradient else []),
+            ]
+        )
     return table_lines(columns, rows, width)
 
 
@@ -325,23 +337,27 @@ def side_by_side(found: Sequence[Reach], names: Sequence[str], width: int | None
     return lines[1:]
 
 
-def legend(found: Sequence[Reach], names: Sequence[str], side: str) -> list[str]:
-    """Explain the figures, and say what they show."""
+def figures_explained(found: Sequence[Reach], side: str) -> list[str]:
+    """Explain each figure, by its name in the tables."""
     unit = found[0].file.vocabulary.unit
-    lines = [
+    return [
         f"bits: the cost of a {unit} if only so many {unit}s {side} it were read",
-        f"change: bits by which the net's prediction moves if another {unit} is there (KL)",
+        "its net: the same without the n-grams",
+        f"change: bits by which the net's prediction moves if another {unit} is there (KL divergence)",
         "state: the share of the difference between both states that is left",
+        "gradient: of the net's loss, at the input so far away; 1 is the nearest",
     ]
-    if found[0].gradient is not None:
-        lines.append("gradient: of the net's loss, at the input so far away; 1 is the nearest")
+
+
+def conclusions(found: Sequence[Reach], names: Sequence[str]) -> list[str]:
+    """Say what the figures show."""
 
     def of_each(figures: Sequence[str]) -> str:
         marked = [f"{figure} ({name})" for name, figure in zip(names, figures, strict=True)]
         return ", ".join(figures if len(found) == 1 else marked)
 
     reaches = of_each([f"{each.reach:,}" for each in found])
-    lines += ["", f"contexts longer than {reaches} gain the net less than {NEAR_BITS} bits"]
+    lines = [f"contexts longer than {reaches} gain the net less than {NEAR_BITS} bits"]
     factors = [each.step_factor for each in found]
     if known := [f"{factor:.3f}" for factor in factors if factor is not None]:
         lines.append(f"a step multiplies the gradient by {of_each(known)} on average: {WHY}")

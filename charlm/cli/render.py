@@ -170,12 +170,7 @@ def write_texts(pieces: Iterable[tuple[int, str]], seeds: list[int], writer: Tex
 
 
 def show_download(here: int, total: int | None) -> None:
-    """Show on a terminal how far a download is."""
-    share = f" of {total / 1e6:,.1f}" if total else ""
-    show_progress(f"{here / 1e6:,.1f}{share} MB", is_last=here == total)
-
-
-def show_progress(line: str, is_last: bool) -> None:
-    """Show on a terminal how far something is, in a line that is overwritten."""
+    """Show on a terminal how far a download is, in a line that is overwritten."""
     if sys.stderr.isatty():
-        print(f"\r{line}", end="\n" if is_last else "", file=sys.stderr, flush=True)
+        share = f" of {total / 1e6:,.1f}" if total else ""
+        print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)

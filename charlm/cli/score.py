@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +11,11 @@ import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
-from charlm.cli.render import print_json, print_lines, say, show_progress
+from charlm.cli.progress import ProgressLine
+from charlm.cli.render import print_json, print_lines
 from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
-from charlm.cli.texts import as_read, given_file, given_text
+from charlm.cli.texts import as_read, given_file, given_text, note_on_file
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
-from charlm.run_folder import is_model
 
 if TYPE_CHECKING:
     from charlm.inference.predict import Candidate
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 MAX_BITS = 9
 # The same for a difference between two models.
 MAX_DIFFERENCE = 5
-# A shorter text is scored before a person could read how far it is.
-LEAST_FOR_PROGRESS = 20_000
 # Cells for the surroundings of a place, and for the beginning of a line in a pipe and on a wide terminal.
 CONTEXT, MIN_CONTEXT = 40, 7
 BEGINNING, MAX_BEGINNING = 60, 100
@@ -109,9 +105,7 @@ def _given(text: str | None, file: Path | None) -> str:
         if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
         return given_text("-")
-    # A text may be too long for the name of a file.
-    if os.path.isfile(text) and not is_model(text):  # noqa: PTH113
-        say(f"note: `{text}` is read as a text; `--file {shlex.quote(text)}` reads the file")
+    note_on_file(text, "--file")
     return given_text(text)
 
 
@@ -132,11 +126,8 @@ def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
     """Score the text, and show on a terminal how far it is if that takes long."""
     from charlm.inference.surprisal import measure_surprisal
 
-    def show(here: int, total: int) -> None:
-        if here == total or not here % 2048:
-            show_progress(f"{here:,} of {total:,} {model.vocabulary.kind}", is_last=here == total)
-
-    return measure_surprisal(model, text, unknown, show if len(text) >= LEAST_FOR_PROGRESS else None)
+    with ProgressLine() as line:
+        return measure_surprisal(model, text, unknown, line.about("of the text scored"))
 
 
 def _given_what(model: Reader) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -29,6 +30,13 @@ def given_text(argument: str) -> str:
     if is_model(argument):
         say(f"note: `{argument}` is read as a text; `--model {shlex.quote(argument)}` names a model")
     return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
+
+
+def note_on_file(text: str, reading: str) -> None:
+    """Report that a text has the name of a file, and how the file would be read."""
+    # A text may be too long for the name of a file: `Path` would raise an error.
+    if os.path.isfile(text) and not is_model(text):  # noqa: PTH113
+        say(f"note: `{text}` is read as a text; `{reading} {shlex.quote(text)}` reads the file")
 
 
 def given_lines(source: str | Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.activations import moments
@@ -92,6 +93,13 @@ def kept_share(cell: str, gates: dict[str, Floats]) -> Floats:
         return gates["forget"]
     # Their letter z has opposite meanings.
     return 1 - gates["update"] if cell == "mingru" else gates["update"]
+
+
+def keeping(cell: str) -> str:
+    """Return in words what `kept_share` is, for a cell with gates."""
+    if "forget" in CELLS[cell].gates:
+        return "the value of its forget gate"
+    return "1 minus its update gate" if cell == "mingru" else "the value of its update gate"
 
 
 def gate_statistics(model: ModelFile, texts: Sequence[Ids], progress: Progress | None = None) -> GateStatistics:

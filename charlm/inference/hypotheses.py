@@ -7,6 +7,7 @@ languages, and are wrong at times.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ def hypotheses(own: Mapping[str, str] | None = None) -> list[Hypothesis]:
         own: regular expressions by the name of their hypothesis; `^` and `$` match at every line.
 
     Raises:
-        UsageError: a name is empty or taken, or a regular expression is not valid.
+        UsageError: a name is empty or taken, or a regular expression is empty or not valid.
     """
     added = []
     taken = {hypothesis.name for hypothesis in BUILT_IN}
@@ -97,6 +98,8 @@ def hypotheses(own: Mapping[str, str] | None = None) -> list[Hypothesis]:
         if not name.strip() or name in taken:
             problem = f"there is a built-in hypothesis `{name}`" if name in taken else "a hypothesis needs a name"
             raise UsageError(problem, "choose another name for it" if name in taken else "as in `vowel=[aeiou]`")
+        if not expression:
+            raise UsageError(f"the hypothesis `{name}` has no regular expression", "as in `vowel=[aeiou]`")
         try:
             pattern = re.compile(expression, re.MULTILINE)
         except (re.error, OverflowError, RecursionError) as error:
@@ -118,15 +121,26 @@ def bracket_depth(text: str) -> Track:
     """Return how many brackets are open after each character."""
     places, depths = [0], [0]
     opened: list[str] = []
+    num_opened = Counter[str]()
+    # So many of them were open when the last paragraph ended, and only lasting ones.
+    num_before = 0
     for match in BRACKET_OR_PARAGRAPH_END.finditer(text):
         found = match[0]
         if found in BRACKETS:
             opened.append(BRACKETS[found])
-        elif found in opened:
-            # Brackets that were opened since and never closed end here.
-            del opened[len(opened) - 1 - opened[::-1].index(found) :]
+            num_opened[opened[-1]] += 1
+        elif num_opened[found]:
+            # What was opened since, and never closed, ends here.
+            closed = ""
+            while closed != found:
+                closed = opened.pop()
+                num_opened[closed] -= 1
+            num_before = min(num_before, len(opened))
         elif found[0] == "\n":
-            opened = [closing for closing in opened if closing in LASTING]
+            ended = [closing for closing in opened[num_before:] if closing not in LASTING]
+            num_opened.subtract(ended)
+            opened[num_before:] = [closing for closing in opened[num_before:] if closing in LASTING]
+            num_before = len(opened)
         places.append(match.end() - 1)
         depths.append(len(opened))
     return np.repeat(np.array(depths, np.float64), np.diff([*places, len(text)]))

@@ -115,14 +115,42 @@ def test_a_run_that_fails_does_not_lose_the_others(monkeypatch: pytest.MonkeyPat
     assert sorted(row.split()[1] for row in rows) == ["runs/text-lstm-1", "runs/text-minlstm-1"]
 
 
-def test_if_all_runs_fail_there_is_no_table() -> None:
-    """Both run folders are not empty: each is reported, and nothing is printed on standard output."""
-    for cell in ("lstm", "gru"):
-        Path("both", cell).mkdir(parents=True)
-        Path("both", cell, "file").touch()
+def test_if_all_runs_fail_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is reported, and nothing is printed on standard output."""
+
+    def fail(self: Learner, *arguments: Any, **options: Any) -> Any:
+        raise TrainingError("the numbers are not finite", "a smaller rate may help")
+
+    monkeypatch.setattr(Learner, "learn_block", fail)
     result = call("train", "--family", "lstm,gru", *GIVEN, "--out", "both")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("error: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        ("both/gru/file", "`both/gru` is not empty, and no run is overwritten"),
+        ("both/best.safetensors", "`both` is a run, and `--out` is for the folder of several"),
+        ("both", "`both/lstm` cannot be made"),
+    ],
+)
+def test_a_folder_that_is_not_free_is_refused_at_once(taken: str, said: str) -> None:
+    """Nobody waits for the first run to learn that the second one has no folder; what is there stays."""
+    Path(taken).parent.mkdir(parents=True, exist_ok=True)
+    Path(taken).write_text("mine")
+    result = call("train", "--family", "lstm,gru", *GIVEN, "--out", "both")
+    assert said in assert_refused(result)
+    assert "1 of 2" not in result.stderr
+    assert Path(taken).read_text() == "mine"
+    assert not Path("both/lstm").exists()
+
+
+def test_what_else_is_in_the_folder_does_not_matter() -> None:
+    """A note beside the runs is no obstacle, and an empty folder of a cell is none."""
+    Path("both/lstm").mkdir(parents=True)
+    Path("both/note.txt").write_text("mine")
+    assert call("train", "--family", "lstm,gru", *GIVEN, "--out", "both").exit_code == 0
 
 
 def test_ctrl_c_saves_the_run_and_trains_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

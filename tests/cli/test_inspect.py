@@ -50,6 +50,30 @@ def test_every_gate_of_a_unit_is_a_strip(model: str) -> None:
     assert "gates" not in call("inspect", TEXT, "-m", model, "--unit", "1.3", "--gate", "forget").stdout
 
 
+def test_a_text_that_is_the_name_of_a_file_is_read_with_a_note(model: str) -> None:
+    """The note has the command that reads the file."""
+    Path("cab bed").write_text("a")
+    result = call("inspect", "cab bed", "-m", model)
+    assert result.exit_code == 0
+    assert "note: `cab bed` is read as a text; `charlm inspect - < 'cab bed'` reads the file\n" in result.stderr
+    assert "note" not in call("inspect", "cab bad", "-m", model).stderr
+
+
+@pytest.mark.parametrize(
+    ("cell", "share"),
+    [
+        ("lstm", "a share of its state, the value of its forget gate."),
+        ("minlstm", "a share of its state, the value of its forget gate."),
+        ("gru", "a share of its state, the value of its update gate."),
+        ("mingru", "a share of its state, 1 minus its update gate."),
+    ],
+)
+def test_a_time_constant_is_explained_by_the_gate_of_the_cell(make_model: Make, cell: str, share: str) -> None:
+    """The table says which gate keeps the state."""
+    make_model(cell).save(Path(cell))
+    assert share in call("inspect", TEXT, "-m", cell).stdout
+
+
 def test_units_that_vary_most_are_strips(model: str, make_model: Make) -> None:
     """As many as asked for, the one that varies most first, and the statistics are those of the library."""
     loaded = LanguageModel(make_model())
@@ -170,6 +194,9 @@ def test_a_terminal_has_colours_and_no_line_is_too_long(model: str) -> None:
         (["--hypothesis", "x=("], "not a regular expression"),
         (["--hypothesis", "digit=1"], "built-in"),
         (["--hypothesis", "x=1", "--hypothesis", "x=2"], "two hypotheses"),
+        (["--hypothesis", "x=1", "--hypothesis", " x =2"], "two hypotheses"),
+        (["--hypothesis", "x="], "`x` has no regular expression"),
+        (["--hypothesis", " =x"], "needs a name"),
         (["--unknown", "no"], "not a policy"),
     ],
 )

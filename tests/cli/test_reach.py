@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def test_the_held_out_text_of_a_run_is_read(make_model: Make) -> None:
         (["text.txt"], 1, "`text.txt` is not a charlm model file"),
         (["lstm", "text.txt"], 2, "`text.txt` is a text"),
         (["missing", "-c", "text.txt"], 1, "missing"),
+        (["Once upon a time"], 1, "`Once upon a time`"),
         (["other", "lstm", "-c", "z.txt"], 1, "not in the model's vocabulary"),
         (["lstm", "-c", "one.txt"], 2, "too short: it has 1 character"),
         (["lstm", "-c", "text.txt", "--targets", "0"], 2, "`--targets`"),
@@ -125,6 +127,25 @@ def test_what_cannot_be_measured_is_refused(arguments: list[str], code: int, sai
 def test_a_text_in_place_of_a_model_has_its_option() -> None:
     """The hint is the option that reads it."""
     assert "`--corpus text.txt`" in call("reach", "text.txt").stderr
+    assert "`--corpus -`" in call("reach", "Once upon a time").stderr
+
+
+def test_a_short_context_hides_no_change() -> None:
+    """The table has a row for each distance that any of the figures has."""
+    shown = call("reach", "lstm", "-c", "text.txt", "--targets", "4", "--context", "2").stdout
+    rows = [line.split() for line in shown.splitlines() if line[:8].strip() and not line[:1].strip()]
+    distances = [row["distance"] for row in answer("reach", "lstm", "-c", "text.txt", "--json")["models"][0]["changes"]]
+    assert [row[0] for row in rows] == [*map(str, distances), "all"]
+    assert [len(row) for row in rows] == [5, 5, *[3] * (len(distances) - 2), 3]
+
+
+def test_only_the_figures_of_the_table_are_explained(make_model: Make) -> None:
+    """A terminal that is too narrow for a column has no line about it."""
+    found = figures([4.0, 3.0, 2.5], True, False, make_model())
+    for width, explained in ((80, ["bits", "its net", "change", "state"]), (36, ["bits", "its net", "change"])):
+        lines = reach_lines([found], "a text", width)
+        names = [line.partition(":")[0] for line in lines if re.match(r"(bits|its net|change|state|gradient):", line)]
+        assert names == explained
 
 
 def test_a_backward_model_sees_what_comes_after(make_model: Make) -> None:

@@ -224,9 +224,9 @@ def test_models_that_read_differently_compare_the_same_text(make_model: Callable
 
 
 def test_a_long_text_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a line on standard error counts the characters; elsewhere there is none."""
-    monkeypatch.setattr("charlm.cli.score.LEAST_FOR_PROGRESS", 40)
-    assert "41" not in call("score", "--file", "text.txt", "-m", "first").stderr
+    """On a terminal a line on standard error shows the share that is scored; elsewhere there is none."""
+    monkeypatch.setattr("charlm.cli.progress.PATIENCE_SECONDS", 0)
+    assert "scored" not in call("score", "--file", "text.txt", "-m", "first").stderr
     screen = Terminal()
     from charlm.checkpoint import load_checkpoint
     from charlm.cli.score import _measure
@@ -234,7 +234,7 @@ def test_a_long_text_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(sys, "stderr", screen)
     _measure(Stepper(load_checkpoint(Path("first"))), TEXT, "error")
-    assert screen.getvalue() == "\r41 of 41 characters\n"
+    assert screen.getvalue().startswith("\r100% of the text scored\r")
 
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from charlm.errors import UsageError
-from charlm.inference.hypotheses import BUILT_IN, hypotheses
+from charlm.inference.hypotheses import BUILT_IN, bracket_depth, hypotheses
+from tests.helpers.commands import within
 
 BY_NAME = {hypothesis.name: hypothesis for hypothesis in BUILT_IN}
 
@@ -63,6 +64,13 @@ def test_places_in_lines_are_counted() -> None:
     assert marks("indentation", " \t\n") == "150"
 
 
+def test_brackets_that_nobody_closes_are_read_once() -> None:
+    """A text of nothing else takes no longer for each of its characters."""
+    with within(10):
+        assert bracket_depth("[\n\n" * 60_000)[-1] == 60_000
+        assert bracket_depth("([" * 60_000 + ")" * 60_000 + "x\n\n]")[-1] == 0
+
+
 def test_letters_are_marked() -> None:
     """First letters, letters inside a word, capitals and digits, of any script."""
     assert marks("first letter", "An ox-é 1b") == "1001001001"
@@ -112,7 +120,7 @@ def test_regular_expressions_become_hypotheses() -> None:
     np.testing.assert_array_equal(start.track("fox\nan"), [1, 1, 0, 0, 1, 1])
 
 
-@pytest.mark.parametrize("own", [{"x": "("}, {"": "a"}, {" ": "a"}, {"digit": "a"}, {"x": "a{99999999999}"}])
+@pytest.mark.parametrize("own", [{"x": "("}, {"": "a"}, {" ": "a"}, {"digit": "a"}, {"x": "a{99999999999}"}, {"x": ""}])
 def test_wrong_hypotheses_are_refused(own: dict[str, str]) -> None:
     """An expression or a name that cannot be used is an error of the user."""
     with pytest.raises(UsageError):
