@@ -9,6 +9,7 @@ import typer
 
 from charlm.cli.layout import screen_width
 from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines, say, show_download
 from charlm.cli.texts import as_read, given_text
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
@@ -79,30 +80,37 @@ def inspect_units(
     place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
     view: UnitView | LayerView | SearchView
-    if is_search:
-        view = _searched(file, read, own, [part] if gate else None, [place] if place else None)
-    elif chosen is not None:
-        from charlm.cli.inspect_text import UnitView
+    with ProgressLine() as line:
+        if is_search:
+            view = _searched(file, read, own, [part] if gate else None, [place] if place else None, line)
+        elif chosen is not None:
+            from charlm.cli.inspect_text import UnitView
 
-        view = UnitView(file, read.texts, chosen, part, is_part_given=gate is not None)
-    else:
-        from charlm.cli.inspect_text import LayerView
+            view = UnitView(file, read.texts, chosen, part, gate is not None, line.about("of the text read"))
+        else:
+            from charlm.cli.inspect_text import LayerView
 
-        place = place or layers_of(file.spec)[file.spec.num_layers - 1]
-        view = LayerView(file, read.texts, place, part, units or 12)
-    if as_json:
-        print_json(view.to_json())
+            place = place or layers_of(file.spec)[file.spec.num_layers - 1]
+            view = LayerView(file, read.texts, place, part, units or 12, line.about("of the text read"))
+        found = view.to_json() if as_json else view.lines(screen_width(sys.stdout))
+    if isinstance(found, dict):
+        print_json(found)
     else:
-        print_lines(view.lines(screen_width(sys.stdout)))
+        print_lines(found)
 
 
 def _searched(
-    file: ModelFile, read: TextRead, own: dict[str, str], parts: list[str] | None, layers: list[Layer] | None
+    file: ModelFile,
+    read: TextRead,
+    own: dict[str, str],
+    parts: list[str] | None,
+    layers: list[Layer] | None,
+    line: ProgressLine,
 ) -> SearchView:
     from charlm.cli.inspect_search import SearchView
     from charlm.inference.unit_search import find_units
 
-    return SearchView(file, read.name, find_units(file, read.texts, own, parts, layers))
+    return SearchView(file, read.name, find_units(file, read.texts, own, parts, layers, line.about("of the text read")))
 
 
 def _check_options(unit: str | None, layer: str | None, units: int | None, is_search: bool) -> None:

@@ -17,6 +17,7 @@ from charlm.errors import counted
 from charlm.inference.activations import Activations, characters_of, read_activations, shown_values
 from charlm.inference.gate_statistics import GateStatistics, gate_statistics
 from charlm.inference.sampling import Floats
+from charlm.inference.stepper import Progress
 from charlm.inference.units import Layer, Unit, gates_of, parts_of
 from charlm.vocab import Ids
 
@@ -86,6 +87,7 @@ class UnitView:
         unit: the unit.
         part: which part of its state, or which gate.
         is_part_given: whether this part alone is asked for.
+        progress: called as the texts are read.
     """
 
     file: ModelFile
@@ -93,12 +95,13 @@ class UnitView:
     unit: Unit
     part: str
     is_part_given: bool
+    progress: Progress | None = None
 
     @cached_property
     def activations(self) -> Activations:
         """What all units of its layer do."""
         parts = [self.part] if self.is_part_given else None
-        (found,) = read_activations(self.file, self.texts, parts, [self.unit.layer])
+        (found,) = read_activations(self.file, self.texts, parts, [self.unit.layer], self.progress)
         return found
 
     def values(self, part: str) -> Floats:
@@ -150,6 +153,7 @@ class LayerView:
         layer: the layer.
         part: which part of the state, or which gate.
         num_units: how many units to show, those that vary most.
+        progress: called as the texts are read.
     """
 
     file: ModelFile
@@ -157,17 +161,18 @@ class LayerView:
     layer: Layer
     part: str
     num_units: int
+    progress: Progress | None = None
 
     @cached_property
     def activations(self) -> Activations:
         """What all units of the layer do."""
-        (found,) = read_activations(self.file, self.texts, [self.part], [self.layer])
+        (found,) = read_activations(self.file, self.texts, [self.part], [self.layer], self.progress)
         return found
 
     @cached_property
     def statistics(self) -> GateStatistics:
         """How the gates of all layers behave."""
-        return gate_statistics(self.file, self.texts)
+        return gate_statistics(self.file, self.texts, self.progress)
 
     @cached_property
     def units(self) -> list[int]:

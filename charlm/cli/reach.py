@@ -14,6 +14,7 @@ import typer
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import CorpusNames, Encoding, Json, Part, SkipUndecodable, Unknown, model_file
 from charlm.cli.prediction_table import bar
+from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
 from charlm.cli.texts import how_to_read, load_text
 from charlm.errors import ModelFileError, UsageError, counted, one_line
@@ -79,10 +80,11 @@ def reach(
     files = [load_model(path) for path in paths or [None]]
     command = shlex.join(["charlm", "reach", *map(str, runs or ()), *(f"--model={path}" for path in model or ())])
     texts = load_texts(files, part, corpus, unknown, command, reading)
-    found = [
-        measure(str(path or ""), file, text, context, targets, seed, gradient)
-        for path, file, text in zip(paths or [None], files, texts, strict=True)
-    ]
+    with ProgressLine() as line:
+        found = [
+            measure(str(path or ""), file, text, context, targets, seed, gradient, line)
+            for path, file, text in zip(paths or [None], files, texts, strict=True)
+        ]
     if as_json:
         models = [each.to_json() for each in found]
         print_json({"corpus": texts[0].name, "unit": files[0].vocabulary.unit, "seed": seed, "models": models})
@@ -202,22 +204,30 @@ def _read_alike(one: ModelFile, other: ModelFile, is_own: bool) -> bool:
 
 
 def measure(
-    name: str, file: ModelFile, text: TextToScore, context: int, targets: int, seed: int, with_gradient: bool
+    name: str,
+    file: ModelFile,
+    text: TextToScore,
+    context: int,
+    targets: int,
+    seed: int,
+    with_gradient: bool,
+    line: ProgressLine,
 ) -> Reach:
     """Measure how far back a model sees in a text."""
     from charlm.inference.reach import change_effect, loss_by_context
     from charlm.inference.stepper import Stepper
 
-    stepper, stretches = Stepper(file), text.ids.stretches
-    losses = loss_by_context(stepper, stretches, context, targets)
-    changes = change_effect(stepper, stretches, num_changes=targets, seed=seed)
+    stepper, stretches, of_model = Stepper(file), text.ids.stretches, f" of {one_line(name)}" if name else ""
+    losses = loss_by_context(stepper, stretches, context, targets, line.about(f"of the contexts{of_model}"))
+    listener = line.about(f"of the changes{of_model}")
+    changes = change_effect(stepper, stretches, num_changes=targets, seed=seed, progress=listener)
     gradient = None
     if with_gradient:
         from charlm.evaluation.gradient import gradient_by_distance
         from charlm.nn.runtime import use_threads
 
         use_threads()
-        gradient = gradient_by_distance(file, stretches)
+        gradient = gradient_by_distance(file, stretches, progress=line.about(f"of the gradients{of_model}"))
     return Reach(name, file, losses, changes, gradient)
 
 

@@ -25,6 +25,7 @@ from charlm.inference.reach import (
     in_reading_order,
     windows_at,
 )
+from charlm.inference.stepper import Progress
 from charlm.nn.layers import Variant
 from charlm.vocab import Ids
 
@@ -54,7 +55,11 @@ class GradientSize:
 
 
 def gradient_by_distance(
-    file: ModelFile, stretches: Sequence[Ids], max_distance: int = MAX_DISTANCE, num_targets: int = NUM_TARGETS
+    file: ModelFile,
+    stretches: Sequence[Ids],
+    max_distance: int = MAX_DISTANCE,
+    num_targets: int = NUM_TARGETS,
+    progress: Progress | None = None,
 ) -> list[GradientSize]:
     """Measure how much the loss at a character depends on each input 1, 2, 4, ... characters before it.
 
@@ -66,6 +71,7 @@ def gradient_by_distance(
         stretches: a text, or several that follow one another with gaps.
         max_distance: the largest distance; a short text has smaller ones.
         num_targets: at how many characters to measure; they are evenly spaced.
+        progress: called now and then with how many of them are done, and of how many.
 
     Raises:
         UsageError: the text is too short, or a number is less than 1.
@@ -74,9 +80,13 @@ def gradient_by_distance(
     texts = in_reading_order(file.spec.is_backward, stretches)
     distances, net = distances_within(texts, max_distance, 2), _Net(file)
     context = min(2 * distances[-1], max(map(len, texts)) - 1)
-    windows_WB = windows_at(texts, evenly_spaced(texts, num_targets, context, 0), context, 0)
-    groups = in_groups(windows_WB, STREAMS_TOGETHER)
-    norms_NB = np.concatenate([net.gradient_norms(group_WB, distances[-1]) for group_WB in groups], axis=1)
+    places_B2 = evenly_spaced(texts, num_targets, context, 0)
+    found: list[NDArray[np.float64]] = []
+    for group_B2 in in_groups(places_B2, STREAMS_TOGETHER):
+        if progress:
+            progress(sum(norms_NB.shape[1] for norms_NB in found), len(places_B2))
+        found.append(net.gradient_norms(windows_at(texts, group_B2, context, 0), distances[-1]))
+    norms_NB = np.concatenate(found, axis=1)
     norms_N = norms_NB[[-distance for distance in distances]].mean(axis=1)
     if not np.isfinite(norms_N).all():
         raise ModelFileError(*OVERFLOW)

@@ -16,7 +16,7 @@ from charlm.cells import CELLS, Cell
 from charlm.checkpoint import ModelFile
 from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted
 from charlm.inference.sampling import Floats
-from charlm.inference.stepper import Stack, streams_of
+from charlm.inference.stepper import Progress, Stack, streams_of
 from charlm.inference.units import Layer, gates_of, layers_of, part_named, parts_of
 from charlm.machine import usable_bytes
 from charlm.vocab import Ids, Vocabulary
@@ -58,20 +58,29 @@ class Moment:
     parts: dict[str, Floats]
 
 
-def moments(model: ModelFile, texts: Sequence[Ids]) -> Iterator[Moment]:
+def moments(model: ModelFile, texts: Sequence[Ids], progress: Progress | None = None) -> Iterator[Moment]:
     """Let every layer of a net read texts, each from its own start, and yield what its units do at each step.
 
     Nothing is kept, so that texts of any length need no memory.
+
+    Args:
+        model: the model; its n-grams have no part in it.
+        texts: the texts, which are read side by side.
+        progress: called after each step with how many symbols of how many were read.
 
     Raises:
         ModelFileError: the weights are so large that a state overflows.
     """
     spec = model.spec
+    num_read, num_to_read = 0, sum(map(len, texts)) * len(spec.stacks)
     for name in spec.stacks:
         layers = [layer for layer in layers_of(spec) if layer.stack == name]
         for rows_B, parts_of_layers in _steps(model, name, texts, spec.is_backward or layers[0].is_from_the_right):
             for layer, parts in zip(layers, parts_of_layers, strict=True):
                 yield Moment(layer, rows_B, parts)
+            num_read += len(rows_B)
+            if progress:
+                progress(num_read, num_to_read)
 
 
 def _steps(
@@ -107,6 +116,7 @@ def read_activations(
     texts: Sequence[Ids],
     parts: Sequence[str] | None = None,
     layers: Sequence[Layer] | None = None,
+    progress: Progress | None = None,
 ) -> list[Activations]:
     """Return the states and gates of all units at each symbol of texts, which are read side by side.
 
@@ -115,6 +125,7 @@ def read_activations(
         texts: each is read from its own start. Their rows are joined in order.
         parts: which parts of the state and which gates; None for all.
         layers: which layers; None for all.
+        progress: called after each step with how many symbols of how many were read.
 
     Raises:
         UsageError: they do not fit into memory.
@@ -140,7 +151,7 @@ def read_activations(
         )
         for layer in wanted
     }
-    for moment in moments(model, texts):
+    for moment in moments(model, texts, progress):
         if moment.layer in found:
             for part, array_TH in found[moment.layer].parts.items():
                 array_TH[moment.rows_B] = moment.parts[part]

@@ -17,6 +17,7 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.activations import moments
 from charlm.inference.sampling import Floats
+from charlm.inference.stepper import Progress
 from charlm.inference.units import Layer, gates_of, layers_of
 from charlm.vocab import Ids
 
@@ -93,8 +94,13 @@ def kept_share(cell: str, gates: dict[str, Floats]) -> Floats:
     return 1 - gates["update"] if cell == "mingru" else gates["update"]
 
 
-def gate_statistics(model: ModelFile, texts: Sequence[Ids]) -> GateStatistics:
+def gate_statistics(model: ModelFile, texts: Sequence[Ids], progress: Progress | None = None) -> GateStatistics:
     """Let a net read texts, each from its own start, and count how its gates behave. No memory grows with the text.
+
+    Args:
+        model: the model; its n-grams have no part in it.
+        texts: the texts.
+        progress: called after each step with how many symbols of how many were read.
 
     Raises:
         UsageError: there is nothing to read.
@@ -109,7 +115,7 @@ def gate_statistics(model: ModelFile, texts: Sequence[Ids]) -> GateStatistics:
     num_closed: dict[tuple[Layer, str], Any] = defaultdict(lambda: np.zeros(spec.hidden_size, np.int64))
     num_open: dict[tuple[Layer, str], Any] = defaultdict(lambda: np.zeros(spec.hidden_size, np.int64))
     kept: dict[Layer, Any] = defaultdict(lambda: np.zeros(spec.hidden_size))
-    for moment in moments(model, texts):
+    for moment in moments(model, texts, progress):
         for gate in gates:
             values_BH = moment.parts[gate]
             num_closed[moment.layer, gate] += (values_BH < CLOSED).sum(axis=0)

@@ -10,9 +10,10 @@ window.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import OVERFLOW, ModelFileError, UsageError, counted
 from charlm.inference.sampling import log2_probabilities, require
-from charlm.inference.stepper import Stepper, StepperState
+from charlm.inference.stepper import Progress, Stepper, StepperState
 from charlm.machine import usable_cores
 from charlm.vocab import Ids
 
@@ -30,6 +31,9 @@ NUM_PLACES = 128
 STREAMS_TOGETHER = 32
 # A longer text is not read from its start, because that takes a step for each character, one after the other.
 MAX_READ = 20_000
+
+# The time between two reports of how far a measurement is, in seconds.
+REPORT_EVERY = 0.1
 
 Numbers = NDArray[np.float64]
 
@@ -79,7 +83,11 @@ class ChangeEffect:
 
 
 def loss_by_context(
-    stepper: Stepper, stretches: Sequence[Ids], max_context: int = MAX_CONTEXT, num_targets: int = NUM_PLACES
+    stepper: Stepper,
+    stretches: Sequence[Ids],
+    max_context: int = MAX_CONTEXT,
+    num_targets: int = NUM_PLACES,
+    progress: Progress | None = None,
 ) -> list[ContextLoss]:
     """Predict the same characters from the 1, 2, 4, ... characters before each, and from all if the text is short.
 
@@ -88,6 +96,7 @@ def loss_by_context(
         stretches: a text, or several that follow one another with gaps.
         max_context: the largest number of characters; a short text has fewer.
         num_targets: how many characters to predict; they are evenly spaced.
+        progress: called now and then with how many characters of how many were read.
 
     Raises:
         UsageError: the text is too short, or a number is less than 1.
@@ -96,24 +105,29 @@ def loss_by_context(
     texts = in_reading_order(stepper.is_backward, stretches)
     contexts = distances_within(texts, max_context, 1)
     places_B2 = evenly_spaced(texts, num_targets, contexts[-1], 0)
-    windows_WB = windows_at(texts, places_B2, contexts[-1], 0)
+    reading = _Reading(stepper, progress)
 
-    def after(window_WB: Ids) -> Numbers:
-        """Return the costs of the last characters after contexts of each length, (N, P, B)."""
+    def after(places_B2: NDArray[np.int64]) -> Numbers:
+        """Return the costs of the characters at some places after contexts of each length, (N, P, B)."""
+        window_WB = windows_at(texts, places_B2, contexts[-1], 0)
         costs: list[Numbers] = []
         for context in contexts:
             state = stepper.before(window_WB.shape[1])
             for ids_B in window_WB[-context - 1 : -1]:
-                state = stepper.advance(ids_B, state)
+                state = reading.advance(ids_B, state)
             costs.append(_costs(stepper, state, window_WB[-1]))
         return np.array(costs)
 
     # The whole texts come first, because each takes long and needs one core only.
     whole: list[Callable[[], Numbers]] = []
+    num_whole = 0
     if sum(map(len, texts)) <= MAX_READ:
         each = [(text, places_B2[places_B2[:, 0] == stretch, 1]) for stretch, text in enumerate(texts)]
-        whole = [partial(_costs_of_whole, stepper, text, positions_B) for text, positions_B in each]
-    found = _in_parallel([*whole, *(partial(after, group_WB) for group_WB in in_groups(windows_WB))])
+        each = [(text, positions_B) for text, positions_B in each if len(positions_B)]
+        whole = [partial(_costs_of_whole, reading, text, positions_B) for text, positions_B in each]
+        num_whole = sum(1 + int(positions_B[-1]) for _, positions_B in each)
+    groups = [partial(after, group_B2) for group_B2 in in_groups(places_B2, STREAMS_TOGETHER)]
+    found = reading.do([*whole, *groups], num_whole + sum(contexts) * len(places_B2))
     rows = list(zip(contexts, np.concatenate(found[len(whole) :], axis=-1).mean(axis=-1), strict=True))
     every: list[tuple[int | None, Numbers]] = [*rows]
     if whole:
@@ -127,6 +141,7 @@ def change_effect(
     max_distance: int = MAX_DISTANCE,
     num_changes: int = NUM_PLACES,
     seed: int = 1,
+    progress: Progress | None = None,
 ) -> list[ChangeEffect]:
     """Replace characters, one at a time, and compare what the model predicts 1, 2, 4, ... characters later.
 
@@ -139,6 +154,7 @@ def change_effect(
         max_distance: the largest distance; a short text has smaller ones.
         num_changes: how many characters to replace; they are evenly spaced.
         seed: which characters are drawn.
+        progress: called now and then with how many characters of how many were read.
 
     Raises:
         UsageError: the text is too short or has only one different character, or a number is out of its bounds.
@@ -148,26 +164,15 @@ def change_effect(
     texts = in_reading_order(stepper.is_backward, stretches)
     distances = distances_within(texts, max_distance, 2)
     before = distances[-1]
-    windows_WB = windows_at(texts, evenly_spaced(texts, num_changes, before, before - 1), before, before - 1)
-    others_B = _others(windows_WB, windows_WB[before], seed)
-
-    def compare(group_WB: Ids) -> Numbers:
-        """Return what moves at each distance: the prediction of each predictor, and the state; (N, P + 1, B)."""
-        other_B, window_WB = group_WB[0], group_WB[1:]
-        state = stepper.before(len(other_B))
-        for ids_B in window_WB[:before]:
-            state = stepper.advance(ids_B, state)
-        changed, moves = stepper.advance(other_B, state), list[Numbers]()
-        state = stepper.advance(window_WB[before], state)
-        for distance, ids_B in enumerate([*window_WB[before + 1 :], None], 1):
-            if distance in distances:
-                moves.append(_moves(stepper, state, changed))
-            if ids_B is not None:
-                state, changed = stepper.advance(ids_B, state), stepper.advance(ids_B, changed)
-        return np.array(moves)
-
-    groups = in_groups(np.concatenate([others_B[None], windows_WB]))
-    means_NP = np.concatenate(_in_parallel([partial(compare, group_WB) for group_WB in groups]), axis=-1).mean(axis=-1)
+    places_B2 = evenly_spaced(texts, num_changes, before, before - 1)
+    counts_V = _counts_around(texts, places_B2, before, len(stepper.vocabulary))
+    others_B = _others(counts_V, windows_at(texts, places_B2, 0, 0)[0], seed)
+    reading = _Reading(stepper, progress)
+    groups = in_groups(np.concatenate([places_B2, others_B[:, None]], axis=1), STREAMS_TOGETHER)
+    found = reading.do(
+        [partial(_moves_after, reading, texts, distances, group_B3) for group_B3 in groups], 3 * before * len(others_B)
+    )
+    means_NP = np.concatenate(found, axis=-1).mean(axis=-1)
     # A state may overflow although the logits do not.
     if not np.isfinite(means_NP).all():
         raise ModelFileError(*OVERFLOW)
@@ -232,16 +237,89 @@ def windows_at(texts: Sequence[Ids], places_B2: NDArray[np.int64], before: int, 
     return np.stack(windows, axis=1).astype(np.int64)
 
 
-def _costs_of_whole(stepper: Stepper, text: Ids, positions_B: NDArray[np.int64]) -> Numbers:
+class _Reading:
+    """Reads with a model in jobs that run side by side, and counts what they have read.
+
+    Args:
+        stepper: the model.
+        progress: called now and then with how many characters of how many were read.
+    """
+
+    def __init__(self, stepper: Stepper, progress: Progress | None = None) -> None:
+        self.stepper = stepper
+        self._progress, self._lock = progress, Lock()
+        self._num_read, self._is_over = 0, False
+
+    def advance(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
+        """Read one character in each stream."""
+        with self._lock:
+            self._num_read += len(ids_B)
+        if self._is_over:
+            raise CancelledError
+        return self.stepper.advance(ids_B, state)
+
+    def do(self, jobs: Sequence[Callable[[], Numbers]], num_to_read: int) -> list[Numbers]:
+        """Do jobs on all cores; NumPy releases the GIL. No result depends on their number.
+
+        An error of one job, or Ctrl-C, ends all of them at their next step.
+        """
+        with ThreadPoolExecutor(usable_cores(), "reach") as threads:
+            running = [threads.submit(job) for job in jobs]
+            try:
+                left = set(running)
+                while left:
+                    done, left = wait(left, REPORT_EVERY, FIRST_EXCEPTION)
+                    for job in done:
+                        job.result()
+                    if self._progress:
+                        self._progress(self._num_read, num_to_read)
+            except BaseException:
+                self._is_over = True
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [job.result() for job in running]
+
+
+def _costs_of_whole(reading: _Reading, text: Ids, positions_B: NDArray[np.int64]) -> Numbers:
     """Read a text from its start, and return the costs at these positions, which ascend; (P, B)."""
     costs: list[Numbers] = []
-    state, position = stepper.advance(np.array([len(stepper.vocabulary)]), stepper.before(1)), 0
+    stepper = reading.stepper
+    state, position = reading.advance(np.array([len(stepper.vocabulary)]), stepper.before(1)), 0
     for place in positions_B:
         for index in text[position:place]:
-            state = stepper.advance(np.array([index]), state)
+            state = reading.advance(np.array([index]), state)
         costs.append(_costs(stepper, state, text[place : place + 1]))
         position = place
-    return np.concatenate(costs, axis=-1) if costs else np.empty((1 + stepper.has_ngrams, 0))
+    return np.concatenate(costs, axis=-1)
+
+
+def _moves_after(
+    reading: _Reading, texts: Sequence[Ids], distances: Sequence[int], places_B3: NDArray[np.int64]
+) -> Numbers:
+    """Read texts around some places also with another character there, and return what moves at each distance.
+
+    Args:
+        reading: reads with the model.
+        texts: the texts.
+        distances: where to compare; as many characters as the largest one are read before each place.
+        places_B3: the number of the text, the position in it, and the other character.
+
+    Returns:
+        For each distance what moves: the prediction of each predictor, and the state; shape (N, P + 1, B).
+    """
+    before, other_B = distances[-1], places_B3[:, 2]
+    window_WB = windows_at(texts, places_B3[:, :2], before, before - 1)
+    state = reading.stepper.before(len(other_B))
+    for ids_B in window_WB[:before]:
+        state = reading.advance(ids_B, state)
+    changed, moves = reading.advance(other_B, state), list[Numbers]()
+    state = reading.advance(window_WB[before], state)
+    for distance, ids_B in enumerate([*window_WB[before + 1 :], None], 1):
+        if distance in distances:
+            moves.append(_moves(reading.stepper, state, changed))
+        if ids_B is not None:
+            state, changed = reading.advance(ids_B, state), reading.advance(ids_B, changed)
+    return np.array(moves)
 
 
 def _predictions(stepper: Stepper, state: StepperState) -> list[Numbers]:
@@ -267,29 +345,33 @@ def _moves(stepper: Stepper, state: StepperState, changed: StepperState) -> Numb
     return np.array([*divergences, np.sqrt(sum(squares))])
 
 
-def _others(text: Ids, replaced_B: Ids, seed: int) -> Ids:
-    """Draw another character of a text for each that is replaced."""
-    symbols, counts = np.unique(text, return_counts=True)
+def _counts_around(
+    texts: Sequence[Ids], places_B2: NDArray[np.int64], before: int, num_symbols: int
+) -> NDArray[np.int64]:
+    """Return how often each symbol occurs around some places."""
+    counts_V = np.zeros(num_symbols, np.int64)
+    for group_B2 in in_groups(places_B2, STREAMS_TOGETHER):
+        counts_V += np.bincount(windows_at(texts, group_B2, before, before - 1).ravel(), minlength=num_symbols)
+    return counts_V
+
+
+def _others(counts_V: NDArray[np.int64], replaced_B: Ids, seed: int) -> NDArray[np.int64]:
+    """Draw another character for each that is replaced, by how often each occurs in the text."""
+    symbols = np.flatnonzero(counts_V)
     if len(symbols) < 2:
         raise UsageError(
             "the text has only one different character: none can be replaced by another", "at least 2 are needed"
         )
     random, others = np.random.default_rng(seed), []
     for replaced in replaced_B:
-        weights = np.where(symbols == replaced, 0, counts)
+        weights = np.where(symbols == replaced, 0, counts_V[symbols])
         others.append(random.choice(symbols, p=weights / weights.sum()))
     return np.array(others)
 
 
-def in_groups(windows_WB: Ids, largest: int = STREAMS_TOGETHER) -> list[Ids]:
-    """Divide windows into groups that are read side by side."""
-    return np.array_split(windows_WB, -(-windows_WB.shape[1] // largest), axis=1)
-
-
-def _in_parallel(jobs: Sequence[Callable[[], Numbers]]) -> list[Numbers]:
-    """Do jobs on all cores; NumPy releases the GIL. No result depends on their number."""
-    with ThreadPoolExecutor(usable_cores(), "reach") as threads:
-        return list(threads.map(lambda job: job(), jobs))
+def in_groups(places_B: NDArray[np.int64], largest: int) -> list[NDArray[np.int64]]:
+    """Divide places into groups that are read side by side."""
+    return np.array_split(places_B, -(-len(places_B) // largest))
 
 
 def _of_predictors(bits_P: Numbers) -> tuple[float, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile
 from charlm.inference.fill import Filler
 from charlm.inference.sampling import Floats, log2_probabilities
-from charlm.inference.stepper import Stepper, StepperState, side_by_side
+from charlm.inference.stepper import Progress, Stepper, StepperState, side_by_side
 from charlm.vocab import Ids
 
 # So many places have their logits computed together, which is faster than one by one.
 PLACES_TOGETHER = 64
-# Called with how many symbols of how many were scored.
-ScoreProgress = Callable[[int, int], None]
-
 
 # What scores a text: a model of one direction, or one that reads from both sides.
 Reader = Stepper | Filler
@@ -43,7 +40,7 @@ def reader_of(file: ModelFile) -> Reader:
     return Filler(file) if file.spec.sees_both_sides else Stepper(file)
 
 
-def score_symbols(model: Reader, ids_T: Ids, progress: ScoreProgress | None = None) -> SymbolScores:
+def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -> SymbolScores:
     """Score each symbol of a text: given all before it, with a backward model all after it, with a filler all others.
 
     The layers read the text in one stream from its start, those of a backward model from its end. A filler reads it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # For each layer the parts of its state, each (B, H); then the contexts of the n-grams, if there are any. No step
 # changes a state, so that keeping one needs no copy.
 StepperState = tuple[tuple[NDArray[Any], ...], ...]
+# Called now and then with how many symbols of how many were read.
+Progress = Callable[[int, int], None]
 
 # 256 rows of 512 floats are 512 KiB, which fits a second-level cache.
 ROWS_PER_BLOCK = 256

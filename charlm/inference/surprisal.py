@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from charlm.errors import CorpusError
 from charlm.inference.fill import Filler
 from charlm.inference.predict import Candidate
-from charlm.inference.score import Reader, ScoreProgress, SymbolScores, score_symbols
+from charlm.inference.score import Reader, SymbolScores, score_symbols
+from charlm.inference.stepper import Progress
 from charlm.vocab import Ids, TextFilter, Vocabulary, code_points_of
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -214,9 +215,7 @@ class Surprisal:
         return dict(finite(values))
 
 
-def measure_surprisal(
-    model: Reader, text: str, unknown: str = "error", progress: ScoreProgress | None = None
-) -> Surprisal:
+def measure_surprisal(model: Reader, text: str, unknown: str = "error", progress: Progress | None = None) -> Surprisal:
     """Score each character of a text with a model, its n-grams included.
 
     A model of one direction predicts the first character that it reads from the start of a text, with nothing before

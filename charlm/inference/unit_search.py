@@ -17,6 +17,7 @@ from charlm.errors import UsageError
 from charlm.inference.activations import Activations, characters_of, read_activations
 from charlm.inference.hypotheses import Hypothesis, hypotheses
 from charlm.inference.sampling import Floats
+from charlm.inference.stepper import Progress
 from charlm.inference.units import Layer, Unit
 from charlm.vocab import Ids
 
@@ -118,6 +119,7 @@ def find_units(
     own: Mapping[str, str] | None = None,
     parts: Sequence[str] | None = None,
     layers: Sequence[Layer] | None = None,
+    progress: Progress | None = None,
 ) -> Search:
     """Rank all units of a net by how well they follow each hypothesis in texts.
 
@@ -127,6 +129,7 @@ def find_units(
         own: regular expressions by the name of their hypothesis, beside the built-in ones.
         parts: which parts of the state and which gates; None for the state alone.
         layers: which layers; None for all.
+        progress: called after each step with how many symbols of how many were read.
 
     Raises:
         UsageError: the texts are too short or do not fit into memory, or a hypothesis is not valid.
@@ -141,7 +144,7 @@ def find_units(
         )
     read = [characters_of(model.vocabulary, ids_T) for ids_T in texts]
     lengths_C = np.concatenate([lengths for _, lengths in read])
-    activations = read_activations(model, texts, parts or model.spec.recurrence.state, layers)
+    activations = read_activations(model, texts, parts or model.spec.recurrence.state, layers, progress)
     tracks = {
         side: np.stack(
             [

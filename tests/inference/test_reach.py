@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import numpy as np
@@ -136,7 +138,7 @@ def test_a_seed_repeats_the_changes(make_model: Make) -> None:
 
 def test_no_character_takes_its_own_place() -> None:
     """Every replaced character becomes another one of the text, also where one is much more frequent."""
-    text = np.array([[3] * 50 + [5]])
+    text = np.bincount([3] * 50 + [5])
     replaced = np.array([3] * 30 + [5])
     assert reach._others(text, replaced, 1).tolist() == [5] * 30 + [3]
 
@@ -148,6 +150,45 @@ def test_no_figure_depends_on_what_is_read_together(make_model: Make, monkeypatc
     monkeypatch.setattr(reach, "STREAMS_TOGETHER", 7)
     monkeypatch.setattr(reach, "usable_cores", lambda: 3)
     assert (loss_by_context(stepper, [ids], 16), change_effect(stepper, [ids], 16)) == before
+
+
+@pytest.mark.parametrize("measure", [loss_by_context, change_effect])
+@pytest.mark.parametrize("lengths", [[200], [60, 5, 90]], ids=str)
+def test_all_that_is_read_is_reported(make_model: Make, measure: Callable[..., Any], lengths: list[int]) -> None:
+    """The last report is that all characters were read, and no report is beyond it; the figures are the same."""
+    stepper, texts = Stepper(make_model()), [random_ids(length) for length in lengths]
+    reports: list[tuple[int, int]] = []
+    figures = measure(stepper, texts, 16, 40, progress=lambda *report: reports.append(report))
+    assert figures == measure(stepper, texts, 16, 40)
+    assert reports[-1][0] == reports[-1][1]
+    assert all(0 <= done <= total for done, total in reports)
+
+
+def test_ctrl_c_ends_all_that_is_read_side_by_side(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption each core takes at most one more step: nobody waits for the end of the others."""
+    stepper, steps = Stepper(make_model()), []
+    advance = stepper.advance
+    is_interrupted = Event()
+
+    def step(*arguments: Any) -> Any:
+        steps.append(is_interrupted.is_set())
+        assert is_interrupted.wait(60)
+        return advance(*arguments)
+
+    def interrupt(done: int, total: int) -> None:
+        is_interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stepper, "advance", step)
+    monkeypatch.setattr(reach, "usable_cores", lambda: 2)
+    monkeypatch.setattr(reach, "REPORT_EVERY", 0)
+    for measure in (loss_by_context, change_effect):
+        steps.clear()
+        is_interrupted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            measure(stepper, [random_ids(600)], 256, progress=interrupt)
+        assert len(steps) <= 2 + 2
+    assert not any(thread.name.startswith("reach") for thread in enumerate_threads())
 
 
 def test_a_long_text_is_not_read_from_its_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:

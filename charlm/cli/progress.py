@@ -1,0 +1,47 @@
+"""How far long work is, in a line on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+from charlm.cli.layout import screen_width
+
+# Work that takes less time shows nothing.
+PATIENCE_SECONDS = 2.0
+# Of a terminal that does not say how wide it is.
+USUAL_WIDTH = 80
+
+
+class ProgressLine:
+    """A line on stderr that says how far work is. Only a terminal shows it, and it is removed at the end."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._write("")
+            self._write("")
+
+    def about(self, what: str) -> Callable[[int, int], None]:
+        """Return a listener that shows which share of something is done, as in `34% of the text`."""
+        return partial(self._show, what)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - self._started >= PATIENCE_SECONDS:
+            line = f"{done / max(total, 1):.0%} {what}"[: (screen_width(sys.stderr) or USUAL_WIDTH) - 1]
+            if line != self._shown:
+                self._write(line)
+
+    def _write(self, line: str) -> None:
+        """Overwrite the line; spaces do it on every terminal."""
+        print(f"\r{line:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+        self._shown = line
