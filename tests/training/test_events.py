@@ -6,8 +6,6 @@ import subprocess
 import sys
 from itertools import pairwise
 
-import pytest
-
 from charlm.checkpoint import load_checkpoint
 from charlm.training.events import BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
 from charlm.training.final_evaluation import measure_best
@@ -73,8 +71,8 @@ def test_listening_changes_no_bit_of_a_run() -> None:
     assert_same_run(heard, unheard)
 
 
-@pytest.mark.parametrize("module", ["trainer", "lifecycle", "run"])
-def test_training_does_not_know_the_terminal(module: str) -> None:
+def test_training_does_not_know_the_terminal() -> None:
     """Training loads neither Typer nor Rich nor the terminal display."""
-    code = f"import sys, charlm.training.{module}; sys.exit(bool({{'typer', 'rich', 'charlm.cli'}} & set(sys.modules)))"
+    modules = ", ".join(f"charlm.training.{name}" for name in ("trainer", "lifecycle", "run"))
+    code = f"import sys, {modules}; sys.exit(bool({{'typer', 'rich', 'charlm.cli'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

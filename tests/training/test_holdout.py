@@ -119,10 +119,11 @@ def test_the_verdict_considers_an_unlike_validation_part(holdout: str) -> None:
 
 def test_eval_finds_the_blocks_wherever_the_text_is() -> None:
     """The figures are the same from the texts, from one file with both, and from standard input."""
-    names = [write("latin.txt", LATIN), write("greek.txt", GREEK)]
+    latin, greek = LATIN[:12_000], GREEK[:12_000]
+    names = [write("latin.txt", latin), write("greek.txt", greek)]
     call("train", "-c", names[0], "-c", names[1], *SHORT, "--out", "run", "--sample-length", "0")
     before = answer("eval", "-m", "run", "--json", "--no-baselines", "--dynamic")
-    both = write("texts/both.txt", LATIN + GREEK)
+    both = write("texts/both.txt", latin + greek)
     Path("greek.txt").unlink()
     result = call("eval", "-m", "run")
     assert result.exit_code == 1
@@ -131,7 +132,7 @@ def test_eval_finds_the_blocks_wherever_the_text_is() -> None:
     )
     options = ["-m", "run", "--part", "validation", "--json", "--no-baselines", "--dynamic"]
     assert answer("eval", *options, "-c", both) == before | {"corpus": f"validation part of {both}"}
-    from_pipe = answer("eval", *options, "-c", "-", stdin=LATIN + GREEK)
+    from_pipe = answer("eval", *options, "-c", "-", stdin=latin + greek)
     assert from_pipe == before | {"corpus": "validation part of standard input"}
     assert "is not the one" in assert_refused(call("eval", *options, "-c", "latin.txt"))
     whole = call("eval", "-m", "run", "-c", both)

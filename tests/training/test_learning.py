@@ -303,9 +303,16 @@ EVALUATIONS: dict[str, Callable[[CharModel, Ids], Scores]] = {
 }
 
 
+@pytest.fixture
+def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of a thousand characters is read in two streams."""
+    monkeypatch.setattr("charlm.evaluation.segments.MIN_CHARACTERS_PER_STREAM", 400)
+
+
 @pytest.mark.parametrize("name", EVALUATIONS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.usefixtures("short_streams")
 def test_evaluation_changes_no_state(make_model: Callable[..., ModelFile], name: str, cell: str, mode: bool) -> None:
     """Weights, pending gradients, `requires_grad`, the mode, and torch's, NumPy's and Python's random states stay."""
     module = module_of(make_model(cell, 2)).train(mode)
@@ -329,6 +336,7 @@ def test_evaluation_changes_no_state(make_model: Callable[..., ModelFile], name:
 @pytest.mark.parametrize("num_symbols", [1, 2, 10, 95, 300])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("window", [None, 64])
+@pytest.mark.usefixtures("short_streams")
 def test_a_uniform_model_scores_exactly_log2_of_the_vocabulary(
     make_model: Callable[..., ModelFile], num_symbols: int, cell: str, window: int | None
 ) -> None:

@@ -28,30 +28,48 @@ from tests.helpers.training import (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that ask for bf16 use it, however fast it is, so nobody measures it."""
+    monkeypatch.setattr("charlm.nn.runtime.bf16_speed", lambda work, device: 1.0)
+
+
 def assert_resumed_exactly(**changes: Any) -> Trainer:
-    """Compare a run with one that was interrupted after 7 and after 13 blocks; return the second."""
+    """Compare a run of 14 blocks with one that was interrupted after 5 and after 11; return the second."""
+    changes = {"text": CAT_AND_DOG[:400], "train__steps": 14, "train__evaluations": 2} | changes
     straight = begin("straight", **changes)
     interrupt(straight, 100)
     broken = begin("broken", **changes)
-    interrupt(broken, 7)
+    interrupt(broken, 5)
     interrupt(resume(broken.run), 6)
     last = resume(broken.run)
     interrupt(last, 100)
     assert_same_run(straight, last)
+    assert last.state.finished == "done"
+    # One interruption is in the middle of the first epoch, one in the middle of the second.
+    assert 5 < last.learner.batches.batches_per_epoch < 11
     return last
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "dropout", "optimizer", "precision"),
+    # Every value of a setting meets every value of each other setting.
+    [
+        ("lstm", 1, 0.3, "muon", "fp32"),
+        ("gru", 1, 0.0, "muon", "fp32"),
+        ("gru", 2, 0.3, "muon", "fp32"),
+        ("rnn", 1, 0.3, "adamw", "fp32"),
+        pytest.param("lstm", 2, 0.3, "muon", "bf16", marks=needs_bf16),
+        pytest.param("lstm", 2, 0.0, "adamw", "bf16", marks=needs_bf16),
+        pytest.param("gru", 1, 0.0, "adamw", "bf16", marks=needs_bf16),
+        pytest.param("rnn", 2, 0.0, "muon", "bf16", marks=needs_bf16),
+    ],
+)
 def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
     """Interruptions in the middle of an epoch and between records change no weight, optimiser, state or record."""
     changes: dict[str, Any] = {
-        "text": CAT_AND_DOG[:500],
         "model__cell": cell,
         "model__num_layers": num_layers,
         "model__dropout": dropout,
@@ -59,19 +77,22 @@ def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
         "train__optimizer": optimizer,
         "train__precision": precision,
         "train__reset_probability": 0.2,
-        "train__evaluations": 2,
     }
-    last = assert_resumed_exactly(**changes)
-    assert 3 < last.learner.batches.batches_per_epoch < 13
-    assert last.state.finished == "done"
+    assert_resumed_exactly(**changes)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "direction"),
+    # A cell does not know in which direction its stack reads.
+    [
+        *((cell, "forward") for cell in CELLS),
+        *((cell, "backward") for cell in ("rnn-relu", "gru")),
+        *((cell, "both") for cell in ("lstm", "lstm-peephole", "gru-reset-before", "minlstm")),
+    ],
+)
 def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: str) -> None:
     """The runs have one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
     changes: dict[str, Any] = {
-        "text": CAT_AND_DOG[:500],
         "model__cell": cell,
         "model__direction": direction,
         "model__num_layers": 2,
@@ -80,7 +101,6 @@ def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: 
         "model__dropout": [0.2, 0.4],
         "train__precision": "bf16" if BF16_WORKS else "fp32",
         "train__reset_probability": 0.3,
-        "train__evaluations": 2,
     }
     last = assert_resumed_exactly(**changes)
     assert (last.learner.model.arrays()["initial_state"] != 0).any()
@@ -104,8 +124,15 @@ def test_a_run_from_before_directions_resumes() -> None:
     assert load_checkpoint(training.run.last).metrics["finished"] == "done"
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [
+        ("rmsprop", "fp32"),
+        ("sgd", "fp32"),
+        pytest.param("adam", "bf16", marks=needs_bf16),
+        pytest.param("adagrad", "bf16", marks=needs_bf16),
+    ],
+)
 def test_a_run_with_a_classic_optimiser_resumes_exactly(optimizer: str, precision: str) -> None:
     """This includes an optimiser without memory."""
     assert_resumed_exactly(train__optimizer=optimizer, train__precision=precision, train__clip_value=0.01)
@@ -193,13 +220,14 @@ def test_a_lengthened_run_has_the_schedule_of_its_new_length() -> None:
         "train__evaluations": 20,
         "model__dropout": "auto",
         "model__hidden_size": 256,
-        "text": CAT_AND_DOG[:300],
+        "train__batch_size": 1,
+        "text": CAT_AND_DOG[:60],
     }
     training = begin(train__steps=20, **changes)
     interrupt(training, 100)
-    longer = resume(training.run, train__steps=200)
+    longer = resume(training.run, train__steps=100)
     records = records_of(longer)
-    straight = begin("straight", train__steps=200, **changes)
+    straight = begin("straight", train__steps=100, **changes)
     rates = {record.step: record.learning_rate for record in records_of(straight)}
     assert all(record.learning_rate == pytest.approx(rates[record.step]) for record in records)
     planned = [run.state.regularisation.dropout for run in (training, straight, longer)]
