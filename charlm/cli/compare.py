@@ -50,6 +50,8 @@ def show_comparison(comparison: Comparison, draws_curves: bool, as_json: bool) -
         print_lines(to_lines(comparison, screen_width(sys.stdout), has_curves, draws_curves))
     else:
         print(to_markdown(comparison, draws_curves))
+    if draws_curves and not as_json and not any(row.curve for row in comparison.rows):
+        say("note: no run has a validation, so there are no curves to draw")
     if not as_json:
         say(legend(comparison))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 16
 NUMBER_WIDTH = 8
-# A model is said to see as far as the shortest context that costs so few bits more than the longest one.
+# A model is said to see as far as the shortest context that costs so few bits more than the best one.
 NEAR_BITS = 0.05
 # The mean factor of a step is that of this distance; further back, little is left of the gradient of some cells.
 FACTOR_DISTANCE = 64
@@ -113,10 +113,10 @@ class Reach:
 
     @property
     def reach(self) -> int:
-        """The shortest context that costs the net hardly more than the longest one."""
+        """The shortest context that costs the net hardly more than any other one."""
         bits = {row.context: net_bits(row) for row in self.losses if row.context}
-        longest = bits[max(bits)]
-        return next(context for context, cost in bits.items() if cost < longest + NEAR_BITS)
+        least = min(bits.values())
+        return next(context for context, cost in bits.items() if cost < least + NEAR_BITS)
 
     @property
     def step_factor(self) -> float | None:

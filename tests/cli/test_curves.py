@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from charlm.cli.curves import HEIGHT, curve_lines, scale_of
 from charlm.evaluation.compare import Figures, Group
+from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 
 Curve = list[tuple[int, float, float]]
 
@@ -90,6 +92,16 @@ def test_runs_without_validations_are_not_drawn() -> None:
     """Without any there is no picture; a run without has no letter."""
     assert curve_lines(group([]), 80) == []
     assert sum("runs/" in text for text in curve_lines(group([], line(3.0, 2.0)), 80)) == 1
+
+
+def test_curves_that_cannot_be_drawn_are_reported() -> None:
+    """A run that holds nothing out has a table and a note; without `--curves` there is no note."""
+    Path("text.txt").write_text(HARE_AND_FOX)
+    given = ["--corpus", "text.txt", *SHORT, "--set", "data.validation_fraction=0", "--out", "run"]
+    assert call("train", *given).exit_code == 0
+    note = "note: no run has a validation, so there are no curves to draw"
+    assert [note in call("compare", "run", *options).stderr for options in ([], ["--curves"])] == [False, True]
+    assert note not in call("compare", "run", "--curves", "--json").stderr
 
 
 def test_more_runs_than_letters_are_counted() -> None:
