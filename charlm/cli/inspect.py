@@ -79,6 +79,8 @@ def inspect_units(
     chosen = unit_named(file.spec, as_given(unit)) if unit is not None else None
     place = layer_named(file.spec, as_given(layer)) if layer is not None else None
     read = text_to_read(file, text, unknown, is_search)
+    if text is None and not is_search:
+        say(f"text {read.name}")
     view: UnitView | LayerView | SearchView
     with ProgressLine() as line:
         if is_search:

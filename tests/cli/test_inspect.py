@@ -127,6 +127,7 @@ def test_without_a_text_the_own_held_out_text_is_read(text: str, make_model: Mak
     assert values["text"] == f"{num_held_out} characters of the validation part of hare.txt"
     own = LanguageModel(learned).find_units(Path(text).read_text(encoding="utf-8")[-num_held_out:])
     assert values == {"text": values["text"], **own.to_json()}
+    assert f"text {values['text']}\n" in call("inspect", "-m", "learned.safetensors").stderr
     Path(text).unlink()
     result = call("inspect", "-m", "learned.safetensors", "--find")
     assert "held-out text cannot be read" in assert_refused(result)
