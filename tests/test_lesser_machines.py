@@ -28,7 +28,8 @@ from charlm.evaluation.bench import Size, _training_row
 from charlm.run_folder import RunFolder
 
 app(sys.argv[1:], standalone_mode=False)
-size = load_checkpoint(RunFolder.open(Path("run")).last).spec.hidden_size
+name = sys.argv[sys.argv.index("--out") + 1]
+size = load_checkpoint(RunFolder.open(Path(name)).last).spec.hidden_size
 print("stock", _training_row("lstm", Size(1, size), 3, make_optimizer, 512).beside)
 """
 # The machine may be busy, and this test looks only for a loss of many times.
