@@ -36,7 +36,8 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_resumed_exactly(**changes: Any) -> Trainer:
     """Compare a run of 14 blocks with one that was interrupted after 5 and after 11; return the second."""
-    changes = {"text": CAT_AND_DOG[:400], "train__steps": 14, "train__evaluations": 2} | changes
+    usual: dict[str, Any] = {"text": CAT_AND_DOG[:400], "train__steps": 14, "train__evaluations": 2}
+    changes = usual | changes
     straight = begin("straight", **changes)
     interrupt(straight, 100)
     broken = begin("broken", **changes)
