@@ -120,8 +120,8 @@ class UnitView:
         text, lengths = _joined(self.file, self.texts)
         rows = rows_of_characters(lengths, self.activations.reads_backward)
         values, lowest, change = shown_values(cell, self.part, self.values(self.part))
-        title = f"unit {self.unit}, {self.part}{f' ({change})' if change else ''}, after each character: "
-        lines = [*wrapped(title.strip(), width), f"  {legend(lowest)}", ""]
+        title = f"unit {self.unit}, {self.part}{f' ({change})' if change else ''}, after each character:"
+        lines = [*wrapped(title, width), f"  {legend(lowest)}", ""]
         lines += shaded_lines(list(zip(text, values[rows].tolist(), strict=True)), width, style_of(lowest))
         parts = [part for part in parts_of(cell) if part in self.activations.parts]
         if len(parts) == 1:

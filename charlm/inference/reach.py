@@ -31,7 +31,6 @@ NUM_PLACES = 128
 STREAMS_TOGETHER = 32
 # A longer text is not read from its start, because that takes a step for each character, one after the other.
 MAX_READ = 20_000
-
 # The time between two reports of how far a measurement is, in seconds.
 REPORT_EVERY = 0.1
 
