@@ -13,9 +13,10 @@ from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, 
 from charlm.cli.options import Json, Model, Unknown, model_file
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
-from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
+from charlm.cli.shades import Style, shaded_lines, standing_alone, style_for, visible
 from charlm.cli.texts import as_read, given_file, given_text, note_on_file
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
+from charlm.ramps import DIVERGING
 
 if TYPE_CHECKING:
     from charlm.inference.predict import Candidate
@@ -59,7 +60,7 @@ def score(
 
     charlm score --file another.txt --diff runs/other-1
     """
-    from charlm.inference.score import reader_of
+    from charlm.inference.score import given_what, reader_of
     from charlm.inference.stepper import Stepper
 
     given = _given(text, file)
@@ -71,7 +72,7 @@ def score(
             print_json(scored.to_json(top))
         else:
             width = screen_width(sys.stdout)
-            print_lines(score_lines(scored, _given_what(loaded), top, width, style_for(sys.stdout)))
+            print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
             if isinstance(loaded, Stepper) and loaded.has_ngrams:
                 print_lines(wrapped("these are the figures of the net and its n-grams together", width))
         return
@@ -128,17 +129,6 @@ def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
 
     with ProgressLine() as line:
         return measure_surprisal(model, text, unknown, line.about("of the text scored"))
-
-
-def _given_what(model: Reader) -> str:
-    """Say from what each character is predicted."""
-    from charlm.inference.stepper import Stepper
-
-    if not isinstance(model, Stepper):
-        return "each of them is hidden in turn, and predicted from all others"
-    if model.is_backward:
-        return "each is predicted from all after it, and the last one from the end of a text"
-    return "each is predicted from all before it, and the first one from the start of a text"
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:

@@ -40,6 +40,15 @@ def reader_of(file: ModelFile) -> Reader:
     return Filler(file) if file.spec.sees_both_sides else Stepper(file)
 
 
+def given_what(model: Reader) -> str:
+    """Say from what each character is predicted."""
+    if not isinstance(model, Stepper):
+        return "each of them is hidden in turn, and predicted from all others"
+    if model.is_backward:
+        return "each is predicted from all after it, and the last one from the end of a text"
+    return "each is predicted from all before it, and the first one from the start of a text"
+
+
 def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -> SymbolScores:
     """Score each symbol of a text: given all before it, with a backward model all after it, with a filler all others.
 
