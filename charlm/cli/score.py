@@ -11,6 +11,7 @@ import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.pages import page_path, write_page
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
 from charlm.cli.shades import Style, shaded_lines, standing_alone, style_for, visible
@@ -19,6 +20,7 @@ from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.ramps import DIVERGING
 
 if TYPE_CHECKING:
+    from charlm.checkpoint import ModelFile
     from charlm.inference.predict import Candidate
     from charlm.inference.score import Reader
     from charlm.inference.surprisal import Place, Surprisal
@@ -47,6 +49,9 @@ def score(
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
     unknown: Unknown = "error",
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at: the coloured text, and all units at each character.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show how surprising each character of a text is.
@@ -59,12 +64,26 @@ def score(
     charlm score --file another.txt
 
     charlm score --file another.txt --diff runs/other-1
+
+    charlm score --file another.txt --html page.html
     """
     from charlm.inference.score import given_what, reader_of
     from charlm.inference.stepper import Stepper
 
+    if html is not None and diff is not None:
+        raise UsageError("a page shows one model: `--html` and `--diff` exclude each other", "omit one of them")
+    page = None if html is None else page_path(html)
     given = _given(text, file)
-    loaded = reader_of(model_file(model))
+    opened = model_file(model)
+    if page is not None:
+        name = "the text" if file is None or str(file) == "-" else str(file)
+        scored = _write_page(opened, given, unknown, page, name)
+        if as_json:
+            print_json(scored.to_json(top))
+        else:
+            print_lines(_total_lines(scored, given_what(reader_of(opened)), screen_width(sys.stdout)))
+        return
+    loaded = reader_of(opened)
     if diff is None:
         (read,) = as_read(loaded.vocabulary, given)
         scored = _measure(loaded, read, unknown)
@@ -90,6 +109,21 @@ def score(
     else:
         style = style_for(sys.stdout, DIVERGING)
         print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
+
+
+def _write_page(model: ModelFile, given: str, unknown: str, path: Path, name: str) -> Surprisal:
+    """Score a text, and write a page about it."""
+    from charlm.inference.score import reader_of
+    from charlm.web.page import render_page
+    from charlm.web.text_view import NUM_EXPECTED, SCRIPTS, text_view
+
+    loaded = reader_of(model)
+    (read,) = as_read(loaded.vocabulary, given)
+    scored = _measure(loaded, read, unknown, NUM_EXPECTED)
+    with ProgressLine() as line:
+        view = text_view(model, scored, name, line.about("of the text read"))
+    write_page(path, render_page(f"charlm score: {one_line(name)}", {"text_view": view}, SCRIPTS))
+    return scored
 
 
 def _given(text: str | None, file: Path | None) -> str:
@@ -123,12 +157,12 @@ def _read_by_both(model: Reader, other: Reader, given: str) -> str:
     return read
 
 
-def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
+def _measure(model: Reader, text: str, unknown: str, num_expected: int = 1) -> Surprisal:
     """Score the text, and show on a terminal how far it is if that takes long."""
     from charlm.inference.surprisal import measure_surprisal
 
     with ProgressLine() as line:
-        return measure_surprisal(model, text, unknown, line.about("of the text scored"))
+        return measure_surprisal(model, text, unknown, line.about("of the text scored"), num_expected)
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:

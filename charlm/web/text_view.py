@@ -203,11 +203,10 @@ def _units(model: ModelFile, scored: Surprisal, offset: int, progress: Progress 
     size = min(len(text), int(UNIT_BYTES / LEAST_SHARE) // num_values)
     while size:
         start = _stretch(text, findings, size)
-        tracks = [
-            _track(spec.recurrence, layer, part, rows_of_characters(lengths_R.tolist(), layer.reads_backward)[start:][:size])
-            for layer in activations
-            for part in parts
-        ]
+        tracks = []
+        for layer in activations:
+            rows_R = rows_of_characters(lengths_R.tolist(), layer.reads_backward)
+            tracks += [_track(spec.recurrence, layer, part, rows_R[start : start + size]) for part in parts]
         num_bytes = sum(len(track["values"]) for track in tracks) * 3 // 4
         if num_bytes <= UNIT_BYTES:
             first, last = (int(read_R[index]) - offset for index in (start, start + size - 1))

@@ -42,8 +42,8 @@ function mountTextView(element, view) {
   const stretch = units && text.cells.findIndex((cell) => cell.end > view.units.start);
   element.append(
     ...aboutText(view),
-    make("div", { class: "tools" }, legend, stepper(view, text, pin)),
-    make("div", { class: "text-and-details" }, box, details),
+    legend,
+    make("div", { class: "text-and-details" }, box, make("div", { class: "side" }, stepper(view, text, pin), details)),
     ...(units ? units.elements(() => pin(stretch)) : [make("p", {}, "The units of this model do not fit into a page.")]),
   );
   unpack(view).then((unpacked) => {
@@ -149,10 +149,16 @@ function textModel(view) {
       const rows = text.rows.slice(cell.start, cell.end).filter((each) => each !== null);
       cell.rows = { forward: rows.at(-1) ?? null, backward: rows[0] ?? null };
       cell.isKept = rows.length > 0;
+      cell.isMarked = cell.isKept && !areAllKept(view);
     }
   };
   text.name = (index) => characters.slice(cells[index].start, cells[index].end).map(nameCharacter).join(" + ");
   return text;
+}
+
+// Returns whether the units of all characters are in the page.
+function areAllKept({ units, bits_of_characters: bits }) {
+  return units.start === 0 && units.end === bits.length;
 }
 
 function nameCharacter(character) {
@@ -161,7 +167,7 @@ function nameCharacter(character) {
   if (/^[\p{C}\p{Z}\p{M}]$/u.test(character)) {
     return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
   }
-  return `\u2018${character}\u2019`;
+  return `'${character}'`;
 }
 
 // Returns the cell that a key leads to, or null for any other key.
@@ -226,7 +232,7 @@ function colour(element, view, text, unit) {
     const value = unit ? unitOfCell(unit, cell) : bitsOfCell(view, text, cell) / view.max_bits;
     const shade = value === null || Number.isNaN(value) ? "unshaded" : `shade-${shadeOf(ramp, value)}`;
     const at = cell.element.classList.contains("at") ? " at" : "";
-    cell.element.className = `cell ${shade}${cell.isKept ? " kept" : ""}${at}`;
+    cell.element.className = `cell ${shade}${cell.isMarked ? " kept" : ""}${at}`;
   }
 }
 
@@ -287,13 +293,9 @@ function aboutText(view) {
     );
   }
   return [
-    make("p", { class: "figures" }, `${capitalised(view.name)}: ${figures.join(", ")}.`),
+    make("p", { class: "figures" }, make("strong", {}, view.name), ` ${figures.join(", ")}`),
     make("p", { class: "quiet" }, notes.join(" ")),
   ];
-}
-
-function capitalised(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 // Makes two buttons that lead to the most surprising places one after the other.

@@ -8,7 +8,7 @@ function unitGrid(view, onChoose) {
   const { tracks, findings, num_units: numUnits } = view.units;
   const layers = [...new Set(tracks.map((track) => track.layer))];
   const parts = [...new Set(tracks.map((track) => track.part))];
-  const shown = { layer: layers.at(-1), part: parts.includes("cell") ? "cell" : parts[0], cell: null, chosen: null };
+  const shown = { layer: layers.findLast((layer) => !layer.startsWith("right")), part: parts.includes("cell") ? "cell" : parts[0], cell: null, chosen: null };
   const status = make("p", { class: "unit-status", "aria-live": "polite" });
   const place = make("p", { class: "unit-place" });
   const holder = make("div", { class: "grids" });
@@ -21,6 +21,11 @@ function unitGrid(view, onChoose) {
 
   const isChosen = (track, index) => shown.chosen?.track === track && shown.chosen.index === index;
 
+  // Says the value of a unit at the character.
+  function say(unit) {
+    const value = shown.cell && unitOfCell(unit, shown.cell);
+    status.textContent = `${unit.name}, ${partOf(unit.track)}: ${formatNumber(value, 2)}`;
+  }
   // Makes the grids that the filters leave.
   function draw() {
     grids = tracks
@@ -47,10 +52,6 @@ function unitGrid(view, onChoose) {
       at: document.activeElement === canvas ? at : null,
       chosen: shown.chosen?.track === track ? shown.chosen.index : null,
     });
-    const say = (index) => {
-      const value = shown.cell && unitOfCell({ track, index }, shown.cell);
-      status.textContent = `${track.layer}.${index} ${partOf(track)}: ${value === null ? "\u2013" : formatNumber(value, 2)}`;
-    };
     const under = (event) => {
       const box = canvas.getBoundingClientRect();
       const [column, row] = [event.clientX - box.left, event.clientY - box.top].map((each) => Math.floor(each / UNIT_CELL));
@@ -60,13 +61,12 @@ function unitGrid(view, onChoose) {
     const toggle = (index) => onChoose(isChosen(track, index) ? null : unitOf(track, index));
     canvas.addEventListener("pointermove", (event) => {
       const index = under(event);
-      if (index !== null) say(index);
+      if (index !== null) say(unitOf(track, index));
     });
     canvas.addEventListener("click", (event) => {
       const index = under(event);
       if (index === null) return;
       at = index;
-      say(index);
       toggle(index);
     });
     canvas.addEventListener("keydown", (event) => {
@@ -79,13 +79,14 @@ function unitGrid(view, onChoose) {
       if (step === undefined) return;
       event.preventDefault();
       if (at + step >= 0 && at + step < numUnits) at += step;
-      say(at);
+      say(unitOf(track, at));
       paintGrid();
     });
     canvas.addEventListener("focus", () => {
-      say(at);
+      say(unitOf(track, at));
       paintGrid();
     });
+    canvas.addEventListener("pointerleave", () => shown.chosen && say(shown.chosen));
     canvas.addEventListener("blur", paintGrid);
     const heading = make("h4", {}, `layer ${track.layer}, ${partOf(track)}`);
     return { element: make("div", {}, heading, canvas), paint: paintGrid };
@@ -94,6 +95,7 @@ function unitGrid(view, onChoose) {
   return {
     look(cell, name) {
       shown.cell = cell;
+      if (shown.chosen) say(shown.chosen);
       place.textContent = cell.isKept
         ? `All units after ${name}, line ${formatNumber(cell.line)}, column ${formatNumber(cell.column)}`
         : "No units are kept at this character; they are at the underlined ones.";
@@ -102,20 +104,24 @@ function unitGrid(view, onChoose) {
     },
     choose(unit) {
       shown.chosen = unit;
-      if (unit) status.textContent = `The text is coloured by ${unit.name}, ${partOf(unit.track)}.`;
+      if (unit) say(unit);
       paint();
     },
     elements(onGo) {
       new ResizeObserver(paint).observe(holder);
       return [
         make("h3", {}, "All units"),
-        make("p", { class: "quiet" }, aboutUnits(view), " ", make("button", { type: "button", class: "go", onclick: onGo }, "Go there")),
+        make("p", { class: "quiet" }, aboutUnits(view), goButton(view, onGo)),
         findings.length ? make("div", { class: "findings" }, "Units that follow something: ", buttons.map((each) => each.element)) : "",
         make("div", { class: "filters" }, layerFilter, partFilter, unitField(tracks, shown, numUnits, onChoose, status)),
         place, status, holder,
       ];
     },
   };
+}
+
+function goButton(view, onGo) {
+  return areAllKept(view) ? null : [" ", make("button", { type: "button", class: "go", onclick: onGo }, "Go there")];
 }
 
 function unitOf(track, index) {
@@ -126,7 +132,9 @@ function aboutUnits(view) {
   const { start, end, precision } = view.units;
   const isBothWays = new Set(view.units.tracks.map((track) => track.reads_backward)).size > 1;
   const notes = [
-    `A page has room for the units at ${formatNumber(end - start)} characters: the underlined ones.`,
+    areAllKept(view)
+      ? "The states and gates of all units after each character."
+      : `A page has room for the units at ${formatNumber(end - start)} characters: the underlined ones.`,
     `A unit is named by its layer and its number. Its value is the one after the character was read, to within ${precision}.`,
     "Click a unit, or choose it with the arrow keys and Enter, and the text is coloured by it.",
   ];
