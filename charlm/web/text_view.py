@@ -209,15 +209,14 @@ def _units(model: ModelFile, scored: Surprisal, offset: int, progress: Progress 
             tracks += [_track(spec.recurrence, layer, part, rows_R[start : start + size]) for part in parts]
         num_bytes = sum(len(track["values"]) for track in tracks) * 3 // 4
         if num_bytes <= UNIT_BYTES:
-            first, last = (int(read_R[index]) - offset for index in (start, start + size - 1))
-            found = [_follower_json(finding) for finding in findings]
             return {
-                "start": first,
-                "end": last + 1,
+                "start": int(read_R[start]) - offset,
+                "end": int(read_R[start + size - 1]) - offset + 1,
+                "num_characters": size,
                 "precision": PRECISION,
                 "num_units": spec.hidden_size,
                 "tracks": tracks,
-                "findings": found,
+                "findings": [_follower_json(finding) for finding in findings],
             }
         size = int(size * 0.98 * UNIT_BYTES / num_bytes)
     return None

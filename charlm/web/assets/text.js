@@ -48,7 +48,7 @@ function mountTextView(element, view) {
   );
   unpack(view).then((unpacked) => {
     Object.assign(view, unpacked);
-    text.place(view);
+    text.place();
     choose(null);
     pin(stretch ?? 0);
     follow(box, text.cells, { look, pin, pinned: () => shown.pinned });
@@ -135,7 +135,8 @@ function textModel(view) {
   });
   const text = { characters, cells, lines, unknown: new Set(view.unknown) };
   // Where the symbols of each character begin, and its row in the arrays of units.
-  text.place = ({ symbols_of_characters: counts, units }) => {
+  text.place = () => {
+    const { symbols_of_characters: counts, units } = view;
     text.firstSymbols = [0];
     text.rows = [];
     let row = 0;
@@ -144,21 +145,22 @@ function textModel(view) {
       const isKept = units && count && index >= units.start && index < units.end;
       text.rows.push(isKept ? row++ : null);
     });
+    const areAll = units && areAllKept(view);
     for (const cell of cells) {
       // A cell of several characters has the value after the one that is read last.
       const rows = text.rows.slice(cell.start, cell.end).filter((each) => each !== null);
       cell.rows = { forward: rows.at(-1) ?? null, backward: rows[0] ?? null };
       cell.isKept = rows.length > 0;
-      cell.isMarked = cell.isKept && !areAllKept(view);
+      cell.isMarked = cell.isKept && !areAll;
     }
   };
   text.name = (index) => characters.slice(cells[index].start, cells[index].end).map(nameCharacter).join(" + ");
   return text;
 }
 
-// Returns whether the units of all characters are in the page.
+// Returns whether the units of all characters that were read are in the page.
 function areAllKept({ units, bits_of_characters: bits }) {
-  return units.start === 0 && units.end === bits.length;
+  return units.num_characters === bits.filter((each) => each !== null).length;
 }
 
 function nameCharacter(character) {

@@ -129,12 +129,12 @@ function unitOf(track, index) {
 }
 
 function aboutUnits(view) {
-  const { start, end, precision } = view.units;
+  const { num_characters: num, precision } = view.units;
   const isBothWays = new Set(view.units.tracks.map((track) => track.reads_backward)).size > 1;
   const notes = [
     areAllKept(view)
       ? "The states and gates of all units after each character."
-      : `A page has room for the units at ${formatNumber(end - start)} characters: the underlined ones.`,
+      : `A page has room for the units at ${formatNumber(num)} characters: the underlined ones.`,
     `A unit is named by its layer and its number. Its value is the one after the character was read, to within ${precision}.`,
     "Click a unit, or choose it with the arrow keys and Enter, and the text is coloured by it.",
   ];
@@ -146,7 +146,7 @@ function aboutUnits(view) {
 
 // Makes a button for each value of `shown[key]`, and one for all.
 function filterButtons(key, values, shown, onChange) {
-  const choices = values.length > 1 ? [...values, null] : values;
+  const choices = [...values, null];
   const buttons = choices.map((value) => {
     const button = make("button", { type: "button", "aria-pressed": String(shown[key] === value) }, value ?? "all");
     button.addEventListener("click", () => {
@@ -156,7 +156,7 @@ function filterButtons(key, values, shown, onChange) {
     });
     return button;
   });
-  return make("div", { class: `filter ${key}`, role: "group", "aria-label": key }, make("span", {}, key), buttons);
+  return values.length < 2 ? null : make("div", { class: `filter ${key}`, role: "group", "aria-label": key }, make("span", {}, key), buttons);
 }
 
 function findingButton(finding, onClick) {
