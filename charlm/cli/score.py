@@ -75,51 +75,52 @@ def score(
     page = None if html is None else page_path(html)
     given = _given(text, file)
     opened = model_file(model)
-    if page is not None:
-        name = "the text" if file is None or str(file) == "-" else str(file)
-        scored = _write_page(opened, given, unknown, page, name)
-        if as_json:
-            print_json(scored.to_json(top))
-        else:
-            print_lines(_total_lines(scored, given_what(reader_of(opened)), screen_width(sys.stdout)))
-        return
     loaded = reader_of(opened)
-    if diff is None:
-        (read,) = as_read(loaded.vocabulary, given)
-        scored = _measure(loaded, read, unknown)
-        if as_json:
-            print_json(scored.to_json(top))
-        else:
-            width = screen_width(sys.stdout)
-            print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
-            if isinstance(loaded, Stepper) and loaded.has_ngrams:
-                print_lines(wrapped("these are the figures of the net and its n-grams together", width))
+    if diff is not None:
+        _show_difference(loaded, given, diff, top, unknown, as_json)
         return
+    (read,) = as_read(loaded.vocabulary, given)
+    if page is None:
+        scored = _measure(loaded, read, unknown)
+    else:
+        scored = _write_page(opened, read, unknown, page, "the text" if file in (None, Path("-")) else str(file))
+    width = screen_width(sys.stdout)
+    if as_json:
+        print_json(scored.to_json(top))
+    elif page is not None:
+        print_lines(_total_lines(scored, given_what(loaded), width))
+    else:
+        print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
+        if isinstance(loaded, Stepper) and loaded.has_ngrams:
+            print_lines(wrapped("these are the figures of the net and its n-grams together", width))
+
+
+def _show_difference(model: Reader, given: str, path: Path, top: int, unknown: str, as_json: bool) -> None:
+    """Show which of two models likes which passage of a text."""
+    from charlm.inference.score import reader_of
     from charlm.inference.surprisal_difference import SurprisalDifference
 
-    other = reader_of(model_file(diff))
-    read = _read_by_both(loaded, other, given)
-    scored = _measure(loaded, read, unknown)
+    other = reader_of(model_file(path))
+    read = _read_by_both(model, other, given)
+    scored = _measure(model, read, unknown)
     try:
         difference = SurprisalDifference(scored, _measure(other, read, unknown))
     except UnknownCharacterError as error:
-        raise UnknownCharacterError(f"`{diff}`: {error}", error.hint) from None
+        raise UnknownCharacterError(f"`{path}`: {error}", error.hint) from None
     if as_json:
         print_json(difference.to_json(top))
     else:
         style = style_for(sys.stdout, DIVERGING)
-        print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
+        print_lines(difference_lines(difference, str(path), top, screen_width(sys.stdout), style))
 
 
-def _write_page(model: ModelFile, given: str, unknown: str, path: Path, name: str) -> Surprisal:
+def _write_page(model: ModelFile, read: str, unknown: str, path: Path, name: str) -> Surprisal:
     """Score a text, and write a page about it."""
     from charlm.inference.score import reader_of
     from charlm.web.page import render_page
     from charlm.web.text_view import NUM_EXPECTED, SCRIPTS, text_view
 
-    loaded = reader_of(model)
-    (read,) = as_read(loaded.vocabulary, given)
-    scored = _measure(loaded, read, unknown, NUM_EXPECTED)
+    scored = _measure(reader_of(model), read, unknown, NUM_EXPECTED)
     with ProgressLine() as line:
         view = text_view(model, scored, name, line.about("of the text read"))
     write_page(path, render_page(f"charlm score: {one_line(name)}", {"text_view": view}, SCRIPTS))
