@@ -16,7 +16,7 @@ from charlm.vocab import Ids
 # The length of a run is measured up to so many characters; only that of the longest run is measured beyond.
 MAX_LENGTH = 50
 # So many characters of the long text are looked at, and so many of the short texts are looked for, at the same time.
-CHUNK_SIZE, BATCH_SIZE = 1 << 20, 1 << 17
+CHUNK_SIZE, BATCH_SIZE = 1 << 18, 1 << 17
 # At these lengths, the places that no longer match are dropped.
 FILTER_LENGTHS = (10, 14, 20, 30)
 
@@ -165,7 +165,7 @@ class _Filter:
     """Tells most hashes that are not among some keys from those that may be."""
 
     def __init__(self, num_keys: int) -> None:
-        num_bits = max(16, min(22, (64 * num_keys).bit_length()))
+        num_bits = max(16, min(22, (16 * num_keys).bit_length()))
         self._shift = np.uint64(64 - num_bits)
         self._is_used = np.zeros(1 << num_bits, dtype=bool)
 
@@ -276,7 +276,9 @@ def _scan_chunk(
             looked_for.found(hashes[maybe], place + (maybe if left is None else left[maybe]))
         if length in FILTER_LENGTHS:
             kept = filter(hashes, looked_for.keys)
-            hashes, left = hashes[kept], kept if left is None else left[kept]
+            # It takes longer to pick places than to keep some that match nothing.
+            if 2 * len(kept) < len(hashes):
+                hashes, left = hashes[kept], kept if left is None else left[kept]
 
 
 def _are_equal(query: Ids, lengths: NDArray[np.int64], places: NDArray[np.int64], ids: Ids) -> bool:
