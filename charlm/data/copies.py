@@ -211,8 +211,9 @@ class _Hashing(NamedTuple):
     @classmethod
     def draw(cls, seed: int, num_ids: int) -> _Hashing:
         random = np.random.default_rng(seed)
-        factor, *numbers = random.integers(0, 1 << 64, num_ids + 1, dtype=np.uint64)
-        return cls(np.uint64(factor | np.uint64(1)), np.array(numbers, dtype=np.uint64))
+        numbers = random.integers(0, 1 << 64, num_ids + 1, dtype=np.uint64)
+        # An odd factor loses no bits.
+        return cls(np.uint64(numbers[0] | np.uint64(1)), numbers[1:])
 
 
 def _match_hashes(

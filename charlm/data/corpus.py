@@ -151,8 +151,7 @@ def load_corpus(
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
     notes += _notes(reading, description, ids, symbols)
-    named_sources = tuple(source.name for source in sources)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes), tuple(description.ends), named_sources)
+    return Corpus(title, ids, symbols, sha256, sum(lengths), (*notes,), (*description.ends,), _names_of(sources))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -188,6 +187,10 @@ def _find(
 
 def _title(names: Sequence[str]) -> str:
     return " + ".join(STANDARD_INPUT if name == "-" else name for name in names)
+
+
+def _names_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    return tuple(source.name for source in sources)
 
 
 def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tuple[str, list[int]]:

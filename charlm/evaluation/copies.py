@@ -18,6 +18,7 @@ from charlm.data.copies import MAX_LENGTH, Progress, Run, is_covered, longest_ru
 from charlm.data.corpus import Corpus
 from charlm.data.downloads import DownloadProgress
 from charlm.data.holdout import Split
+from charlm.errors import UndecodableError
 from charlm.evaluation.scored_text import load_own_parts
 from charlm.run_folder import find_model
 from charlm.vocab import Ids, TextFilter, Vocabulary
@@ -158,7 +159,11 @@ class LearnedText:
             CharlmError: see `load_own_parts`.
         """
         otherwise = f"copies are found in the text that was learned: `{_learned_name(model)}`"
-        return cls(*load_own_parts(model, names, command, otherwise, progress))
+        try:
+            return cls(*load_own_parts(model, names, command, otherwise, progress))
+        except UndecodableError as error:
+            # Its hint is on options that only training and scoring have.
+            raise UndecodableError(str(error), otherwise) from error
 
     def copies(self, texts: Sequence[str], progress: Progress | None = None) -> list[Copies]:
         """Find what of each text stands in the training text. It is read once for all texts.
