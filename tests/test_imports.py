@@ -32,7 +32,7 @@ BELOW = {
 DOORS = {"__init__.py": {"inference", "training"}, "__main__.py": {"cli"}}
 MAY_IMPORT_TORCH = {"evaluation/evaluate.py", "evaluation/dynamic.py", "evaluation/gradient.py", "evaluation/bench.py"}
 LIGHT = ["cli.app", "cli.repl", "inference", "data", "web"]
-LIGHT += ["evaluation.compare", "evaluation.baselines", "evaluation.scored_text"]
+LIGHT += ["evaluation.compare", "evaluation.baselines", "evaluation.copies", "evaluation.scored_text"]
 
 
 def tree(file: Path) -> ast.Module:
