@@ -1,0 +1,227 @@
+"""Several processes that train one run together, started by torchrun: who they are, and what they agree on.
+
+Each process owns a share of the streams. Gradients are averaged by torch's DistributedDataParallel. Everything that a
+process decides by its own clock, files or signals is agreed upon here, so that all take the same way. A process that is
+lost, or does not answer in time, is an error in all others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from charlm.errors import TrainingError, UsageError, counted
+
+Value = TypeVar("Value")
+
+# How long a process waits for the others. torchrun needs up to 30 s more to end one that hangs.
+TIMEOUT_SECONDS = 25.0
+# How often a process that computes something alone says that it is alive.
+BEAT_SECONDS = 5.0
+# What torch's errors about a lost process have in common.
+SIGNS_OF_LOSS = ("gloo", "NCCL", "Connection", "Timed out", "timed out", "Socket", "store", "Broken pipe")
+# What the processes tell one another, and later attempts, in the store of torchrun.
+RUN_KEY, REPORTED_KEY = "charlm/run", "charlm/reported"
+
+
+class World:
+    """The processes of a run. Made without arguments, it is this process alone, and every method is trivial.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        size: how many processes there are.
+        local_rank: the number of this process on its machine.
+        local_size: how many processes there are on its machine.
+        attempt: how often torchrun has restarted them.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, attempt: int = 0):
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size, self.attempt = local_rank, local_size, attempt
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def share(self, number: int) -> slice:
+        """Return which of a number of things, such as streams, belong to this process: nearly equal shares, in order.
+
+        Raises:
+            UsageError: there are fewer of them than processes.
+        """
+        if number < self.size:
+            raise UsageError(
+                f"{counted(number, 'stream')} of text cannot be shared among {self.size} processes",
+                "a longer text, a larger `train.batch_size` or fewer processes fit",
+            )
+        return slice(self.rank * number // self.size, (self.rank + 1) * number // self.size)
+
+    # What they agree on
+
+    def agree(self, *values: float) -> tuple[float, ...]:
+        """Return the values of the first process."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        with watched():
+            dist.broadcast(tensor, 0)
+        return tuple(tensor.tolist())
+
+    def total(self, value: float) -> float:
+        """Return the sum of a value over all processes."""
+        return self._reduced(value, dist.ReduceOp.SUM)
+
+    def any(self, value: bool) -> bool:
+        """Return whether a value is true in at least one process."""
+        return bool(self._reduced(value, dist.ReduceOp.MAX))
+
+    def all(self, value: bool) -> bool:
+        """Return whether a value is true in all processes."""
+        return bool(self._reduced(value, dist.ReduceOp.MIN))
+
+    def _reduced(self, value: float, operation: Any) -> float:
+        if self.size == 1:
+            return value
+        tensor = torch.tensor([float(value)], dtype=torch.float64)
+        with watched():
+            dist.all_reduce(tensor, operation)
+        return tensor.item()
+
+    def together(self, work: Callable[[], Value]) -> Value:
+        """Do something that may take long in every process, and return when all are ready."""
+        if self.size == 1:
+            return work()
+        is_ready, errors = threading.Event(), []
+
+        def beat() -> None:
+            try:
+                while not self.all(is_ready.wait(BEAT_SECONDS)):
+                    pass
+            except TrainingError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        value = work()
+        is_ready.set()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return value
+
+    def from_first(self, work: Callable[[], Value]) -> Value:
+        """Do something in the first process, however long it takes, and return its result in all of them."""
+        if self.size == 1:
+            return work()
+        values = [self.together(work if self.is_first else _nothing)]
+        with watched():
+            dist.broadcast_object_list(values, 0)
+        return cast(Value, values[0])
+
+    def joined(self, part: Tensor, dim: int) -> Tensor:
+        """Return the parts of all processes side by side, as shared out by `share`."""
+        if self.size == 1:
+            return part
+        parts: list[Tensor | None] = [None] * self.size
+        with watched():
+            dist.all_gather_object(parts, part.cpu())
+        return torch.cat(cast(list[Tensor], parts), dim).to(part.device)
+
+    def synchronise(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the tensors of the first one: another processor may round in another way."""
+        for tensor in tensors if self.size > 1 else ():
+            with watched():
+                dist.broadcast(tensor, 0)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return what is called in place of a model, so that its gradients are averaged over all processes."""
+        if self.size == 1:
+            return model
+        devices = [self.local_rank] if next(model.parameters()).is_cuda else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=False)
+
+    # What lasts longer than a process
+
+    def note_run(self, path: str) -> None:
+        """Keep the path of the run for the case that torchrun restarts the processes."""
+        if self.size > 1 and self.is_first:
+            _store().set(RUN_KEY, path)
+
+    def noted_run(self) -> str:
+        """Return the path of the run of the attempt before this one; empty if there is none."""
+        if self.size == 1 or not self.attempt:
+            return ""
+        return self.from_first(lambda: _store().get(RUN_KEY).decode() if _store().check([RUN_KEY]) else "")
+
+
+ALONE = World()
+
+
+def _nothing() -> Any:
+    return None
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Report the loss of another process.
+
+    Raises:
+        TrainingError: another process has ended, or has not answered in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate" in str(error) or not any(sign in str(error) for sign in SIGNS_OF_LOSS):
+            raise
+        raise TrainingError(
+            "another process of this run has ended, or has not answered in time",
+            "`charlm train --resume RUN` continues it from its last save; `torchrun --max-restarts N` does so by itself",
+        ) from error
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """Enter the world that torchrun has started this process in; elsewhere, yield a world of one process."""
+    environment = os.environ
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if int(environment.get("WORLD_SIZE", "1")) < 2 or not all(name in environment for name in names):
+        yield ALONE
+        return
+    rank, size, local_rank, local_size = (int(environment[name]) for name in names)
+    world = World(rank, size, local_rank, local_size, int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    with watched():
+        dist.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    try:
+        yield world
+    finally:
+        # After a loss the others may be gone.
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def is_first_to_report() -> bool:
+    """Return whether no other process has reported an error of this attempt yet, so that a person reads one line."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return True
+    try:
+        return _store().add(f"{REPORTED_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+    except (RuntimeError, ValueError, KeyError):
+        return os.environ.get("RANK", "0") == "0"
+
+
+def _store() -> dist.TCPStore:
+    """Return the store of torchrun, which lives as long as torchrun itself."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=TIMEOUT_SECONDS))
