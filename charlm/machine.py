@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 # More than any memory. Without a limit, version 1 says 2**63 - 1, rounded down to whole pages.
 NO_LIMIT_BYTES = 1 << 62
@@ -26,7 +27,7 @@ MOUNT = re.compile("^[0-9]+ [0-9]+ [0-9:]+ ([^ \n]+) ([^ \n]+) .* - (cgroup2?) [
 MAX_THREADS = 1024
 
 
-def usable_cores(root: Path = Path("/")) -> int:
+def usable_cores(root: Path = Path("/"), *, obeys_openmp: bool = True) -> int:
     """Return how many threads this process should compute with, at least 1.
 
     If `OMP_NUM_THREADS` is a number, or a list of numbers, the (first) number is the answer. Otherwise it is the number
@@ -34,8 +35,9 @@ def usable_cores(root: Path = Path("/")) -> int:
 
     Args:
         root: the folder that holds `proc` and `sys`.
+        obeys_openmp: whether `OMP_NUM_THREADS` counts.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip() if obeys_openmp else ""
     if re.fullmatch("0*[1-9][0-9]{0,3}", asked) and int(asked) <= MAX_THREADS:
         return int(asked)
     return max(1, math.floor(min(_cores_to_run_on(), _cores_of_groups(root))))
@@ -178,3 +180,29 @@ def _text(path: Path) -> str:
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     return ""
+
+
+class ProcessPlace(NamedTuple):
+    """The place of this process among those that train together.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        size: how many processes there are.
+        local_rank: the number of this process on its machine.
+        local_size: how many processes there are on its machine.
+        attempt: how often they have been restarted.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    attempt: int = 0
+
+
+def process_place() -> ProcessPlace:
+    """Return the place that torchrun has given this process; that of a single process elsewhere."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
+    values = [os.environ.get(name, "") for name in names]
+    is_started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and all(value.isdecimal() for value in values)
+    return ProcessPlace(*map(int, values)) if is_started_by_torchrun else ProcessPlace()

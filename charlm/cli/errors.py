@@ -14,6 +14,7 @@ from typing import Any, TextIO, cast
 import typer
 from typer.core import TyperGroup
 
+from charlm.cli.processes import may_report, printed_once
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.cli.texts import hint_at_encoding
@@ -120,7 +121,9 @@ class Commands(TyperGroup):
         return name, command, rest
 
     def _refused(self, error: CharlmError, arguments: Sequence[str] = ()) -> typer.Exit:
-        """Report an error, with the hint that fits the command line."""
+        """Report an error, with the hint that fits the command line; of several processes, the first to fail does."""
+        if not may_report():
+            return typer.Exit(error.exit_code)
         hint = error.hint
         if arguments and arguments[0] in self.commands:
             name, *rest = arguments
@@ -139,7 +142,8 @@ class Commands(TyperGroup):
             signal.signal(signal.SIGINT, _interrupt)
         try:
             _check_folder()
-            return super().invoke(ctx)
+            with printed_once():
+                return super().invoke(ctx)
         except CommandLineError as error:
             raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None
         except UnicodeDecodeError as error:

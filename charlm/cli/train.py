@@ -104,12 +104,16 @@ def train(
         _dry_run(new, start, as_json)
         return
     from charlm.training import lifecycle
+    from charlm.training.distributed import join
 
-    if new:
-        run = lifecycle.begin(new, out, show_download, start)
-    else:
-        run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
-    _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
+    with join() as world:
+        if not new:
+            run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download, world)
+        elif unfinished := lifecycle.run_before_restart(world):
+            run = lifecycle.resume(unfinished, [], {}, False, show_download, world)
+        else:
+            run = lifecycle.begin(new, out, show_download, start, world)
+        _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
 
 
 def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:

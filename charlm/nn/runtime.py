@@ -29,10 +29,11 @@ class Runtime:
 
     Attributes:
         device: where tensors live.
-        precision: `bf16` or `fp32`: how training blocks and Muon's directions are computed; weights are float32.
+        precision: `bf16`, `fp16` or `fp32`: how training blocks are computed; weights are float32.
         threads: CPU threads.
         lstm_by_blocks: whether an LSTM trains by our kernel and not by torch's own.
         reasons: the results of the trials, as text.
+        processes: how many processes train together.
     """
 
     device: torch.device
@@ -40,6 +41,7 @@ class Runtime:
     threads: int
     lstm_by_blocks: bool = False
     reasons: tuple[str, ...] = ()
+    processes: int = 1
 
     @classmethod
     def choose(
@@ -77,14 +79,14 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of matrix products."""
+        """The dtype of Muon's products: fp16 has too few small numbers for them."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context for training on a block."""
-        if self.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def facts(self) -> dict[str, str | int]:
         """Return the facts that must stay the same for a run to resume bit for bit."""
@@ -93,6 +95,7 @@ class Runtime:
             "precision": self.precision,
             "lstm_kernel": "blocks" if self.lstm_by_blocks else "torch",
             "threads": self.threads,
+            "processes": self.processes,
             "torch": torch.__version__,
         }
 
@@ -103,7 +106,8 @@ class Runtime:
 
     def __str__(self) -> str:
         threads = f" x {self.threads}" if self.device.type == "cpu" else ""
-        return f"{self.device.type}{threads}, {self.precision}"
+        processes = f"{self.processes} processes, each on " if self.processes > 1 else ""
+        return f"{processes}{self.device.type}{threads}, {self.precision}"
 
 
 def use_threads(threads: int | None = None) -> None:
@@ -156,6 +160,10 @@ def _choose_device(work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
 def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapping[str, Any]) -> tuple[str, str]:
     """Return the precision that the setting names, or the faster one for `auto`, and the result of a trial."""
     if asked == "fp32":
+        return asked, ""
+    if asked == "fp16":
+        if device.type != "cuda":
+            raise DeviceError(f"fp16 is for cuda, not for {device.type}", "use `precision: bf16`, `fp32` or `auto`")
         return asked, ""
     works = bf16_works(device)
     if asked == "bf16" and not works:

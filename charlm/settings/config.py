@@ -252,6 +252,9 @@ class TrainConfig(Settings):
     block_size: int = Field(
         64, ge=1, le=65536, description="characters per stream between two updates (T)", json_schema_extra=FIXED
     )
+    accumulate: int = Field(
+        1, ge=1, le=65536, description="parts in which a block is computed, one after another, to save memory"
+    )
     optimizer: Literal["muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"] = Field(
         "muon",
         description="muon: Muon for the recurrent layers' matrices and AdamW for the rest; "
@@ -305,7 +308,7 @@ class TrainConfig(Settings):
     sample_every: int | None = Field(
         None, ge=1, le=10**9, description="blocks between two samples of the model's text; null: no samples"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic of training; auto: whichever measures faster on this machine"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(

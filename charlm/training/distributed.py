@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from charlm.errors import TrainingError, UsageError, counted
+from charlm.machine import process_place, usable_cores
 
 Value = TypeVar("Value")
 
@@ -53,7 +56,7 @@ class World:
         return self.rank == 0
 
     def share(self, number: int) -> slice:
-        """Return which of a number of things, such as streams, belong to this process: nearly equal shares, in order.
+        """Return which of a number of streams belong to this process.
 
         Raises:
             UsageError: there are fewer of them than processes.
@@ -63,7 +66,15 @@ class World:
                 f"{counted(number, 'stream')} of text cannot be shared among {self.size} processes",
                 "a longer text, a larger `train.batch_size` or fewer processes fit",
             )
-        return slice(self.rank * number // self.size, (self.rank + 1) * number // self.size)
+        return shares(slice(0, number), self.size)[self.rank]
+
+    def threads(self, asked: int | None) -> int | None:
+        """Return how many threads each process has, so that those of a machine share its cores; None: all of them."""
+        if asked or self.size == 1:
+            return asked
+        # torchrun sets `OMP_NUM_THREADS` to 1 unless it is set already.
+        is_set = os.environ.get("OMP_NUM_THREADS") != "1"
+        return usable_cores() if is_set else max(1, usable_cores(obeys_openmp=False) // self.local_size)
 
     # What they agree on
 
@@ -127,6 +138,15 @@ class World:
             dist.broadcast_object_list(values, 0)
         return cast(Value, values[0])
 
+    def in_turns(self, work: Callable[[], Value]) -> Value:
+        """Do something in the first process, and then in the others: they find what the first one put into a cache."""
+        if self.is_first:
+            value = self.together(work)
+            self.together(_nothing)
+            return value
+        self.together(_nothing)
+        return self.together(work)
+
     def joined(self, part: Tensor, dim: int) -> Tensor:
         """Return the parts of all processes side by side, as shared out by `share`."""
         if self.size == 1:
@@ -140,30 +160,43 @@ class World:
         """Give all processes the tensors of the first one: another processor may round in another way."""
         for tensor in tensors if self.size > 1 else ():
             with watched():
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor.detach(), 0)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Return what is called in place of a model, so that its gradients are averaged over all processes."""
         if self.size == 1:
             return model
-        devices = [self.local_rank] if next(model.parameters()).is_cuda else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=False)
+        devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
+        with watched():
+            return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+    def without_exchange(self, parallel: nn.Module) -> AbstractContextManager[Any]:
+        """Return the context for the gradients of a part of a block: they stay in this process until the last part."""
+        return parallel.no_sync() if isinstance(parallel, nn.parallel.DistributedDataParallel) else nullcontext()
 
     # What lasts longer than a process
 
-    def note_run(self, path: str) -> None:
+    def note_run(self, path: Path) -> None:
         """Keep the path of the run for the case that torchrun restarts the processes."""
         if self.size > 1 and self.is_first:
-            _store().set(RUN_KEY, path)
+            _store().set(RUN_KEY, str(path))
 
-    def noted_run(self) -> str:
-        """Return the path of the run of the attempt before this one; empty if there is none."""
+    def noted_run(self) -> Path | None:
+        """Return the run of the attempt before this one; None if there is none."""
         if self.size == 1 or not self.attempt:
-            return ""
-        return self.from_first(lambda: _store().get(RUN_KEY).decode() if _store().check([RUN_KEY]) else "")
+            return None
+        noted = self.from_first(lambda: _store().get(RUN_KEY).decode() if _store().check([RUN_KEY]) else "")
+        return Path(noted) if noted else None
 
 
 ALONE = World()
+
+
+def shares(streams: slice, number: int) -> list[slice]:
+    """Divide streams into this many nearly equal parts, in order."""
+    length = streams.stop - streams.start
+    bounds = [streams.start + part * length // number for part in range(number + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
 
 
 def _nothing() -> Any:
@@ -184,44 +217,41 @@ def watched() -> Iterator[None]:
             raise
         raise TrainingError(
             "another process of this run has ended, or has not answered in time",
-            "`charlm train --resume RUN` continues it from its last save; `torchrun --max-restarts N` does so by itself",
+            "`charlm train --resume RUN` continues it from its last save; `torchrun --max-restarts N` does that itself",
         ) from error
 
 
 @contextmanager
 def join() -> Iterator[World]:
     """Enter the world that torchrun has started this process in; elsewhere, yield a world of one process."""
-    environment = os.environ
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if int(environment.get("WORLD_SIZE", "1")) < 2 or not all(name in environment for name in names):
+    place = process_place()
+    if place.size == 1:
         yield ALONE
         return
-    rank, size, local_rank, local_size = (int(environment[name]) for name in names)
-    world = World(rank, size, local_rank, local_size, int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    world = World(*place)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     with watched():
         dist.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_SECONDS))
-    try:
-        yield world
-    finally:
-        # After a loss the others may be gone.
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    yield world
+    # Not after an error: a thread may still wait for the others, and the end of the process closes everything.
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
 
 
 def is_first_to_report() -> bool:
     """Return whether no other process has reported an error of this attempt yet, so that a person reads one line."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    place = process_place()
+    if place.size == 1:
         return True
     try:
-        return _store().add(f"{REPORTED_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+        return bool(_store().add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
     except (RuntimeError, ValueError, KeyError):
-        return os.environ.get("RANK", "0") == "0"
+        return place.rank == 0
 
 
-def _store() -> dist.TCPStore:
+def _store() -> Any:
     """Return the store of torchrun, which lives as long as torchrun itself."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=TIMEOUT_SECONDS))  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 
 LOADED_LATER_BYTES = 75_000_000
 # Bytes for each number of a block, measured on runs of every cell. They are more than the 4 or 2 bytes of the number,
 # because some numbers are always in full precision, and because the kept memory of freed tensors has gaps.
-BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25}
+BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25, "fp16": 3.25}
 TRIAL_BLOCKS = 5
 TRIAL_SECONDS = 10.0
 
@@ -85,21 +85,22 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     saving = 4 * state
     if runtime.device.type == "cuda":
         return resident_bytes() + LOADED_LATER_BYTES + saving
-    learning = 2 * state + weights + _block_bytes(config, text, runtime.precision)
+    learning = 2 * state + weights + _block_bytes(config, text, runtime)
     return resident_bytes() + LOADED_LATER_BYTES + max(state + saving, learning)
 
 
-def _block_bytes(config: Config, text: Corpus, precision: str) -> float:
+def _block_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     """Return the bytes that a block keeps in the forward pass and allocates in the backward pass."""
     train, spec = config.train, config.model.spec(len(text.vocabulary))
     lengths = hold_out(text, config.data).train.lengths_S.tolist()
-    num_characters = math.prod(fit_batch(lengths, train.batch_size, train.block_size, train.reset_probability))
+    num_streams, size = fit_batch(lengths, train.batch_size, train.block_size, train.reset_probability)
+    num_characters = math.ceil(num_streams / runtime.processes / train.accumulate) * size
     cell = spec.recurrence
     # The number of blocks that each stack of layers reads; the right context is up to half a block longer.
     blocks = [1.0, 1.5] if spec.sees_both_sides else [1.0]
     # The minimal cells are computed in full precision, and keep the inputs and outputs of each function.
     of_unit = len(cell.gates) + len(cell.state) if cell.products else 2 * (len(cell.gates) + len(cell.state))
-    per_number = BLOCK_BYTES_PER_NUMBER[precision if cell.products else "fp32"]
+    per_number = BLOCK_BYTES_PER_NUMBER[runtime.precision if cell.products else "fp32"]
     # Each layer also keeps its outputs before and after dropout; backward allocates as much for one layer at a time.
     of_layers = (sum(blocks) * spec.num_layers + max(blocks)) * (of_unit + 2) * spec.hidden_size
     # The inputs, a copy and their gradient; the logits, a copy, their probabilities and gradient.

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from charlm.checkpoint import MAX_NUMBER, Arrays
-from charlm.data.batches import Batches, fit_batch
+from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split, hold_out
-from charlm.nn.model import CharModel, State, draw_masks, tensor_of
+from charlm.nn.model import CharModel, Masks, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
 from charlm.settings.config import Config
 from charlm.training.counting import Counting
 from charlm.training.decisions import is_usable
+from charlm.training.distributed import ALONE, World, shares, watched
 from charlm.training.optimizer import Optimizer
 from charlm.training.regularisation import Regularisation
 
 
 class Learner:
     """Trains on the blocks of a text. It knows no clock, no run folder, and not how long the run is.
+
+    Of several processes that train together, each reads its share of the streams; all have the same weights.
 
     Attributes:
         parts: the text, divided into the training part and the held-out parts.
@@ -29,11 +35,13 @@ class Learner:
         model: the model.
         optimizer: updates the model's weights.
         batches: the blocks to read.
-        carried: the state after the last block, (L, B, H) for each part of the cell's state.
+        carried: the state of its own streams after the last block, (L, B, H) for each part of the cell's state.
         gradient_norm: the norm of the gradient of the last block, before it was clipped.
     """
 
-    def __init__(self, config: Config, corpus: Corpus, runtime: Runtime, parts: Split | None = None) -> None:
+    def __init__(
+        self, config: Config, corpus: Corpus, runtime: Runtime, parts: Split | None = None, world: World = ALONE
+    ) -> None:
         assert config.seed is not None
         self._seed, self._dropout, self._runtime = config.seed, config.model.dropout, runtime
         train = config.train
@@ -47,7 +55,10 @@ class Learner:
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.model.initialiser)
         self.model.to(runtime.device)
         self.model.choose_kernel(runtime.lstm_by_blocks)
-        self.optimizer = Optimizer(self.model, train, runtime.dtype)
+        self._world, self._streams = world, world.share(self.num_streams)
+        self._accumulate = train.accumulate
+        self._parallel = world.parallel(self.model)
+        self.optimizer = Optimizer(self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16")
         sizes = (self.num_streams, self.block_size)
         self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
         self.carried = self._start_state()
@@ -63,7 +74,12 @@ class Learner:
         """Whether weights, optimiser and carried state hold only numbers that a model file may hold."""
         tensors = (*self.model.parameters(), *self.optimizer.tensors(), *self.carried)
         # Written as `<=`, because a comparison with NaN is false.
-        return all(bool((tensor.abs() <= MAX_NUMBER).all()) for tensor in tensors)
+        return self._world.all(all(bool((tensor.abs() <= MAX_NUMBER).all()) for tensor in tensors))
+
+    @property
+    def replicated(self) -> list[Tensor]:
+        """The weights and the state of the optimiser, which are the same in all processes."""
+        return [*self.model.parameters(), *self.optimizer.tensors()]
 
     def learn_block(self, step: int, rate: float, regularisation: Regularisation) -> float | None:
         """Compute the loss and gradients of a block, and update the weights unless a number is not finite.
@@ -76,7 +92,8 @@ class Learner:
         Returns:
             the loss in nats per character; None if the block was skipped.
         """
-        nats, after = self._compute_gradients(step, regularisation)
+        with watched():
+            nats, after = self._compute_gradients(step, regularisation)
         self.gradient_norm = self.optimizer.clip()
         is_learned = is_usable(nats, self.gradient_norm)
         if is_learned:
@@ -86,27 +103,49 @@ class Learner:
         return nats if is_learned else None
 
     def _compute_gradients(self, step: int, regularisation: Regularisation) -> tuple[float, State]:
-        """Compute the gradients of a block; return its loss in nats and the state after it."""
-        block, device = self.batches.batch(step), self._runtime.device
-        tokens_TB = torch.from_numpy(block.tokens_TB).to(device)
-        targets_TB = torch.from_numpy(block.targets_TB).to(device)
-        right_SB = None if block.right_SB is None else torch.from_numpy(block.right_SB).to(device)
-        begins_B1 = torch.from_numpy(block.begins_B).to(device)[:, None]
-        starts = self.model.start_state(self.num_streams)
-        state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, self.carried, strict=True))
+        """Compute the gradients of a block; return its loss in nats, and the own streams' state after it."""
+        batch = self.batches.batch(step)
         same = [regularisation.dropout] * len(self.model.layers)
         dropout = self._dropout if isinstance(self._dropout, list) else same
         # Drawn from (seed, step) alone, so that there is no state of a generator to save.
         masks = draw_masks(self.model, self.num_streams, dropout, regularisation.weight_dropout, (self._seed, step))
+        pieces = shares(self._streams, min(self._accumulate, self._streams.stop - self._streams.start))
+        nats, states = 0.0, []
+        for streams in pieces:
+            is_last = streams is pieces[-1]
+            # The processes exchange their gradients once, with the last piece.
+            with nullcontext() if is_last else self._world.without_exchange(self._parallel):
+                loss, state = self._read(batch, masks, streams)
+                share = (streams.stop - streams.start) / self.num_streams
+                # The exchange takes the mean over the processes, and the loss of a block is the mean over its streams.
+                self.optimizer.backward(loss * (share * self._world.size))
+            nats += loss.item() * share
+            states.append(state)
+        return self._world.total(nats), tuple(torch.cat(parts, dim=1) for parts in zip(*states, strict=True))
+
+    def _read(self, batch: Batch, masks: list[Masks], streams: slice) -> tuple[Tensor, State]:
+        """Read some streams of a block; return the mean of their losses, and their state after it."""
+        device, own = self._runtime.device, self._streams
+        tokens_TB = torch.from_numpy(batch.tokens_TB[:, streams]).to(device)
+        targets_TB = torch.from_numpy(batch.targets_TB[:, streams]).to(device)
+        right_SB = None if batch.right_SB is None else torch.from_numpy(batch.right_SB[:, streams]).to(device)
+        begins_B1 = torch.from_numpy(batch.begins_B[streams]).to(device)[:, None]
+        carried = [part_LBH[:, streams.start - own.start : streams.stop - own.start] for part_LBH in self.carried]
+        starts = self.model.start_state(len(begins_B1))
+        state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, carried, strict=True))
+        own_masks = [
+            mask._replace(outputs_BH=None if mask.outputs_BH is None else mask.outputs_BH[streams]) for mask in masks
+        ]
         with self._runtime.autocast():
-            logits_TBV, after = self.model(tokens_TB, state, masks, right_SB)
-        loss = functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item(), after
+            logits_TBV, after = self._parallel(tokens_TB, state, own_masks, right_SB)
+        return functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten()), after
 
     def arrays(self) -> Arrays:
-        """Return copies of all arrays that an exact resume needs: weights, optimiser and carried state."""
-        carried = {f"carried.{index}": part.cpu().numpy().copy() for index, part in enumerate(self.carried)}
+        """Return copies of all arrays that an exact resume needs: weights, optimiser and the state of all streams."""
+        carried = {
+            f"carried.{index}": self._world.joined(part_LBH, dim=1).cpu().numpy().copy()
+            for index, part_LBH in enumerate(self.carried)
+        }
         return self.model.arrays() | self.optimizer.arrays() | carried
 
     def load_arrays(self, weights: Arrays, arrays: Arrays, *, is_same_text: bool) -> None:
@@ -120,7 +159,10 @@ class Learner:
         self.carried = self._start_state()
         if is_same_text:
             for index, part_LBH in enumerate(self.carried):
-                part_LBH.copy_(tensor_of(arrays, f"carried.{index}", part_LBH.shape))
+                layers, _, units = part_LBH.shape
+                everyone_LBH = tensor_of(arrays, f"carried.{index}", torch.Size((layers, self.num_streams, units)))
+                part_LBH.copy_(everyone_LBH[:, self._streams])
 
     def _start_state(self) -> State:
-        return tuple(part_LBH.detach().clone() for part_LBH in self.model.start_state(self.num_streams))
+        own = self.model.start_state(self._streams.stop - self._streams.start)
+        return tuple(part_LBH.detach().clone() for part_LBH in own)

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.settings.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.settings.config_file import override_config, to_yaml, validate_settings
+from charlm.training.distributed import ALONE, World
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
 from charlm.training.events import Listener, ignore
 from charlm.training.final_evaluation import measure_best
@@ -41,6 +42,7 @@ from charlm.training.forgetting import Base, load_old_text, measure_forgetting, 
 from charlm.training.notes import notes_on_changes, notes_on_lock
 from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
+from charlm.training.state import TrainState
 from charlm.training.trainer import Trainer
 from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols, text_has_changed
 from charlm.vocab import Vocabulary
@@ -98,7 +100,11 @@ def dry_run(config: Config, on_download: OnDownload | None = None, base: Startin
 
 @contextmanager
 def begin(
-    config: Config, out: Path | None, on_download: OnDownload | None = None, base: StartingModel | None = None
+    config: Config,
+    out: Path | None,
+    on_download: OnDownload | None = None,
+    base: StartingModel | None = None,
+    world: World = ALONE,
 ) -> Iterator[Trainer]:
     """Set up a new run, write its settings, and hold its folder until the context ends.
 
@@ -107,23 +113,26 @@ def begin(
         out: the folder to make; None for the first free one in `runs`.
         on_download: called while the text is downloaded.
         base: the model to start from; the settings are those that it hands down.
+        world: the processes that train together; the first one holds the folder.
     """
     if config.seed is None:
-        config = config.model_copy(update={"seed": draw_seed()})
+        config = config.model_copy(update={"seed": world.from_first(draw_seed)})
     named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
     config = config.model_copy(update={"data": named})
-    text = _load_new_text(config, on_download, base)
+    text = world.in_turns(lambda: _load_new_text(config, on_download, base))
     old_text = load_old_text(base) if base else ""
     with awake_clock(config.train.time is not None) as clock:
-        config, runtime, reason = _fit(config, text, base)
+        config, runtime, reason = _fit(config, text, base, world)
         check_memory(config, text, runtime)
-        run = RunFolder.create(out, f"{_name_of(config.data.corpus[0])}-{config.model.cell}")
-        with run.locked() as is_held:
-            trainer = Trainer(config, text, run, runtime, clock)
+        name = f"{_name_of(config.data.corpus[0])}-{config.model.cell}"
+        run = world.from_first(lambda: RunFolder.create(out, name))
+        world.note_run(run.path)
+        with run.locked() if world.is_first else nullcontext(True) as is_held:
+            trainer = Trainer(config, text, run, runtime, clock, world=world)
             trainer.notes[:0] = [*([reason] if reason else []), *notes_on_lock(is_held)]
             if base:
                 start_from(trainer, base, old_text)
-            _write_settings(trainer)
+            world.from_first(lambda: _write_settings(trainer))
             yield trainer
 
 
@@ -134,6 +143,7 @@ def resume(
     flags: dict[str, Any],
     is_new_text: bool,
     on_download: OnDownload | None = None,
+    world: World = ALONE,
 ) -> Iterator[Trainer]:
     """Resume a run from its last save, and hold its folder until the context ends.
 
@@ -143,37 +153,46 @@ def resume(
         flags: values by dotted key, which win over the overrides.
         is_new_text: whether the text may be another one.
         on_download: called while the text is downloaded.
+        world: the processes that train together; the first one reads the folder and holds it.
 
     Raises:
         RunError: the run cannot be resumed.
         UsageError: an option does not fit the run.
     """
-    run = RunFolder.open(path)
-    with run.locked() as is_held:
-        last = load_checkpoint(run.last)
+    run = world.from_first(lambda: RunFolder.open(path))
+    world.note_run(run.path)
+    with run.locked() if world.is_first else nullcontext(True) as is_held:
+        last = world.from_first(lambda: load_checkpoint(run.last))
         started = validate_settings(last.config, {}, str(run.last))
         if started.seed is None:
             raise RunError(f"`{run.last}` does not say which seed the run was started with", "start a new run")
         config = _resumed_config(started, last, overrides, flags)
         if config.data.corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
-        runtime = choose_runtime(config.model, config.train, last.runtime)
-        text = _resumed_text(path, config, started, last, is_new_text, on_download)
+        runtime = choose_runtime(config.model, config.train, last.runtime, world)
+        text = world.in_turns(lambda: _resumed_text(path, config, started, last, is_new_text, on_download))
         check_memory(config, text, runtime)
         is_same_text = text.sha256 == last.corpus.get("sha256")
         parts = recorded_split(text.ids, config.data, last.corpus) if is_same_text else None
         with awake_clock(config.train.time is not None) as clock:
-            trainer = Trainer(config, text, run, runtime, clock, parts)
+            trainer = Trainer(config, text, run, runtime, clock, parts, world)
             trainer.base = Base.from_json(last.base).to_json() if last.base else {}
             trainer.restore(last, is_new_text)
             trainer.notes += [*notes_on_lock(is_held), *notes_on_changes(last.runtime, runtime.facts())]
             _reopen(trainer, started, path)
-            _check_best(trainer)
+            trainer.state = world.from_first(lambda: _check_best(trainer))
             trainer.logbook.rewind(trainer.state.step)
             # `config.yaml` is for people. Only `last.safetensors` is read back, so a full disk does not end the run.
-            with suppress(OSError):
-                _write_settings(trainer)
+            if world.is_first:
+                with suppress(OSError):
+                    _write_settings(trainer)
             yield trainer
+
+
+def run_before_restart(world: World) -> Path | None:
+    """Return the run that torchrun's restart interrupted; None if it has not started to learn."""
+    path = world.noted_run()
+    return path if path and world.from_first(lambda: RunFolder(path).last.is_file()) else None
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
@@ -210,9 +229,11 @@ def _load_new_text(config: Config, on_download: OnDownload | None, base: Startin
     return replace(text, notes=(*text.notes, note)) if note else text
 
 
-def _fit(config: Config, text: Corpus, base: StartingModel | None) -> tuple[Config, Runtime, str]:
+def _fit(config: Config, text: Corpus, base: StartingModel | None, world: World = ALONE) -> tuple[Config, Runtime, str]:
     """Choose the size of a run and its device; a run that starts from a model has its size."""
-    return (config, choose_runtime(config.model, config.train), "") if base else fit_to_machine(config, text)
+    if base:
+        return config, choose_runtime(config.model, config.train, world=world), ""
+    return fit_to_machine(config, text, world)
 
 
 def _write_settings(trainer: Trainer) -> None:
@@ -287,11 +308,15 @@ def _longer(trainer: Trainer, path: Path) -> str:
     return f"charlm train --resume {shlex.quote(str(path))} {option}"
 
 
-def _check_best(trainer: Trainer) -> None:
-    """Check that the best model is one of this run; a run that continues makes another if it is not."""
+def _check_best(trainer: Trainer) -> TrainState:
+    """Check that the best model is one of this run; a run that continues makes another if it is not.
+
+    Returns:
+        the state of the run, which has forgotten its best validation in the second case.
+    """
     path, state = trainer.run.best, trainer.state
     if state.best.best_bits is None and not state.finished and not path.exists():
-        return
+        return state
     reason = f"`{path}` is not a model of this run"
     try:
         best = load_checkpoint(path)
@@ -299,13 +324,14 @@ def _check_best(trainer: Trainer) -> None:
         is_of_run = (best.vocabulary, model) == (trainer.corpus.vocabulary, trainer.config.model)
         if is_of_run and best.step is not None:
             trainer.learner.counting.reuse(Mixture.of(best))
-            return
+            return state
     except (ModelFileError, ConfigError) as error:
         reason = str(error)
     if state.finished:
         raise RunError(reason, f"`{trainer.run.last}` holds the last model; a longer run makes a new best one")
     trainer.notes.append(f"{reason}; the next model that is validated replaces it")
     state.best.forget()
+    return state
 
 
 def _fixed(config: Config) -> dict[str, Any]:

@@ -18,14 +18,16 @@ from charlm.run_folder import RunFolder
 class Logbook:
     """Writes the files of a run; files that cannot be written now wait in memory for the next time.
 
+    Of several processes that train together, only one writes.
+
     Attributes:
         run: the folder.
         trouble: which files could not be written, and why; empty while everything is on disk.
         kept: the newest model to keep along the way, while it could not be written.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
+    def __init__(self, run: RunFolder, *, writes: bool = True) -> None:
+        self.run, self._writes = run, writes
         self.trouble = ""
         self.kept: ModelFile | None = None
         self._best: ModelFile | None = None
@@ -53,6 +55,8 @@ class Logbook:
         record: Mapping[str, Any] | None = None,
     ) -> bool:
         """Add something to write, and write everything that waits; return whether everything is on disk now."""
+        if not self._writes:
+            return True
         self._best, self._last, self.kept = best or self._best, last or self._last, kept or self.kept
         if record is not None:
             self._records.append(record)
@@ -60,6 +64,8 @@ class Logbook:
 
     def rewind(self, step: int) -> None:
         """Drop the records and the kept models after a step, because training will write them again."""
+        if not self._writes:
+            return
         if self.kept and (self.kept.step or 0) > step:
             self.kept = None
         self._records = [record for record in self._records if record["step"] <= step]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ ITERATIONS = 4
 # At each step one gate of a recurrent matrix is updated, in turn; a matrix of one gate is updated every third step.
 MIN_TURNS = 3
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "square_avg", "sum")
+# In fp16: the factor of the loss, at first and at most, and the array that keeps it.
+FIRST_SCALE, MAX_SCALE = 2.0**12, 2.0**32
+LOSS_SCALE = "optimizer.loss_scale"
 # The decay of the running mean of squares, as in char-rnn (Karpathy 2015); torch's default is slower.
 RMSPROP_DECAY = 0.95
 
@@ -108,7 +112,24 @@ SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 class Optimizer:
     """All the optimisers of a model behind one step, with a state that can be saved."""
 
-    def __init__(self, model: CharModel, settings: TrainConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: CharModel,
+        settings: TrainConfig,
+        dtype: torch.dtype = torch.float32,
+        *,
+        scales_loss: bool = False,
+    ) -> None:
+        """Make the optimisers.
+
+        Args:
+            model: whose weights they update.
+            settings: which ones, and their rates.
+            dtype: of Muon's products.
+            scales_loss: whether gradients are computed in fp16, whose smallest numbers a loss of usual size is below.
+        """
+        device = model.output.weight.device.type
+        self._scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=scales_loss)
         named = dict(model.named_parameters())
         matrices = {name: named[name] for name in model.spec.recurrent_matrices}
         rest = {name: parameter for name, parameter in named.items() if name not in matrices}
@@ -130,8 +151,17 @@ class Optimizer:
         for group in self._groups():
             group["full_lr"] = group["lr"]
 
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss, and add them to those that are there."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
     def clip(self) -> float:
         """Shorten the whole gradient to the largest norm allowed, then its numbers; return the norm it had."""
+        if self._scaler.is_enabled():
+            for optimizer in self._optimizers:
+                self._scaler.unscale_(optimizer)
+            # The scale falls if a number is not finite, whose block is then skipped.
+            self._scaler.update()
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm or math.inf))
         if self._clip_value is not None:
             nn.utils.clip_grad_value_(self._parameters, self._clip_value)
@@ -173,12 +203,16 @@ class Optimizer:
 
     def arrays(self) -> Arrays:
         """Return its state by name, `optimizer.<weight>.<slot>`, as NumPy copies."""
-        return {
+        arrays = {
             f"optimizer.{self._names[parameter]}.{slot}": tensor.detach().cpu().numpy().copy()
             for optimizer in self._optimizers
             for parameter, state in optimizer.state.items()
             for slot, tensor in state.items()
         }
+        if self._scaler.is_enabled():
+            state = self._scaler.state_dict()
+            arrays[LOSS_SCALE] = np.array([state["scale"], state["_growth_tracker"]], np.float32)
+        return arrays
 
     def is_described_by(self, arrays: Arrays) -> bool:
         """Return whether arrays hold the state of an optimiser that has taken a step; some optimisers have no state."""
@@ -191,6 +225,11 @@ class Optimizer:
             ValueError: it is not the state of these optimisers.
         """
         has_state = _has_state(arrays)
+        if self._scaler.is_enabled() and LOSS_SCALE in arrays:
+            scale, tracker = tensor_of(arrays, LOSS_SCALE, torch.Size((2,))).tolist()
+            if not (0 < scale <= MAX_SCALE and 0 <= tracker <= MAX_SCALE):
+                raise ValueError(f"`{LOSS_SCALE}` is out of its bounds")
+            self._scaler.load_state_dict(self._scaler.state_dict() | {"scale": scale, "_growth_tracker": int(tracker)})
         for optimizer in self._optimizers:
             slots = SLOTS[type(optimizer)]
             optimizer.state.clear()
@@ -227,4 +266,4 @@ def _classic(name: str, groups: list[list[nn.Parameter]], settings: TrainConfig)
 
 
 def _has_state(arrays: Arrays) -> bool:
-    return any(name.startswith("optimizer.") for name in arrays)
+    return any(name.startswith("optimizer.") and name != LOSS_SCALE for name in arrays)

@@ -20,10 +20,11 @@ from charlm.data.batches import fit_batch
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import hold_out
 from charlm.nn.model import CharModel
-from charlm.nn.runtime import Runtime
+from charlm.nn.runtime import Runtime, use_threads
 from charlm.nn.speed_trials import Work
 from charlm.settings.config import Config, ModelConfig, TrainConfig
 from charlm.spec import ModelSpec
+from charlm.training.distributed import ALONE, World
 from charlm.training.optimizer import Optimizer
 
 SIZES = (64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
@@ -70,20 +71,35 @@ class Fit(NamedTuple):
 FIT = Fit(2.85, 0.37, 9.9, 0.665, 0.0055)
 
 
-def choose_runtime(model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None) -> Runtime:
+def choose_runtime(
+    model: ModelConfig, train: TrainConfig, before: dict[str, Any] | None = None, world: World = ALONE
+) -> Runtime:
     """Measure which arithmetic is fast on this machine for such a run, or keep that of a resumed run."""
-    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, train.batch_size)
-    return Runtime.choose(train.device, train.precision, train.threads, work, before)
+    num_streams, threads = max(1, train.batch_size // world.size), world.threads(train.threads)
+    work = Work(model.cell, model.embedding_size or TYPICAL_INPUTS, model.num_units, num_streams)
+    runtime = world.from_first(lambda: Runtime.choose(train.device, train.precision, threads, work, before))
+    use_threads(threads)
+    return replace(runtime, processes=world.size)
 
 
-def fit_to_machine(config: Config, text: Corpus) -> tuple[Config, Runtime, str]:
+def fit_to_machine(config: Config, text: Corpus, world: World = ALONE) -> tuple[Config, Runtime, str]:
     """Choose the size of a run and its device; return the settings, the runtime, and the reason for the size."""
-    model, train, data = config.model, config.train, config.data
+    model, data = config.model, config.data
     typical = model.model_copy(update={"cell": REFERENCE_CELL, "hidden_size": TYPICAL_UNITS})
+    train = config.train.model_copy(update={"threads": world.threads(config.train.threads)})
     num_characters = len(hold_out(text, data).train)
-    sized = settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train))
+
+    def chosen() -> Sized:
+        # The first process measures while the others wait, so that it decides for all.
+        return settle(config, num_characters, len(text.vocabulary), lambda: choose_runtime(typical, train), world.size)
+
+    sized = world.from_first(chosen)
     model = model.model_copy(update={"hidden_size": sized.size})
-    return config.model_copy(update={"model": model}), choose_runtime(model, train), sized.reason
+    return (
+        config.model_copy(update={"model": model}),
+        choose_runtime(model, config.train, world=world),
+        sized.reason,
+    )
 
 
 class Sized(NamedTuple):
@@ -98,7 +114,13 @@ class Sized(NamedTuple):
     reason: str
 
 
-def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime: Callable[[], Runtime]) -> Sized:
+def settle(
+    config: Config,
+    num_characters: int,
+    num_symbols: int,
+    choose_runtime: Callable[[], Runtime],
+    num_processes: int = 1,
+) -> Sized:
     """Choose the size if the settings leave it open; otherwise return what is wrong with the given one.
 
     Args:
@@ -106,6 +128,7 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
         num_characters: how many there are to train on.
         num_symbols: V.
         choose_runtime: returns where `REFERENCE_CELL` would train.
+        num_processes: that share the streams of a block.
     """
     given, seconds = config.model.hidden_size, config.train.time
     if seconds is None:
@@ -113,7 +136,8 @@ def settle(config: Config, num_characters: int, num_symbols: int, choose_runtime
         return Sized(size, "")
     batch = fit_batch(num_characters, config.train.batch_size, config.train.block_size, config.train.reset_probability)
     block = math.prod(batch)
-    measured = measure(_maker(config, num_symbols, batch, choose_runtime()), MEASURING_SHARE * seconds)
+    own = max(1, batch[0] // num_processes), batch[1]
+    measured = measure(_maker(config, num_symbols, own, choose_runtime()), MEASURING_SHARE * seconds)
     times = config.model.spec(num_symbols, size=1).num_stacks
 
     def outlook(size: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
 from charlm.training.baseline import measure_baseline, recorded_baseline
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
+from charlm.training.distributed import ALONE, World
 from charlm.training.events import (
     BlockLearned,
     Finished,
@@ -53,6 +54,7 @@ class Trainer:
     Attributes:
         config: the effective settings, seed included.
         corpus: the text.
+        world: the processes that train together; each has a trainer, and the first one prints and writes.
         clock: how long the run has taken, model and first block included, but not the reading of the text.
         logbook: writes the run into its folder.
         learner: model, optimiser and batches.
@@ -73,11 +75,12 @@ class Trainer:
         runtime: Runtime,
         clock: Clock | None = None,
         parts: Split | None = None,
+        world: World = ALONE,
     ) -> None:
         self.config, self.corpus, self.runtime = config, corpus, runtime
-        self.clock = clock or Clock()
-        self.logbook = Logbook(run)
-        self.learner = Learner(config, corpus, runtime, parts)
+        self.clock, self.world = clock or Clock(), world
+        self.logbook = Logbook(run, writes=world.is_first)
+        self.learner = Learner(config, corpus, runtime, parts, world)
         held_out, num_characters = self.learner.parts.validation, config.train.evaluation_characters
         self.validation = Validation(self.learner.model, held_out, num_characters)
         self.unlike = unlike_training(corpus, self.learner.parts)
@@ -133,9 +136,10 @@ class Trainer:
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        self._listener = listener
+        world = self.world
+        self._listener = listener if world.is_first else ignore
         self._start()
-        while not (self.state.finished or self.is_asked_to_stop):
+        while not (self.state.finished or world.any(self.is_asked_to_stop)):
             # A run starts with its first block, however long the set-up took.
             share_before = self.share if self.state.step else 0.0
             nats = self._learn_next_block(share_before)
@@ -169,7 +173,7 @@ class Trainer:
 
     def _start(self) -> None:
         """Save the current state, and plan the time."""
-        if self.run.last.exists():
+        if self.world.agree(self.run.last.exists())[0]:
             self._last_good = self.snapshot()
         else:
             before = self.clock.seconds
@@ -178,7 +182,7 @@ class Trainer:
         self._keeper.restart(self._progress)
         self._plan_time()
         if not self.state.finished:
-            self._report_baseline()
+            self.world.from_first(self._report_baseline)
         self._time_budget.restart(self._characters_learned)
 
     def _plan_time(self) -> None:
@@ -186,9 +190,10 @@ class Trainer:
         budget, state = self.config.train.time, self.state
         if budget is None or state.reserved_seconds:
             return
-        state.evaluation_characters, seconds = self.validation.plan(budget, self.clock.now)
+        plan = self.world.from_first(lambda: self.validation.plan(budget, self.clock.now))
+        state.evaluation_characters, seconds = plan
         reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds + seconds
-        state.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
+        (state.reserved_seconds,) = self.world.agree(min(reserved, MAX_RESERVED_SHARE * budget))
 
     def _report_baseline(self) -> None:
         """Report the baseline of a run that validates; it is measured and written once in the life of a run."""
@@ -215,7 +220,7 @@ class Trainer:
         state.count(nats, self.learner.gradient_norm)
         if nats is not None:
             self._since_record.add(nats, self.learner.gradient_norm)
-        state.seconds = self.clock.seconds
+        (state.seconds,) = self.world.agree(self.clock.seconds)
         self._time_budget.block_took(state.seconds - before)
         return nats
 
@@ -227,13 +232,20 @@ class Trainer:
 
     def _decide(self, share_before: float) -> Decision:
         state, time_budget = self.state, self._time_budget
+        # What depends on the clock is as the first process sees it.
+        fits, can_afford, is_record_due, is_save_due = self.world.agree(
+            time_budget.fits_another_block(state.seconds, state.reserved_seconds),
+            time_budget.can_afford_evaluation(state.seconds),
+            time_budget.is_record_due(state.seconds),
+            time_budget.is_save_due(state.seconds),
+        )
         facts = Facts(
             share_before,
             self.share,
-            fits_another_block=time_budget.fits_another_block(state.seconds, state.reserved_seconds),
-            can_afford_evaluation=time_budget.can_afford_evaluation(state.seconds),
-            is_record_due=time_budget.is_record_due(state.seconds),
-            is_save_due=time_budget.is_save_due(state.seconds),
+            fits_another_block=bool(fits),
+            can_afford_evaluation=bool(can_afford),
+            is_record_due=bool(is_record_due),
+            is_save_due=bool(is_save_due),
             is_lost=state.recovery.is_lost,
             is_memorised=self._is_memorised,
         )
@@ -251,13 +263,15 @@ class Trainer:
         pace.measure(self._characters_learned)
         validation = sample = None
         if decision.validate:
-            validation = self._validate()
+            # Weights that other processors have rounded in another way do not drift apart.
+            self.world.synchronise(self.learner.replicated)
+            validation = self.world.from_first(self._validate)
             pace.resume()
-            now = self.clock.seconds
+            (now,) = self.world.agree(self.clock.seconds)
             self._time_budget.evaluation_took(now - state.seconds)
             state.seconds = now
             if decision.is_over or is_sample_due(self.share, self.config.train.evaluations):
-                sample = self._write_sample(decision.is_over)
+                sample = self.world.from_first(lambda: self._write_sample(decision.is_over))
         record = self._record(state.losses, state.seconds, validation)
         if sample:
             record = replace(record, sample=sample.text, sample_bits=sample.bits)
@@ -318,9 +332,9 @@ class Trainer:
 
     def _keep_if_best(self, validation: float | None) -> None:
         state = self.state
-        is_kept_anyway = not (self.validation.can_tell_best and self.logbook.has_best)
+        is_kept_anyway = not (self.validation.can_tell_best and self.world.agree(self.logbook.has_best)[0])
         if state.best.consider(validation, is_kept_anyway=is_kept_anyway):
-            self.write_down(best=self.model_now())
+            self.world.from_first(lambda: self.write_down(best=self.model_now()))
 
     def model_now(self) -> ModelFile:
         """Return the model as it is now; the weight of its n-grams is not fitted yet."""
@@ -337,7 +351,7 @@ class Trainer:
             return
         if lost := self.logbook.kept:
             self._listener(Note(f"the model of step {lost.step:,} is not kept, because it could not be written"))
-        self.write_down(kept=self.model_now())
+        self.world.from_first(lambda: self.write_down(kept=self.model_now()))
         with suppress(OSError):
             if note := note_on_size([file.stat().st_size for file in self.run.kept_models().values()]):
                 self._listener(Note(note))
@@ -371,7 +385,7 @@ class Trainer:
 
     def _write_last(self, state: ModelFile) -> None:
         self._time_budget.saved()
-        self.write_down(last=state)
+        self.world.from_first(lambda: self.write_down(last=state))
         self._listener(Saved(self.state.step))
 
     def _roll_back(self) -> None:
