@@ -100,6 +100,12 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error
 
+    def forget_start(self) -> None:
+        """Remove what a run that was killed before its first save has left, so that it can start again here."""
+        for path in (self.config, self.path / LOCK_FILE):
+            path.unlink(missing_ok=True)
+        sweep_temporary(self.path)
+
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """Open an existing run to resume it.

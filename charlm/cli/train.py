@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
     from charlm.settings.config import Config
+    from charlm.training.distributed import World
     from charlm.training.trainer import Trainer
     from charlm.training.transfer import StartingModel
 
@@ -104,28 +105,27 @@ def train(
         _dry_run(new, start, as_json)
         return
     from charlm.training import lifecycle
-    from charlm.training.distributed import join
 
-    with join() as world:
-        if not new:
-            run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download, world)
-        elif unfinished := lifecycle.run_before_restart(world):
-            run = lifecycle.resume(unfinished, [], {}, False, show_download, world)
-        else:
-            run = lifecycle.begin(new, out, show_download, start, world)
-        _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
+    def open_run(world: World) -> AbstractContextManager[Trainer]:
+        if new is None:
+            return lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download, world)
+        return lifecycle.begin_or_go_on(new, out, show_download, start, world)
+
+    _follow(open_run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
 
 
-def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
+def _follow(open_run: Callable[[World], AbstractContextManager[Trainer]], sample_length: int, as_json: bool) -> None:
     """Train to the end, and report what comes of it."""
     from charlm.cli.train_session import announce, learn, report_outcome
     from charlm.nn.runtime import keep_freed_memory
+    from charlm.training.distributed import join
 
     keep_freed_memory()
-    with run as trainer:
+    with join() as world, open_run(world) as trainer:
         announce(trainer)
         learn(trainer)
-        report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
+        if world.is_first:
+            report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
 def _train_family(

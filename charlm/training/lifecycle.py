@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,10 +189,20 @@ def resume(
             yield trainer
 
 
-def run_before_restart(world: World) -> Path | None:
-    """Return the run that torchrun's restart interrupted; None if it has not started to learn."""
+def begin_or_go_on(
+    config: Config,
+    out: Path | None,
+    on_download: OnDownload | None = None,
+    base: StartingModel | None = None,
+    world: World = ALONE,
+) -> AbstractContextManager[Trainer]:
+    """Set up a new run as `begin` does, or resume it if torchrun has restarted the processes since it began."""
     path = world.noted_run()
-    return path if path and world.from_first(lambda: RunFolder(path).last.is_file()) else None
+    if path and world.from_first(lambda: RunFolder(path).last.is_file()):
+        return resume(path, [], {}, False, on_download, world)
+    if path:
+        world.from_first(RunFolder(path).forget_start)
+    return begin(config, path or out, on_download, base, world)
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
