@@ -1,0 +1,194 @@
+"""Processes that train one run together: the same curve as one process, and agreement about everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from charlm.checkpoint import Arrays
+from charlm.cli.processes import may_report, printed_once
+from charlm.data.corpus import load_corpus
+from charlm.errors import DeviceError, UsageError
+from charlm.machine import process_place
+from charlm.nn.runtime import Runtime
+from charlm.settings.config_file import load_config
+from charlm.training import distributed
+from charlm.training.distributed import ALONE, World, join, shares
+from charlm.training.learner import Learner
+from charlm.training.regularisation import Regularisation
+from tests.helpers.ranks import environment, in_ranks
+
+OPTIMIZERS = ("muon", "adamw", "adam", "rmsprop", "adagrad", "sgd")
+# Weight dropout is the same for all streams; dropout differs from stream to stream.
+STRENGTH = Regularisation(dropout=0.2, weight_dropout=0.2, weight_decay=0.1, settled=True)
+FP32 = Runtime(torch.device("cpu"), "fp32", 1)
+# Runs refuse it on a processor, where torch has it for some cells, slowly.
+FP16 = Runtime(torch.device("cpu"), "fp16", 1)
+
+
+def small(world: World = ALONE, runtime: Runtime = FP32, **changes: Any) -> Learner:
+    """Return the learner of a tiny model with 7 streams, which no number of processes but 7 shares evenly."""
+    flags = {"model.hidden_size": 12, "model.embedding_size": 6, "train.batch_size": 7, "train.block_size": 8}
+    flags |= {"train.steps": 9, "seed": 5, "model.ngram_order": 0, "model.num_layers": 2}
+    flags |= {name.replace("__", "."): value for name, value in changes.items()}
+    return Learner(load_config("lstm", (), flags), load_corpus(["fables"]), runtime, None, world)
+
+
+def learn(learner: Learner, first: int, last: int) -> list[float]:
+    """Learn some blocks, and return their losses."""
+    losses = [learner.learn_block(step, 1.0, STRENGTH) for step in range(first, last)]
+    return [loss for loss in losses if loss is not None]
+
+
+def learned_with_each_optimizer(world: World = ALONE) -> dict[str, tuple[list[float], Arrays]]:
+    """Return the losses of nine blocks and the arrays after the first six, for every optimiser."""
+    found = {}
+    for optimizer in OPTIMIZERS:
+        learner = small(world, train__optimizer=optimizer, train__accumulate=2 if optimizer == "muon" else 1)
+        losses = learn(learner, 0, 6)
+        arrays = learner.arrays()
+        found[optimizer] = losses + learn(learner, 6, 9), arrays
+    return found
+
+
+def of_this_rank() -> tuple[Any, ...]:
+    """Return what this process has learned, and what it has agreed upon with the others."""
+    with join() as world:
+        agreed = world.agree(world.rank + 1.5, world.rank == 0)
+        some = world.any(world.rank == 1), world.any(False), world.all(world.rank == 1), world.all(True)
+        told = world.from_first(lambda: f"rank {world.rank}")
+        order = world.in_turns(lambda: world.rank)
+        part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
+        return learned_with_each_optimizer(world), agreed, some, told, order, world.joined(part, dim=1).numpy()
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, tuple[list[float], Arrays]]:
+    """Return what one process learns."""
+    return learned_with_each_optimizer()
+
+
+def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]], name: str) -> None:
+    """Compare two arrays that were computed in another order."""
+    np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
+    """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
+    ranks = in_ranks(size, of_this_rank, tmp_path)
+    for rank, (learned, agreed, some, told, order, joined) in enumerate(ranks):
+        assert (agreed, some, told, order) == ((1.5, 1.0), (True, False, False, True), "rank 0", rank)
+        assert joined.tolist()[0] == sorted(joined.tolist()[0])
+        assert set(joined[0]) == set(range(size))
+        for optimizer, (losses, arrays) in learned.items():
+            np.testing.assert_allclose(losses, alone[optimizer][0], rtol=1e-4, err_msg=optimizer)
+            assert losses == ranks[0][0][optimizer][0]
+            for name, array in arrays.items():
+                assert_close(array, alone[optimizer][1][name], f"{optimizer} {name}")
+                np.testing.assert_array_equal(array, ranks[0][0][optimizer][1][name])
+    # One process goes on with what several have learned.
+    losses, arrays = ranks[0][0]["adam"]
+    learner = small(train__optimizer="adam")
+    weights = {name: array for name, array in arrays.items() if name in learner.model.arrays()}
+    learner.load_arrays(weights, arrays, is_same_text=True)
+    np.testing.assert_allclose(learn(learner, 6, 9), losses[6:], rtol=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_block_in_parts_is_the_same_block(direction: str) -> None:
+    """`train.accumulate` changes nothing but the order of additions."""
+    curves = [
+        learn(small(train__accumulate=parts, model__direction=direction, model__initial_state="learned"), 0, 5)
+        for parts in (1, 3, 100)
+    ]
+    np.testing.assert_allclose(curves[1:], [curves[0]] * 2, rtol=1e-4)
+
+
+def test_shares_are_nearly_equal_and_complete() -> None:
+    """Every stream belongs to one process."""
+    assert shares(slice(0, 7), 3) == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    assert [World(rank, 2).share(5) for rank in range(2)] == shares(slice(0, 5), 2)
+    with pytest.raises(UsageError, match="2 streams of text cannot be shared among 3 processes"):
+        World(0, 3).share(2)
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of threads that the user gave is kept; one that torchrun has set is not."""
+    monkeypatch.setattr(distributed, "usable_cores", lambda obeys_openmp=True: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert World(0, 4, local_size=2).threads(None) == 4
+    assert World(0, 4, local_size=16).threads(None) == 1
+    assert World(0, 4, local_size=2).threads(3) == 3
+    assert ALONE.threads(None) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, (1, 2, 1, 2, 0)), ({"RANK": "x"}, (0, 1, 0, 1, 0)), ({"TORCHELASTIC_RUN_ID": None}, (0, 1, 0, 1, 0))],
+)
+def test_the_place_of_a_process_comes_from_torchrun(
+    changes: dict[str, str | None], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without torchrun, or with nonsense in its variables, a process is alone."""
+    for name, value in (environment(1, 2, 1) | changes).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert process_place() == expected
+
+
+def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others write nowhere; without a store each would report its error, so only the first does."""
+    for rank in (1, 0):
+        for name, value in environment(rank, 2, 1).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "_store", lambda: (_ for _ in ()).throw(RuntimeError))
+        with printed_once():
+            print(f"rank {rank}")
+        assert may_report() is (rank == 0)
+    assert capsys.readouterr().out == "rank 0\n"
+
+
+def test_fp16_learns_with_a_scaled_loss() -> None:
+    """Nearly as fp32 does; a block that overflows is skipped, halves the scale, and the scale is saved."""
+    learner = small(runtime=FP16, model__cell="gru")
+    np.testing.assert_allclose(learn(learner, 0, 4), learn(small(model__cell="gru"), 0, 4), rtol=0.01)
+    learner.optimizer._scaler.update(2.0**40)
+    before = learner.model.arrays()
+    assert learner.learn_block(4, 1.0, STRENGTH) is None
+    after = learner.arrays()
+    for name, array in before.items():
+        np.testing.assert_array_equal(array, after[name])
+    assert after["optimizer.loss_scale"].tolist() == [2.0**39, 0]
+
+
+def test_a_saved_loss_scale_is_taken_up_again() -> None:
+    """Otherwise a resumed run would differ; a nonsensical scale is refused."""
+    learner, other = (small(runtime=FP16, model__cell="gru") for _ in range(2))
+    learn(learner, 0, 2)
+    learner.optimizer._scaler.update(512.0)
+    arrays = learner.arrays()
+    other.load_arrays(learner.model.arrays(), arrays, is_same_text=True)
+    assert other.arrays()["optimizer.loss_scale"].tolist()[0] == 512
+    assert learn(learner, 2, 4) == learn(other, 2, 4)
+    arrays["optimizer.loss_scale"] = -arrays["optimizer.loss_scale"]
+    with pytest.raises(ValueError, match="out of its bounds"):
+        other.load_arrays(learner.model.arrays(), arrays, is_same_text=True)
+
+
+def test_fp16_is_refused_where_it_is_slow() -> None:
+    """The processor computes fp16 in software."""
+    with pytest.raises(DeviceError, match="fp16 is for cuda"):
+        Runtime.choose("cpu", "fp16", 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_cuda_learns_what_the_processor_learns(precision: str) -> None:
+    """In every arithmetic, within its precision."""
+    device = Runtime.choose("cuda", precision, 1)
+    np.testing.assert_allclose(learn(small(runtime=device), 0, 6), learn(small(), 0, 6), rtol=0.02)
