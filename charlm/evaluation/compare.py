@@ -183,7 +183,7 @@ def _group(runs: Sequence[_Run]) -> Group:
 def _figures(run: _Run, seconds: float, steps: int) -> Figures:
     spec, measured = run.model.spec, _validation(run.model.metrics)
     names = ("characters_per_second", "bytes_per_second")
-    paces = [record[name] for record in run.records for name in names if _is_number(record.get(name))]
+    paces = [record[name] for record in run.records for name in names if is_number(record.get(name))]
     return Figures(
         run=run.name,
         cell=f"{spec.cell} {spec.num_layers}x{spec.hidden_size}"
@@ -227,7 +227,7 @@ def _held_out(model: ModelFile) -> tuple[float | None, float | None, str]:
     data = model.config.get("data")
     values = data if isinstance(data, dict) else {}
     fractions = (values.get("validation_fraction"), values.get("test_fraction"))
-    validation, test = (fraction if _is_number(fraction) else None for fraction in fractions)
+    validation, test = (fraction if is_number(fraction) else None for fraction in fractions)
     blocks = ""
     with suppress(RecursionError):
         blocks = repr(model.corpus.get("held_out") or "")
@@ -295,7 +295,7 @@ def _read(path: Path) -> _Run:
     if file is None:
         hint = did_you_mean_run(folder) or "a run folder holds `best.safetensors`"
         raise RunError(f"there is no run in `{path}`", hint)
-    model, records = load_checkpoint(file), _records(RunFolder(folder))
+    model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
     return _Run(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
 
@@ -304,15 +304,15 @@ def _read_file(path: Path) -> _Run:
     """Read a model file that is not the best or the last one of a run, as the run was when it was kept."""
     model, folder = load_checkpoint(expanded(path)), expanded(path).absolute().parent
     seconds, steps = _reached([model.metrics])
-    records = _records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
+    records = read_records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
     before = [record for record in records if record["step"] <= steps]
     return _Run(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
 
 
 def _reached(ends: Sequence[dict[str, Any]]) -> tuple[float, int]:
     """Return the largest seconds and steps."""
-    seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
-    steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)
+    seconds = max((end["seconds"] for end in ends if is_number(end.get("seconds"))), default=0.0)
+    steps = max((end["step"] for end in ends if is_number(end.get("step"))), default=0)
     return float(seconds), int(steps)
 
 
@@ -324,8 +324,12 @@ def _is_finished(run: RunFolder, best: ModelFile) -> bool:
     return _validation(best.metrics) is not None
 
 
-def _records(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the valid records of a run."""
+def read_records(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl` that have a step and a time, by step; the other values are untrusted.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
     try:
         if not run.metrics.is_file() or run.metrics.stat().st_size > MAX_METRICS_BYTES:
             return []
@@ -336,16 +340,17 @@ def _records(run: RunFolder) -> list[dict[str, Any]]:
     for line in lines:
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and all(_is_number(record.get(name)) for name in ("step", "seconds")):
+            if isinstance(record, dict) and all(is_number(record.get(name)) for name in ("step", "seconds")):
                 records.append(record)
     return sorted(records, key=lambda record: record["step"])
 
 
 def _validation(values: dict[str, Any], prefix: str = "validation_bits_per_") -> float | None:
     """Return the bits of a validation, whatever their unit is."""
-    found = (value for name, value in values.items() if name.startswith(prefix) and _is_number(value))
+    found = (value for name, value in values.items() if name.startswith(prefix) and is_number(value))
     return next(found, None)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a figure of a run, which is untrusted, is a number that may be one."""
     return type(value) in (int, float) and 0 <= value <= LARGEST

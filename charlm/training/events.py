@@ -65,7 +65,7 @@ class Record:
     by: str | None = None
     gradient_norm: float | None = None
     sample: str | None = None
-    sample_bits: tuple[float, ...] | None = None
+    sample_bits: list[float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields, without those that were not measured."""
@@ -90,6 +90,10 @@ class Baseline:
     def name(self) -> str:
         """Its name, as in `charlm eval`."""
         return f"{self.order}-gram Kneser-Ney"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its figure as it stands in `metrics.jsonl`."""
+        return {"baseline": self.name, "baseline_bits_per_character": self.bits_per_character}
 
 
 @dataclass(frozen=True)

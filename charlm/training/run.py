@@ -48,9 +48,9 @@ class Run:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """All records of the run: the lines of `metrics.jsonl`."""
+        """All records of the run: the lines of `metrics.jsonl` but that of the baseline."""
         lines = RunFolder(self.path).metrics.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return [record for record in map(json.loads, lines) if "baseline" not in record]
 
     def load(self) -> LanguageModel:
         """Load the best model, as `charlm.load` does."""

@@ -12,10 +12,13 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split
 from charlm.data.likeness import unlike_training
 from charlm.errors import RunError, TrainingError
+from charlm.evaluation.evaluate import in_reading_order
 from charlm.inference.mixture import Mixture
+from charlm.inference.stepper import Stepper
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
+from charlm.training.baseline import measure_baseline, recorded_baseline
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
@@ -34,6 +37,7 @@ from charlm.training.logbook import Logbook
 from charlm.training.notes import notes_on_run
 from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
+from charlm.training.samples import Sample, is_sample_due, write_sample
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import MAX_RESERVED_SHARE, SAVES_AT_END, TimeBudget
@@ -91,6 +95,7 @@ class Trainer:
         # Since the last record of either kind.
         self._since_record = Losses()
         self._last_good: ModelFile | None = None
+        self._has_new_text = False
 
     @property
     def run(self) -> RunFolder:
@@ -172,6 +177,8 @@ class Trainer:
             self._time_budget.save_seconds = self.clock.seconds - before
         self._keeper.restart(self._progress)
         self._plan_time()
+        if not self.state.finished:
+            self._report_baseline()
         self._time_budget.restart(self._characters_learned)
 
     def _plan_time(self) -> None:
@@ -183,6 +190,20 @@ class Trainer:
         reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds + seconds
         state.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
 
+    def _report_baseline(self) -> None:
+        """Report the baseline of a run that validates; it is measured and written once in the life of a run."""
+        part, learner = self.validation.part, self.learner
+        if not len(part) or learner.model.spec.sees_both_sides:
+            return
+        baseline = None if self._has_new_text else recorded_baseline(self.run)
+        if baseline is None:
+            num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
+            part = in_reading_order(learner.model, part)
+            baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
+            line = {"step": self.state.step, "seconds": self.clock.seconds}
+            self.write_down(record=line | self.in_units(baseline.to_json()))
+        self._listener(baseline)
+
     def _learn_next_block(self, share: float) -> float | None:
         state = self.state
         self._rate = rate_of(self.config.train, share, self.epoch) * state.recovery.rate
@@ -191,9 +212,9 @@ class Trainer:
             state.regularisation = planned or state.regularisation
         before = self.clock.seconds
         nats = self.learner.learn_block(state.step, self._rate, state.regularisation)
-        state.count(nats)
+        state.count(nats, self.learner.gradient_norm)
         if nats is not None:
-            self._since_record.add(nats)
+            self._since_record.add(nats, self.learner.gradient_norm)
         state.seconds = self.clock.seconds
         self._time_budget.block_took(state.seconds - before)
         return nats
@@ -228,15 +249,19 @@ class Trainer:
         """Write a record by share of the run, after a validation if one is due."""
         state, pace = self.state, self._time_budget.pace
         pace.measure(self._characters_learned)
-        validation = None
+        validation = sample = None
         if decision.validate:
             validation = self._validate()
             pace.resume()
             now = self.clock.seconds
             self._time_budget.evaluation_took(now - state.seconds)
             state.seconds = now
-        record = self._record(Losses(state.nats, state.num_losses), state.seconds, validation)
-        state.nats, state.num_losses = 0.0, 0
+            if decision.is_over or is_sample_due(self.share, self.config.train.evaluations):
+                sample = self._write_sample(decision.is_over)
+        record = self._record(state.losses, state.seconds, validation)
+        if sample:
+            record = replace(record, sample=sample.text, sample_bits=sample.bits)
+        state.recorded()
         self._write_record(record)
         if decision.validate:
             self._keep_if_best(validation)
@@ -258,6 +283,7 @@ class Trainer:
             validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
             skipped=state.recovery.skipped,
             by=by,
+            gradient_norm=losses.mean_gradient_norm,
         )
 
     def _write_record(self, record: Record) -> None:
@@ -265,6 +291,22 @@ class Trainer:
         self._time_budget.recorded(record.seconds)
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
+
+    def _write_sample(self, is_over: bool) -> Sample | None:
+        """Let the model write; None if it cannot, or if a timed run has no time for it.
+
+        Training draws no number from these, so that its bits are the same without samples.
+        """
+        if self.learner.model.spec.sees_both_sides:
+            return None
+        before = self.clock.seconds
+        if not (is_over or self._time_budget.can_afford_sample(before)):
+            return None
+        file = self.model_file(self.learner.model.arrays(), None, {})
+        sample = write_sample(Stepper(file, self.learner.counting.mixture()))
+        self._time_budget.sample_took(self.clock.seconds - before)
+        self._time_budget.pace.resume()
+        return sample
 
     def _validate(self) -> float | None:
         return self.validation.measure(self.state.evaluation_characters, self._while_validating)
@@ -368,8 +410,9 @@ class Trainer:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
             raise text_has_changed(self.run.path, self.config.data.corpus)
-        # Old runs have no smoothed loss, which starts now, and no plan of the time.
-        later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
+        # Old runs have no smoothed loss, which starts now, no gradient norms, and no plan of the time.
+        later: dict[str, Any] = {"smoothed_nats": self.state.smoothed_nats, "gradient_norms": None}
+        later |= {"reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
             state = TrainState.from_json(later | snapshot.metrics)
             if snapshot.vocabulary != self.corpus.vocabulary:
@@ -386,6 +429,7 @@ class Trainer:
             ) from error
         self.state = state
         if not is_same_text:
+            self._has_new_text = True
             state.best.forget()
 
     def reopen(self) -> None:
