@@ -1,312 +1,398 @@
-"""The screen of a run that trains: how far it is, its curves, what it writes now, and what to make of it.
+"""The screen of a run that trains: how far it is, its curves, what it writes, and what to make of it.
 
-Everything here is laid out from figures, for a number of columns and rows; it knows no terminal and no model.
+Everything is laid out from the lines of `metrics.jsonl`, for a number of columns and rows. It knows no terminal and no
+model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from charlm.cli.curves import BLOCKS, scale_of
-from charlm.cli.layout import GAP, cells_of, wrapped
-from charlm.cli.shades import SEQUENTIAL, Style, shaded_lines
+from charlm.cli.layout import aligned, cells_of, clock_text, wrapped
+from charlm.cli.plot import ASCII_DASH, COUNTS, DASH, QUIET, Curve, plot_lines
+from charlm.cli.shades import Style, shaded_lines
 from charlm.errors import one_line
 from charlm.evaluation.compare import is_number
-from charlm.training.events import Baseline, Record
+from charlm.training.events import Baseline
 
-BAR, LINE = "\u2501", "\u2500"
-# In place of the blocks, the bar and the line on a terminal without Unicode.
-ASCII = str.maketrans({**dict(zip(BLOCKS, ".:-=+*%#", strict=True)), BAR: "=", LINE: "-"})
-LEVELS = len(BLOCKS)
+BAR, REST_OF_BAR = "\u2501", "\u2500"
+ASCII_BAR, ASCII_REST_OF_BAR = "#", "-"
+# Blue and orange are different for everybody, and can be read on dark and on light backgrounds, as grey can.
+TRAIN, VALIDATION = QUIET, "color(32)"
+STATES = {"falling": "color(29)", "flat": QUIET, "overfitting": COUNTS}
 # A character of so many bits or more has the last shade, as in `charlm score`.
 MAX_BITS = 9
-LONGEST_SAMPLE_LINE = 100
-MIN_CHART, MAX_CHART = 1, 12
-MIN_SAMPLE, MAX_SAMPLE = 2, 8
-# Columns in front of a chart for the figures of its scale, and from how many on there is room for them.
-SCALE_WIDTH, LEAST_WIDTH_WITH_SCALE = 5, 30
-TRAIN, VALIDATION, COUNTS = "cyan", "green", "magenta"
+# From so many columns on, there is room on the right for what the model wrote before.
+LEAST_WIDTH_OF_TWO, LEAST_HEIGHT_OF_TWO = 110, 16
+LONGEST_SAMPLE_LINE = 72
+# The last samples that are remembered, and how many of their characters.
+MAX_SAMPLES, MAX_SAMPLE = 12, 400
+MIN_PLOT, MIN_SAMPLE = 4, 3
+# The rows of the curves that remain on the screen after a run, and their columns.
+PLOT_OF_SUMMARY, WIDEST_SUMMARY = 8, 100
+SPACE = " " * 3
 
 
 class Point(NamedTuple):
-    """The figures of a record that are drawn."""
+    """A figure of a record, in bits."""
 
     step: int
     seconds: float
-    train: float | None
-    validation: float | None
+    bits: float
 
-    @classmethod
-    def of_record(cls, record: Record) -> Point:
-        """Return those of an event."""
-        figures = record.train_bits_per_character, record.validation_bits_per_character
-        return cls(record.step, record.seconds, *figures)
 
-    @classmethod
-    def of_line(cls, line: dict[str, Any]) -> Point:
-        """Return those of a line of `metrics.jsonl`, which is untrusted."""
+class Written(NamedTuple):
+    """A text that the model wrote, with the bits of each of its characters, as far as they are known."""
 
-        def bits(prefix: str) -> float | None:
-            found = (value for name, value in line.items() if name.startswith(prefix) and is_number(value))
-            return next(found, None)
+    step: int
+    text: str
+    bits: Sequence[float]
 
-        return cls(line["step"], line["seconds"], bits("train_bits_per_"), bits("validation_bits_per_"))
+
+class Judged(NamedTuple):
+    """What to make of the curves: a state, perhaps `unclear`, and a sentence."""
+
+    state: str
+    sentence: str
+
+
+class History:
+    """What `metrics.jsonl` tells of a run, line by line; its values are untrusted.
+
+    Attributes:
+        train: the losses.
+        validations: the validations.
+        written: the last samples.
+        last: the last record; empty before the first one.
+        since: how many validations there were when the text last changed.
+    """
+
+    def __init__(self, lines: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.train: list[Point] = []
+        self.validations: list[Point] = []
+        self.written: list[Written] = []
+        self.last: Mapping[str, Any] = {}
+        self.since = 0
+        for line in lines:
+            self.add(line)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Add a line."""
+        step, seconds = int(line["step"]), float(line["seconds"])
+        if line.get("new_text"):
+            self.since = len(self.validations)
+        for points, prefix in ((self.train, "train_bits_per_"), (self.validations, "validation_bits_per_")):
+            found = [value for name, value in line.items() if name.startswith(prefix) and is_number(value)]
+            points += [Point(step, seconds, float(bits)) for bits in found[:1]]
+        text, bits = line.get("sample"), line.get("sample_bits")
+        if isinstance(text, str) and text:
+            is_known = isinstance(bits, list) and len(bits) == len(text) and all(map(is_number, bits))
+            self.write(Written(step, text, bits if is_known and bits else ()))
+        if "learning_rate" in line:
+            self.last = line
+
+    def write(self, written: Written) -> None:
+        """Add a sample."""
+        step, text, bits = written
+        self.written = [*self.written, Written(step, text[:MAX_SAMPLE], bits[:MAX_SAMPLE])][-MAX_SAMPLES:]
+
+    def rewind(self, step: int) -> None:
+        """Forget what was after a step."""
+        self.train, self.validations = (
+            [point for point in points if point.step <= step] for points in (self.train, self.validations)
+        )
+        self.written = [written for written in self.written if written.step <= step]
+        self.since = min(self.since, len(self.validations))
+
+    def figure(self, *names: str) -> float | None:
+        """Return a figure of the last record, by the first of some names that it has."""
+        return next((self.last[name] for name in names if is_number(self.last.get(name))), None)
+
+    @property
+    def best(self) -> Point | None:
+        """The best validation on this text."""
+        return min(self.validations[self.since :], key=lambda point: point.bits, default=None)
 
 
 @dataclass
 class View:
-    """What the screen of a run shows.
+    """What the screen shows.
 
     Attributes:
-        title: the run and its model.
+        title: the run, its model, its text.
         unit: `character` or `byte`.
-        per: what the bits are counted for: the unit, or what a model of both sides predicts.
-        shows: whether the terminal can show a text.
-        shades: the shades of the sample.
-        share: how much of the run is done, from 0 to 1.
-        budget: how much of what ends the run is done: `0:26 of 1:00` or `step 120 of 2,000`.
-        left: how long the rest will take; empty if that is not known.
-        activity: what is done apart from learning, and how far that is.
-        notice: what the user has to know now.
-        points: the run so far, also from before it was resumed.
-        record: the last record.
-        written: the last record with a sample.
+        per: what the bits are counted for: the unit, or what a model that sees both sides predicts.
+        of_net: ` of the net` if the curves are of the net alone, without the n-grams beside it.
+        end: the number of steps, or the seconds of a timed run, after which the run is over.
+        is_timed: whether these are seconds.
+        shades: the shades of the samples.
+        is_unicode: whether the terminal can show bars and dots.
+        history: the run so far, also from before it was resumed.
         baseline: the model of counts to beat.
-        judgement: what to make of the curves, in a sentence.
+        step: blocks learned so far.
+        share: how much of the run is done, from 0 to 1.
+        times: how long it has taken and how long it will still take, in words.
+        activity: what is done apart from learning, and how far that is.
+        note: what the user has to know now.
+        judged: what to make of the curves; None if that is not known yet.
     """
 
-    title: str
+    title: Sequence[str]
     unit: str
     per: str
-    shows: Callable[[str], bool]
+    of_net: str
+    end: float
+    is_timed: bool
     shades: Style
-    share: float = 0.0
-    budget: str = ""
-    left: str = ""
-    activity: str = ""
-    notice: str = ""
-    points: list[Point] = field(default_factory=list)
-    record: Record | None = None
-    written: Record | None = None
+    is_unicode: bool = True
+    history: History = field(default_factory=History)
     baseline: Baseline | None = None
-    judgement: str = ""
-
-    @property
-    def best(self) -> Point | None:
-        """The best validation."""
-        found = [point for point in self.points if point.validation is not None]
-        return min(found, key=lambda point: point.validation or 0.0, default=None)
-
-
-def clock_text(seconds: float) -> str:
-    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`; or as many days."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 100:
-        return f"{hours // 24:,} days"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    step: int = 0
+    share: float = 0.0
+    times: Sequence[str] = ()
+    activity: str = ""
+    note: str = ""
+    judged: Judged | None = None
 
 
 def cockpit_lines(view: View, columns: int, rows: int) -> list[Text]:
-    """Lay out the screen.
+    """Lay out the screen; the curves and the samples take what the figures leave.
 
     Args:
         view: what it shows.
-        columns: the most cells of a line.
-        rows: the most lines; the charts and the sample take what the figures leave.
+        columns: the cells of a line.
+        rows: the number of lines.
     """
-    top = [*_progress(view, columns), *_figures(view, columns)]
-    bottom = [*_sentences(view.judgement, columns, "bold"), *_sentences(view.notice, columns, "bold reverse")]
-    around = [*_comparisons(view, columns)]
-    sample = _sample(view, columns)
-    room = rows - len(top) - len(bottom) - len(around)
-    num_gaps = 3 if room >= 12 else 0
-    num_sample = min(len(sample), max(min(MIN_SAMPLE + 1, room - 3), room - num_gaps - 1 - MAX_CHART, 0))
-    num_sample = num_sample if num_sample > 1 else 0
-    num_chart = min(max(room - num_gaps - num_sample - 1, MIN_CHART), MAX_CHART)
-    charts = _charts(view, columns, num_chart)
-    gap = [Text()] if num_gaps else []
-    sections = [top, [*charts, *around], sample[:num_sample], bottom]
-    lines = [line for section in sections if section for line in [*gap, *section]][len(gap) :]
-    for line in lines:
-        line.truncate(columns)
-    # On a terminal that is too low the judgement and the notice stay.
-    return lines if len(lines) <= rows else [*lines[: max(rows - len(bottom), 0)], *bottom][:rows]
-
-
-def _progress(view: View, columns: int) -> list[Text]:
-    """Return the title, and a bar with how far the run is."""
-    facts = f"{view.share:4.0%}  {view.budget}{f', {view.left} left' if view.left else ''}"
-    width = max(min(columns - cells_of(facts) - len(GAP), 60), 0)
-    done = round(width * view.share)
-    bar = Text()
-    if width >= 8:
-        bar.append(BAR * done, "green").append(BAR * (width - done), "bright_black").append(GAP)
-    bar.append(facts if width >= 8 else facts.strip(), "bold")
-    title = Text()
-    title.append(one_line(view.title), "bold")
-    return [title, _shown(bar, view)]
-
-
-def _figures(view: View, columns: int) -> list[Text]:
-    """Return the step, the pace, the learning rate and the norm of the gradient, in as many lines as they need."""
-    record = view.record
-    if record is None:
-        items = [("", view.activity or "the first figures are on their way")]
+    margin = 1 if columns >= 60 else 0
+    width = columns - 2 * margin
+    has_gaps = rows >= 22
+    gap = [Text()] if has_gaps else []
+    top = [*_title(view, width), *_progress(view, width), *_activity(view, width, has_gaps)]
+    bottom = [*gap, *_judgement(view, width)]
+    room = max(rows - len(top) - len(bottom), 0)
+    if columns >= LEAST_WIDTH_OF_TWO and room >= LEAST_HEIGHT_OF_TWO:
+        middle = _two_columns(view, width, room, gap)
     else:
-        items = [
-            ("step", f"{record.step:,}"),
-            ("epoch", f"{record.epoch:.2f}"),
-            (f"{view.unit}s/s", f"{record.characters_per_second:,.0f}"),
-            ("rate", f"{record.learning_rate:.2g}"),
-            *([] if record.gradient_norm is None else [("gradient", f"{record.gradient_norm:.3g}")]),
-            *([("skipped", f"{record.skipped:,}")] if record.skipped else []),
-            *([("", view.activity)] if view.activity else []),
-        ]
-    lines: list[Text] = []
-    for name, value in items:
-        item = Text()
-        item.append(f"{name} " if name else "", "dim").append(value)
-        if lines and lines[-1].cell_len + len(GAP) + item.cell_len <= columns:
-            lines[-1].append(GAP).append_text(item)
-        else:
-            lines.append(item)
+        middle = _one_column(view, width, room, gap)
+    # On a terminal that is too low the judgement stays.
+    middle = [*middle, *[Text()] * room][:room]
+    lines = [*top[: max(rows - len(bottom), 0)], *middle, *bottom][:rows]
+    return [Text(" " * margin).append_text(_cut(line, width)) for line in lines]
+
+
+def summary_lines(view: View, columns: int) -> list[Text]:
+    """Lay out what remains on the terminal after a run: its curves, its best validation, and the model to beat."""
+    columns = min(columns, WIDEST_SUMMARY)
+    if not view.history.train and not view.history.validations:
+        return []
+    lines = [*_legend(view, columns), *_plot(view, columns, PLOT_OF_SUMMARY), *_best(view, columns)]
+    return [_cut(line, columns) for line in lines]
+
+
+def _one_column(view: View, width: int, room: int, gap: list[Text]) -> list[Text]:
+    figures, legend, best = _figures(view, width), _legend(view, width), _best(view, width)
+    sample = _samples(view, width, 1)
+    left = room - len(figures) - len(legend) - len(best) - len(gap)
+    num_of_sample = min(len(sample), max(left // 3, MIN_SAMPLE))
+    if left - num_of_sample - len(gap) < MIN_PLOT:
+        num_of_sample = 0
+    num_of_plot = left - num_of_sample - (len(gap) if num_of_sample else 0)
+    plot = _plot(view, width, num_of_plot) if num_of_plot > 1 else []
+    if num_of_sample and len(sample) > num_of_sample:
+        # Without the line ends of the text there is room for more of it.
+        sample = _samples(view, width, 1, is_broken=False)
+    shown = sample[:num_of_sample]
+    return [*figures, *gap, *legend, *plot, *best, *(gap if shown else []), *shown]
+
+
+def _two_columns(view: View, width: int, room: int, gap: list[Text]) -> list[Text]:
+    right = min(LONGEST_SAMPLE_LINE, width * 2 // 5)
+    left = width - right - 2 * len(SPACE)
+    figures, legend, best = _figures(view, left), _legend(view, left), _best(view, left)
+    num_of_plot = room - len(figures) - len(legend) - len(best) - 2 * len(gap)
+    main = [*figures, *gap, *legend, *_plot(view, left, num_of_plot), *gap, *best]
+    samples = _samples(view, right, MAX_SAMPLES)[:room]
+    lines = []
+    for row in range(room):
+        line = _cut(main[row], left) if row < len(main) else Text()
+        if row < len(samples):
+            line.pad_right(left - line.cell_len + 2 * len(SPACE))
+            line.append_text(samples[row])
+        lines.append(line)
     return lines
 
 
-def _charts(view: View, columns: int, rows: int) -> list[Text]:
-    """Return the curves of training and validation side by side, on one scale, with a heading each."""
-    curves = [
-        (name, style, [(point.step, bits) for point in view.points if (bits := point[index]) is not None])
-        for name, style, index in (("train", TRAIN, 2), ("validation", VALIDATION, 3))
+def _cut(line: Text, width: int) -> Text:
+    line = line.copy()
+    line.truncate(width)
+    return line
+
+
+def _title(view: View, width: int) -> list[Text]:
+    first, *others = map(one_line, view.title)
+    title = Text(first, "bold")
+    for other in others:
+        if title.cell_len + len(SPACE) + cells_of(other) <= width:
+            title.append(SPACE).append(other, QUIET)
+    return [title]
+
+
+def _progress(view: View, width: int) -> list[Text]:
+    """Return a bar with how far the run is; on a narrow terminal, the times have a line of their own."""
+    percent, times = f"{view.share:4.0%}", SPACE.join(view.times)
+    is_wide = width >= 60
+    facts = f"{percent}{SPACE}{times}" if is_wide else percent
+    size = max(width - cells_of(facts) - 2, 0)
+    done = round(size * view.share)
+    bar, rest = (BAR, REST_OF_BAR) if view.is_unicode else (ASCII_BAR, ASCII_REST_OF_BAR)
+    line = Text.assemble((bar * done, VALIDATION), (rest * (size - done), QUIET), "  ", (facts, "bold"))
+    return [line] if is_wide or not times else [line, Text(times)]
+
+
+def _activity(view: View, width: int, is_kept: bool) -> list[Text]:
+    """Return what the user has to know now, or what is done now; a free line in its place, if there is room."""
+    if view.note:
+        return [Text(line, f"bold {COUNTS}") for line in wrapped(one_line(view.note), width)]
+    if view.activity:
+        return [Text(view.activity, QUIET)]
+    return [Text()] if is_kept else []
+
+
+def _figures(view: View, width: int) -> list[Text]:
+    """Return the step, the pace, the learning rate and the norm of the gradient, each with room to grow."""
+    history = view.history
+    pace, epoch = history.figure("characters_per_second", "bytes_per_second"), history.figure("epoch")
+    rate, norm, skipped = (history.figure(name) for name in ("learning_rate", "gradient_norm", "skipped"))
+    of = "" if view.is_timed else f" of {view.end:,.0f}"
+    items = [
+        ("step", f"{view.step:,}{of}", 6 + len(of)),
+        ("epoch", "-" if epoch is None else f"{epoch:.2f}", 5),
+        (f"{view.unit}s/s", "-" if pace is None else f"{pace:,.0f}", 7),
+        ("learning rate", "-" if rate is None else f"{rate:.2g}", 7),
+        ("gradient norm", "-" if norm is None else f"{norm:.2g}", 5),
     ]
-    curves = [curve for curve in curves if curve[2]]
-    if not curves:
-        return []
-    line = view.baseline.bits_per_character if view.baseline else None
-    low, high = scale_of([[bits for _, bits in points] for _, _, points in curves], [True] * len(curves))
-    low, high = min(low, low if line is None else line), max(high, low if line is None else line)
-    width = (columns - 2 * len(GAP)) // len(curves) if len(curves) > 1 else columns
-    charts = [_chart(points, width, rows, (low, high), line, style, view) for _, style, points in curves]
-    headings = [_heading(name, points[-1][1], width, style) for name, style, points in curves]
-    space = " " * 2 * len(GAP)
-    return [Text(space).join(parts) for parts in zip(*([heading, *chart] for heading, chart in zip(headings, charts, strict=True)), strict=True)]
+    if skipped:
+        items.append(("skipped", f"{skipped:,.0f}", 1))
+    sizes = [max(cells_of(value), least) for _, value, least in items]
+    if sum(len(name) + 1 + size for (name, _, _), size in zip(items, sizes, strict=True)) + 12 > width:
+        items = [(name.removeprefix("learning ").removesuffix(" norm"), value, least) for name, value, least in items]
+    return _in_columns(items, sizes, width)
 
 
-def _heading(name: str, bits: float, width: int, style: str) -> Text:
-    heading = Text()
-    short = name if len(name) + 6 <= width else name[:5]
-    heading.append(f"{short} ", "dim").append(f"{bits:.3f}", f"bold {style}")
-    heading.pad_right(max(width - heading.cell_len, 0))
-    return heading
+def _in_columns(items: Sequence[tuple[str, str, int]], sizes: Sequence[int], width: int) -> list[Text]:
+    """Return names and values in one line, or in as many columns of equal width as there is room for."""
+    cells = [
+        Text.assemble((f"{name} ", QUIET), (aligned(value, size), "bold"))
+        for (name, value, _), size in zip(items, sizes, strict=True)
+    ]
+    if sum(cell.cell_len for cell in cells) + len(SPACE) * (len(cells) - 1) <= width:
+        return [Text(SPACE).join(cells)]
+    widest = max(cell.cell_len for cell in cells)
+    number = max((width + 2) // (widest + 2), 1)
+    for cell in cells:
+        cell.pad_right(widest - cell.cell_len)
+    return [Text("  ").join(cells[start : start + number]) for start in range(0, len(cells), number)]
 
 
-def _chart(
-    points: Sequence[tuple[int, float]],
-    width: int,
-    rows: int,
-    scale: tuple[float, float],
-    line: float | None,
-    style: str,
-    view: View,
-) -> list[Text]:
-    """Return a curve over the steps so far, as columns of blocks, with the line of the baseline."""
-    import numpy as np
-
-    margin = SCALE_WIDTH if width >= LEAST_WIDTH_WITH_SCALE and rows > 1 else 0
-    (low, high), num_columns = scale, (width - margin if len(points) > 1 else 1)
-    steps, bits = zip(*points, strict=True)
-    values = np.interp(np.linspace(steps[0], steps[-1], num_columns), steps, bits)
-    most = rows * LEVELS
-
-    def level(value: float) -> int:
-        share = (value - low) / (high - low) if high > low else 1.0
-        return 1 + round(min(max(share, 0.0), 1.0) * (most - 1))
-
-    levels = [level(value) for value in values.tolist()]
-    line_row = -1 if line is None or rows == 1 else (level(line) - 1) // LEVELS
-    lines = []
-    for row in reversed(range(rows)):
-        drawn = Text()
-        figure = high if row == rows - 1 else low if row == 0 else None
-        drawn.append(f"{'' if figure is None else f'{figure:.2f}':>{SCALE_WIDTH - 1}} " if margin else "", "dim")
-        for text, kind in _runs(levels, row, width - margin, is_line=row == line_row):
-            drawn.append(text, {"curve": style, "line": COUNTS, "both": f"{COUNTS} on {style}", "": ""}[kind])
-        lines.append(_shown(drawn, view))
-    return lines
-
-
-def _runs(levels: Sequence[int], row: int, width: int, is_line: bool) -> list[tuple[str, str]]:
-    """Return a row of a chart as texts of one kind each: of the curve, of the line, or of both."""
-    runs: list[tuple[str, str]] = []
-    for column in range(width):
-        height = min(max((levels[column] if column < len(levels) else 0) - row * LEVELS, 0), LEVELS)
-        if is_line and height in (0, LEVELS):
-            character, kind = LINE, "both" if height else "line"
-        else:
-            character, kind = (BLOCKS[height - 1], "curve") if height else (" ", "")
-        if runs and runs[-1][1] == kind:
-            runs[-1] = (runs[-1][0] + character, kind)
-        else:
-            runs.append((character, kind))
-    return runs
-
-
-def _comparisons(view: View, columns: int) -> list[Text]:
-    """Return the best validation with its time, and how it compares with the model of counts."""
-    best, baseline = view.best, view.baseline
-    items: list[Text] = []
-    if best and best.validation is not None:
-        item = Text()
-        item.append("best ", "dim").append(f"{best.validation:.3f}", f"bold {VALIDATION}")
-        items.append(item.append(f" at step {best.step:,}, {clock_text(best.seconds)}"))
+def _legend(view: View, width: int) -> list[Text]:
+    """Return the newest figures of the curves, with their colours."""
+    mark = 2 * (BAR if view.is_unicode else "")
+    train, validations, baseline = view.history.train, view.history.validations, view.baseline
+    items = []
+    for name, points, style, letter in (("train", train, TRAIN, "."), ("validation", validations, VALIDATION, "o")):
+        bits = f"{points[-1].bits:.3f}" if points else "-"
+        if points or view.history.validations or name == "train":
+            items.append(Text.assemble((f"{mark or letter} ", style), name, " ", (f"{bits:<5}", f"bold {style}")))
     if baseline:
-        item = Text()
-        item.append(f"{LINE}{LINE} ", COUNTS).append(f"{baseline.name} ", "dim")
-        item.append(f"{baseline.bits_per_character:.3f}", f"bold {COUNTS}")
-        if best and best.validation is not None:
-            lead = baseline.bits_per_character - best.validation
-            item.append(f", beaten by {lead:.3f}" if lead > 0 else f", {-lead:.3f} to go")
-        items.append(_shown(item, view))
-    if items and sum(item.cell_len for item in items) + 2 * len(GAP) <= columns:
-        items = [Text(" " * 2 * len(GAP)).join(items)]
-    if view.points:
-        legend = f"bits per {view.per}, lower is better"
-        if items and items[-1].cell_len + 2 * len(GAP) + cells_of(legend) <= columns:
-            items[-1].append(" " * 2 * len(GAP)).append(legend, "dim")
-    return items
+        dash = 2 * (DASH if view.is_unicode else ASCII_DASH)
+        bits = f"{baseline.bits_per_character:.3f}"
+        items.append(Text.assemble((f"{dash} ", COUNTS), f"{baseline.order}-gram ", (bits, f"bold {COUNTS}")))
+    unit = Text(f"bits per {view.per}{view.of_net}, lower is better", QUIET)
+    return _flowing([*items, unit] if width >= 60 else items, width)
 
 
-def _sample(view: View, columns: int) -> list[Text]:
-    """Return what the model wrote last, on backgrounds by the bits of each character, below a heading."""
-    record = view.written
-    if record is None or not record.sample:
-        return []
-    bits = record.sample_bits or ()
-    shades = [number / MAX_BITS for number in bits] if len(bits) == len(record.sample) else [0.0] * len(record.sample)
-    shown = (character if view.shows(character) else ascii(character)[1:-1] for character in record.sample)
-    width = min(columns, LONGEST_SAMPLE_LINE)
-    lines = shaded_lines(list(zip(shown, shades, strict=True)), width, view.shades)
-    heading = Text()
-    heading.append(f"it writes, at step {record.step:,}; lighter: less expected", "dim")
-    # Without colours, every second line has marks.
-    return [heading, *map(Text.from_ansi, lines[:MAX_SAMPLE] if view.shades.num_colours else lines[: 2 * MAX_SAMPLE : 2])]
-
-
-def _sentences(text: str, columns: int, style: str) -> list[Text]:
-    lines = []
-    for line in wrapped(text, columns) if text else []:
-        drawn = Text()
-        lines.append(drawn.append(line, style))
+def _flowing(items: Sequence[Text], width: int) -> list[Text]:
+    """Return items in as many lines as they need."""
+    lines: list[Text] = []
+    for item in items:
+        if lines and lines[-1].cell_len + len(SPACE) + item.cell_len <= width:
+            lines[-1].append(SPACE).append_text(item)
+        else:
+            lines.append(item.copy())
     return lines
 
 
-def _shown(text: Text, view: View) -> Text:
-    """Return a text without Unicode if the terminal cannot show it."""
-    if not view.shows(BLOCKS + BAR + LINE):
-        text.plain = text.plain.translate(ASCII)
-    return text
+def _plot(view: View, width: int, rows: int) -> list[Text]:
+    """Return the curves, with their axis if there is room for it."""
+    history, index = view.history, 1 if view.is_timed else 0
+    curves = [
+        Curve([(point[index], point.bits) for point in points], style, letter)
+        for points, style, letter in ((history.train, TRAIN, "."), (history.validations, VALIDATION, "o"))
+    ]
+    if rows < 2 or not any(curve.points for curve in curves):
+        return [Text()] * max(rows, 0)
+    end = max(view.end, *(curve.points[-1][0] for curve in curves if curve.points))
+    has_axis = rows >= 6
+    level = view.baseline.bits_per_character if view.baseline else None
+    lines = plot_lines(curves, level, end, width, rows - has_axis, view.is_unicode)
+    if has_axis:
+        last = clock_text(end) if view.is_timed else f"step {end:,.0f}"
+        first = "0:00" if view.is_timed else "0"
+        lines.append(Text(f"{' ' * 6}{first}{last:>{width - 6 - len(first)}}", QUIET))
+    return lines
+
+
+def _best(view: View, width: int) -> list[Text]:
+    """Return the best validation with its time, and how it compares with the model of counts."""
+    best, baseline = view.history.best, view.baseline
+    items: list[Text] = []
+    if best:
+        when = f" at step {best.step:,}, {clock_text(best.seconds)}"
+        items.append(Text.assemble("best ", (f"{best.bits:.3f}", f"bold {VALIDATION}"), when))
+    if best and baseline:
+        lead = baseline.bits_per_character - best.bits
+        verb = "better than" if lead >= 0 else "worse than"
+        items.append(Text.assemble((f"{abs(lead):.3f}", "bold"), f" {verb} the {baseline.name} model"))
+        if items[-1].cell_len > width:
+            items[-1] = Text.assemble((f"{abs(lead):.3f}", "bold"), f" {verb} {baseline.order}-grams")
+    return _flowing(items, width)
+
+
+def _samples(view: View, width: int, number: int, *, is_broken: bool = True) -> list[Text]:
+    """Return what the model wrote last, on backgrounds by the bits of each character, the newest first.
+
+    Args:
+        view: what the screen shows.
+        width: the cells of a line.
+        number: how many samples.
+        is_broken: whether the line ends of the text also end lines.
+    """
+    lines: list[Text] = []
+    for step, text, bits in reversed(view.history.written[-number:]):
+        heading = Text(f"it wrote at step {step:,}" if lines else f"it writes, at step {step:,}")
+        if not lines and bits:
+            heading.append("; lighter: less expected", QUIET)
+        shown = text if is_broken else text.replace("\n", "\u21b5")
+        shades = [min(number / MAX_BITS, 1.0) for number in bits] or [float("nan")] * len(text)
+        pieces = list(zip(shown, shades, strict=True))
+        drawn = shaded_lines(pieces, min(width, LONGEST_SAMPLE_LINE) if is_broken else width, view.shades)
+        if not view.shades.num_colours:
+            # Without colours every second line has marks.
+            drawn = drawn[::2]
+        lines += [*([Text()] if lines else []), heading, *map(Text.from_ansi, drawn)]
+    return lines
+
+
+def _judgement(view: View, width: int) -> list[Text]:
+    if view.judged is None:
+        return []
+    state, sentence = view.judged
+    lines = [Text(line) for line in wrapped(sentence, width)]
+    if state in STATES:
+        lines = [Text(line) for line in wrapped(f"{state}: {sentence}", width)]
+        lines[0].stylize(f"bold {STATES[state]}", 0, len(state) + 1)
+    return lines

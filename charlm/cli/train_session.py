@@ -10,8 +10,10 @@ from typing import Any
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.cockpit import Judged
+from charlm.cli.live import ScoringDisplay
 from charlm.cli.render import print_json, report_error, say, write_texts
+from charlm.cli.watching import watch
 from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.inference.fill import Filler
@@ -66,11 +68,11 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
 
 def learn(trainer: Trainer) -> None:
     """Train to the end, or to the first Ctrl-C or SIGTERM; the process then exits with the code of that signal."""
-    with TrainingDisplay(trainer) as display:
+    with watch(trainer, lambda: Judged("", verdict(trainer))) as display:
 
         def stop() -> None:
             trainer.stop()
-            display.say("finishing this block and saving; again to quit at once")
+            display.notify("finishing this block and saving; again to quit at once")
 
         with Interrupt(stop) as interrupt:
             trainer.learn(display.show)
