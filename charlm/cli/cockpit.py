@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from charlm.cli.layout import aligned, cells_of, clock_text, wrapped
-from charlm.cli.plot import ASCII_DASH, COUNTS, DASH, QUIET, Curve, plot_lines
+from charlm.cli.layout import cells_of, clock_text, wrapped
+from charlm.cli.plot import ASCII_DASH, COUNTS, DASH, MARGIN, QUIET, Curve, plot_lines
 from charlm.cli.shades import Style, shaded_lines
 from charlm.errors import one_line
-from charlm.evaluation.compare import is_number
+from charlm.evaluation.compare import bits_of, is_number
 from charlm.training.events import Baseline
 
 BAR, REST_OF_BAR = "\u2501", "\u2500"
@@ -86,8 +86,8 @@ class History:
         if line.get("new_text"):
             self.since = len(self.validations)
         for points, prefix in ((self.train, "train_bits_per_"), (self.validations, "validation_bits_per_")):
-            found = [value for name, value in line.items() if name.startswith(prefix) and is_number(value)]
-            points += [Point(step, seconds, float(bits)) for bits in found[:1]]
+            if (value := bits_of(line, prefix)) is not None:
+                points.append(Point(step, seconds, value))
         text, bits = line.get("sample"), line.get("sample_bits")
         if isinstance(text, str) and text:
             is_known = isinstance(bits, list) and len(bits) == len(text) and all(map(is_number, bits))
@@ -268,34 +268,42 @@ def _figures(view: View, width: int) -> list[Text]:
     pace, epoch = history.figure("characters_per_second", "bytes_per_second"), history.figure("epoch")
     rate, norm, skipped = (history.figure(name) for name in ("learning_rate", "gradient_norm", "skipped"))
     of = "" if view.is_timed else f" of {view.end:,.0f}"
-    items = [
-        ("step", f"{view.step:,}{of}", 6 + len(of)),
-        ("epoch", "-" if epoch is None else f"{epoch:.2f}", 5),
-        (f"{view.unit}s/s", "-" if pace is None else f"{pace:,.0f}", 7),
-        ("learning rate", "-" if rate is None else f"{rate:.2g}", 7),
-        ("gradient norm", "-" if norm is None else f"{norm:.2g}", 5),
+
+    def items(is_short: bool) -> list[Text]:
+        unit = ("char" if view.unit == "character" else view.unit) if is_short else view.unit
+        found = [
+            _item("step ", f"{view.step:,}{of}", 6 + len(of)),
+            _item("", "-" if pace is None else f"{pace:,.0f}", 7, f" {unit}s/s"),
+            _item("rate " if is_short else "learning rate ", "-" if rate is None else f"{rate:.2g}", 7),
+            _item("gradient " if is_short else "gradient norm ", "-" if norm is None else f"{norm:.2g}", 5),
+            _item("epoch ", "-" if epoch is None else f"{epoch:.2f}", 5),
+        ]
+        return [*found, _item("skipped ", f"{skipped:,.0f}", 1)] if skipped else found
+
+    rows = [
+        _in_a_row(items(is_short), width, space) for is_short, space in ((False, SPACE), (True, SPACE), (True, "  "))
     ]
-    if skipped:
-        items.append(("skipped", f"{skipped:,.0f}", 1))
-    sizes = [max(cells_of(value), least) for _, value, least in items]
-    if sum(len(name) + 1 + size for (name, _, _), size in zip(items, sizes, strict=True)) + 12 > width:
-        items = [(name.removeprefix("learning ").removesuffix(" norm"), value, least) for name, value, least in items]
-    return _in_columns(items, sizes, width)
+    if fitting := next((row for row in rows if row), None):
+        return [fitting]
+    # In two columns the epoch, which is in `metrics.jsonl`, has no place.
+    cells = [item for item in items(True) if not item.plain.startswith("epoch")]
+    half = max(cell.cell_len for cell in cells[::2]) + 2
+    for cell in cells[::2]:
+        cell.pad_right(half - cell.cell_len)
+    return [Text.assemble(*cells[start : start + 2]) for start in range(0, len(cells), 2)]
 
 
-def _in_columns(items: Sequence[tuple[str, str, int]], sizes: Sequence[int], width: int) -> list[Text]:
-    """Return names and values in one line, or in as many columns of equal width as there is room for."""
-    cells = [
-        Text.assemble((f"{name} ", QUIET), (aligned(value, size), "bold"))
-        for (name, value, _), size in zip(items, sizes, strict=True)
-    ]
-    if sum(cell.cell_len for cell in cells) + len(SPACE) * (len(cells) - 1) <= width:
-        return [Text(SPACE).join(cells)]
-    widest = max(cell.cell_len for cell in cells)
-    number = max((width + 2) // (widest + 2), 1)
-    for cell in cells:
-        cell.pad_right(widest - cell.cell_len)
-    return [Text("  ").join(cells[start : start + number]) for start in range(0, len(cells), number)]
+def _item(name: str, value: str, size: int, unit: str = "") -> Text:
+    """Return a figure with room for so many cells, so that what is beside it stays where it is."""
+    item = Text.assemble((name, QUIET), (value, "bold"), (unit, QUIET))
+    item.pad_right(max(size - cells_of(value), 0))
+    return item
+
+
+def _in_a_row(items: Sequence[Text], width: int, space: str) -> Text | None:
+    """Return items in one line, if there is room for them."""
+    row = Text(space).join(items)
+    return row if row.cell_len <= width else None
 
 
 def _legend(view: View, width: int) -> list[Text]:
@@ -311,8 +319,7 @@ def _legend(view: View, width: int) -> list[Text]:
         dash = 2 * (DASH if view.is_unicode else ASCII_DASH)
         bits = f"{baseline.bits_per_character:.3f}"
         items.append(Text.assemble((f"{dash} ", COUNTS), f"{baseline.order}-gram ", (bits, f"bold {COUNTS}")))
-    unit = Text(f"bits per {view.per}{view.of_net}, lower is better", QUIET)
-    return _flowing([*items, unit] if width >= 60 else items, width)
+    return _flowing(items, width)
 
 
 def _flowing(items: Sequence[Text], width: int) -> list[Text]:
@@ -336,14 +343,20 @@ def _plot(view: View, width: int, rows: int) -> list[Text]:
     if rows < 2 or not any(curve.points for curve in curves):
         return [Text()] * max(rows, 0)
     end = max(view.end, *(curve.points[-1][0] for curve in curves if curve.points))
-    has_axis = rows >= 6
+    has_axis = rows >= 5
     level = view.baseline.bits_per_character if view.baseline else None
     lines = plot_lines(curves, level, end, width, rows - has_axis, view.is_unicode)
-    if has_axis:
-        last = clock_text(end) if view.is_timed else f"step {end:,.0f}"
-        first = "0:00" if view.is_timed else "0"
-        lines.append(Text(f"{' ' * 6}{first}{last:>{width - 6 - len(first)}}", QUIET))
-    return lines
+    return [*lines, _axis(view, end, width)] if has_axis else lines
+
+
+def _axis(view: View, end: float, width: int) -> Text:
+    """Return the first and the last place of the curves, and between them what the bits are counted for."""
+    first, last = ("0:00", clock_text(end)) if view.is_timed else ("0", f"step {end:,.0f}")
+    room = width - MARGIN - len(first) - len(last)
+    short = view.per.replace("character", "char")
+    meanings = f"bits per {view.per}{view.of_net}, lower is better", f"bits per {view.per}{view.of_net}"
+    meaning = next((each for each in (*meanings, f"bits per {short}{view.of_net}") if len(each) + 4 <= room), "")
+    return Text(f"{' ' * MARGIN}{first}{meaning:^{room}}{last}", QUIET)
 
 
 def _best(view: View, width: int) -> list[Text]:

@@ -48,7 +48,7 @@ def plot_lines(
         rows: the number of lines.
         is_unicode: whether the terminal can show Braille.
     """
-    low, high = _scale(curves, level, rows)
+    low, high = _scale(curves, level)
     cells: dict[tuple[int, int], tuple[str, str]] = {}
     dots: dict[tuple[int, int], int] = {}
     width, (down, across) = columns - MARGIN, (4, 2) if is_unicode else (1, 1)
@@ -75,13 +75,13 @@ def _line(cells: dict[tuple[int, int], tuple[str, str]], label: tuple[str, str],
     return line
 
 
-def _scale(curves: Sequence[Curve], level: float | None, rows: int) -> tuple[float, float]:
+def _scale(curves: Sequence[Curve], level: float | None) -> tuple[float, float]:
     """Return the lowest and highest value, rounded so that they seldom change while the curves grow."""
     values = [[bits for _, bits in curve.points] for curve in curves if curve.points]
     low, high = scale_of(values, [True] * len(values))
     if level is not None:
         low, high = min(low, level), max(high, level)
-    unit = max(0.01, 10 ** math.floor(math.log10(max(high - low, 0.02))) / 2)
+    unit = max(0.01, 10 ** math.floor(math.log10(max(high - low, 0.02))) / 5)
     low, high = math.floor(low / unit) * unit, math.ceil(high / unit) * unit
     return low, max(high, low + unit)
 

@@ -18,7 +18,7 @@ TURN_SECONDS = 0.12
 # Steps that take less time have no clock.
 PATIENCE_SECONDS = 2.0
 
-LOADING_TORCH = Preparing("loading torch")
+LOADING = Preparing("loading torch")
 
 
 class Preparation:

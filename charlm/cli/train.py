@@ -96,13 +96,15 @@ def train(
         settings = family_settings(family, config, overrides or [], flags, resume or base)
         _train_family(settings, out, dry_run, sample_length or 0, as_json)
         return
-    from charlm.cli.preparation import LOADING_TORCH, Preparation
+    from charlm.cli.preparation import LOADING, Preparation
     from charlm.training.load_torch import load_torch
 
-    # Read before torch is loaded, so that a mistake is reported at once.
-    new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+    if config in bundled_configs() and os.path.lexists(config):
+        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
     with Preparation() as preparation:
-        preparation.show(LOADING_TORCH)
+        preparation.show(LOADING)
+        # Read before torch is loaded, so that a mistake is reported at once.
+        new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
         load_torch()
         if new and dry_run:
             _dry_run(new, start, preparation, as_json)
@@ -134,11 +136,11 @@ def _train_family(
     settings: Sequence[Config], out: Path | None, is_dry: bool, sample_length: int, as_json: bool
 ) -> None:
     """Train several cells, or print what each would take as a YAML document or a line of JSON."""
-    from charlm.cli.preparation import LOADING_TORCH, Preparation
+    from charlm.cli.preparation import LOADING, Preparation
     from charlm.training.load_torch import load_torch
 
     with Preparation() as preparation:
-        preparation.show(LOADING_TORCH)
+        preparation.show(LOADING)
         load_torch()
         if not is_dry:
             train_family(settings, out, preparation, sample_length, as_json)
@@ -197,8 +199,6 @@ def _read_settings(
     """Return the settings of a new run, and the model that it starts from."""
     from charlm.settings.config_file import load_config
 
-    if config in bundled_configs() and os.path.lexists(config):
-        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
     if base is None:
         return load_config(config, overrides, flags), None
     from charlm.training.transfer import StartingModel, command_from

@@ -70,7 +70,7 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
 
 def learn(trainer: Trainer) -> None:
     """Train to the end, or to the first Ctrl-C or SIGTERM; the process then exits with the code of that signal."""
-    with watch(trainer, lambda: Judged("", verdict(trainer))) as display:
+    with watch(trainer, judged) as display:
 
         def stop() -> None:
             trainer.stop()
@@ -122,15 +122,21 @@ def report_best(trainer: Trainer) -> RunError | None:
 
 def verdict(trainer: Trainer) -> str:
     """Return what the validations so far say about more training."""
+    return judged(trainer).sentence
+
+
+def judged(trainer: Trainer) -> Judged:
+    """Return the same with the state of the curve."""
     num_held_out = len(trainer.learner.parts.validation)
     if not trainer.validation.can_tell_best:
-        return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
+        how_much = "too little" if num_held_out else "nothing"
+        return Judged("unclear", f"{how_much} was held out to tell whether more time would help")
     of_net = " of the net" if trainer.learner.counting.order else ""
     judgement = judge_records(trainer.logbook.records)
     if judgement.state == "overfitting" and "validation" in trainer.unlike:
         meaning = "this may say more about the validation part, which is unlike the rest, than about the training"
         judgement = replace(judgement, meaning=meaning)
-    return judgement.sentence(f"validation{of_net}")
+    return Judged(judgement.state, judgement.sentence(f"validation{of_net}"))
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.text import Text
 
@@ -18,8 +18,6 @@ from charlm.cli.plot import BRAILLE, DASH
 from charlm.cli.render import can_show
 from charlm.cli.screen import may_draw, shown, size_of
 from charlm.cli.shades import FEW_COLOURS, style_for
-from charlm.errors import RunError
-from charlm.evaluation.compare import read_records
 from charlm.training.events import (
     Baseline,
     BlockLearned,
@@ -34,12 +32,12 @@ from charlm.training.events import (
 from charlm.training.trainer import Trainer
 
 
-def watch(trainer: Trainer, judge: Callable[[], Judged]) -> TrainingDisplay:
+def watch(trainer: Trainer, judge: Callable[[Trainer], Judged]) -> TrainingDisplay:
     """Return a display for a run.
 
     Args:
         trainer: of the run.
-        judge: returns what to make of the run so far.
+        judge: returns what to make of it so far.
     """
     return Cockpit(trainer, judge) if may_draw(sys.stderr) else TrainingDisplay(trainer)
 
@@ -47,7 +45,7 @@ def watch(trainer: Trainer, judge: Callable[[], Judged]) -> TrainingDisplay:
 class Cockpit(TrainingDisplay):
     """Shows a run on the whole screen; its lines and its curves remain afterwards."""
 
-    def __init__(self, trainer: Trainer, judge: Callable[[], Judged]) -> None:
+    def __init__(self, trainer: Trainer, judge: Callable[[Trainer], Judged]) -> None:
         super().__init__(trainer, are_lines_all=False)
         self._view, self._judge = _view_of(trainer), judge
         self._said: list[str] = []
@@ -113,7 +111,7 @@ class Cockpit(TrainingDisplay):
         ]
         if self._num_judged != len(view.history.validations):
             self._num_judged = len(view.history.validations)
-            view.judged = self._judge()
+            view.judged = self._judge(self._trainer)
         return cockpit_lines(view, columns, rows)
 
     def _moment(self) -> tuple[int, int]:
@@ -129,10 +127,6 @@ def _view_of(trainer: Trainer) -> View:
     train, model, vocabulary = trainer.config.train, trainer.config.model, trainer.corpus.vocabulary
     is_timed = train.steps is None and train.epochs is None
     steps = train.steps or max(1, round((train.epochs or 0.0) * trainer.learner.batches.batches_per_epoch))
-    lines: list[dict[str, Any]] = []
-    # A log that cannot be read does not end the run.
-    with suppress(RunError):
-        lines = read_records(trainer.run)
     return View(
         title=(
             str(trainer.run.path),
@@ -147,7 +141,7 @@ def _view_of(trainer: Trainer) -> View:
         is_timed=is_timed,
         shades=style_for(sys.stderr),
         is_unicode=can_show(chr(BRAILLE) + DASH) and os.environ.get("TERM") not in FEW_COLOURS,
-        history=History(lines),
+        history=History(trainer.logbook.records),
         step=trainer.state.step,
         share=trainer.share,
     )
