@@ -6,6 +6,7 @@ model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,10 +28,11 @@ STATES = {"falling": "color(29)", "flat": QUIET, "overfitting": COUNTS}
 # A character of so many bits or more has the last shade, as in `charlm score`.
 MAX_BITS = 9
 # From so many columns on, there is room on the right for what the model wrote before.
-LEAST_WIDTH_OF_TWO, LEAST_HEIGHT_OF_TWO = 110, 16
-LONGEST_SAMPLE_LINE = 72
+LEAST_WIDTH_OF_TWO, LEAST_HEIGHT_OF_TWO = 120, 16
+LONGEST_SAMPLE_LINE = 76
 # The last samples that are remembered, and how many of their characters.
 MAX_SAMPLES, MAX_SAMPLE = 12, 400
+MEANING_OF_SHADES = "; lighter: less expected"
 MIN_PLOT, MIN_SAMPLE = 4, 3
 # The rows of the curves that remain on the screen after a run, and their columns.
 PLOT_OF_SUMMARY, WIDEST_SUMMARY = 8, 100
@@ -172,6 +174,7 @@ def cockpit_lines(view: View, columns: int, rows: int) -> list[Text]:
     has_gaps = rows >= 22
     gap = [Text()] if has_gaps else []
     top = [*_title(view, width), *_progress(view, width), *_activity(view, width, has_gaps)]
+    top += [*_figures(view, width), *gap]
     bottom = [*gap, *_judgement(view, width)]
     room = max(rows - len(top) - len(bottom), 0)
     if columns >= LEAST_WIDTH_OF_TWO and room >= LEAST_HEIGHT_OF_TWO:
@@ -194,28 +197,25 @@ def summary_lines(view: View, columns: int) -> list[Text]:
 
 
 def _one_column(view: View, width: int, room: int, gap: list[Text]) -> list[Text]:
-    figures, legend, best = _figures(view, width), _legend(view, width), _best(view, width)
+    legend, best = _legend(view, width), _best(view, width)
+    left = room - len(legend) - len(best)
     sample = _samples(view, width, 1)
-    left = room - len(figures) - len(legend) - len(best) - len(gap)
-    num_of_sample = min(len(sample), max(left // 3, MIN_SAMPLE))
-    if left - num_of_sample - len(gap) < MIN_PLOT:
-        num_of_sample = 0
-    num_of_plot = left - num_of_sample - (len(gap) if num_of_sample else 0)
-    plot = _plot(view, width, num_of_plot) if num_of_plot > 1 else []
-    if num_of_sample and len(sample) > num_of_sample:
+    limit = max(left // 3, MIN_SAMPLE)
+    if len(sample) > limit:
         # Without the line ends of the text there is room for more of it.
-        sample = _samples(view, width, 1, is_broken=False)
-    shown = sample[:num_of_sample]
-    return [*figures, *gap, *legend, *plot, *best, *(gap if shown else []), *shown]
+        sample = _samples(view, width, 1, is_broken=False)[:limit]
+    sample = [*gap, *sample] if sample else []
+    if left - len(sample) < MIN_PLOT:
+        sample = []
+    return [*legend, *_plot(view, width, left - len(sample)), *best, *sample]
 
 
 def _two_columns(view: View, width: int, room: int, gap: list[Text]) -> list[Text]:
     right = min(LONGEST_SAMPLE_LINE, width * 2 // 5)
     left = width - right - 2 * len(SPACE)
-    figures, legend, best = _figures(view, left), _legend(view, left), _best(view, left)
-    num_of_plot = room - len(figures) - len(legend) - len(best) - 2 * len(gap)
-    main = [*figures, *gap, *legend, *_plot(view, left, num_of_plot), *gap, *best]
-    samples = _samples(view, right, MAX_SAMPLES)[:room]
+    legend, best = _legend(view, left), _best(view, left)
+    main = [*legend, *_plot(view, left, room - len(legend) - len(best) - len(gap)), *gap, *best]
+    samples = _samples(view, right, MAX_SAMPLES, room)
     lines = []
     for row in range(room):
         line = _cut(main[row], left) if row < len(main) else Text()
@@ -280,11 +280,10 @@ def _figures(view: View, width: int) -> list[Text]:
         ]
         return [*found, _item("skipped ", f"{skipped:,.0f}", 1)] if skipped else found
 
-    rows = [
-        _in_a_row(items(is_short), width, space) for is_short, space in ((False, SPACE), (True, SPACE), (True, "  "))
-    ]
-    if fitting := next((row for row in rows if row), None):
-        return [fitting]
+    for is_short, space in ((False, SPACE), (True, SPACE), (True, "  ")):
+        row = Text(space).join(items(is_short))
+        if row.cell_len <= width:
+            return [row]
     # In two columns the epoch, which is in `metrics.jsonl`, has no place.
     cells = [item for item in items(True) if not item.plain.startswith("epoch")]
     half = max(cell.cell_len for cell in cells[::2]) + 2
@@ -298,12 +297,6 @@ def _item(name: str, value: str, size: int, unit: str = "") -> Text:
     item = Text.assemble((name, QUIET), (value, "bold"), (unit, QUIET))
     item.pad_right(max(size - cells_of(value), 0))
     return item
-
-
-def _in_a_row(items: Sequence[Text], width: int, space: str) -> Text | None:
-    """Return items in one line, if there is room for them."""
-    row = Text(space).join(items)
-    return row if row.cell_len <= width else None
 
 
 def _legend(view: View, width: int) -> list[Text]:
@@ -375,27 +368,28 @@ def _best(view: View, width: int) -> list[Text]:
     return _flowing(items, width)
 
 
-def _samples(view: View, width: int, number: int, *, is_broken: bool = True) -> list[Text]:
+def _samples(view: View, width: int, number: int, rows: int = 0, *, is_broken: bool = True) -> list[Text]:
     """Return what the model wrote last, on backgrounds by the bits of each character, the newest first.
 
     Args:
         view: what the screen shows.
         width: the cells of a line.
         number: how many samples.
+        rows: how many lines there are for all samples but the newest; 0 for any number.
         is_broken: whether the line ends of the text also end lines.
     """
     lines: list[Text] = []
     for step, text, bits in reversed(view.history.written[-number:]):
         heading = Text(f"it wrote at step {step:,}" if lines else f"it writes, at step {step:,}")
-        if not lines and bits:
-            heading.append("; lighter: less expected", QUIET)
+        if not lines and bits and heading.cell_len + len(MEANING_OF_SHADES) <= width:
+            heading.append(MEANING_OF_SHADES, QUIET)
         shown = text if is_broken else text.replace("\n", "\u21b5")
-        shades = [min(number / MAX_BITS, 1.0) for number in bits] or [float("nan")] * len(text)
-        pieces = list(zip(shown, shades, strict=True))
-        drawn = shaded_lines(pieces, min(width, LONGEST_SAMPLE_LINE) if is_broken else width, view.shades)
-        if not view.shades.num_colours:
-            # Without colours every second line has marks.
-            drawn = drawn[::2]
+        shades = [min(cost / MAX_BITS, 1.0) for cost in bits] or [math.nan] * len(text)
+        drawn = shaded_lines(list(zip(shown, shades, strict=True)), min(width, LONGEST_SAMPLE_LINE), view.shades)
+        # Without colours every second line has marks.
+        drawn = drawn if view.shades.num_colours else drawn[::2]
+        if lines and rows and len(lines) + 2 + len(drawn) > rows:
+            break
         lines += [*([Text()] if lines else []), heading, *map(Text.from_ansi, drawn)]
     return lines
 
