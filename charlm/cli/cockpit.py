@@ -7,17 +7,18 @@ model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 from rich.text import Text
 
 from charlm.cli.layout import cells_of, clock_text, wrapped
 from charlm.cli.plot import ASCII_DASH, COUNTS, DASH, MARGIN, QUIET, Curve, plot_lines
+from charlm.cli.run_history import MAX_SAMPLES, History
 from charlm.cli.shades import Style, shaded_lines
 from charlm.errors import one_line
-from charlm.evaluation.compare import bits_of, is_number
 from charlm.training.events import Baseline
 
 BAR, REST_OF_BAR = "\u2501", "\u2500"
@@ -30,8 +31,6 @@ MAX_BITS = 9
 # From so many columns on, there is room on the right for what the model wrote before.
 LEAST_WIDTH_OF_TWO, LEAST_HEIGHT_OF_TWO = 120, 16
 LONGEST_SAMPLE_LINE = 76
-# The last samples that are remembered, and how many of their characters.
-MAX_SAMPLES, MAX_SAMPLE = 12, 400
 MEANING_OF_SHADES = "; lighter: less expected"
 MIN_PLOT, MIN_SAMPLE = 4, 3
 # The rows of the curves that remain on the screen after a run, and their columns.
@@ -39,85 +38,11 @@ PLOT_OF_SUMMARY, WIDEST_SUMMARY = 8, 100
 SPACE = " " * 3
 
 
-class Point(NamedTuple):
-    """A figure of a record, in bits."""
-
-    step: int
-    seconds: float
-    bits: float
-
-
-class Written(NamedTuple):
-    """A text that the model wrote, with the bits of each of its characters, as far as they are known."""
-
-    step: int
-    text: str
-    bits: Sequence[float]
-
-
 class Judged(NamedTuple):
     """What to make of the curves: a state, perhaps `unclear`, and a sentence."""
 
     state: str
     sentence: str
-
-
-class History:
-    """What `metrics.jsonl` tells of a run, line by line; its values are untrusted.
-
-    Attributes:
-        train: the losses.
-        validations: the validations.
-        written: the last samples.
-        last: the last record; empty before the first one.
-        since: how many validations there were when the text last changed.
-    """
-
-    def __init__(self, lines: Sequence[Mapping[str, Any]] = ()) -> None:
-        self.train: list[Point] = []
-        self.validations: list[Point] = []
-        self.written: list[Written] = []
-        self.last: Mapping[str, Any] = {}
-        self.since = 0
-        for line in lines:
-            self.add(line)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Add a line."""
-        step, seconds = int(line["step"]), float(line["seconds"])
-        if line.get("new_text"):
-            self.since = len(self.validations)
-        for points, prefix in ((self.train, "train_bits_per_"), (self.validations, "validation_bits_per_")):
-            if (value := bits_of(line, prefix)) is not None:
-                points.append(Point(step, seconds, value))
-        text, bits = line.get("sample"), line.get("sample_bits")
-        if isinstance(text, str) and text:
-            is_known = isinstance(bits, list) and len(bits) == len(text) and all(map(is_number, bits))
-            self.write(Written(step, text, bits if is_known and bits else ()))
-        if "learning_rate" in line:
-            self.last = line
-
-    def write(self, written: Written) -> None:
-        """Add a sample."""
-        step, text, bits = written
-        self.written = [*self.written, Written(step, text[:MAX_SAMPLE], bits[:MAX_SAMPLE])][-MAX_SAMPLES:]
-
-    def rewind(self, step: int) -> None:
-        """Forget what was after a step."""
-        self.train, self.validations = (
-            [point for point in points if point.step <= step] for points in (self.train, self.validations)
-        )
-        self.written = [written for written in self.written if written.step <= step]
-        self.since = min(self.since, len(self.validations))
-
-    def figure(self, *names: str) -> float | None:
-        """Return a figure of the last record, by the first of some names that it has."""
-        return next((self.last[name] for name in names if is_number(self.last.get(name))), None)
-
-    @property
-    def best(self) -> Point | None:
-        """The best validation on this text."""
-        return min(self.validations[self.since :], key=lambda point: point.bits, default=None)
 
 
 @dataclass
@@ -141,6 +66,7 @@ class View:
         activity: what is done apart from learning, and how far that is.
         note: what the user has to know now.
         judged: what to make of the curves; None if that is not known yet.
+        drawn: the lines of the curves and samples, with what they depend on.
     """
 
     title: Sequence[str]
@@ -159,6 +85,7 @@ class View:
     activity: str = ""
     note: str = ""
     judged: Judged | None = None
+    drawn: tuple[object, list[Text]] = (None, [])
 
 
 def cockpit_lines(view: View, columns: int, rows: int) -> list[Text]:
@@ -177,13 +104,17 @@ def cockpit_lines(view: View, columns: int, rows: int) -> list[Text]:
     top += [*_figures(view, width), *gap]
     bottom = [*gap, *_judgement(view, width)]
     room = max(rows - len(top) - len(bottom), 0)
-    if columns >= LEAST_WIDTH_OF_TWO and room >= LEAST_HEIGHT_OF_TWO:
-        middle = _two_columns(view, width, room, gap)
-    else:
-        middle = _one_column(view, width, room, gap)
+    key = view.history.version, view.baseline, columns, room
+    if view.drawn[0] != key:
+        is_wide = columns >= LEAST_WIDTH_OF_TWO and room >= LEAST_HEIGHT_OF_TWO
+        middle = (_two_columns if is_wide else _one_column)(view, width, room, gap)
+        view.drawn = key, _placed([*middle, *[Text()] * room][:room], margin, width)
     # On a terminal that is too low the judgement stays.
-    middle = [*middle, *[Text()] * room][:room]
-    lines = [*top[: max(rows - len(bottom), 0)], *middle, *bottom][:rows]
+    top = top[: max(rows - len(bottom), 0)]
+    return [*_placed(top, margin, width), *view.drawn[1], *_placed(bottom, margin, width)][:rows]
+
+
+def _placed(lines: Sequence[Text], margin: int, width: int) -> list[Text]:
     return [Text(" " * margin).append_text(_cut(line, width)) for line in lines]
 
 
@@ -234,7 +165,7 @@ def _cut(line: Text, width: int) -> Text:
 
 def _title(view: View, width: int) -> list[Text]:
     first, *others = map(one_line, view.title)
-    title = Text(first, "bold")
+    title = Text.assemble((first, "bold"))
     for other in others:
         if title.cell_len + len(SPACE) + cells_of(other) <= width:
             title.append(SPACE).append(other, QUIET)
@@ -384,14 +315,20 @@ def _samples(view: View, width: int, number: int, rows: int = 0, *, is_broken: b
         if not lines and bits and heading.cell_len + len(MEANING_OF_SHADES) <= width:
             heading.append(MEANING_OF_SHADES, QUIET)
         shown = text if is_broken else text.replace("\n", "\u21b5")
-        shades = [min(cost / MAX_BITS, 1.0) for cost in bits] or [math.nan] * len(text)
-        drawn = shaded_lines(list(zip(shown, shades, strict=True)), min(width, LONGEST_SAMPLE_LINE), view.shades)
-        # Without colours every second line has marks.
-        drawn = drawn if view.shades.num_colours else drawn[::2]
+        drawn = _shaded(shown, bits, min(width, LONGEST_SAMPLE_LINE), view.shades)
         if lines and rows and len(lines) + 2 + len(drawn) > rows:
             break
-        lines += [*([Text()] if lines else []), heading, *map(Text.from_ansi, drawn)]
+        lines += [*([Text()] if lines else []), heading, *drawn]
     return lines
+
+
+@lru_cache(maxsize=2 * MAX_SAMPLES)
+def _shaded(text: str, bits: tuple[float, ...], width: int, style: Style) -> list[Text]:
+    """Return a text on backgrounds; the lines are shared, and nobody changes them."""
+    shades = [min(cost / MAX_BITS, 1.0) for cost in bits] or [math.nan] * len(text)
+    lines = shaded_lines(list(zip(text, shades, strict=True)), width, style)
+    # Without colours every second line has marks.
+    return [Text.from_ansi(line) for line in (lines if style.num_colours else lines[::2])]
 
 
 def _judgement(view: View, width: int) -> list[Text]:

@@ -63,15 +63,14 @@ def size_of(stream: TextIO) -> tuple[int, int]:
 
 @contextmanager
 def repeated(look: Callable[[], None], seconds: float = LOOK_SECONDS) -> Iterator[None]:
-    """Call a function in a thread, now and then every so many seconds, until the context ends."""
+    """Call a function now, and in a thread every so many seconds until the context ends."""
     is_over = threading.Event()
 
     def work() -> None:
-        while True:
+        while not is_over.wait(seconds):
             look()
-            if is_over.wait(seconds):
-                return
 
+    look()
     thread = threading.Thread(target=work, name="charlm screen", daemon=True)
     thread.start()
     try:
@@ -151,27 +150,29 @@ class _Screen:
                 self._is_entered = True
                 _echo(self._stream, False)
                 self._write(ENTER)
-            self._update(lines, is_new)
+            self._update(lines, size, is_new)
             self._seen, self._size = seen, size
             self._rests_until = now + REST * (time.thread_time() - began)
 
     def leave(self) -> None:
         """Give the screen back; the next look takes it again."""
         with self._lock:
-            if self._is_entered and _is_in_foreground(self._stream):
+            was_entered, self._is_entered = self._is_entered, False
+            if was_entered and _is_in_foreground(self._stream):
                 self._write(LEAVE)
                 _echo(self._stream, True)
-            self._is_entered = False
 
-    def _update(self, lines: list[Text], is_new: bool) -> None:
+    def _update(self, lines: list[Text], size: tuple[int, int], is_new: bool) -> None:
         self._num_drawn += 1
         is_whole = is_new or self._num_drawn % ALL_AFTER == 0
         before = [] if is_whole else self._lines
         parts = ["\x1b[2J"] if is_new else []
         for row, line in enumerate(lines):
-            if row >= len(before) or line != before[row]:
-                parts.append(f"\x1b[{row + 1}H\x1b[0m{self._rendered(line)}\x1b[K")
-        if is_whole or len(lines) < len(before):
+            if row >= len(before) or (line is not before[row] and line != before[row]):
+                # After the last column there is nothing to erase, and the cursor is still in that column.
+                rest = "\x1b[K" if line.cell_len < size[0] else ""
+                parts.append(f"\x1b[{row + 1}H\x1b[0m{self._rendered(line)}{rest}")
+        if len(lines) < size[1] and (is_whole or len(lines) < len(before)):
             parts.append(f"\x1b[{len(lines) + 1}H\x1b[J")
         self._write("".join(parts))
         self._lines = lines

@@ -11,11 +11,12 @@ from typing import Self
 
 from rich.text import Text
 
-from charlm.cli.cockpit import History, Judged, View, Written, cockpit_lines, summary_lines
+from charlm.cli.cockpit import Judged, View, cockpit_lines, summary_lines
 from charlm.cli.layout import clock_text
 from charlm.cli.live import TrainingDisplay
 from charlm.cli.plot import BRAILLE, DASH
 from charlm.cli.render import can_show
+from charlm.cli.run_history import History, Written
 from charlm.cli.screen import may_draw, shown, size_of
 from charlm.cli.shades import FEW_COLOURS, style_for
 from charlm.training.events import (
