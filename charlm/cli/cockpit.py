@@ -102,14 +102,14 @@ def cockpit_lines(view: View, columns: int, rows: int) -> list[Text]:
     gap = [Text()] if has_gaps else []
     top = [*_title(view, width), *_progress(view, width), *_activity(view, width, has_gaps)]
     top += [*_figures(view, width), *gap]
-    bottom = [*gap, *_judgement(view, width)]
+    bottom = [*gap, *_judgement(view, width)[: max(rows // 4, 2)]]
     room = max(rows - len(top) - len(bottom), 0)
     key = view.history.version, view.baseline, columns, room
     if view.drawn[0] != key:
         is_wide = columns >= LEAST_WIDTH_OF_TWO and room >= LEAST_HEIGHT_OF_TWO
         middle = (_two_columns if is_wide else _one_column)(view, width, room, gap)
         view.drawn = key, _placed([*middle, *[Text()] * room][:room], margin, width)
-    # On a terminal that is too low the judgement stays.
+    # On a terminal that is too low the beginning of the judgement stays.
     top = top[: max(rows - len(bottom), 0)]
     return [*_placed(top, margin, width), *view.drawn[1], *_placed(bottom, margin, width)][:rows]
 

@@ -64,7 +64,8 @@ class Preparation:
         with self._lock:
             if self._is_drawn:
                 self._is_drawn = False
-                self._write("\x1b[A\r\x1b[J")
+                # Also what was typed below it.
+                self._write("\r\x1b[K\x1b[A\x1b[K")
 
     def _show(self, what: str) -> None:
         is_first = not self._what

@@ -95,7 +95,10 @@ class Cockpit(TrainingDisplay):
                 view.activity = f"validating, {event.share:.0%}"
             case Record():
                 view.history.add(self._trainer.in_units(event.to_json()))
+            case Note():
+                view.note = event.message
             case RolledBack():
+                view.note = self._said[-1]
                 view.history.rewind(event.to_step)
                 view.step, view.share = event.to_step, self._trainer.share
             case Saved() | Finished():
