@@ -17,6 +17,7 @@ from charlm.settings.config_file import load_config, validate_settings
 from charlm.settings.names import meant_setting
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
+from charlm.training.trackers import check_trackers
 from charlm.training.transfer import StartingModel
 
 # The group of each setting, by the setting's name alone; no two groups have a setting of the same name.
@@ -65,6 +66,7 @@ def train(
     out: str | Path | None = None,
     seed: int | None = None,
     on_event: Listener = ignore,
+    track: str | Sequence[str] = (),
     **settings: Any,
 ) -> Run:
     """Train a model on a text and return the run.
@@ -87,13 +89,16 @@ def train(
         out: the run folder to make; the first free `runs/NAME-1` and so on by default.
         seed: makes the run repeatable; drawn by default.
         on_event: called with every event of `charlm.training.events`, for example to move a progress bar.
+        track: trackers that follow the run: `tensorboard`, `wandb`, `mlflow`, or several of them.
         settings: every other setting by its own name, such as `hidden_size=256` or `time="30s"`;
             `charlm train --help-settings` lists them.
 
     Raises:
         ConfigError: a setting is unknown, or its value is not allowed.
+        PackageError: the package of a tracker is not installed.
         CharlmError: the text cannot be read, the run does not fit into memory, or it could not be written.
     """
+    trackers = check_trackers([track] if isinstance(track, str) else track)
     texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     asked = settings | {"corpus": [str(text) for text in texts]}
     start = None if base is None else StartingModel.load(Path(base))
@@ -105,6 +110,7 @@ def train(
     try:
         # Making a model draws numbers from torch's own generator, which belongs to the program.
         with torch.random.fork_rng(devices=[]), begin(effective, folder, base=start) as trainer:
+            trainer.trackers = trackers
             for note in trainer.notes:
                 on_event(Note(note))
             trainer.learn(on_event)
