@@ -89,14 +89,13 @@ def train(
         out: the run folder to make; the first free `runs/NAME-1` and so on by default.
         seed: makes the run repeatable; drawn by default.
         on_event: called with every event of `charlm.training.events`, for example to move a progress bar.
-        track: trackers that follow the run: `tensorboard`, `wandb`, `mlflow`, or several of them.
+        track: trackers of the run: `tensorboard`, `wandb`, `mlflow`, or several.
         settings: every other setting by its own name, such as `hidden_size=256` or `time="30s"`;
             `charlm train --help-settings` lists them.
 
     Raises:
         ConfigError: a setting is unknown, or its value is not allowed.
-        PackageError: the package of a tracker is not installed.
-        CharlmError: the text cannot be read, the run does not fit into memory, or it could not be written.
+        CharlmError: a text or a package is missing, or the run does not fit into memory or could not be written.
     """
     trackers = check_trackers([track] if isinstance(track, str) else track)
     texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
