@@ -102,8 +102,7 @@ def train(
     asked = settings | {"corpus": [str(text) for text in texts]}
     start = None if base is None else StartingModel.load(Path(base))
     inherited = start.inherited if start else None
-    asked = asked if inherited is None else _without_inherited(asked, inherited)
-    effective = _with_settings(load_config(config, inherited=inherited), asked, seed)
+    effective = _with_settings(load_config(config, inherited=inherited), _without_inherited(asked, inherited), seed)
     folder = None if out is None else Path(out)
     threads = torch.get_num_threads()
     try:
@@ -136,8 +135,10 @@ def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -
     return validate_settings(values, places, "charlm.train", unknown)
 
 
-def _without_inherited(settings: dict[str, Any], inherited: Inherited) -> dict[str, Any]:
+def _without_inherited(settings: dict[str, Any], inherited: Inherited | None) -> dict[str, Any]:
     """Return the settings that a model leaves open, after checking that the others agree with it."""
+    if inherited is None:
+        return settings
     keys = {name: f"{GROUP_OF[name]}.{name}" for name in settings if name in GROUP_OF}
     fixed = {name: key for name, key in keys.items() if key in inherited.values}
     found = [inherited.contradiction(key, settings[name], "charlm.train") for name, key in fixed.items()]

@@ -310,13 +310,13 @@ class Trainer:
         """
         if self.learner.model.spec.sees_both_sides:
             return None
-        before = self.clock.seconds
-        if not (is_over or self._time_budget.can_afford_sample(before)):
+        before, budget = self.clock.seconds, self._time_budget
+        if not (is_over or budget.can_afford_sample(before)):
             return None
-        file = self.model_file(self.learner.model.arrays(), None, {})
-        sample = write_sample(Stepper(file, self.learner.counting.mixture()))
-        self._time_budget.sample_took(self.clock.seconds - before)
-        self._time_budget.pace.resume()
+        stepper = Stepper(self.model_file(self.learner.model.arrays(), None, {}), self.learner.counting.mixture())
+        sample = write_sample(stepper, lambda: budget.is_sample_too_long(self.clock.seconds - before))
+        budget.sample_took(self.clock.seconds - before)
+        budget.pace.resume()
         return sample
 
     def _validate(self) -> float | None:
