@@ -81,7 +81,12 @@ def family_settings(
 
 
 def train_family(
-    configs: Sequence[Config], out: Path | None, preparation: Preparation, sample_length: int, as_json: bool
+    configs: Sequence[Config],
+    out: Path | None,
+    preparation: Preparation,
+    sample_length: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train cells at equal size one after the other, and print a table and a picture of their curves.
 
@@ -93,6 +98,7 @@ def train_family(
         out: the folder of the run folders; None for the first free ones in `runs`.
         preparation: shows what is done before a run starts.
         sample_length: characters of a sample of each model; 0 for none.
+        trackers: which trackers follow the runs.
         as_json: whether the comparison is printed as JSON.
     """
     from charlm.cli.compare import show_comparison
@@ -115,7 +121,7 @@ def train_family(
         say(f"\n{index + 1} of {len(members)}: {cell}")
         try:
             run = begin(config, out / cell if out else None, preparation.download, None, preparation.show)
-            paths.append(_follow(run, preparation, 0 if as_json else sample_length))
+            paths.append(_follow(run, preparation, 0 if as_json else sample_length, trackers))
         except (typer.Exit, KeyboardInterrupt) as error:
             preparation.stop()
             # The first is the end of a run that was saved; the second comes before there is something to save.
@@ -147,12 +153,15 @@ def check_free(out: Path, cells: Sequence[str]) -> None:
         RunFolder.check_free(out / cell)
 
 
-def _follow(run: AbstractContextManager[Trainer], preparation: Preparation, sample_length: int) -> Path:
+def _follow(
+    run: AbstractContextManager[Trainer], preparation: Preparation, sample_length: int, trackers: tuple[str, ...]
+) -> Path:
     """Train to the end, report what comes of it, and return the run folder."""
     from charlm.cli.train_session import announce, learn, report_best, report_outcome
 
     with run as trainer:
         preparation.stop()
+        trainer.trackers = trackers
         announce(trainer)
         learn(trainer)
         if sample_length:

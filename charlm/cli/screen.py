@@ -89,21 +89,23 @@ def shown(draw: Draw, moment: Callable[[], object], keep: Callable[[str], None])
     Args:
         draw: returns the lines.
         moment: returns something that differs when the lines may differ; called often.
-        keep: called with what others write to standard error meanwhile.
+        keep: called with what others write to the terminal meanwhile.
     """
-    stream = sys.stderr
-    screen = _Screen(stream, draw, moment)
-    sys.stderr = cast(TextIO, _Kept(stream, keep))
+    out, error = sys.stdout, sys.stderr
+    screen = _Screen(error, draw, moment)
+    sys.stderr = cast(TextIO, _Kept(error, keep))
+    if out.isatty():
+        sys.stdout = cast(TextIO, _Kept(out, keep))
     try:
         with _stopping(screen.leave), repeated(screen.look):
             yield
     finally:
         screen.leave()
-        sys.stderr = stream
+        sys.stdout, sys.stderr = out, error
 
 
 class _Kept:
-    """Takes the place of `sys.stderr`, and passes on what is written to it; all else is that of the stream."""
+    """Takes the place of a standard stream, and passes on what is written to it; all else is that of the stream."""
 
     def __init__(self, stream: TextIO, keep: Callable[[str], None]) -> None:
         self._stream, self._keep = stream, keep

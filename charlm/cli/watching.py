@@ -24,6 +24,7 @@ from charlm.training.events import (
     BlockLearned,
     Event,
     Finished,
+    Note,
     Preparing,
     Record,
     RolledBack,
