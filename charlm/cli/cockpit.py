@@ -203,7 +203,7 @@ def _figures(view: View, width: int) -> list[Text]:
     def items(is_short: bool) -> list[Text]:
         unit = ("char" if view.unit == "character" else view.unit) if is_short else view.unit
         found = [
-            _item("step ", f"{view.step:,}{of}", 6 + len(of)),
+            _item("step ", f"{view.step:,}{of}", 6 if view.is_timed else 2 * len(of) - 4),
             _item("", "-" if pace is None else f"{pace:,.0f}", 7, f" {unit}s/s"),
             _item("rate " if is_short else "learning rate ", "-" if rate is None else f"{rate:.2g}", 7),
             _item("gradient " if is_short else "gradient norm ", "-" if norm is None else f"{norm:.2g}", 5),
@@ -215,8 +215,11 @@ def _figures(view: View, width: int) -> list[Text]:
         row = Text(space).join(items(is_short))
         if row.cell_len <= width:
             return [row]
-    # In two columns the epoch, which is in `metrics.jsonl`, has no place.
+    # Where there is less room, the epoch, which is in `metrics.jsonl` too, has no place.
     cells = [item for item in items(True) if not item.plain.startswith("epoch")]
+    row = Text("  ").join(cells)
+    if row.cell_len <= width:
+        return [row]
     half = max(cell.cell_len for cell in cells[::2]) + 2
     for cell in cells[::2]:
         cell.pad_right(half - cell.cell_len)

@@ -105,8 +105,7 @@ def train(
     from charlm.cli.preparation import LOADING, Preparation
     from charlm.training.load_torch import load_torch
 
-    if config in bundled_configs() and os.path.lexists(config):
-        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
+    _note_on_name(config)
     with Preparation() as preparation:
         preparation.show(LOADING)
         # Read before torch is loaded, so that a mistake is reported at once.
@@ -115,14 +114,25 @@ def train(
         if new and dry_run:
             _dry_run(new, start, preparation, as_json)
             return
-        from charlm.training import lifecycle
-
-        if new:
-            run = lifecycle.begin(new, out, preparation.download, start, preparation.show)
-        else:
-            path = resume or Path()
-            run = lifecycle.resume(path, overrides or [], flags, new_text, preparation.download, preparation.show)
+        again = resume or Path(), overrides or [], flags, new_text
+        run = _begun(new, out, start, preparation) if new else _resumed(*again, preparation)
         _follow(run, preparation, SAMPLE_LENGTH if sample_length is None else sample_length, trackers, as_json)
+
+
+def _begun(
+    config: Config, out: Path | None, start: StartingModel | None, preparation: Preparation
+) -> AbstractContextManager[Trainer]:
+    from charlm.training.lifecycle import begin
+
+    return begin(config, out, preparation.download, start, preparation.show)
+
+
+def _resumed(
+    path: Path, overrides: list[str], flags: dict[str, Any], new_text: bool, preparation: Preparation
+) -> AbstractContextManager[Trainer]:
+    from charlm.training.lifecycle import resume
+
+    return resume(path, overrides, flags, new_text, preparation.download, preparation.show)
 
 
 def _follow(
@@ -218,6 +228,11 @@ def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, c
             "`--resume` continues a run in its own folder, so it takes no `--out`",
             f"`{command}` starts a new run from its model",
         )
+
+
+def _note_on_name(config: str | None) -> None:
+    if config in bundled_configs() and os.path.lexists(config):
+        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
 
 
 def _read_settings(
