@@ -18,7 +18,7 @@ from charlm.run_folder import RunFolder
 from charlm.training.counting import Counting
 from charlm.training.events import Baseline
 
-NAME = re.compile(r"([1-9])-gram Kneser-Ney")
+NAME = re.compile(r"([1-7])-gram Kneser-Ney")
 
 
 def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols: int) -> Baseline:
