@@ -23,7 +23,7 @@ from tests.helpers.training import assert_same_run, begin, events_of, interrupt,
 
 
 def test_events_come_in_the_order_in_which_things_happen() -> None:
-    """A run of two blocks reports its first state and the counts, then the validation, record and save of each block."""
+    """A run of two blocks reports its first state and the counts, then validation, record and save of each block."""
     kinds = [type(event) for event in events_of(begin(train__steps=2, train__evaluations=2))]
     block = [Validating, Record, Saved, BlockLearned]
     once = [kind for kind, following in pairwise([*kinds, None]) if kind is not following]
