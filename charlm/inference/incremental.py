@@ -172,6 +172,19 @@ class IncrementalReader:
         return np.where(sizes_C == 0, np.nan, bits_C)
 
     @property
+    def last_character(self) -> str:
+        """The character that was read last before the place, or an empty string."""
+        return self._text[:1] if self.is_backward else self._text[: self._position][-1:]
+
+    @property
+    def last_bits(self) -> float:
+        """What this character cost; NaN if it was skipped, or there is none."""
+        if not self.last_character:
+            return np.nan
+        at = 0 if self.is_backward else self._position - 1
+        return float(self.bits(at, at + 1)[0])
+
+    @property
     def bits_per_character(self) -> float:
         """The mean of the bits of the characters before the place; NaN if there are none."""
         bits_C = self.bits(0, self._position)
