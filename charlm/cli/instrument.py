@@ -55,11 +55,13 @@ class Instrument:
         are_words_old: whether these are still those of the line before.
         changes: what the last character did in each layer.
         error: why there are no figures, or an empty string.
+        version: changes whenever there is something else to show.
     """
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.shows_gates = False
+        self.version = 0
         self.line, self.cursor = "", 0
         self.figures: list[Figures] = []
         self.last = self.ghost = self.error = ""
@@ -83,6 +85,7 @@ class Instrument:
         if self._seen == (line, cursor, self.shows_gates):
             return
         self._seen = line, cursor, self.shows_gates
+        self.version += 1
         added = line[len(self.line) :] if line.startswith(self.line) and cursor == len(line) else None
         is_typed_ghost = added is not None and self.ghost.startswith(added)
         self.ghost = self.ghost[len(added or "") :] if is_typed_ghost else ""
@@ -104,12 +107,14 @@ class Instrument:
             whether there is more to show than before; None if nothing is left to do.
         """
         try:
-            return next(self._work)
+            has_more = next(self._work)
         except StopIteration:
             return None
         except CharlmError as error:
             self._fail(error)
-            return True
+            has_more = True
+        self.version += has_more
+        return has_more
 
     @property
     def num_missing(self) -> int:

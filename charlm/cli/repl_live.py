@@ -64,6 +64,7 @@ class LivePrompt:
             after_render=lambda _: self._start_working(),
         )
         self._is_working = False
+        self._drawn: tuple[object, TextRows] | None = None
         depth = self.application.color_depth
         self.is_monochrome = depth == ColorDepth.DEPTH_1_BIT
         has_shades = num_colours and depth in (ColorDepth.DEPTH_8_BIT, ColorDepth.DEPTH_24_BIT)
@@ -91,6 +92,14 @@ class LivePrompt:
         shown, instrument = document or self._buffer.document, self.instrument
         if document is None:
             instrument.look(shown.text, shown.cursor_position)
+        # The screen asks for the rows several times each time it is drawn.
+        seen = instrument.version, width, self._num_rows, get_app().is_done, shown
+        if self._drawn is None or self._drawn[0] != seen:
+            self._drawn = seen, self._laid_out(shown, width)
+        return self._drawn[1]
+
+    def _laid_out(self, shown: Document, width: int) -> TextRows:
+        instrument = self.instrument
         is_followed = shown.text == instrument.line and not command_in(shown.text)
         return text_rows(
             shown.text,

@@ -16,16 +16,19 @@ from charlm.cli.repl_commands import COMMANDS, command_in, commands_starting, us
 from charlm.cli.repl_text import Row
 from charlm.errors import one_line
 from charlm.inference.prediction_comparison import ComparedCharacters
+from charlm.inference.word_boundaries import Kind, kind_of
 from charlm.ramps import SEQUENTIAL
 
 if TYPE_CHECKING:
     from charlm.cli.instrument import Figures, Instrument
     from charlm.inference.incremental import IncrementalReader
     from charlm.inference.layer_changes import LayerChange
+    from charlm.inference.words import Word
 
 # From this width on, words stand beside the characters.
 WIDE = 64
 LEFT_WIDTH = 44
+WORD_WIDTH = 20
 # A percentage and the space before it.
 SHARE_WIDTH = len(" 100.0%")
 # The toolbar names so many unknown characters.
@@ -55,7 +58,8 @@ def panel_rows(instrument: Instrument, width: int, height: int) -> list[Row]:
         rows += side_by_side(candidate_rows(instrument, LEFT_WIDTH, room), words_column(instrument), LEFT_WIDTH, width)
     else:
         rows += candidate_rows(instrument, width, room)
-    return [*rows, *words, *gates][:height]
+    gap: list[Row] = [[]] if gates and len(rows) + len(words) + len(gates) < height else []
+    return [*rows, *words, *gap, *gates][:height]
 
 
 def title_rows(instrument: Instrument, width: int) -> list[Row]:
@@ -130,11 +134,11 @@ def words_column(instrument: Instrument) -> list[Row]:
     if not found or not found.words:
         return []
     style = "class:quiet" if instrument.are_words_old else ""
-    names = [word_within(word.text, 20) for word in found.words]
-    name_width = max(map(cells_of, names))
+    shown = [word_within(_shown(word), WORD_WIDTH) for word in found.words]
+    name_width = max(map(cells_of, shown))
     return [
         [(style, f"{aligned(name, name_width)} {word.probability:6.1%}"), ("class:quiet", f"  {key}")]
-        for name, word, key in zip(names, found.words, ("Tab", "Alt-2", "Alt-3", "Alt-4", "Alt-5"), strict=False)
+        for name, word, key in zip(shown, found.words, ("Tab", "Alt-2", "Alt-3", "Alt-4", "Alt-5"), strict=False)
     ]
 
 
@@ -144,10 +148,19 @@ def word_rows(instrument: Instrument, width: int) -> list[Row]:
     style = "class:quiet" if instrument.are_words_old else ""
     for number, found in enumerate(instrument.words):
         if found and found.words:
-            items = [f"{word_within(word.text, width // 2)} {word.probability:.0%}" for word in found.words]
+            items = [f"{word_within(_shown(word), width // 2)} {_share(word.probability)}" for word in found.words]
             head = "Tab" if not number else "2  "
             rows.append([("class:quiet", head + " "), (style, whole_items(items, width - len(head) - 1))])
     return rows
+
+
+def _shown(word: Word) -> str:
+    """Return a whole word; of the one after a word that is complete, only what is added."""
+    return word.text if kind_of(word.text[0]) == Kind.OTHER else word.word
+
+
+def _share(probability: float) -> str:
+    return f"{probability:.0%}" if probability >= 0.0995 else f"{probability:.1%}"
 
 
 def side_by_side(left: Sequence[Row], right: Sequence[Row], left_width: int, width: int) -> list[Row]:
@@ -164,10 +177,11 @@ def gate_rows(last: str, changes: Sequence[LayerChange], width: int, room: int) 
     """Return what the last character did in each layer: the means of the gates, and the units that changed most."""
     if not changes or room < 2:
         return []
-    title = [("class:quiet", whole_items([f"gates at {last}", "mean over the units", "0 to 1", "changed most"], width))]
     rows = [row for change in changes for row in _full_rows(change)]
+    what = "the mean of each gate, its units from 0 to 1, and the units that changed most"
+    title = [("class:quiet", whole_items([f"{last}:", *what.split()], width, " "))]
     if width < WIDE or len(rows) + 1 > room:
-        title = [("class:quiet", whole_items([f"gates at {last}: mean, and what changed most"], width))]
+        title = [("class:quiet", whole_items([f"{last}:", *"gates and largest changes of each layer".split()], width, " "))]
         rows = [row for change in changes for row in _short_rows(change, width)]
     if len(rows) + 1 > room:
         rows = [*rows[: room - 2], [("class:quiet", "...")]]
@@ -196,8 +210,11 @@ def _short_rows(change: LayerChange, width: int) -> list[Row]:
     units = [
         f"{unit} {change.new_H[unit.index] - change.old_H[unit.index]:+.2f}" for unit in change.most_changed(NUM_CHANGED)
     ]
-    rows = [whole_items([f"layer {change.layer}", *gates], width, "  ")] if gates else []
-    return [[("", row)] for row in [*rows, whole_items(["  " if gates else f"layer {change.layer}", *units], width, "  ")]]
+    heads = [f"{change.layer}", " " * len(str(change.layer))] if gates else [f"{change.layer}"]
+    return [
+        [("", whole_items([head, *items], width, "  "))]
+        for head, items in zip(heads, [gates, units] if gates else [units], strict=True)
+    ]
 
 
 def histogram(values: Sequence[float]) -> str:

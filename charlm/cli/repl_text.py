@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from prompt_toolkit.utils import get_cwidth
@@ -85,12 +86,12 @@ def text_rows(
     block = look.width * look.max_rows
     start, end = max(0, cursor // block - 1) * block, min(len(line), cursor + block)
     rows = _Rows(look.width)
-    for character in visible_prompt(prompt) if not start else "":
+    for character in prompt if not start else "":
         rows.add("", character)
     bits = bits_of(start, end) if look.shades else [math.nan] * (end - start)
     at = rows.end
     for number, (character, cost) in enumerate(zip(line[start:end], bits, strict=True), start):
-        rows.add(_style(character, cost, unknown, look), visible(character))
+        rows.add(_style(character, cost, unknown, look), character)
         if number < cursor:
             at = rows.end
         elif number == cursor:
@@ -105,20 +106,15 @@ def text_rows(
         shown = whole_words(ghost, room)
         brackets = "[]" if look.is_monochrome else ("", "")
         for character in f"{brackets[0]}{shown}{brackets[1]}" if shown else "":
-            rows.add("class:quiet", visible(character))
+            rows.add("class:quiet", character)
     return _around(rows.rows, *at, shown, look, num_before=start, num_after=len(line) - end)
-
-
-def visible_prompt(prompt: str) -> str:
-    """Return a prompt without characters that cannot be seen."""
-    return "".join(map(visible, prompt))
 
 
 def whole_words(text: str, room: int) -> str:
     """Return as much of a text as there is room for: whole words, or up to a wide character."""
     cells = 0
     for end, character in enumerate(text):
-        cells += get_cwidth(visible(character))
+        cells += _shown(character)[1]
         if cells > room:
             around = text[max(0, end - 1) : end + 1]
             is_in_word = len(around) == 2 and all(not c.isspace() and get_cwidth(c) == 1 for c in around)
@@ -126,13 +122,16 @@ def whole_words(text: str, room: int) -> str:
     return text
 
 
+@cache
+def _shown(character: str) -> tuple[str, int]:
+    """Return how a character is shown, and in how many cells."""
+    return visible(character), get_cwidth(visible(character))
+
+
 def _style(character: str, bits: float, unknown: str, look: Look) -> str:
-    shade = "" if math.isnan(bits) or not look.shades else look.shades[_shade(bits, len(look.shades))]
+    # Of NaN no comparison is true.
+    shade = look.shades[min(len(look.shades) - 1, int(bits / MAX_BITS * (len(look.shades) - 1) + 0.5))] if bits >= 0 else ""
     return f"class:unknown {shade}" if character in unknown else shade
-
-
-def _shade(bits: float, num_shades: int) -> int:
-    return min(num_shades - 1, math.floor(min(max(bits, 0), MAX_BITS) / MAX_BITS * (num_shades - 1) + 0.5))
 
 
 class _Rows:
@@ -151,9 +150,9 @@ class _Rows:
         self.used = 0
         self.end = self.start_of_last = (0, 0)
 
-    def add(self, style: str, shown: str) -> None:
+    def add(self, style: str, character: str) -> None:
         """Add a character as it is shown; one that combines with the character before it stays in its cell."""
-        cells = get_cwidth(shown)
+        shown, cells = _shown(character)
         if not cells and not self.used:
             shown, cells = DOTTED_CIRCLE + shown, 1
         if self.used + cells > self._width and self.used:

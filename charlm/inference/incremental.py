@@ -222,8 +222,9 @@ class IncrementalReader:
             ModelFileError: the weights are so large that the state overflows.
         """
         logits_V, state = self._now
-        near = slice(MAX_WORD_SO_FAR) if self.is_backward else slice(max(0, self._position - MAX_WORD_SO_FAR), None)
-        text = TextFilter(self.vocabulary.filter)(self._text[: self._position][near])
+        # A character has up to four bytes.
+        near_T = self._ids_T[max(0, self._place - 4 * MAX_WORD_SO_FAR) : self._place]
+        text = self.vocabulary.decode(near_T[::-1] if self.is_backward else near_T)
         counted = self._counted_to(self._place)
         return word_search(
             self._stepper,
