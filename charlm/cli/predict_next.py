@@ -62,7 +62,7 @@ def predict_next(
     if is_typed and words is not None:
         raise UsageError("`--words` needs a TEXT", f'for example: charlm predict-next "To be" --words {words}')
     steppers = _opened(model, compare)
-    names = [str(path or find_model(None)) for path in (model, compare)][: len(steppers)]
+    names = [] if compare is None else [str(model or find_model(None)), str(compare)]
     if is_typed:
         _converse(steppers, names, top or TOP, unknown, recent, as_json)
         return
@@ -136,7 +136,7 @@ def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bo
     Args:
         text: the text before it.
         shown: what was predicted.
-        names: of the models.
+        names: of two models that are compared.
         words: how many words were asked for.
         as_json: whether programs read it.
     """
@@ -145,7 +145,7 @@ def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bo
     from charlm.inference.words import WordPrediction
 
     if as_json:
-        print_json({"text": text, **({"models": names} if len(names) > 1 else {}), **shown.to_json()})
+        print_json({"text": text, **({"models": names} if names else {}), **shown.to_json()})
     elif isinstance(shown, Prediction):
         print(prediction_table(shown), flush=True)
     elif isinstance(shown, WordPrediction):
