@@ -8,7 +8,7 @@ more probable than every prefix left is certainly the next in the ranking. A bea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -160,13 +160,36 @@ def most_probable_words(
         UsageError: `top` is less than 1, a temperature is out of its bounds, or the vocabulary has no words.
         ModelFileError: the weights of the model are so large that its state overflows.
     """
+    steps = word_search(
+        stepper, logits_V, state, text, top, temperature=temperature, recent=recent, only_additions=only_additions
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            prediction: WordPrediction = end.value
+            return prediction
+
+
+def word_search(
+    stepper: Stepper,
+    logits_V: Floats,
+    state: StepperState,
+    text: str,
+    top: int,
+    *,
+    temperature: float = 1.0,
+    recent: Recent | None = None,
+    only_additions: bool = False,
+) -> Generator[None, None, WordPrediction]:
+    """Return what `most_probable_words` returns, and pause after every few steps of the model."""
     if top < 1:
         raise UsageError(f"the number of words to list must be at least 1, not {top}")
     boundaries = Boundaries(stepper.vocabulary, stepper.is_backward)
     so_far = boundaries.word_so_far(text)
     place = Place() if only_additions else boundaries.place_in(so_far)
     search = _Search(stepper, boundaries, Sampling(temperature), recent, top)
-    found, at_most = search.run(_Prefix((), 1.0, place), logits_V, state)
+    found, at_most = yield from search.run(_Prefix((), 1.0, place), logits_V, state)
     words = [_as_word(stepper, prefix.symbols, so_far, probability) for prefix, probability in found]
     remaining = max(0.0, 1 - sum(word.probability for word in words))
     return WordPrediction(words, remaining, min(at_most, remaining))
@@ -253,7 +276,9 @@ class _Search:
         # The most probable words so far, as far as they are decided: no prefix below all of them matters.
         self._best: list[float] = []
 
-    def run(self, root: _Prefix, logits_V: Floats, state: StepperState) -> tuple[list[tuple[_Prefix, float]], float]:
+    def run(
+        self, root: _Prefix, logits_V: Floats, state: StepperState
+    ) -> Generator[None, None, tuple[list[tuple[_Prefix, float]], float]]:
         """Return the most probable words with their probabilities, and the most that another word can have."""
         self._extend(root, self._first(logits_V), state)
         size = sum(part.nbytes for layer in state for part in layer) + 16 * len(logits_V)
@@ -268,6 +293,7 @@ class _Search:
             if num_left <= 0:
                 break
             num_left -= self._extend_several()
+            yield
         return found, -self._heap[0][0] if self._heap else 0.0
 
     def probability_of(self, symbols: Sequence[int], root: _Prefix, logits_V: Floats, state: StepperState) -> float:
