@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from charlm.cli.layout import GAP, UNLIMITED_WIDTH, aligned, cells_of, screen_width
+from charlm.cli.layout import GAP, UNLIMITED_WIDTH, aligned, cells_of, screen_width, wrapped
 from charlm.cli.render import can_show
 from charlm.cli.shades import standing_alone, visible
 from charlm.errors import counted, one_line
@@ -41,11 +41,15 @@ def prediction_table(prediction: Prediction) -> str:
     return "\n".join([*lines, f"entropy {prediction.entropy_bits:.2f} bits"])
 
 
-def word_table(prediction: WordPrediction) -> str:
-    """Return a line with a bar for each word, and a line for all others."""
+def word_table(prediction: WordPrediction, top: int) -> str:
+    """Return a line with a bar for each word, a line for all others, and whether the search found fewer than `top`."""
     room = _room()
     rows = [(word_within(word.word, room - SHARE_WIDTH), word.probability) for word in prediction.words]
-    return "\n".join(_with_bars(rows, f"{prediction.remaining_probability:7.2%}", room))
+    lines = _with_bars(rows, f"{prediction.remaining_probability:7.2%}", room)
+    if len(rows) < top and prediction.others_at_most > 0:
+        bound = f"the search ended early: no other word has more than {prediction.others_at_most:.2%}"
+        lines += wrapped(bound, screen_width(sys.stdout), "")
+    return "\n".join(lines)
 
 
 def _room() -> int:
@@ -63,42 +67,43 @@ def _with_bars(rows: Sequence[tuple[str, float]], others: str, room: int) -> lis
 def comparison_table(compared: ComparedCharacters | ComparedWords, models: Sequence[str]) -> str:
     """Return a table with a column for each model, whose names stand above it.
 
-    A character that is not in the vocabulary of a model has a dash there. A word that a model does not list has the
-    most that its probability can be.
+    What is not in the vocabulary of a model has a dash there.
 
     Args:
-        compared: what both predict.
+        compared: what the models predict.
         models: the name of each.
     """
+    from charlm.inference.prediction_comparison import ComparedWords
+
     room = _room()
     names_room = room - len(models) * SHARE_WIDTH
     if isinstance(compared, ComparedWords):
-        names = [word_within(word.word, names_room) for word in compared.words]
-        rows = [word.probabilities for word in compared.words]
-        missing, foot = [f"<{share:.2%}" for share in compared.others_at_most], []
+        rows = [(word_within(word.word, names_room), word.probabilities) for word in compared.words]
+        foot = []
     else:
         names = names_within(compared.candidates, names_room)
-        rows = [candidate.probabilities for candidate in compared.candidates]
-        missing = ["-"] * len(models)
+        rows = list(zip(names, (candidate.probabilities for candidate in compared.candidates), strict=True))
         foot = [f"entropy {' and '.join(f'{bits:.2f}' for bits in compared.entropy_bits)} bits"]
-    width = max(map(cells_of, ["others", *names]))
+    width = max(map(cells_of, ["others", *(name for name, _ in rows)]))
     bar_width = min(BAR_WIDTH, (room - width) // len(models) - SHARE_WIDTH - len(GAP))
 
-    def line(name: str, cells: Iterable[tuple[str, str]]) -> str:
-        drawn = (f" {text:>7}" + (GAP + aligned(bars, bar_width) if bar_width >= MIN_BAR_WIDTH else "") for text, bars in cells)
-        return (aligned(name, width) + "".join(drawn)).rstrip()
+    def cell(text: str, share: float | None = None) -> str:
+        drawn = GAP + aligned(_bar(share or 0.0, bar_width), bar_width) if bar_width >= MIN_BAR_WIDTH else ""
+        return f" {text:>7}{drawn}"
 
-    def cells(shares: Sequence[float | None]) -> Iterable[tuple[str, str]]:
-        for share, instead in zip(shares, missing, strict=True):
-            yield (instead, "") if share is None else (f"{share:.2%}", _bar(share, bar_width))
+    def line(name: str, cells: Iterable[str]) -> str:
+        return (aligned(name, width) + "".join(cells)).rstrip()
 
-    numbers = [str(number) for number in range(1, len(models) + 1)]
+    numbers = [f"{number}" for number in range(1, len(models) + 1)]
     return "\n".join(
         [
             *(f"{number}: {one_line(model)}" for number, model in zip(numbers, models, strict=True)),
-            line("", [(number, "") for number in numbers]),
-            *(line(name, cells(shares)) for name, shares in zip(names, rows, strict=True)),
-            line("others", [(f"{share:.2%}", "") for share in compared.remaining_probabilities]),
+            line("", map(cell, numbers)),
+            *(
+                line(name, (cell("-") if share is None else cell(f"{share:.2%}", share) for share in shares))
+                for name, shares in rows
+            ),
+            line("others", (cell(f"{share:.2%}") for share in compared.remaining_probabilities)),
             *foot,
         ]
     )

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charlm.inference.predict import Prediction
-from charlm.inference.words import WordPrediction
+from charlm.inference.stepper import Stepper
+from charlm.inference.words import predict_words, word_probabilities
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ComparedWord:
     Attributes:
         text: what is added to the text.
         word: the whole word.
-        probabilities: by each model; None if it does not list the word.
+        probabilities: by each model; None if the word has characters that are not in its vocabulary.
     """
 
     text: str
@@ -79,27 +80,32 @@ class ComparedWords:
 
     Attributes:
         words: those that one of the models lists, by the higher of both probabilities.
-        remaining_probabilities: for each model that of all words which it does not list.
-        others_at_most: for each model the most that such a word has.
+        remaining_probabilities: for each model that of all words which are not among them.
     """
 
     words: list[ComparedWord]
     remaining_probabilities: tuple[float, ...]
-    others_at_most: tuple[float, ...]
 
     @classmethod
-    def of(cls, predictions: Sequence[WordPrediction]) -> ComparedWords:
-        """Put the words of several predictions side by side."""
-        known = [{word.text: word.probability for word in prediction.words} for prediction in predictions]
+    def of(cls, steppers: Sequence[Stepper], text: str, top: int, unknown: str, recent: bool) -> ComparedWords:
+        """Rank the words after a text by each model, and measure those of the one by the others too.
+
+        The arguments and errors are those of `predict_words`.
+        """
+        predictions = [predict_words(stepper, text, top, unknown, recent) for stepper in steppers]
         listed = {word.text: word.word for prediction in predictions for word in prediction.words}
+        shares_MW = []
+        for stepper, prediction in zip(steppers, predictions, strict=True):
+            known: dict[str, float | None] = {word.text: word.probability for word in prediction.words}
+            missing = [added for added in listed if added not in known]
+            known |= zip(missing, word_probabilities(stepper, text, missing, unknown, recent), strict=True)
+            shares_MW.append([known[added] for added in listed])
         words = [
-            ComparedWord(text, word, tuple(shares.get(text) for shares in known)) for text, word in listed.items()
+            ComparedWord(added, word, shares)
+            for (added, word), shares in zip(listed.items(), zip(*shares_MW, strict=True), strict=True)
         ]
-        return cls(
-            sorted(words, key=lambda word: -_highest(word.probabilities)),
-            tuple(prediction.remaining_probability for prediction in predictions),
-            tuple(prediction.others_at_most for prediction in predictions),
-        )
+        remaining = tuple(max(0.0, 1 - sum(share or 0.0 for share in shares_W)) for shares_W in shares_MW)
+        return cls(sorted(words, key=lambda word: -_highest(word.probabilities)), remaining)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""

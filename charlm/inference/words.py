@@ -8,7 +8,7 @@ more probable than every prefix left is certainly the next in the ranking. A bea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -81,13 +81,52 @@ def predict_words(
         UsageError: `top` is less than 1, or the vocabulary has no words.
         UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
     """
+    logits_V, state, read, counted = _read(stepper, text, unknown, recent)
+    return most_probable_words(stepper, logits_V, state, read, top, recent=counted)
+
+
+def word_probabilities(
+    stepper: Stepper, text: str, additions: Sequence[str], unknown: str = "error", recent: bool = False
+) -> list[float | None]:
+    """Return how probable it is that a text continues with each of some words, and then a boundary.
+
+    Args:
+        stepper: the model.
+        text: the text, as for `predict_words`.
+        additions: what each word adds to the text, as in `Word.text`.
+        unknown: what to do about characters of the text that the model lacks.
+        recent: whether what followed the same characters before in the text counts too.
+
+    Returns:
+        one for each word; None if the model lacks characters of it.
+
+    Raises:
+        UsageError: the vocabulary has no words.
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
+    """
+    logits_V, state, read, counted = _read(stepper, text, unknown, recent)
+    boundaries = Boundaries(stepper.vocabulary, stepper.is_backward)
+    place = boundaries.place_in(boundaries.word_so_far(read))
+    found: list[float | None] = []
+    for addition in additions:
+        ids_T = stepper.vocabulary.encode(addition, "skip")
+        if stepper.vocabulary.decode(ids_T) != addition:
+            found.append(None)
+            continue
+        search = _Search(stepper, boundaries, Sampling(), counted, 1)
+        symbols = (ids_T[::-1] if stepper.is_backward else ids_T).tolist()
+        found.append(search.probability_of(symbols, _Prefix((), 1.0, place), logits_V, state))
+    return found
+
+
+def _read(stepper: Stepper, text: str, unknown: str, recent: bool) -> tuple[Floats, StepperState, str, Recent | None]:
+    """Return what a model says after a text, its state, the part of the text that shows where it stands, and counts."""
     logits_BV, state = read_prompt(stepper, text, unknown)
     ids_T = stepper.vocabulary.encode(text, unknown)
     # A character has up to four bytes.
     end = slice(4 * MAX_WORD_SO_FAR) if stepper.is_backward else slice(-4 * MAX_WORD_SO_FAR, None)
-    read = stepper.vocabulary.decode(ids_T[end])
     counted = Recent.of(ids_T[::-1] if stepper.is_backward else ids_T) if recent else None
-    return most_probable_words(stepper, logits_BV[0], state, read, top, recent=counted)
+    return logits_BV[0], state, stepper.vocabulary.decode(ids_T[end]), counted
 
 
 def most_probable_words(
@@ -241,9 +280,8 @@ class _Search:
         self, root: _Prefix, logits_V: Floats, state: StepperState
     ) -> Generator[None, None, tuple[list[tuple[_Prefix, float]], float]]:
         """Return the most probable words with their probabilities, and the most that another word can have."""
-        p_V = self._sampling.probabilities(logits_V if self._recent is None else self._recent.adapt(logits_V))
-        self._extend(root, p_V, state)
-        size = sum(part.nbytes for layer in state for part in layer) + 16 * len(p_V)
+        self._extend(root, self._first(logits_V), state)
+        size = sum(part.nbytes for layer in state for part in layer) + 16 * len(logits_V)
         num_left = min(MAX_EXTENDED, MAX_BYTES // size)
         found: list[tuple[_Prefix, float]] = []
         while self._heap and len(found) < self._top:
@@ -258,6 +296,24 @@ class _Search:
             yield
         return found, -self._heap[0][0] if self._heap else 0.0
 
+    def probability_of(self, symbols: Sequence[int], root: _Prefix, logits_V: Floats, state: StepperState) -> float:
+        """Return how probable one word is."""
+        word = self._extend(root, self._first(logits_V), state)
+        prefix = root
+        for index in symbols:
+            is_next_V = prefix.next_V == index
+            if not is_next_V.any():
+                return 0.0
+            prefix = self._longer(prefix, index, float(prefix.probabilities_V[is_next_V][0]))
+            (word,) = self._extend_all([prefix])
+        num_left = MAX_EXTENDED
+        while word is not None and (to_decide := word.to_decide()) and num_left > 0:
+            num_left -= len(self._extend_all(to_decide[:ROWS]))
+        return 0.0 if word is None or word.prefix is not prefix else word.probability
+
+    def _first(self, logits_V: Floats) -> NDArray[np.float64]:
+        return self._sampling.probabilities(logits_V if self._recent is None else self._recent.adapt(logits_V))
+
     def _extend_several(self) -> int:
         """Extend the prefixes from which most can come, side by side; return how many."""
         several: dict[_Prefix, None] = {}
@@ -269,7 +325,7 @@ class _Search:
                     break
                 heapq.heappop(self._heap)
                 undecided.append(item)
-                several |= dict.fromkeys(to_decide)
+                several |= dict.fromkeys(to_decide[:ROWS])
                 continue
             if several and len(self._best) == self._top and -at_most < self._best[0]:
                 break
@@ -278,17 +334,23 @@ class _Search:
             if prefix.state is None:
                 several[prefix] = None
         if several:
-            ids_B = np.array([prefix.symbols[-1] for prefix in several])
-            logits_BV, state = self._stepper.step(ids_B, side_by_side([prefix.parent for prefix in several]))
-            if self._recent is not None:
-                rows = zip(several, logits_BV, strict=True)
-                logits_BV = np.array([self._recent.after(prefix.symbols).adapt(logits_V) for prefix, logits_V in rows])
-            p_BV = self._sampling.probabilities(logits_BV)
-            for row, prefix in enumerate(several):
-                self._extend(prefix, p_BV[row], streams_of(state, slice(row, row + 1)))
+            self._extend_all(list(several))
         for word in undecided:
             self._push(word.at_most, word)
         return len(several)
+
+    def _extend_all(self, several: Sequence[_Prefix]) -> list[_Found | None]:
+        """Extend prefixes side by side; return for each the word that ends there."""
+        ids_B = np.array([prefix.symbols[-1] for prefix in several])
+        logits_BV, state = self._stepper.step(ids_B, side_by_side([prefix.parent for prefix in several]))
+        if self._recent is not None:
+            rows = zip(several, logits_BV, strict=True)
+            logits_BV = np.array([self._recent.after(prefix.symbols).adapt(logits_V) for prefix, logits_V in rows])
+        p_BV = self._sampling.probabilities(logits_BV)
+        return [
+            self._extend(prefix, p_BV[row], streams_of(state, slice(row, row + 1)))
+            for row, prefix in enumerate(several)
+        ]
 
     def _next_of(self, prefix: _Prefix) -> _Prefix:
         """Return the most probable continuation of a prefix that was not tried yet."""
@@ -296,14 +358,18 @@ class _Search:
         probability = float(prefix.probabilities_V[prefix.num_tried])
         prefix.num_tried += 1
         self._push_rest(prefix)
+        return self._longer(prefix, index, probability)
+
+    def _longer(self, prefix: _Prefix, index: int, probability: float) -> _Prefix:
+        """Return a prefix with one more symbol."""
         if index in prefix.hanging:
             return prefix.hanging[index]
         assert prefix.state is not None
         place = self._boundaries.after(prefix.place, index)
         return _Prefix((*prefix.symbols, index), probability, place, prefix.state)
 
-    def _extend(self, prefix: _Prefix, p_V: NDArray[np.float64], state: StepperState) -> None:
-        """Take in what may follow a prefix."""
+    def _extend(self, prefix: _Prefix, p_V: NDArray[np.float64], state: StepperState) -> _Found | None:
+        """Take in what may follow a prefix; return the word that ends or hangs on there."""
         effects_V = self._boundaries.effects(prefix.place)
         p_V = prefix.probability * p_V
         may_follow_V = np.flatnonzero((effects_V != Effect.ENDS) & (p_V > 0))
@@ -318,7 +384,7 @@ class _Search:
         elif prefix.place.kind:
             word = _Found(prefix)
         else:
-            return
+            return None
         ends = float(p_V[effects_V == Effect.ENDS].sum())
         word.probability += ends
         for index in np.flatnonzero((effects_V == Effect.HANGS) & (p_V > 0)).tolist():
@@ -329,6 +395,7 @@ class _Search:
         if prefix.hangs_on is None:
             self._push(word.at_most, word)
             (heapq.heappush if len(self._best) < self._top else heapq.heappushpop)(self._best, ends)
+        return word
 
     def _push_rest(self, prefix: _Prefix) -> None:
         if prefix.num_tried < len(prefix.next_V):

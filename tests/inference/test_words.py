@@ -61,7 +61,7 @@ def sharp(model: ModelFile, factor: float = 2.0) -> ModelFile:
 def test_words_are_those_of_an_enumeration(
     make_model: Callable[..., ModelFile], direction: str, text: str, inside: str
 ) -> None:
-    """Every text of some characters is read: the sums over those that begin with a word are the words' probabilities."""
+    """The probability of a word is the sum over all texts of some characters that begin with it and a boundary."""
     sign = -1 if direction == "backward" else 1
     stepper = Stepper(make_model("gru", symbols=ALPHABET, direction=direction, hidden_size=6))
     expected = enumerated(stepper, text[::sign], 5, inside[::sign])
