@@ -15,7 +15,6 @@ from charlm.cli.texts import as_read, given_lines, given_text, read_by_both
 from charlm.errors import CharlmError, UsageError
 
 if TYPE_CHECKING:
-    from charlm.inference.incremental import IncrementalReader
     from charlm.inference.predict import Prediction
     from charlm.inference.prediction_comparison import ComparedCharacters, ComparedWords
     from charlm.inference.stepper import Stepper

@@ -12,9 +12,17 @@ from prompt_toolkit.data_structures import Point
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus, is_done
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.layout import BufferControl, ConditionalContainer, FormattedTextControl, HSplit, Layout, UIContent
-from prompt_toolkit.layout import Window
+from prompt_toolkit.layout import (
+    BufferControl,
+    ConditionalContainer,
+    FormattedTextControl,
+    HSplit,
+    Layout,
+    UIContent,
+    Window,
+)
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
@@ -93,7 +101,7 @@ class LivePrompt:
         if document is None:
             instrument.look(shown.text, shown.cursor_position)
         # The screen asks for the rows several times each time it is drawn.
-        seen = instrument.version, width, self._num_rows, get_app().is_done, shown
+        seen = instrument.version, width, self._num_rows, self.application.is_done, shown
         if self._drawn is None or self._drawn[0] != seen:
             self._drawn = seen, self._laid_out(shown, width)
         return self._drawn[1]
@@ -107,7 +115,7 @@ class LivePrompt:
             instrument.conversation.prompt,
             instrument.bits if is_followed else _no_bits,
             instrument.conversation.reader.unknown_characters if is_followed else "",
-            "" if get_app().is_done else instrument.ghost,
+            "" if self.application.is_done else instrument.ghost,
             Look(width, max(1, self._num_rows // SHARE_OF_TEXT), self._shades, self.is_monochrome),
         )
 
@@ -118,7 +126,7 @@ class LivePrompt:
     def _layout(self) -> Layout:
         control = _TextControl(self)
         panel = FormattedTextControl(lambda: _joined(self._panel()))
-        keys = FormattedTextControl(lambda: [("class:quiet", key_line(self.instrument, self._width))])
+        keys = FormattedTextControl(lambda: _joined([[("class:quiet", key_line(self.instrument, self._width))]]))
         below = [
             Window(panel, dont_extend_height=True),
             Window(),
@@ -194,7 +202,7 @@ class LivePrompt:
 
         for number in range(2, NUM_WORDS + 1):
             bindings.add("escape", str(number), filter=is_typing)(
-                lambda event, number=number: self._type_word(number - 1)  # type: ignore[misc]
+                lambda event, number=number: self._type_word(number - 1)
             )
 
         @bindings.add("escape", "enter", filter=is_typing & Condition(lambda: bool(self._line_end)))
@@ -265,8 +273,8 @@ def _no_bits(start: int, end: int) -> list[float]:
     return [float("nan")] * (end - start)
 
 
-def _joined(rows: list[Row]) -> Row:
-    joined: Row = []
+def _joined(rows: list[Row]) -> StyleAndTextTuples:
+    joined: StyleAndTextTuples = []
     for number, row in enumerate(rows):
         joined += [("", "\n")] if number else []
         joined += row

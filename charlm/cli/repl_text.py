@@ -130,7 +130,9 @@ def _shown(character: str) -> tuple[str, int]:
 
 def _style(character: str, bits: float, unknown: str, look: Look) -> str:
     # Of NaN no comparison is true.
-    shade = look.shades[min(len(look.shades) - 1, int(bits / MAX_BITS * (len(look.shades) - 1) + 0.5))] if bits >= 0 else ""
+    shade = (
+        look.shades[min(len(look.shades) - 1, int(bits / MAX_BITS * (len(look.shades) - 1) + 0.5))] if bits >= 0 else ""
+    )
     return f"class:unknown {shade}" if character in unknown else shade
 
 
