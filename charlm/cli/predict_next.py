@@ -68,7 +68,7 @@ def predict_next(
         return
     for each in given_lines("-") if text is None else [_read(steppers, given_text(text))]:
         shown = _predicted(steppers, names, each, top or TOP, words, unknown, recent)
-        _show(each, shown, names, words or 0, as_json)
+        _show(each, shown, names, as_json)
 
 
 def _opened(path: Path | None, other: Path | None) -> list[Stepper]:
@@ -130,14 +130,13 @@ def _predicted(
     return ComparedCharacters.of(predictions, top)
 
 
-def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bool) -> None:
+def _show(text: str, shown: Shown, names: Sequence[str], as_json: bool) -> None:
     """Print a prediction.
 
     Args:
         text: the text before it.
         shown: what was predicted.
         names: of two models that are compared.
-        words: how many words were asked for.
         as_json: whether programs read it.
     """
     from charlm.cli.prediction_table import comparison_table, prediction_table, word_table
@@ -149,7 +148,7 @@ def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bo
     elif isinstance(shown, Prediction):
         print(prediction_table(shown), flush=True)
     elif isinstance(shown, WordPrediction):
-        print(word_table(shown, words), flush=True)
+        print(word_table(shown), flush=True)
     else:
         print(comparison_table(shown, names), flush=True)
 
@@ -170,13 +169,13 @@ def _converse(
 
     def show(text: str, reader: IncrementalReader, top: int) -> None:
         if not others:
-            _show(text, reader.predict(top), names, 0, as_json)
+            _show(text, reader.predict(top), names, as_json)
             return
         (other,) = others
         other.temperature = reader.temperature
         other.read(text)
         predictions = [each.predict(len(each.vocabulary)) for each in (reader, other)]
-        _show(text, ComparedCharacters.of(predictions, top), names, 0, as_json)
+        _show(text, ComparedCharacters.of(predictions, top), names, as_json)
 
     if not others and not as_json and sys.stdout.isatty() and not is_dumb_terminal():
         converse(reader, top)
