@@ -67,7 +67,7 @@ def predict_next(
         return
     for each in given_lines("-") if text is None else [_read(steppers, given_text(text))]:
         shown = _predicted(steppers, names, each, top or TOP, words, unknown, recent)
-        _show(each, shown, names, words or 0, as_json)
+        _show(each, shown, names, as_json)
 
 
 def _opened(path: Path | None, other: Path | None) -> list[Stepper]:
@@ -129,14 +129,13 @@ def _predicted(
     return ComparedCharacters.of(predictions, top)
 
 
-def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bool) -> None:
+def _show(text: str, shown: Shown, names: Sequence[str], as_json: bool) -> None:
     """Print a prediction.
 
     Args:
         text: the text before it.
         shown: what was predicted.
         names: of two models that are compared.
-        words: how many words were asked for.
         as_json: whether programs read it.
     """
     from charlm.cli.prediction_table import comparison_table, prediction_table, word_table
@@ -148,7 +147,7 @@ def _show(text: str, shown: Shown, names: Sequence[str], words: int, as_json: bo
     elif isinstance(shown, Prediction):
         print(prediction_table(shown), flush=True)
     elif isinstance(shown, WordPrediction):
-        print(word_table(shown, words), flush=True)
+        print(word_table(shown), flush=True)
     else:
         print(comparison_table(shown, names), flush=True)
 
@@ -170,7 +169,7 @@ def _converse(
     def show(text: str, predictions: Sequence[Prediction], names: Sequence[str], top: int) -> None:
         alone = len(predictions) == 1
         shown = predictions[0] if alone else ComparedCharacters.of(predictions, top)
-        _show(text, shown, [] if alone else names, 0, as_json)
+        _show(text, shown, [] if alone else names, as_json)
 
     first, second = names or NAMES
     other = others[0] if others else None

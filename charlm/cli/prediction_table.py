@@ -41,13 +41,13 @@ def prediction_table(prediction: Prediction) -> str:
     return "\n".join([*lines, f"entropy {prediction.entropy_bits:.2f} bits"])
 
 
-def word_table(prediction: WordPrediction, top: int) -> str:
-    """Return a line with a bar for each word, a line for all others, and whether the search found fewer than `top`."""
+def word_table(prediction: WordPrediction) -> str:
+    """Return a line with a bar for each word, a line for all others, and perhaps that the search ended early."""
     room = _room()
     rows = [(word_within(word.word, room - SHARE_WIDTH), word.probability) for word in prediction.words]
     lines = _with_bars(rows, f"{prediction.remaining_probability:7.2%}", room)
-    if len(rows) < top and prediction.others_at_most > 0:
-        bound = f"the search ended early: no other word has more than {prediction.others_at_most:.2%}"
+    if not prediction.is_complete:
+        bound = f"the search ended early: another word may have up to {prediction.others_at_most:.2%}"
         lines += wrapped(bound, screen_width(sys.stdout), "")
     return "\n".join(lines)
 
@@ -79,7 +79,8 @@ def comparison_table(compared: ComparedCharacters | ComparedWords, models: Seque
     names_room = room - len(models) * SHARE_WIDTH
     if isinstance(compared, ComparedWords):
         rows = [(word_within(word.word, names_room), word.probabilities) for word in compared.words]
-        foot = []
+        ended = "the search ended early: other words may be more probable"
+        foot = [] if compared.is_complete else wrapped(ended, screen_width(sys.stdout), "")
     else:
         names = names_within(compared.candidates, names_room)
         rows = list(zip(names, (candidate.probabilities for candidate in compared.candidates), strict=True))

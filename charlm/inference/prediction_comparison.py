@@ -81,10 +81,12 @@ class ComparedWords:
     Attributes:
         words: those that one of the models lists, by the higher of both probabilities.
         remaining_probabilities: for each model that of all words which are not among them.
+        is_complete: whether these are certainly the most probable ones of each.
     """
 
     words: list[ComparedWord]
     remaining_probabilities: tuple[float, ...]
+    is_complete: bool
 
     @classmethod
     def of(cls, steppers: Sequence[Stepper], text: str, top: int, unknown: str, recent: bool) -> ComparedWords:
@@ -105,7 +107,8 @@ class ComparedWords:
             for (added, word), shares in zip(listed.items(), zip(*shares_MW, strict=True), strict=True)
         ]
         remaining = tuple(max(0.0, 1 - sum(share or 0.0 for share in shares_W)) for shares_W in shares_MW)
-        return cls(sorted(words, key=lambda word: -_highest(word.probabilities)), remaining)
+        is_complete = all(prediction.is_complete for prediction in predictions)
+        return cls(sorted(words, key=lambda word: -_highest(word.probabilities)), remaining, is_complete)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""

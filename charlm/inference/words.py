@@ -54,11 +54,13 @@ class WordPrediction:
         words: the most probable ones, the most probable first.
         remaining_probability: of all other words together.
         others_at_most: no other word is more probable than this.
+        is_complete: whether these are certainly the most probable ones; if not, the search took too long and ended.
     """
 
     words: list[Word]
     remaining_probability: float
     others_at_most: float
+    is_complete: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -142,8 +144,8 @@ def most_probable_words(
 ) -> WordPrediction:
     """Rank the words that may come next, given what the model says now.
 
-    The list is shorter than `top` if there are no more words, or if the search ends after `MAX_EXTENDED` prefixes:
-    every word in it is certain, and `others_at_most` bounds what is missing.
+    If the search ends after `MAX_EXTENDED` prefixes, the list has the best words found until then, perhaps fewer than
+    `top`. Their probabilities are true, and `others_at_most` bounds what is missing.
 
     Args:
         stepper: the model.
@@ -189,10 +191,10 @@ def word_search(
     so_far = boundaries.word_so_far(text)
     place = Place() if only_additions else boundaries.place_in(so_far)
     search = _Search(stepper, boundaries, Sampling(temperature), recent, top)
-    found, at_most = yield from search.run(_Prefix((), 1.0, place), logits_V, state)
+    found, at_most, is_complete = yield from search.run(_Prefix((), 1.0, place), logits_V, state)
     words = [_as_word(stepper, prefix.symbols, so_far, probability) for prefix, probability in found]
     remaining = max(0.0, 1 - sum(word.probability for word in words))
-    return WordPrediction(words, remaining, min(at_most, remaining))
+    return WordPrediction(words, remaining, min(at_most, remaining), is_complete)
 
 
 def _as_word(stepper: Stepper, symbols: tuple[int, ...], so_far: str, probability: float) -> Word:
@@ -278,8 +280,12 @@ class _Search:
 
     def run(
         self, root: _Prefix, logits_V: Floats, state: StepperState
-    ) -> Generator[None, None, tuple[list[tuple[_Prefix, float]], float]]:
-        """Return the most probable words with their probabilities, and the most that another word can have."""
+    ) -> Generator[None, None, tuple[list[tuple[_Prefix, float]], float, bool]]:
+        """Search until the most probable words are certain, or the limit is reached.
+
+        Returns:
+            the words with their probabilities, the most that another word can have, and whether the words are certain.
+        """
         self._extend(root, self._first(logits_V), state)
         size = sum(part.nbytes for layer in state for part in layer) + 16 * len(logits_V)
         num_left = min(MAX_EXTENDED, MAX_BYTES // size)
@@ -294,7 +300,26 @@ class _Search:
                 break
             num_left -= self._extend_several()
             yield
-        return found, -self._heap[0][0] if self._heap else 0.0
+        is_complete = not self._heap or len(found) == self._top
+        if not is_complete:
+            found += yield from self._best_of_the_rest(self._top - len(found))
+        return found, -self._heap[0][0] if self._heap else 0.0, is_complete
+
+    def _best_of_the_rest(self, num: int) -> Generator[None, None, list[tuple[_Prefix, float]]]:
+        """Return the best words found so far, decided within the same limit again, and drop them from the heap."""
+        words = [item for _, _, item in self._heap if isinstance(item, _Found)]
+        num_left = MAX_EXTENDED
+        best: list[_Found] = []
+        for word in heapq.nlargest(num, words, key=lambda word: word.probability):
+            while (to_decide := word.to_decide()) and num_left > 0:
+                num_left -= len(self._extend_all(to_decide[:ROWS]))
+                yield
+            if not to_decide:
+                best.append(word)
+        dropped = set(map(id, best))
+        self._heap = [entry for entry in self._heap if id(entry[2]) not in dropped]
+        heapq.heapify(self._heap)
+        return [(word.prefix, word.probability) for word in sorted(best, key=lambda word: -word.probability)]
 
     def probability_of(self, symbols: Sequence[int], root: _Prefix, logits_V: Floats, state: StepperState) -> float:
         """Return how probable one word is."""
