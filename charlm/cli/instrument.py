@@ -20,6 +20,8 @@ GHOST_LENGTH = 40
 NUM_WORDS = 5
 # A search is given up after so many pauses: a model that knows its language needs ten or so.
 MAX_PAUSES = 100
+# How often a person sees how much of a long text is still to be read, in symbols.
+SHOWN_EVERY = 200
 # So long a key may read, in seconds; what is left is read when no key is waiting.
 READING_TIME = 0.008
 
@@ -123,6 +125,11 @@ class Instrument:
         """How many symbols are to be read before the figures are those of the line."""
         return sum(reader.num_missing for reader in self.readers)
 
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether so much is to be read that the old figures are not worth showing."""
+        return self.num_missing > SHOWN_EVERY
+
     def whole_ghost(self) -> str:
         """Return the continuation; it is computed now if it is not known yet."""
         while self._is_ghost_old and self.work() is not None:
@@ -171,7 +178,7 @@ class Instrument:
         for reader in self.readers:
             while reader.num_missing:
                 reader.advance()
-                yield False
+                yield self.is_far_behind and not reader.num_missing % SHOWN_EVERY
         if was_missing:
             self._measure()
             yield True

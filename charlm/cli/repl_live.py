@@ -24,6 +24,7 @@ from prompt_toolkit.layout import (
     Window,
 )
 from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.search import SearchState
 from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
 
@@ -39,6 +40,8 @@ from charlm.files import cache_folder
 STYLE = Style.from_dict({"quiet": "#808080", "first": "#2f74b5", "second": "#c56a15", "unknown": "underline"})
 # The text has at most this share of the rows.
 SHARE_OF_TEXT = 3
+# A screen of fewer rows has no row for the keys.
+MIN_ROWS_WITH_KEYS = 6
 
 
 class LivePrompt:
@@ -130,7 +133,7 @@ class LivePrompt:
         below = [
             Window(panel, dont_extend_height=True),
             Window(),
-            ConditionalContainer(Window(keys, height=1), Condition(lambda: self._num_rows >= 6)),
+            ConditionalContainer(Window(keys, height=1), Condition(lambda: self._num_rows >= MIN_ROWS_WITH_KEYS)),
         ]
         is_searching = has_focus(self._search.control)
         rows = [
@@ -142,11 +145,10 @@ class LivePrompt:
 
     def _panel(self) -> list[Row]:
         text = self.text(self._width)
-        # A row above the panel and one below it are empty, if there is room.
-        room = self._num_rows - len(text.rows)
-        gap: list[Row] = [[]] if room >= 8 else []
-        room -= 2 if room >= 8 else 1 if self._num_rows >= 6 else 0
-        return [*gap, *panel_rows(self.instrument, self._width, max(0, room))]
+        room = self._num_rows - len(text.rows) - (1 if self._num_rows >= MIN_ROWS_WITH_KEYS else 0)
+        gap: list[Row] = [[]] if room >= 8 and self.instrument.line else []
+        room -= len(gap)
+        return [*gap, *panel_rows(self.instrument, self._width, max(0, room), self._shades)]
 
     @property
     def _width(self) -> int:
@@ -265,8 +267,10 @@ class _TextControl(BufferControl):
 
     def _laid_out(self, width: int) -> TextRows:
         search = self.search_buffer_control
-        is_searching = search is not None and get_app().layout.current_control == search and search.buffer.text
-        return self._prompt.text(width, self.buffer.document_for_search(self.search_state) if is_searching else None)
+        if search is None or get_app().layout.current_control != search or not search.buffer.text:
+            return self._prompt.text(width)
+        state = SearchState(search.buffer.text, self.search_state.direction, self.search_state.ignore_case)
+        return self._prompt.text(width, self.buffer.document_for_search(state))
 
 
 def _no_bits(start: int, end: int) -> list[float]:

@@ -13,7 +13,7 @@ from charlm.cli.layout import UNLIMITED_WIDTH, aligned, cells_of, whole_items
 from charlm.cli.prediction_table import BAR_WIDTH, MIN_BAR_WIDTH, bar, names_within, word_within
 from charlm.cli.render import can_show
 from charlm.cli.repl_commands import COMMANDS, command_in, commands_starting, usage
-from charlm.cli.repl_text import Row
+from charlm.cli.repl_text import Row, shade_of
 from charlm.errors import one_line
 from charlm.inference.prediction_comparison import ComparedCharacters
 from charlm.inference.word_boundaries import Kind, kind_of
@@ -36,17 +36,30 @@ MAX_UNKNOWN = 5
 HISTOGRAM = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 NUM_BINS = 10
 NUM_CHANGED = 3
+# Candidates below an empty line.
+NUM_IN_A_ROW = 10
 MODEL_STYLES = ("class:first", "class:second")
 
 
-def panel_rows(instrument: Instrument, width: int, height: int) -> list[Row]:
-    """Lay out everything below the line, in at most so many rows of at most so many cells."""
+def panel_rows(instrument: Instrument, width: int, height: int, shades: Sequence[str] = ()) -> list[Row]:
+    """Lay out everything below the line, in at most so many rows of at most so many cells.
+
+    Below an empty line there is little, so that what was printed before stays on the screen.
+
+    Args:
+        instrument: what is shown.
+        width: cells of a row.
+        height: how many rows there is room for.
+        shades: the styles of the bits; none without colours.
+    """
     if command := command_in(instrument.line):
         return [[("", command_help(command[0], width))]][:height]
     if instrument.error:
         return [[("", whole_items(instrument.error.split(), width, " "))]][:height]
-    rows = title_rows(instrument, width)
-    if not instrument.figures:
+    if instrument.is_far_behind:
+        return [[("class:quiet", f"reading {instrument.num_missing:,} more ...")]][:height]
+    rows = title_rows(instrument, width, shades)
+    if not instrument.figures or not instrument.line:
         return rows[:height]
     gates = gate_rows(instrument.last, instrument.changes, width, height - len(rows) - 2)
     words = [] if width >= WIDE and len(instrument.readers) == 1 else word_rows(instrument, width)
@@ -62,12 +75,10 @@ def panel_rows(instrument: Instrument, width: int, height: int) -> list[Row]:
     return [*rows, *words, *gap, *gates][:height]
 
 
-def title_rows(instrument: Instrument, width: int) -> list[Row]:
+def title_rows(instrument: Instrument, width: int, shades: Sequence[str]) -> list[Row]:
     """Return a row for each model: how uncertain it is, what the last character cost, and the mean of all."""
     conversation, rows = instrument.conversation, list[Row]()
     note = unknown_note(conversation.reader, width // 2)
-    if missing := instrument.num_missing:
-        rows.append([("class:quiet", whole_items([f"reading {missing:,} more characters ..."], width))])
     are_compared = len(instrument.readers) > 1
     for number, figures in enumerate(instrument.figures):
         items = [note] if note and not number else []
@@ -75,20 +86,30 @@ def title_rows(instrument: Instrument, width: int) -> list[Row]:
             items.append(f"{number + 1} {within(one_line(conversation.names[number]), width // 4)}")
         if conversation.reader.temperature != 1 and not number:
             items.append(f"temperature {conversation.reader.temperature:g}")
-        items += figure_items(figures, instrument.last)
-        rows.append([(MODEL_STYLES[number] if are_compared else "", whole_items(items, width))])
+        if instrument.line:
+            items += figure_items(figures, _cost(figures, instrument))
+        else:
+            items.append(f"entropy {figures.prediction.entropy_bits:.2f} bits")
+            items += [f"{c.name} {_share(c.probability)}" for c in figures.prediction.candidates[:NUM_IN_A_ROW]]
+        style, row = MODEL_STYLES[number] if are_compared else "", whole_items(items, width)
+        cost = _cost(figures, instrument) if instrument.line else ""
+        before, found, after = row.partition(cost) if cost else (row, "", "")
+        # The colour says what the colours of the text mean.
+        rows.append([(style, before), (shade_of(figures.last_bits, shades) or style, found), (style, after)])
     return rows
 
 
-def figure_items(figures: Figures, last: str) -> list[str]:
+def figure_items(figures: Figures, cost: str) -> list[str]:
     """Return the figures of one model in words."""
-    items = [f"entropy {figures.prediction.entropy_bits:.2f} bits"]
-    if not math.isnan(figures.last_bits):
-        name = last.split()[0] if last.startswith("U+") else last
-        items.append(f"{name} cost {figures.last_bits:.2f}")
-    if not math.isnan(figures.mean_bits):
-        items.append(f"mean {figures.mean_bits:.2f}")
-    return items
+    mean = "" if math.isnan(figures.mean_bits) else f"mean {figures.mean_bits:.2f}"
+    return [f"entropy {figures.prediction.entropy_bits:.2f} bits", *([cost] if cost else []), *([mean] if mean else [])]
+
+
+def _cost(figures: Figures, instrument: Instrument) -> str:
+    """Return what the last character cost."""
+    last = instrument.last
+    name = last.split()[0] if last.startswith("U+") else last
+    return "" if math.isnan(figures.last_bits) else f"{name} cost {figures.last_bits:.2f}"
 
 
 def candidate_rows(instrument: Instrument, width: int, room: int) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -60,6 +60,12 @@ def shade_styles(style: Style) -> list[str]:
     colours = style.ramp.colours if style.num_colours > 256 else [palette_colour(index) for index in style.ramp.indices]
     shades = [f"bg:#{colour:06x} fg:{'#ffffff' if is_dark(colour) else '#000000'}" for colour in colours]
     return ["", *shades[1:]]
+
+
+def shade_of(bits: float, shades: Sequence[str]) -> str:
+    """Return the style of what cost so many bits: none for NaN, and where there are no colours."""
+    # Of NaN no comparison is true.
+    return shades[min(len(shades) - 1, int(bits / MAX_BITS * (len(shades) - 1) + 0.5))] if shades and bits >= 0 else ""
 
 
 def text_rows(
@@ -129,10 +135,7 @@ def _shown(character: str) -> tuple[str, int]:
 
 
 def _style(character: str, bits: float, unknown: str, look: Look) -> str:
-    # Of NaN no comparison is true.
-    shade = (
-        look.shades[min(len(look.shades) - 1, int(bits / MAX_BITS * (len(look.shades) - 1) + 0.5))] if bits >= 0 else ""
-    )
+    shade = shade_of(bits, look.shades)
     return f"class:unknown {shade}" if character in unknown else shade
 
 

@@ -9,6 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from charlm.checkpoint import ModelFile
+from charlm.cli import instrument as module
 from charlm.cli.instrument import Instrument
 from charlm.cli.repl_commands import COMMANDS, Conversation
 from charlm.cli.repl_panel import command_help, histogram, key_line, panel_rows, unknown_note
@@ -49,7 +50,7 @@ def test_every_size_has_its_rows(
     rows = panel(shown(model, line, gates, model if is_compared else None), width, height)
     assert 0 < len(rows) <= height
     assert all(cell_len(row) <= width and row.isprintable() for row in rows)
-    assert line == "/te" or any(re.search(r" \d+\.\d%", row) for row in rows)
+    assert line in ("", "/te") or any(re.search(r" \d+\.\d%", row) for row in rows)
 
 
 def test_candidates_have_their_probabilities(make_model: Make) -> None:
@@ -61,6 +62,24 @@ def test_candidates_have_their_probabilities(make_model: Make) -> None:
     for row, candidate in zip(rows[1:11], prediction.candidates, strict=True):
         assert row.split("\u2588")[0].split()[:2] == [candidate.name, f"{candidate.probability:.1%}"]
     assert rows[11].split()[:2] == ["others", f"{prediction.remaining_probability:.1%}"]
+
+
+def test_an_empty_line_has_one_row_below(make_model: Make) -> None:
+    """So that the table or the help that was printed before it stays on the screen."""
+    (row,) = panel(shown(make_model(), ""), 80, 20)
+    prediction = predict(Stepper(make_model()), "", 10)
+    assert row.startswith(f"entropy {prediction.entropy_bits:.2f} bits   {prediction.candidates[0].name} ")
+
+
+def test_a_long_paste_says_how_much_is_to_be_read(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of the line before it would mislead."""
+    monkeypatch.setattr(module, "READING_TIME", 0.0)
+    instrument = shown(make_model(), "bad")
+    instrument.look("bad " * 300, 1200)
+    assert panel(instrument, 80, 20) == ["reading 1,197 more ..."]
+    assert [instrument.work() for _ in range(200)].count(True) == 1
+    instrument.look("bad bad", 7)
+    assert len(panel(instrument, 80, 20)) > 5
 
 
 def test_words_stand_beside_the_candidates_or_below(make_model: Make) -> None:
