@@ -60,6 +60,15 @@ def test_a_terminal_underlines_what_is_copied(learned: str) -> None:
     assert "underlined: copies of at least" in screen
 
 
+def test_a_narrow_terminal_has_whole_rows() -> None:
+    """Nothing in the table is wrapped at 40 columns."""
+    screen = on_a_terminal(*CHECK, "--num", "2", env={"COLUMNS": "40"}).decode()
+    rows = re.findall(r"^(?:at least|\d+ characters) .*", screen.replace("\r\n", "\n"), re.MULTILINE)
+    assert {len(row.split()[-2:]) for row in rows} == {2}
+    assert len(rows) >= 6
+    assert max(map(len, rows)) <= 40
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_a_plain_terminal_lists_what_is_copied(environment: dict[str, str]) -> None:
     """No escape sequence is written; the copies stand in a list."""
