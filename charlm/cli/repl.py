@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
     from prompt_toolkit.layout.processors import Processor
 
-    from charlm.inference.predict import Prediction
 
 GHOST_LENGTH = 40
 TOOLBAR_CANDIDATES = 8
@@ -97,13 +96,15 @@ def converse(reader: IncrementalReader, top: int) -> None:
     _answer(conversation, ask, answer, sys.stdout)
 
 
-def converse_in_lines(reader: IncrementalReader, top: int, show_text: Callable[[str, Prediction], None]) -> None:
+def converse_in_lines(
+    reader: IncrementalReader, top: int, show_text: Callable[[str, IncrementalReader, int], None]
+) -> None:
     """Answer each line that is typed, where the prompt cannot draw: a terminal at one end only, or a dumb one.
 
     Args:
         reader: the model.
         top: how many characters a table lists.
-        show_text: prints the prediction after a text on standard output.
+        show_text: prints what a reader predicts after a text that it has read, with so many characters in a table.
     """
     conversation = Conversation(reader, top)
     may_prompt = sys.stdout.isatty()
@@ -121,7 +122,7 @@ def converse_in_lines(reader: IncrementalReader, top: int, show_text: Callable[[
     def answer(text: str) -> None:
         if note := unknown_note(conversation.reader):
             say(note)
-        show_text(text, conversation.reader.predict(conversation.top))
+        show_text(text, conversation.reader, conversation.top)
 
     say("Enter a text for what may come next. /help lists commands. exit or Ctrl-D: leave.")
     _answer(conversation, ask, answer, sys.stderr)

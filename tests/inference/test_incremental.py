@@ -11,7 +11,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.inference import incremental
 from charlm.inference.generate import generate
-from charlm.inference.incremental import STATES_KEPT, IncrementalReader
+from charlm.inference.incremental import SPACING, STATES_KEPT, IncrementalReader
 from charlm.inference.predict import predict
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stack, Stepper, StepperState
@@ -77,9 +77,9 @@ def test_a_long_line_keeps_few_states(make_model: Callable[..., ModelFile]) -> N
     reader, stack = counting(make_model())
     line = "abcdefgh" * 1250
     assert sum(steps_of(reader, stack, (line[:length] for length in range(1, len(line) + 1)))) == len(line)
-    assert len(reader._states) <= STATES_KEPT + len(line) // STATES_KEPT + 1
+    assert len(reader._states) <= STATES_KEPT + len(line) // SPACING + 1
     assert steps_of(reader, stack, [line[: -STATES_KEPT + 1]]) == [0]
-    assert steps_of(reader, stack, [line[:5000]])[0] < STATES_KEPT
+    assert steps_of(reader, stack, [line[:5000]])[0] < SPACING
 
 
 def test_an_unknown_character_of_a_line_is_skipped_and_named(make_model: Callable[..., ModelFile]) -> None:
