@@ -11,8 +11,10 @@ from typing import Any
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.cockpit import Judged
+from charlm.cli.live import ScoringDisplay
 from charlm.cli.render import print_json, report_error, say, write_texts
+from charlm.cli.watching import watch
 from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
 from charlm.evaluation.judgement import judge_records
@@ -68,11 +70,11 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
 
 def learn(trainer: Trainer) -> None:
     """Train to the end, or to the first Ctrl-C or SIGTERM; the process then exits with the code of that signal."""
-    with TrainingDisplay(trainer) as display:
+    with watch(trainer, judged) as display:
 
         def stop() -> None:
             trainer.stop()
-            display.say("finishing this block and saving; again to quit at once")
+            display.notify("finishing this block and saving; again to quit at once")
 
         with Interrupt(stop) as interrupt:
             trainer.learn(display.show)
@@ -120,15 +122,21 @@ def report_best(trainer: Trainer) -> RunError | None:
 
 def verdict(trainer: Trainer) -> str:
     """Return what the validations so far say about more training."""
+    return judged(trainer).sentence
+
+
+def judged(trainer: Trainer) -> Judged:
+    """Return the same with the state of the curve."""
     num_held_out = len(trainer.learner.parts.validation)
     if not trainer.validation.can_tell_best:
-        return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
+        how_much = "too little" if num_held_out else "nothing"
+        return Judged("unclear", f"{how_much} was held out to tell whether more time would help")
     of_net = " of the net" if trainer.learner.counting.order else ""
     judgement = judge_records(trainer.logbook.records)
     if judgement.state == "overfitting" and "validation" in trainer.unlike:
         meaning = "this may say more about the validation part, which is unlike the rest, than about the training"
         judgement = replace(judgement, meaning=meaning)
-    return judgement.sentence(f"validation{of_net}")
+    return Judged(judgement.state, judgement.sentence(f"validation{of_net}"))
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:

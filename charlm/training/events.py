@@ -1,7 +1,7 @@
 """The events of a training run, typed, in the order in which they happen.
 
-`Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a notebook are
-listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
+Setting up a run, `Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a
+notebook are listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something is done before the first block, and may take a while.
+
+    Attributes:
+        what: as in `reading the text`.
+    """
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ class Finished:
     reason: str
 
 
-Event = BlockLearned | Record | Baseline | Validating | Scoring | Saved | RolledBack | Note | Finished
+Event = Preparing | BlockLearned | Record | Baseline | Validating | Scoring | Saved | RolledBack | Note | Finished
 Listener = Callable[[Event], None]
 
 

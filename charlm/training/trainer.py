@@ -25,6 +25,7 @@ from charlm.training.events import (
     Finished,
     Listener,
     Note,
+    Preparing,
     Record,
     RolledBack,
     Saved,
@@ -205,6 +206,7 @@ class Trainer:
         text = {"text_sha256": self.corpus.sha256}
         baseline = recorded_baseline(self.run, text)
         if baseline is None:
+            self._listener(Preparing("counting the n-grams to beat"))
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
