@@ -59,7 +59,10 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def held_out_view(
-    model: ModelFile, progress: Progress | None = None, download_progress: DownloadProgress | None = None
+    model: ModelFile,
+    progress: Progress | None = None,
+    download_progress: DownloadProgress | None = None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return what a page shows of the beginning of the text that was held out from a model.
 
@@ -67,12 +70,13 @@ def held_out_view(
         model: the model.
         progress: called now and then with how many symbols of how many were read.
         download_progress: called as a download of the text proceeds.
+        names: where the text is now; None for where it was in training.
 
     Raises:
         CharlmError: the model's own text cannot be read, or is no longer what it was.
         ModelFileError: the weights are so large that a state overflows.
     """
-    own = load_own_text(model, progress=download_progress)
+    own = load_own_text(model, names=names, progress=download_progress)
     stretch = max(own.ids.stretches, key=len)
     text, _ = characters_of(model.vocabulary, stretch[:SHOWN_SYMBOLS])
     # For a model of bytes it may start or end within a character.
@@ -111,7 +115,7 @@ def text_view(model: ModelFile, scored: Surprisal, name: str, progress: Progress
         "bits_of_characters": scored.bits_C[characters].tolist(),
         "max_bits": MAX_BITS,
         "unknown": np.flatnonzero(~scored.is_known_C[characters]).tolist(),
-        "ramps": {"sequential": _ramp(SEQUENTIAL), "diverging": _ramp(DIVERGING)},
+        "ramps": {"sequential": ramp_colours(SEQUENTIAL), "diverging": ramp_colours(DIVERGING)},
         **_expected(scored, symbols, characters),
         "units": _units(model, scored, characters.start, progress),
     }
@@ -145,7 +149,7 @@ def _first_place(before: str) -> dict[str, int]:
     return {"first_line": len(lines), "first_column": len(lines[-1].text) + 1}
 
 
-def _ramp(ramp: Ramp) -> dict[str, Any]:
+def ramp_colours(ramp: Ramp) -> dict[str, Any]:
     """Return the colours of a ramp, and the colours of the text on them."""
     return {
         "lowest": ramp.lowest,
