@@ -6,7 +6,7 @@ Reads run folders and model files; never imports torch, and trains nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ class ReadRun:
     @property
     def curve(self) -> list[tuple[int, float, float]]:
         """Step, seconds and bits of each validation."""
-        found = [(record["step"], record["seconds"], _validation(record)) for record in self.records]
+        found = [(record["step"], record["seconds"], bits_of(record)) for record in self.records]
         return [(int(step), float(seconds), bits) for step, seconds, bits in found if bits is not None]
 
     def validation_at(self, axis: int, place: float) -> float | None:
@@ -193,7 +193,7 @@ def _group(runs: Sequence[ReadRun]) -> Group:
 
 
 def _figures(run: ReadRun, seconds: float, steps: int) -> Figures:
-    spec, measured = run.model.spec, _validation(run.model.metrics)
+    spec, measured = run.model.spec, bits_of(run.model.metrics)
     names = ("characters_per_second", "bytes_per_second")
     paces = [record[name] for record in run.records for name in names if is_number(record.get(name))]
     return Figures(
@@ -208,7 +208,7 @@ def _figures(run: ReadRun, seconds: float, steps: int) -> Figures:
         at_equal_time=run.validation_at(1, seconds),
         at_equal_steps=run.validation_at(0, steps),
         best=run.validation_at(0, run.steps) if measured is None and run.is_file else measured,
-        net=_validation(run.model.metrics, "validation_net_bits_per_"),
+        net=bits_of(run.model.metrics, "validation_net_bits_per_"),
         curve=run.curve,
     )
 
@@ -275,7 +275,7 @@ def _differences(runs: Sequence[ReadRun]) -> list[str]:
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "`best` of a model that was kept on the way is the validation of its run at that step": any(
-            run.is_file and _validation(run.model.metrics) is None for run in runs
+            run.is_file and bits_of(run.model.metrics) is None for run in runs
         ),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
@@ -339,7 +339,7 @@ def _is_finished(run: RunFolder, best: ModelFile) -> bool:
     with suppress(ModelFileError):
         if run.last.is_file():
             return bool(load_checkpoint(run.last).metrics.get("finished"))
-    return _validation(best.metrics) is not None
+    return bits_of(best.metrics) is not None
 
 
 def read_records(run: RunFolder) -> list[dict[str, Any]]:
@@ -363,8 +363,8 @@ def read_records(run: RunFolder) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["step"])
 
 
-def _validation(values: dict[str, Any], prefix: str = "validation_bits_per_") -> float | None:
-    """Return the bits of a validation, whatever their unit is."""
+def bits_of(values: Mapping[str, Any], prefix: str = "validation_bits_per_") -> float | None:
+    """Return the bits of a validation, or of another figure by its prefix, whatever their unit is."""
     found = (value for name, value in values.items() if name.startswith(prefix) and is_number(value))
     return next(found, None)
 

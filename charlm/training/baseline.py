@@ -51,8 +51,13 @@ def _is_read(part: Part, num_read: int) -> NDArray[np.bool_]:
     return is_read_M
 
 
-def recorded_baseline(run: RunFolder) -> Baseline | None:
-    """Return the baseline that a run has measured before, from its `metrics.jsonl`; None if it has none."""
+def recorded_baseline(run: RunFolder, text: dict[str, str]) -> Baseline | None:
+    """Return the baseline that a run has measured before, from its `metrics.jsonl`; None if it has none.
+
+    Args:
+        run: the folder.
+        text: what its line says about the text; one of another text does not count.
+    """
     records: list[dict[str, Any]] = []
     # A log that cannot be read does not end the run.
     with suppress(RunError):
@@ -61,6 +66,6 @@ def recorded_baseline(run: RunFolder) -> Baseline | None:
         name = record.get("baseline")
         found = NAME.fullmatch(name) if isinstance(name, str) else None
         bits = [value for key, value in record.items() if key.startswith("baseline_bits_per_")]
-        if found and len(bits) == 1 and is_number(bits[0]):
+        if found and record.items() >= text.items() and len(bits) == 1 and is_number(bits[0]):
             return Baseline(int(found[1]), float(bits[0]))
     return None

@@ -51,6 +51,8 @@ class Record:
         sample: with a validation, a text that the model writes now; None of a model that sees both sides, or if there
             was no time for it.
         sample_bits: the bits of each character of the sample, rounded to hundredths.
+        validation_overflowed: True if the numbers of the model overflowed in a validation, which then has no result.
+        new_text: True in the first record after the run was resumed on another text.
     """
 
     step: int
@@ -66,6 +68,8 @@ class Record:
     gradient_norm: float | None = None
     sample: str | None = None
     sample_bits: list[float] | None = None
+    validation_overflowed: bool | None = None
+    new_text: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields, without those that were not measured."""

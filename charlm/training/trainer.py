@@ -195,13 +195,14 @@ class Trainer:
         part, learner = self.validation.part, self.learner
         if not len(part) or learner.model.spec.sees_both_sides:
             return
-        baseline = None if self._has_new_text else recorded_baseline(self.run)
+        text = {"text_sha256": self.corpus.sha256}
+        baseline = recorded_baseline(self.run, text)
         if baseline is None:
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
             line = {"step": self.state.step, "seconds": self.clock.seconds}
-            self.write_down(record=line | self.in_units(baseline.to_json()))
+            self.write_down(record=line | self.in_units(baseline.to_json()) | text)
         self._listener(baseline)
 
     def _learn_next_block(self, share: float) -> float | None:
@@ -272,6 +273,7 @@ class Trainer:
 
     def _record(self, losses: Losses, seconds: float, validation: float | None = None, by: str | None = None) -> Record:
         state, mean = self.state, losses.mean
+        has_overflowed = validation is not None and not math.isfinite(validation)
         return Record(
             step=state.step,
             epoch=self.epoch,
@@ -280,14 +282,16 @@ class Trainer:
             smoothed_bits_per_character=state.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * self._rate,
             characters_per_second=self._time_budget.pace.last,
-            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
+            validation_bits_per_character=None if has_overflowed else validation,
             skipped=state.recovery.skipped,
             by=by,
             gradient_norm=losses.mean_gradient_norm,
+            validation_overflowed=has_overflowed or None,
+            new_text=self._has_new_text or None,
         )
 
     def _write_record(self, record: Record) -> None:
-        self._since_record = Losses()
+        self._since_record, self._has_new_text = Losses(), False
         self._time_budget.recorded(record.seconds)
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
