@@ -35,7 +35,7 @@ SCRIPTS = ("chart.js", "run.js", *TEXT_SCRIPTS, "copies.js", "facts.js")
 MAX_RECORDS, MAX_SAMPLES, MAX_SETTINGS = 1000, 40, 100
 MAX_SAMPLE_CHARACTERS, MAX_VALUE_CHARACTERS = 400, 200
 # The text in which copies are looked for.
-COPIES_LENGTH, COPIES_TEMPERATURE, COPIES_SEED = 2000, 0.7, 0
+COPIES_LENGTH, COPIES_TEMPERATURE, COPIES_SEED = 1000, 0.7, 0
 
 # Called with what is done, how much of it, and how much there is.
 Progress = Callable[[str, int, int], None]
