@@ -11,21 +11,22 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from charlm.checkpoint import ModelFile
+from charlm.data.corpus import Corpus
 from charlm.data.downloads import DownloadProgress
-from charlm.data.holdout import HELD_OUT
-from charlm.errors import CharlmError, one_line
+from charlm.data.holdout import HELD_OUT, Split
+from charlm.errors import CharlmError, UndecodableError, one_line
 from charlm.evaluation.compare import ReadRun, bits_of, compare_runs, is_number, read_run
 from charlm.evaluation.copies import LearnedText
 from charlm.evaluation.judgement import judge_records
+from charlm.evaluation.scored_text import TextToScore, load_own_parts
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
 from charlm.ramps import SEQUENTIAL
+from charlm.web.page import spread
 from charlm.web.text_view import MAX_BITS, held_out_view, ramp_colours
 from charlm.web.text_view import SCRIPTS as TEXT_SCRIPTS
 
@@ -39,7 +40,6 @@ COPIES_LENGTH, COPIES_TEMPERATURE, COPIES_SEED = 1000, 0.7, 0
 
 # Called with what is done, how much of it, and how much there is.
 Progress = Callable[[str, int, int], None]
-Item = TypeVar("Item")
 
 
 def report(
@@ -59,25 +59,21 @@ def report(
     """
     progress("of the run read", 0, 1)
     run = read_run(path)
-
-    def held_out() -> dict[str, Any]:
-        def show(done: int, total: int) -> None:
-            progress("of the held-out text read", done, total)
-
-        show(0, 1)
-        return held_out_view(run.model, show, download_progress, names)
-
-    def copies() -> dict[str, Any]:
-        return _copies(path, run.model, names, progress, download_progress)
-
-    return {
-        "summary": _summary(path, run),
-        "curves": _curves(run),
-        "samples": _samples(run),
-        "text_view": _or_reason("The held-out text is not shown", held_out),
-        "copies": _or_reason("Copies were not looked for", copies),
-        "facts": _facts(run.model),
-    }
+    view: dict[str, Any] = {"summary": _summary(path, run), "curves": _curves(run), "samples": _samples(run)}
+    progress("of the text read", 0, 1)
+    try:
+        corpus, parts = _own_parts(path, run.model, names, download_progress)
+    except CharlmError as error:
+        reason = f"{error}{f'; {error.hint}' if error.hint else ''}."
+        view |= {"text_view": missing(f"No held-out text is shown: {reason}")}
+        view |= {"copies": missing(f"Copies were not looked for: {reason}")}
+    else:
+        learned = LearnedText(corpus, parts)
+        view |= {"text_view": _held_out(run.model, corpus.name, parts, progress)}
+        view |= {
+            "copies": _or_reason("Copies were not looked for", lambda: _copies(path, run.model, learned, progress))
+        }
+    return view | {"facts": _facts(run.model)}
 
 
 def missing(reason: str) -> dict[str, Any]:
@@ -90,6 +86,35 @@ def _or_reason(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return make()
     except CharlmError as error:
         return missing(f"{what}: {error}.")
+
+
+def _own_parts(
+    path: Path, model: ModelFile, names: Sequence[str] | None, progress: DownloadProgress | None
+) -> tuple[Corpus, Split]:
+    """Read the text that a run learned.
+
+    Raises:
+        CharlmError: it cannot be read, or is another one.
+    """
+    command = f"charlm report {shlex.quote(str(path))} --corpus"
+    otherwise = "a page shows the text that the run learned"
+    try:
+        return load_own_parts(model, names, command, otherwise, progress)
+    except UndecodableError as error:
+        # Its hint is on options that only training and scoring have.
+        raise UndecodableError(str(error), otherwise) from error
+
+
+def _held_out(model: ModelFile, name: str, parts: Split, progress: Progress) -> dict[str, Any]:
+    """Return the beginning of the validation part, as the model reads it."""
+    if not len(parts.validation):
+        return missing("No held-out text is shown: nothing was held out for validation.")
+
+    def show(done: int, total: int) -> None:
+        progress("of the held-out text read", done, total)
+
+    own = TextToScore(f"validation part of {name}", parts.validation)
+    return _or_reason("No held-out text is shown", lambda: held_out_view(model, own, show))
 
 
 def _summary(path: Path, run: ReadRun) -> dict[str, Any]:
@@ -160,15 +185,8 @@ def _thinned(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     places = [place for place, each in enumerate(figures) if each["validation"] is not None]
     others = [place for place, each in enumerate(figures) if each["validation"] is None]
     best = min(places, key=lambda place: figures[place]["validation"], default=0)
-    kept = {best, *_spread(places, MAX_RECORDS // 2), *_spread(others, MAX_RECORDS // 2)}
+    kept = {best, *spread(places, MAX_RECORDS // 2), *spread(others, MAX_RECORDS // 2)}
     return [figures[place] for place in sorted(kept)]
-
-
-def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most so many items, evenly spaced, with the first and the last one."""
-    if len(items) <= most:
-        return list(items)
-    return [items[place] for place in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def _samples(run: ReadRun) -> dict[str, Any]:
@@ -188,7 +206,7 @@ def _samples(run: ReadRun) -> dict[str, Any]:
                 "text": record["sample"][:MAX_SAMPLE_CHARACTERS],
                 "bits": _bits_of_characters(record.get("sample_bits"), len(record["sample"])),
             }
-            for record in _spread(found, MAX_SAMPLES)
+            for record in spread(found, MAX_SAMPLES)
         ],
     }
 
@@ -200,20 +218,13 @@ def _bits_of_characters(values: Any, length: int) -> list[float] | None:
     return values[:MAX_SAMPLE_CHARACTERS]
 
 
-def _copies(
-    path: Path,
-    model: ModelFile,
-    names: Sequence[str] | None,
-    progress: Progress,
-    download_progress: DownloadProgress | None,
-) -> dict[str, Any]:
+def _copies(path: Path, model: ModelFile, learned: LearnedText, progress: Progress) -> dict[str, Any]:
     """Return a text that the model writes, and what of it stands verbatim in the training text.
 
     Raises:
-        CharlmError: the model writes no text, or its training text cannot be read or is another one.
+        CharlmError: the model writes no text.
     """
     stepper = Stepper(model)
-    learned = LearnedText.of(model, names, "charlm report --corpus", download_progress)
     sampling, pieces = Sampling(COPIES_TEMPERATURE), []
     for piece in generate(stepper, "", length=COPIES_LENGTH, sampling=sampling, seeds=[COPIES_SEED]):
         pieces.append(piece.text)
@@ -245,7 +256,11 @@ def _facts(model: ModelFile) -> list[dict[str, Any]]:
         "parameters of the net": f"{sum(array.size for array in model.weights.values()):,}",
         f"different {symbols.unit}s": f"{len(symbols):,}",
     }
-    text = {name: value for name, value in model.corpus.items() if name != HELD_OUT}
+    text = {
+        name: f"{value:,}" if type(value) is int and is_number(value) else value
+        for name, value in model.corpus.items()
+        if name != HELD_OUT
+    }
     groups = {name: values for name, values in model.config.items() if isinstance(values, dict)}
     single = {name: value for name, value in model.config.items() if name not in groups}
     tables = {"Model": about, "Text": text, "Machine": model.runtime, "Started from": model.base}

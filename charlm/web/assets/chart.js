@@ -8,29 +8,34 @@ const WIDE = 640;
 // Draws panels one above the other and returns their element.
 //
 // name: what the charts show, for those who do not see them.
-// axis: {name, format(value), steps}: how values of the horizontal axis are written.
-// panels: for each {name, height, digits, series, lines, isPercent}; a series is {name, colour, points: [[x, y], ...],
-//   hasDots}, where y may be null; a line is {name, value, colour}. A panel with `zoom` starts with the scale that the
-//   curves need after their beginning.
-function lineCharts({ name, axis, panels }) {
+// axis: {short(x), describe(x), steps}: how a place on the horizontal axis is written, and which steps its ticks have.
+// panels: for each {name, height, format(y), tick(y), series, lines}; a series is {name, colour, points: [[x, y], ...],
+//   hasDots}, where y may be null; a line is {name, value, colour}. With `zoom` a panel starts with the scale that the
+//   curves need after their beginning, with `fromZero` its scale starts at 0, with `hasLabels` there is room for the
+//   names of lines beside all panels.
+// start: the place whose values are shown while nobody points at another one; the last one by default.
+function lineCharts({ name, axis, panels, start }) {
   const xs = [...new Set(panels.flatMap((panel) => panel.series.flatMap((series) => series.points.map(([x]) => x))))];
   xs.sort((a, b) => a - b);
-  const shown = { at: null, scaleX: null };
-  const readout = make("span", { class: "chart-place" });
+  const usual = start === undefined ? xs.length - 1 : nearest(xs, start);
+  let at = null;
+  const readout = make("strong", {});
+  const hint = make("span", {}, " Point at the curves, or use the arrow keys, to read other places.");
   const drawn = panels.map((panel) => panelOf(panel, axis, [xs[0], xs.at(-1)]));
   const plots = make("div", {
     class: "plots", tabindex: 0, role: "slider", "aria-label": `${name}. The arrow keys move along the curves.`,
     "aria-orientation": "horizontal", "aria-valuemin": 0, "aria-valuemax": xs.length - 1, "aria-valuenow": 0,
   }, drawn.map((each) => each.element));
-  const element = make("div", { class: "charts" }, make("p", { class: "chart-readout" }, readout), plots);
+  const element = make("div", { class: "charts" }, make("p", { class: "chart-readout" }, readout, hint), plots);
 
   function look(index) {
-    shown.at = index;
-    const x = index === null ? null : xs[index];
-    const texts = drawn.flatMap((each) => each.look(x));
-    readout.textContent = x === null ? "Point at the curves, or use the arrow keys, to read them." : axis.describe(x);
-    plots.setAttribute("aria-valuenow", index ?? 0);
-    plots.setAttribute("aria-valuetext", x === null ? "no place" : [axis.describe(x), ...texts].join(", "));
+    at = index;
+    const x = xs[index ?? usual];
+    const texts = drawn.flatMap((each) => each.look(x, index !== null));
+    readout.textContent = axis.describe(x);
+    hint.hidden = index !== null;
+    plots.setAttribute("aria-valuenow", index ?? usual);
+    plots.setAttribute("aria-valuetext", [axis.describe(x), ...texts].join(", "));
   }
   plots.addEventListener("pointermove", (event) => {
     const panel = drawn.find((each) => each.element.contains(event.target)) ?? drawn[0];
@@ -41,15 +46,15 @@ function lineCharts({ name, axis, panels }) {
     // A finger leaves what it has tapped; the place stays.
     if (event.pointerType === "mouse" && document.activeElement !== plots) look(null);
   });
-  plots.addEventListener("focus", () => shown.at ?? look(xs.length - 1));
+  plots.addEventListener("focus", () => at ?? look(usual));
   plots.addEventListener("blur", () => look(null));
   plots.addEventListener("keydown", (event) => {
     const last = xs.length - 1;
-    const at = shown.at ?? last;
+    const here = at ?? usual;
     const big = Math.max(1, Math.round(xs.length / 10));
     const next = {
-      ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, PageDown: at - big, PageUp: at + big,
-      Home: 0, End: last,
+      ArrowLeft: here - 1, ArrowDown: here - 1, ArrowRight: here + 1, ArrowUp: here + 1, PageDown: here - big,
+      PageUp: here + big, Home: 0, End: last,
     }[event.key];
     if (next === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -57,7 +62,7 @@ function lineCharts({ name, axis, panels }) {
   });
   new ResizeObserver(() => {
     for (const each of drawn) each.draw();
-    look(shown.at);
+    look(at);
   }).observe(plots);
   look(null);
   return element;
@@ -68,9 +73,7 @@ function panelOf(panel, axis, domain) {
   const entries = [...panel.series.map((series) => ({ ...series, kind: "series" })), ...(panel.lines ?? [])];
   const legend = entries.map((entry) => {
     const value = make("span", { class: "legend-value" }, entry.kind ? "" : panel.format(entry.value));
-    const swatch = makeSvg("svg", { class: "swatch", width: 22, height: 10, "aria-hidden": "true" },
-      makeSvg("line", { class: lineClass(entry), x1: 1, x2: 21, y1: 5, y2: 5 }));
-    return { value, element: make("span", { class: "legend-entry" }, swatch, `${entry.name} `, value) };
+    return { value, element: make("span", { class: "legend-entry" }, swatchOf(entry), `${entry.name} `, value) };
   });
   const full = scaleOf(panel, -Infinity);
   const late = panel.zoom ? scaleOf(panel, domain[0] + (domain[1] - domain[0]) * 0.05) : full;
@@ -88,7 +91,7 @@ function panelOf(panel, axis, domain) {
     make("p", { class: "chart-legend" }, legend.map((each) => each.element)), plot);
   let frame = null;
   let marks = null;
-  let place = null;
+  let place = [null, false];
 
   function draw() {
     const width = plot.clientWidth;
@@ -96,10 +99,10 @@ function panelOf(panel, axis, domain) {
     frame = frameOf(panel, width, isWhole ? full : late, domain);
     marks = makeSvg("g", { class: "marks" });
     plot.replaceChildren(svgOf(panel, axis, frame, marks));
-    look(place);
+    look(...place);
   }
-  function look(x) {
-    place = x;
+  function look(x, isMarked) {
+    place = [x, isMarked];
     const texts = panel.series.map((series, index) => {
       const point = x === null ? null : lastPoint(series.points, x);
       const exact = point !== null && point[0] === x;
@@ -107,7 +110,7 @@ function panelOf(panel, axis, domain) {
       legend[index].value.textContent = text;
       return text ? `${series.name} ${text}` : "";
     });
-    if (marks) marks.replaceChildren(...(x === null ? [] : marksAt(panel, frame, x)));
+    if (marks) marks.replaceChildren(...(isMarked ? marksAt(panel, frame, x) : []));
     return texts.filter(Boolean);
   }
   return {
@@ -116,8 +119,27 @@ function panelOf(panel, axis, domain) {
   };
 }
 
-function lineClass({ kind, colour }) {
-  return `${kind ? "curve" : "level"} colour-${colour}`;
+function lineClass({ kind, colour, dash }) {
+  return `${kind ? "curve" : "level"} colour-${colour}${dash ? ` dash-${dash}` : ""}`;
+}
+
+// Returns a piece of a line, as it stands in a legend.
+function swatchOf(entry) {
+  return makeSvg("svg", { class: "swatch", width: 22, height: 10, "aria-hidden": "true" },
+    makeSvg("line", { class: lineClass(entry), x1: 1, x2: 21, y1: 5, y2: 5 }));
+}
+
+// Makes buttons that choose among horizontal axes, given as pairs of a name and a function that draws the charts.
+function axisChoice(choices) {
+  const holder = make("div", {});
+  const buttons = choices.map(([name, draw]) => make("button", { type: "button", onclick: () => choose(name, draw) }, name));
+  function choose(name, draw) {
+    for (const each of buttons) each.setAttribute("aria-pressed", String(each.textContent === name));
+    holder.replaceChildren(draw());
+  }
+  choose(...choices[0]);
+  const group = make("div", { class: "filter", role: "group", "aria-label": "horizontal axis" }, make("span", { class: "quiet" }, "over"), buttons);
+  return make("div", {}, group, holder);
 }
 
 // Returns the lowest and the highest value to draw: of all lines, and of the curves from a place on.
@@ -153,13 +175,16 @@ function svgOf(panel, axis, frame, marks) {
   const clip = `clip-${svgOf.count = (svgOf.count ?? 0) + 1}`;
   const ticksY = ticksBetween(frame.low, frame.high, Math.max(3, Math.round((bottom - top) / 44)), NICE);
   const ticksX = ticksBetween(frame.first, frame.last, Math.max(2, Math.floor((right - left) / 90)), axis.steps ?? NICE);
+  const digits = Math.max(...ticksY.map(decimalsOf));
+  const tick = panel.tick ?? ((value) => (frame.high < 1e-3 || frame.high >= 1e6 ? shortNumber(value) : formatNumber(value, digits)));
   const labels = frame.hasLabels ? placedLabels(panel.lines ?? [], frame) : [];
   return makeSvg("svg", { width, height: panel.height, viewBox: `0 0 ${width} ${panel.height}`, "aria-hidden": "true" },
     makeSvg("clipPath", { id: clip }, makeSvg("rect", { x: left, y: top - 2, width: right - left, height: bottom - top + 4 })),
     ticksY.map((value) => [
       makeSvg("line", { class: "rule", x1: left, x2: right, y1: frame.y(value), y2: frame.y(value) }),
-      makeSvg("text", { class: "tick", x: left - 8, y: frame.y(value) + 4, "text-anchor": "end" }, panel.tick(value)),
+      makeSvg("text", { class: "tick", x: left - 8, y: frame.y(value) + 4, "text-anchor": "end" }, tick(value)),
     ]),
+    makeSvg("line", { class: "rule", x1: left, x2: right, y1: bottom, y2: bottom }),
     ticksX.map((value) => [
       makeSvg("line", { class: "rule", x1: frame.x(value), x2: frame.x(value), y1: bottom, y2: bottom + 4 }),
       makeSvg("text", { class: "tick", x: frame.x(value), y: bottom + 17, "text-anchor": "middle" }, axis.short(value)),

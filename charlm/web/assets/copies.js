@@ -16,6 +16,7 @@ section("copies", "Memorisation", (view) => {
     axis: {
       short: (value) => formatNumber(value), describe: (value) => `copies of at least ${formatNumber(value)} ${unit}s`,
     },
+    start: marked,
     panels: [{
       name: `Share of the text in copies of at least so many ${unit}s`, height: 220, format: percent, fromZero: true,
       tick: (value) => `${formatNumber(value * 100, 0)}%`,
@@ -28,7 +29,8 @@ section("copies", "Memorisation", (view) => {
     make("h3", {}, "The longest copy"),
     ...aboutLongest(longest, unit),
     make("details", { class: "written" }, make("summary", {}, "The text, with its copies underlined"), underlined(text, copies.spans)),
-    make("p", { class: "quiet" }, "The same check: ", make("code", {}, view.command)),
+    make("p", { class: "quiet" }, "The same check in a terminal:"),
+    make("pre", {}, view.command),
   ];
 });
 

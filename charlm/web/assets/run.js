@@ -28,22 +28,17 @@ function sentence(text) {
 
 section("curves", "Curves", (curves) => {
   const { summary } = data;
-  const holder = make("div", {});
   const axes = [
-    ["step", curves.step, { short: (value) => shortNumber(value), describe: (value) => `step ${formatNumber(value)}` }],
-    ["time", curves.seconds, { short: clockText, describe: (value) => `after ${clockText(value)}`, steps: NICE_SECONDS }],
-    ["epoch", curves.epoch, { short: (value) => shortNumber(Number(value.toFixed(2))), describe: (value) => `epoch ${formatNumber(value, 2)}` }],
+    ["step", curves.step, { short: (value) => shortNumber(value) }],
+    ["time", curves.seconds, { short: clockText, steps: NICE_SECONDS }],
+    ["epoch", curves.epoch, { short: (value) => shortNumber(Number(value.toFixed(2))) }],
   ].filter(([, values]) => values.every((value) => value !== null));
-  const choices = axes.map(([name, values, axis]) => make("button", { type: "button", "aria-pressed": "false", onclick: (event) => {
-    for (const each of choices) each.setAttribute("aria-pressed", String(each === event.currentTarget));
-    holder.replaceChildren(runCharts(curves, values, { ...axis, describe: (x) => placeOf(curves, values, x) }, summary));
-  } }, name));
-  choices[0].click();
   const num = curves.step.length;
   const columns = [["step", 0], ["epoch", 2], ["seconds", 1], ["train", 4], ["validation", 4], ["learning_rate", 6], ["gradient_norm", 4]];
   return [
-    make("div", { class: "filter", role: "group", "aria-label": "horizontal axis" }, make("span", { class: "quiet" }, "over"), choices),
-    holder,
+    axisChoice(axes.map(([name, values, axis]) => [
+      name, () => runCharts(curves, values, { ...axis, describe: (x) => placeOf(curves, values, x) }, summary),
+    ])),
     make("p", { class: "quiet" }, curveNotes(curves, summary)),
     figureTable(`The figures of ${formatNumber(num)} records`, columns.map(([name]) => ({ number: name.replace("_", " ") })), () =>
       curves.step.map((_, index) => columns.map(([name, digits]) => formatNumber(curves[name][index], digits)))),
@@ -78,7 +73,7 @@ function runCharts(curves, values, axis, summary) {
   const bits = (value) => formatNumber(value, 4);
   const panels = [
     {
-      name: `Bits per ${summary.per}`, height: 300, format: bits, tick: shortNumber, zoom: true, hasLabels: true,
+      name: `Bits per ${summary.per}`, height: 300, format: bits, zoom: true, hasLabels: true,
       series: [series("train", "train", 2), series("validation", "validation", 1, true)],
       lines: [
         level(summary.baseline?.name, summary.baseline?.bits, 3),
@@ -86,8 +81,8 @@ function runCharts(curves, values, axis, summary) {
         level("best, its net alone", summary.row.net, 1),
       ].filter(Boolean),
     },
-    { name: "Learning rate", height: 110, format: shortNumber, tick: shortNumber, fromZero: true, hasLabels: true, series: [series("of the last block", "learning_rate", 5)] },
-    { name: "Gradient norm", height: 130, format: (value) => formatNumber(value, 4), tick: shortNumber, fromZero: true, hasLabels: true, series: [series("before clipping", "gradient_norm", 6)] },
+    { name: "Learning rate", height: 110, format: shortNumber, fromZero: true, hasLabels: true, series: [series("of the last block", "learning_rate", 5)] },
+    { name: "Gradient norm", height: 130, format: (value) => formatNumber(value, 4), fromZero: true, hasLabels: true, series: [series("before clipping", "gradient_norm", 6)] },
   ];
   const drawn = panels.map((panel) => ({ ...panel, series: panel.series.filter(has) })).filter((panel) => panel.series.length);
   return lineCharts({ name: "Curves of the run", axis, panels: drawn });

@@ -1,0 +1,62 @@
+// Runs side by side: for each text and kind the curves of all runs in one picture, and a table.
+"use strict";
+
+section("comparison", "Runs side by side", ({ rows, groups, notes }) => {
+  let start = 0;
+  const drawn = groups.map((group) => {
+    const members = rows.slice(start, start + group.rows.length);
+    start += group.rows.length;
+    return groupOf(group, members, groups);
+  });
+  return [notes.length ? make("ul", { class: "notes quiet" }, notes.map((note) => make("li", {}, note))) : null, drawn];
+});
+
+function groupOf(group, rows, groups) {
+  const isAlone = groups.every((other) => other === group || other.text !== group.text || other.sha256 === group.sha256);
+  const name = group.text.split("/").at(-1) + (isAlone ? "" : ` (${group.sha256.slice(0, 8)})`);
+  const curves = rows.map((row, index) => ({ row, colour: (index % 8) + 1, dash: Math.floor(index / 8) % 3 }));
+  const isCut = rows.some((row) => !row.finished);
+  const hasNet = rows.some((row) => row.net !== null);
+  const about = [
+    `Bits per ${group.per}, lower is better.`,
+    "The best figure is measured after training, the others on the beginning of the held-out text.",
+    hasNet ? "The curves are those of the nets alone." : "",
+    isCut ? "Runs with * did not finish: interrupted, or still running." : "",
+  ].filter(Boolean).join(" ");
+  return make("div", { class: "comparison" },
+    make("h3", {}, name, make("span", { class: "quiet" }, `: ${group.kind}`)),
+    comparedCurves(group, curves.filter(({ row }) => row.curve.length)),
+    make("p", { class: "quiet" }, about),
+    comparedTable(group, curves, hasNet),
+  );
+}
+
+function comparedCurves(group, curves) {
+  if (!curves.length) return make("p", { class: "quiet" }, "No run has a validation, so there are no curves to draw.");
+  const axes = [
+    ["time", 1, { short: clockText, describe: (x) => `after ${clockText(x)}`, steps: NICE_SECONDS }],
+    ["step", 0, { short: shortNumber, describe: (x) => `step ${formatNumber(x)}` }],
+  ];
+  return axisChoice(axes.map(([name, place, axis]) => [name, () => lineCharts({
+    name: "Validations of all runs", axis,
+    panels: [{
+      name: `Validation in bits per ${group.per}`, height: 340, format: (value) => formatNumber(value, 4), zoom: true,
+      series: curves.map(({ row, colour, dash }) => ({
+        name: row.run, colour, dash, hasDots: true, points: row.curve.map((point) => [point[place], point[2]]),
+      })),
+    }],
+  })]));
+}
+
+function comparedTable(group, curves, hasNet) {
+  const head = [
+    "run", "cell", { number: "parameters" }, { number: `${group.unit}s/s` }, { number: "seconds" }, { number: "steps" },
+    { number: `at ${formatNumber(group.equal_seconds, 1)} s` }, { number: `at step ${formatNumber(group.equal_steps)}` },
+    { number: "best" }, ...(hasNet ? [{ number: "its net" }] : []),
+  ];
+  return table(head, curves.map(({ row, colour, dash }) => [
+    [swatchOf({ kind: "series", colour, dash }), row.run + (row.finished ? "" : " *")], row.cell,
+    formatNumber(row.parameters), formatNumber(row.characters_per_second), formatNumber(row.seconds, 1), formatNumber(row.steps),
+    ...[row.at_equal_time, row.at_equal_steps, row.best, ...(hasNet ? [row.net] : [])].map((bits) => formatNumber(bits, 4)),
+  ]));
+}
