@@ -28,7 +28,7 @@ def compare(
     curves: Annotated[bool, typer.Option("--curves", help="Draw their validations over time in one picture.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page to look at: the curves of the runs in one picture, and the tables."),
+        typer.Option(help="Write a page to look at: their curves in one picture, and the tables."),
     ] = None,
     as_json: Json = False,
 ) -> None:

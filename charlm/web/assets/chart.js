@@ -1,7 +1,7 @@
 // Line charts as small SVG: panels above one another share a horizontal axis, a crosshair and a legend that reads out.
 "use strict";
 
-const PLOT = { left: 52, right: 12, top: 8, bottom: 24, labels: 150 };
+const PLOT = { left: 52, right: 12, top: 8, bottom: 24, labels: 184 };
 // From this width on, horizontal lines have their names beside the plot.
 const WIDE = 640;
 
@@ -97,6 +97,7 @@ function panelOf(panel, axis, domain) {
     const width = plot.clientWidth;
     if (!width) return;
     frame = frameOf(panel, width, isWhole ? full : late, domain);
+    legend.forEach((each, index) => { each.element.hidden = frame.hasLabels && !entries[index].kind; });
     marks = makeSvg("g", { class: "marks" });
     plot.replaceChildren(svgOf(panel, axis, frame, marks));
     look(...place);
@@ -176,10 +177,10 @@ function svgOf(panel, axis, frame, marks) {
   const ticksY = ticksBetween(frame.low, frame.high, Math.max(3, Math.round((bottom - top) / 44)), NICE);
   const ticksX = ticksBetween(frame.first, frame.last, Math.max(2, Math.floor((right - left) / 90)), axis.steps ?? NICE);
   const digits = Math.max(...ticksY.map(decimalsOf));
-  const tick = panel.tick ?? ((value) => (frame.high < 1e-3 || frame.high >= 1e6 ? shortNumber(value) : formatNumber(value, digits)));
+  const tick = panel.tick ?? ((value) => (frame.high < 1e-3 || frame.high >= 1e6 ? shortNumber(value) : formatNumber(value, value && digits)));
   const labels = frame.hasLabels ? placedLabels(panel.lines ?? [], frame) : [];
   return makeSvg("svg", { width, height: panel.height, viewBox: `0 0 ${width} ${panel.height}`, "aria-hidden": "true" },
-    makeSvg("clipPath", { id: clip }, makeSvg("rect", { x: left, y: top - 2, width: right - left, height: bottom - top + 4 })),
+    makeSvg("clipPath", { id: clip }, makeSvg("rect", { x: left - 4, y: top - 2, width: right - left + 8, height: bottom - top + 4 })),
     ticksY.map((value) => [
       makeSvg("line", { class: "rule", x1: left, x2: right, y1: frame.y(value), y2: frame.y(value) }),
       makeSvg("text", { class: "tick", x: left - 8, y: frame.y(value) + 4, "text-anchor": "end" }, tick(value)),
@@ -194,7 +195,7 @@ function svgOf(panel, axis, frame, marks) {
         makeSvg("line", { class: lineClass(line), x1: left, x2: right, y1: frame.y(line.value), y2: frame.y(line.value) })),
       panel.series.map((series) => curveOf(series, frame)), marks),
     labels.map(({ line, y }) => [
-      makeSvg("text", { class: `label colour-${line.colour}`, x: right + 10, y: y + 4 }, line.label ?? line.name),
+      makeSvg("text", { class: `label colour-${line.colour}`, x: right + 10, y: y + 4 }, `${line.name} ${panel.format(line.value)}`),
     ]),
   );
 }

@@ -14,7 +14,8 @@ section("comparison", "Runs side by side", ({ rows, groups, notes }) => {
 function groupOf(group, rows, groups) {
   const isAlone = groups.every((other) => other === group || other.text !== group.text || other.sha256 === group.sha256);
   const name = group.text.split("/").at(-1) + (isAlone ? "" : ` (${group.sha256.slice(0, 8)})`);
-  const curves = rows.map((row, index) => ({ row, colour: (index % 8) + 1, dash: Math.floor(index / 8) % 3 }));
+  const names = shortNames(rows.map((row) => row.run));
+  const curves = rows.map((row, index) => ({ row, name: names[index], colour: (index % 8) + 1, dash: Math.floor(index / 8) % 3 }));
   const isCut = rows.some((row) => !row.finished);
   const hasNet = rows.some((row) => row.net !== null);
   const about = [
@@ -41,8 +42,8 @@ function comparedCurves(group, curves) {
     name: "Validations of all runs", axis,
     panels: [{
       name: `Validation in bits per ${group.per}`, height: 340, format: (value) => formatNumber(value, 4), zoom: true,
-      series: curves.map(({ row, colour, dash }) => ({
-        name: row.run, colour, dash, hasDots: true, points: row.curve.map((point) => [point[place], point[2]]),
+      series: curves.map(({ row, name, colour, dash }) => ({
+        name, colour, dash, hasDots: true, points: row.curve.map((point) => [point[place], point[2]]),
       })),
     }],
   })]));
@@ -50,13 +51,19 @@ function comparedCurves(group, curves) {
 
 function comparedTable(group, curves, hasNet) {
   const head = [
-    "run", "cell", { number: "parameters" }, { number: `${group.unit}s/s` }, { number: "seconds" }, { number: "steps" },
+    "run", "cell", { number: "best" }, ...(hasNet ? [{ number: "its net" }] : []),
     { number: `at ${formatNumber(group.equal_seconds, 1)} s` }, { number: `at step ${formatNumber(group.equal_steps)}` },
-    { number: "best" }, ...(hasNet ? [{ number: "its net" }] : []),
+    { number: "parameters" }, { number: `${group.unit}s/s` }, { number: "seconds" }, { number: "steps" },
   ];
   return table(head, curves.map(({ row, colour, dash }) => [
     [swatchOf({ kind: "series", colour, dash }), row.run + (row.finished ? "" : " *")], row.cell,
+    ...[row.best, ...(hasNet ? [row.net] : []), row.at_equal_time, row.at_equal_steps].map((bits) => formatNumber(bits, 4)),
     formatNumber(row.parameters), formatNumber(row.characters_per_second), formatNumber(row.seconds, 1), formatNumber(row.steps),
-    ...[row.at_equal_time, row.at_equal_steps, row.best, ...(hasNet ? [row.net] : [])].map((bits) => formatNumber(bits, 4)),
   ]));
+}
+
+// Returns the last part of each path, or the whole path if two would be the same.
+function shortNames(paths) {
+  const names = paths.map((path) => path.replace(/[/\\]+$/u, "").split(/[/\\]/u).at(-1));
+  return paths.map((path, index) => (names.filter((name) => name === names[index]).length > 1 ? path : names[index]));
 }

@@ -10,7 +10,12 @@ section("copies", "Memorisation", (view) => {
     heldOut ? `Of held-out text it is ${percent(heldOut[marked])}: what any text of this kind has in common with it.` : "Nothing was held out to compare with.",
   ];
   if (view.has_base) notes.push("The text of the model that this one started from was not searched.");
-  const series = (name, values, colour) => ({ name, colour, points: Object.entries(values).map(([length, share]) => [Number(length), share]) });
+  // The chart ends where neither text has a longer copy.
+  const lengths = Object.keys(shares).map(Number).sort((a, b) => a - b);
+  const last = lengths.find((length) => length > 2 * marked && !shares[length] && !heldOut?.[length]) ?? lengths.at(-1);
+  const series = (name, values, colour) => ({
+    name, colour, points: lengths.filter((length) => length <= last).map((length) => [length, values[length]]),
+  });
   const chart = lineCharts({
     name: `Share of a text in copies, by their length in ${unit}s`,
     axis: {

@@ -2,12 +2,13 @@
 "use strict";
 
 section("summary", null, (summary) => {
-  const { row, metrics, baseline, per, unit } = summary;
-  const best = row.best ?? metrics[`validation_bits_per_${per.replaceAll(" ", "_")}`];
-  const measured = Object.entries(metrics).find(([key]) => /^validation_\w*(characters|bytes)$/u.test(key))?.[1];
+  const { row, baseline, per, unit } = summary;
+  const measured = (data.curves.validation ?? []).filter((bits) => bits !== null);
   const text = summary.text.split("/").at(-1);
   const tiles = [
-    ["best model", formatNumber(best, 4), `bits per ${per}${measured ? `, on ${formatNumber(measured)} held-out ${unit}s` : ""}`],
+    row.best === null
+      ? ["best validation so far", formatNumber(measured.length ? Math.min(...measured) : null, 4), `bits per ${per}`]
+      : ["best model", formatNumber(row.best, 4), `bits per ${per}${aboutMeasured(summary)}`],
     row.net === null ? null : ["its net alone", formatNumber(row.net, 4), `bits per ${per}, without its n-grams`],
     baseline && [baseline.name, formatNumber(baseline.bits, 4), `bits per ${per}, on the text of the curve`],
     ["trained", clockText(row.seconds), `${formatNumber(row.steps)} steps${row.finished ? "" : ", not finished"}`],
@@ -21,6 +22,12 @@ section("summary", null, (summary) => {
       make("dt", {}, name), make("dd", {}, make("span", { class: "tile-value" }, value), make("span", { class: "tile-about" }, about))))),
   ];
 });
+
+// Says on how much text the best model was measured, if that is known.
+function aboutMeasured({ metrics, unit }) {
+  const measured = metrics[`validation_${unit}s`];
+  return measured ? `, on ${formatNumber(measured)} held-out ${unit}s` : "";
+}
 
 function sentence(text) {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
@@ -49,7 +56,7 @@ section("curves", "Curves", (curves) => {
 function curveNotes(curves, summary) {
   const notes = [`Bits per ${summary.per}, lower is better.`];
   if (summary.row.net !== null) notes.push("The curves are those of the net alone.");
-  if (summary.row.best !== null) notes.push("The lines of the best model were measured after training, on more of the held-out text than the curve.");
+  if (summary.row.best !== null) notes.push(`The lines of the best model were measured after training${aboutMeasured(summary)}.`);
   if (!summary.baseline && !curves.reads_both_sides) notes.push("This run recorded no baseline; charlm eval measures one.");
   if (!curves.gradient_norm.some((value) => value !== null)) notes.push("It recorded no gradient norm.");
   if (!curves.validation.some((value) => value !== null)) notes.push("There is no validation, because nothing was held out or none was due yet.");
