@@ -1,4 +1,4 @@
-"""What the pages of runs hold: the figures of other commands, sentences where data is lacking, and no more than fits."""
+"""What the pages of runs hold: the figures of other commands, a sentence where data is lacking, and what fits."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def hostile_run() -> None:
     deep: Any = 1
     for _ in range(200):
         deep = [deep]
-    lines = [
+    lines: list[dict[str, Any] | str] = [
         {"step": 0, "seconds": 0, "baseline": HOSTILE, "baseline_bits_per_character": 2.0},
         "{", '{"step": NaN, "seconds": 1}', '{"step": 3, "seconds": 1e999, "train_bits_per_character": 2}', "[1]",
         record(1, learning_rate=HOSTILE, gradient_norm=1e300, epoch=None),

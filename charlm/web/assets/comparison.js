@@ -8,7 +8,13 @@ section("comparison", "Runs side by side", ({ rows, groups, notes }) => {
     start += group.rows.length;
     return groupOf(group, members, groups);
   });
-  return [notes.length ? make("ul", { class: "notes quiet" }, notes.map((note) => make("li", {}, note))) : null, drawn];
+  const about = [
+    "Validation in bits, lower is better. The best figure is measured after training, the others on the beginning of the held-out text.",
+    rows.some((row) => row.net !== null) ? "Where the net has n-grams beside it, the curves and the figures at equal time and equal steps are those of the net alone." : "",
+    rows.some((row) => !row.finished) ? "Runs with * did not finish: interrupted, or still running." : "",
+  ].filter(Boolean).join(" ");
+  const list = notes.length ? make("ul", { class: "notes quiet" }, notes.map((note) => make("li", {}, note))) : null;
+  return [make("p", { class: "quiet" }, about), list, drawn];
 });
 
 function groupOf(group, rows, groups) {
@@ -16,19 +22,10 @@ function groupOf(group, rows, groups) {
   const name = group.text.split("/").at(-1) + (isAlone ? "" : ` (${group.sha256.slice(0, 8)})`);
   const names = shortNames(rows.map((row) => row.run));
   const curves = rows.map((row, index) => ({ row, name: names[index], colour: (index % 8) + 1, dash: Math.floor(index / 8) % 3 }));
-  const isCut = rows.some((row) => !row.finished);
-  const hasNet = rows.some((row) => row.net !== null);
-  const about = [
-    `Bits per ${group.per}, lower is better.`,
-    "The best figure is measured after training, the others on the beginning of the held-out text.",
-    hasNet ? "The curves are those of the nets alone." : "",
-    isCut ? "Runs with * did not finish: interrupted, or still running." : "",
-  ].filter(Boolean).join(" ");
   return make("div", { class: "comparison" },
     make("h3", {}, name, make("span", { class: "quiet" }, `: ${group.kind}`)),
     comparedCurves(group, curves.filter(({ row }) => row.curve.length)),
-    make("p", { class: "quiet" }, about),
-    comparedTable(group, curves, hasNet),
+    comparedTable(group, curves),
   );
 }
 
@@ -49,7 +46,8 @@ function comparedCurves(group, curves) {
   })]));
 }
 
-function comparedTable(group, curves, hasNet) {
+function comparedTable(group, curves) {
+  const hasNet = curves.some(({ row }) => row.net !== null);
   const head = [
     "run", "cell", { number: "best" }, ...(hasNet ? [{ number: "its net" }] : []),
     { number: `at ${formatNumber(group.equal_seconds, 1)} s` }, { number: `at step ${formatNumber(group.equal_steps)}` },
