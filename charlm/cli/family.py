@@ -79,7 +79,9 @@ def family_settings(
     return configs
 
 
-def train_family(configs: Sequence[Config], out: Path | None, sample_length: int, as_json: bool) -> None:
+def train_family(
+    configs: Sequence[Config], out: Path | None, sample_length: int, trackers: tuple[str, ...], as_json: bool
+) -> None:
     """Train cells at equal size one after the other, and print a table and a picture of their curves.
 
     A run that fails is reported, and the others are trained; the command then ends with its exit code. A signal ends
@@ -89,6 +91,7 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
         configs: settings of runs that differ in nothing but the cell.
         out: the folder of the run folders; None for the first free ones in `runs`.
         sample_length: characters of a sample of each model; 0 for none.
+        trackers: which trackers follow the runs.
         as_json: whether the comparison is printed as JSON.
     """
     from charlm.cli.compare import show_comparison
@@ -110,7 +113,7 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
         say(f"\n{index + 1} of {len(members)}: {cell}")
         try:
             run = begin(config, out / cell if out else None, show_download)
-            paths.append(_follow(run, 0 if as_json else sample_length))
+            paths.append(_follow(run, 0 if as_json else sample_length, trackers))
         except (typer.Exit, KeyboardInterrupt) as error:
             # The first is the end of a run that was saved; the second comes before there is something to save.
             left = members[index + 1 :] if isinstance(error, typer.Exit) else members[index:]
@@ -140,11 +143,12 @@ def check_free(out: Path, cells: Sequence[str]) -> None:
         RunFolder.check_free(out / cell)
 
 
-def _follow(run: AbstractContextManager[Trainer], sample_length: int) -> Path:
+def _follow(run: AbstractContextManager[Trainer], sample_length: int, trackers: tuple[str, ...]) -> Path:
     """Train to the end, report what comes of it, and return the run folder."""
     from charlm.cli.train_session import announce, learn, report_best, report_outcome
 
     with run as trainer:
+        trainer.trackers = trackers
         announce(trainer)
         learn(trainer)
         if sample_length:

@@ -44,6 +44,10 @@ NewText = Annotated[bool, typer.Option("--new-text", help="With --resume: contin
 SampleLength = Annotated[
     int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, or 0 with --family.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Report also to tensorboard, wandb or mlflow, if that is installed; may be repeated."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
 ]
@@ -66,6 +70,7 @@ def train(
     skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
     sample_length: SampleLength = None,
+    track: Track = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     help_settings: HelpSettings = False,
@@ -91,9 +96,10 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
+    trackers = _check_trackers(track)
     if family is not None:
         settings = family_settings(family, config, overrides or [], flags, resume or base)
-        _train_family(settings, out, dry_run, sample_length or 0, as_json)
+        _train_family(settings, out, dry_run, sample_length or 0, trackers, as_json)
         return
     from charlm.training.load_torch import load_torch
 
@@ -109,30 +115,36 @@ def train(
         run = lifecycle.begin(new, out, show_download, start)
     else:
         run = lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download)
-    _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
+    _follow(run, SAMPLE_LENGTH if sample_length is None else sample_length, trackers, as_json)
 
 
-def _follow(run: AbstractContextManager[Trainer], sample_length: int, as_json: bool) -> None:
+def _follow(run: AbstractContextManager[Trainer], sample_length: int, trackers: tuple[str, ...], as_json: bool) -> None:
     """Train to the end, and report what comes of it."""
     from charlm.cli.train_session import announce, learn, report_outcome
     from charlm.nn.runtime import keep_freed_memory
 
     keep_freed_memory()
     with run as trainer:
+        trainer.trackers = trackers
         announce(trainer)
         learn(trainer)
         report_outcome(trainer, sample_length, SAMPLE_TEMPERATURE, as_json)
 
 
 def _train_family(
-    settings: Sequence[Config], out: Path | None, is_dry: bool, sample_length: int, as_json: bool
+    settings: Sequence[Config],
+    out: Path | None,
+    is_dry: bool,
+    sample_length: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train several cells, or print what each would take as a YAML document or a line of JSON."""
     from charlm.training.load_torch import load_torch
 
     load_torch()
     if not is_dry:
-        train_family(settings, out, sample_length, as_json)
+        train_family(settings, out, sample_length, trackers, as_json)
         return
     from charlm.training.family import equal_members
 
@@ -150,6 +162,15 @@ def _print_settings(as_json: bool) -> None:
     else:
         width = screen_width(sys.stdout)
         print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
+
+
+def _check_trackers(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Check that the trackers that are asked for can be used."""
+    if not names:
+        return ()
+    from charlm.training.trackers import check_trackers
+
+    return check_trackers(names)
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:

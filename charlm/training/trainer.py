@@ -41,6 +41,7 @@ from charlm.training.samples import Sample, is_sample_due, write_sample
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import MAX_RESERVED_SHARE, SAVES_AT_END, TimeBudget
+from charlm.training.trackers import TrackedRun, flat, tracked
 from charlm.training.transfer import text_has_changed
 from charlm.training.validation import Validation
 
@@ -62,6 +63,7 @@ class Trainer:
         unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
         base: of a run that started from a model, what it saves about that model.
+        trackers: which trackers follow the run.
         old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
@@ -87,6 +89,7 @@ class Trainer:
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
         self.base: dict[str, Any] = {}
+        self.trackers: tuple[str, ...] = ()
         self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
@@ -133,7 +136,11 @@ class Trainer:
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        self._listener = listener
+        about = TrackedRun(self.run.path, self.state.step, flat(self.config.model_dump(mode="json")))
+        with tracked(self.trackers, about, self.in_units, listener) as self._listener:
+            self._learn_blocks()
+
+    def _learn_blocks(self) -> None:
         self._start()
         while not (self.state.finished or self.is_asked_to_stop):
             # A run starts with its first block, however long the set-up took.
@@ -303,13 +310,13 @@ class Trainer:
         """
         if self.learner.model.spec.sees_both_sides:
             return None
-        before = self.clock.seconds
-        if not (is_over or self._time_budget.can_afford_sample(before)):
+        before, budget = self.clock.seconds, self._time_budget
+        if not (is_over or budget.can_afford_sample(before)):
             return None
-        file = self.model_file(self.learner.model.arrays(), None, {})
-        sample = write_sample(Stepper(file, self.learner.counting.mixture()))
-        self._time_budget.sample_took(self.clock.seconds - before)
-        self._time_budget.pace.resume()
+        stepper = Stepper(self.model_file(self.learner.model.arrays(), None, {}), self.learner.counting.mixture())
+        sample = write_sample(stepper, lambda: budget.is_sample_too_long(self.clock.seconds - before))
+        budget.sample_took(self.clock.seconds - before)
+        budget.pace.resume()
         return sample
 
     def _validate(self) -> float | None:

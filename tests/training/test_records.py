@@ -24,7 +24,7 @@ from charlm.training.events import Baseline
 from charlm.training.run import Run
 from charlm.training.samples import LENGTH, is_sample_due
 from charlm.training.trainer import Trainer
-from tests.helpers.training import CAT_AND_DOG, begin, events_of, interrupt, records, resume, training_of
+from tests.helpers.training import CAT_AND_DOG, Hours, begin, events_of, interrupt, records, resume, training_of
 
 CHINESE = "子曰学而时习之不亦说乎有朋自远方来不亦乐乎人不知而不愠不亦君子乎。" * 30
 
@@ -91,12 +91,31 @@ def test_a_model_whose_numbers_overflow_writes_no_sample(monkeypatch: pytest.Mon
     """The run continues; the line says that the validation overflowed."""
     training = begin(train__evaluations=1)
     monkeypatch.setattr(Trainer, "_validate", lambda self: math.inf)
-    monkeypatch.setattr("charlm.training.trainer.write_sample", lambda stepper: None)
+    monkeypatch.setattr("charlm.training.trainer.write_sample", lambda *arguments: None)
     interrupt(training, 100)
     line = lines_of(training)[-1]
     assert line["validation_overflowed"] is True
     assert not {"sample", "sample_bits", "validation_bits_per_character"} & line.keys()
     assert "no validation yet" in verdict(training)
+
+
+def test_a_sample_of_a_timed_run_takes_little_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow model writes fewer characters: at most 0.5 % of the time goes into one sample."""
+    now = Hours()
+    now.spend(monkeypatch, learn_block=10.0)
+    step = Stepper.step
+
+    def slow(*arguments: Any) -> Any:
+        now.seconds += 1.0
+        return step(*arguments)
+
+    monkeypatch.setattr(Stepper, "step", slow)
+    training = begin(now=now, train__steps=None, train__time=1000.0)
+    interrupt(training, 1000)
+    written = [line for line in records(training) if "sample" in line]
+    assert 1 <= len(written) < len([line for line in records(training) if "validation_bits_per_character" in line])
+    assert all(5 <= len(line["sample"]) <= 8 for line in written)
+    assert all(len(line["sample"]) == len(line["sample_bits"]) for line in written)
 
 
 def test_a_run_that_holds_nothing_out_has_no_baseline() -> None:
