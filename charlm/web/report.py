@@ -56,6 +56,7 @@ def report(
     Raises:
         RunError: there is no run.
         ModelFileError: its model is damaged.
+        CharlmError: the text that was named cannot be read, or is another one.
     """
     progress("of the run read", 0, 1)
     run = read_run(path)
@@ -64,6 +65,8 @@ def report(
     try:
         corpus, parts = _own_parts(path, run.model, names, download_progress)
     except CharlmError as error:
+        if names:
+            raise
         reason = f"{error}{f'; {error.hint}' if error.hint else ''}."
         view |= {"text_view": missing(f"No held-out text is shown: {reason}")}
         view |= {"copies": missing(f"Copies were not looked for: {reason}")}
@@ -97,7 +100,7 @@ def _own_parts(
         CharlmError: it cannot be read, or is another one.
     """
     command = f"charlm report {shlex.quote(str(path))} --corpus"
-    otherwise = "a page shows the text that the run learned"
+    otherwise = "name the text that the run learned, or omit `--corpus`"
     try:
         return load_own_parts(model, names, command, otherwise, progress)
     except UndecodableError as error:

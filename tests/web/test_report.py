@@ -108,11 +108,15 @@ def test_the_newest_run_and_files_of_a_run_have_a_page() -> None:
     assert "missing" in page_of("report", "alone.safetensors")[0]["curves"]
 
 
-@pytest.mark.parametrize("arguments", [["report", "nothing"], ["report", "own.txt"], ["report", "run", "-o", "run"]])
-def test_what_is_no_run_or_no_page_is_refused(arguments: list[str]) -> None:
-    """In one line."""
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["own.txt"], ["run", "-o", "run"], ["run", "-c", "other.txt"], ["run", "-c", "gone.txt"]]
+)
+def test_what_is_no_run_no_page_or_no_text_is_refused(arguments: list[str]) -> None:
+    """In one line, and no page is written; so is a text that was named and is not the one that the run learned."""
     run_folder()
-    assert_refused(call(*arguments))
+    Path("other.txt").write_text("another text", encoding="utf-8")
+    assert_refused(call("report", *arguments))
+    assert not Path("report.html").exists()
 
 
 @pytest.mark.parametrize("arguments", [["report", "run", "-o", "own.txt"], ["compare", "run", "--html", "own.txt"]])

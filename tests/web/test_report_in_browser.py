@@ -93,7 +93,7 @@ def test_the_mouse_and_the_keyboard_read_the_curves(show: Callable[..., Page]) -
     assert (steps_of(page), page.legend()) == (["step 30", "0:15", "epoch 3.00"], last)
     page.point_at(0.4)
     assert steps_of(page)[0] == "step 15"
-    assert page.legend() == last | {"train": "2.1250", "validation": "3.5000 (10)"}
+    assert page.legend() == last | {"train": "2.1250", "validation": "3.5000 at 10"}
     assert page.legend(1) == {"of the last block": "0.006"}
     assert len(page.all(".crosshair")) == 3
     page.press(".plots", "ARROW_LEFT", "ARROW_LEFT", "HOME")
@@ -151,7 +151,7 @@ def test_several_runs_have_one_picture_and_a_table(show: Callable[..., Page]) ->
     runs = [str(run_folder("<b>one")), str(run_folder("two", lines, cell="gru"))]
     rows = answer("compare", *runs, "--json")["rows"]
     page = show("compare", *runs, "--html", "page.html")
-    assert page.legend() == {"<b>one": "2.0000", "two": "2.5000 (0:06)"}
+    assert page.legend() == {"<b>one": "2.0000", "two": "2.5000 at 0:06"}
     page.point_at(0)
     assert page.legend() == {"<b>one": "", "two": "3.0000"}
     table = [[cell.text for cell in row.find_elements("css selector", "td")] for row in page.all("tbody tr")]

@@ -107,7 +107,7 @@ function panelOf(panel, axis, domain) {
     const texts = panel.series.map((series, index) => {
       const point = x === null ? null : lastPoint(series.points, x);
       const exact = point !== null && point[0] === x;
-      const text = point === null ? "" : panel.format(point[1]) + (exact ? "" : ` (${axis.short(point[0])})`);
+      const text = point === null ? "" : panel.format(point[1]) + (exact ? "" : ` at ${axis.short(point[0])}`);
       legend[index].value.textContent = text;
       return text ? `${series.name} ${text}` : "";
     });
