@@ -15,7 +15,6 @@ from charlm.cli.texts import as_read, given_lines, given_text, read_by_both
 from charlm.errors import CharlmError, UsageError
 
 if TYPE_CHECKING:
-    from charlm.inference.incremental import IncrementalReader
     from charlm.inference.predict import Prediction
     from charlm.inference.prediction_comparison import ComparedCharacters, ComparedWords
     from charlm.inference.stepper import Stepper
@@ -159,7 +158,7 @@ def _converse(
     """Converse with a person at a terminal; the prompt is drawn only if the terminal can, and is at both ends."""
     from prompt_toolkit.utils import is_dumb_terminal
 
-    from charlm.cli.repl import converse, converse_in_lines
+    from charlm.cli.repl import NAMES, converse, converse_in_lines
     from charlm.inference.incremental import IncrementalReader
     from charlm.inference.prediction_comparison import ComparedCharacters
 
@@ -167,17 +166,14 @@ def _converse(
     policy = "skip" if unknown == "error" else unknown
     reader, *others = [IncrementalReader(stepper, policy, recent) for stepper in steppers]
 
-    def show(text: str, reader: IncrementalReader, top: int) -> None:
-        if not others:
-            _show(text, reader.predict(top), names, as_json)
-            return
-        (other,) = others
-        other.temperature = reader.temperature
-        other.read(text)
-        predictions = [each.predict(len(each.vocabulary)) for each in (reader, other)]
-        _show(text, ComparedCharacters.of(predictions, top), names, as_json)
+    def show(text: str, predictions: Sequence[Prediction], names: Sequence[str], top: int) -> None:
+        alone = len(predictions) == 1
+        shown = predictions[0] if alone else ComparedCharacters.of(predictions, top)
+        _show(text, shown, [] if alone else names, as_json)
 
-    if not others and not as_json and sys.stdout.isatty() and not is_dumb_terminal():
-        converse(reader, top)
+    first, second = names or NAMES
+    other = others[0] if others else None
+    if not as_json and sys.stdout.isatty() and not is_dumb_terminal():
+        converse(reader, top, other, (first, second))
     else:
-        converse_in_lines(reader, top, show)
+        converse_in_lines(reader, top, show, other, (first, second))

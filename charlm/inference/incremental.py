@@ -172,6 +172,19 @@ class IncrementalReader:
         return np.where(sizes_C == 0, np.nan, bits_C)
 
     @property
+    def last_character(self) -> str:
+        """The character that was read last before the place, or an empty string."""
+        return self._text[:1] if self.is_backward else self._text[: self._position][-1:]
+
+    @property
+    def last_bits(self) -> float:
+        """What this character cost; NaN if it was skipped, or there is none."""
+        if not self.last_character:
+            return np.nan
+        at = 0 if self.is_backward else self._position - 1
+        return float(self.bits(at, at + 1)[0])
+
+    @property
     def bits_per_character(self) -> float:
         """The mean of the bits of the characters before the place; NaN if there are none."""
         bits_C = self.bits(0, self._position)
@@ -209,8 +222,9 @@ class IncrementalReader:
             ModelFileError: the weights are so large that the state overflows.
         """
         logits_V, state = self._now
-        near = slice(MAX_WORD_SO_FAR) if self.is_backward else slice(max(0, self._position - MAX_WORD_SO_FAR), None)
-        text = TextFilter(self.vocabulary.filter)(self._text[: self._position][near])
+        # A character has up to four bytes.
+        near_T = self._ids_T[max(0, self._place - 4 * MAX_WORD_SO_FAR) : self._place]
+        text = self.vocabulary.decode(near_T[::-1] if self.is_backward else near_T)
         counted = self._counted_to(self._place)
         return word_search(
             self._stepper,
