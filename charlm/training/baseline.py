@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
 from charlm.errors import RunError
-from charlm.evaluation.baselines import nats_by_order
+from charlm.evaluation.baselines import MAX_ORDER, nats_by_order
 from charlm.evaluation.compare import is_number, read_records
 from charlm.evaluation.segments import sample
 from charlm.run_folder import RunFolder
 from charlm.training.counting import Counting
 from charlm.training.events import Baseline
 
-NAME = re.compile(r"([1-9])-gram Kneser-Ney")
+NAME = re.compile(r"([1-7])-gram Kneser-Ney")
 
 
 def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols: int) -> Baseline:
@@ -31,7 +31,9 @@ def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols:
         num_symbols: V.
     """
     is_read_M = _is_read(part, num_read)
-    means = [nats_M[is_read_M].mean() for nats_M in nats_by_order(counting.count(), part, num_symbols)]
+    # The n-grams of the run may be longer.
+    levels = counting.count()[:MAX_ORDER]
+    means = [nats_M[is_read_M].mean() for nats_M in nats_by_order(levels, part, num_symbols)]
     best = int(np.argmin(means))
     # With a single symbol the sum is -0.0.
     return Baseline(best + 1, max(0.0, float(means[best]) / float(np.log(2))))

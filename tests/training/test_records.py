@@ -134,10 +134,11 @@ def test_a_model_of_both_sides_has_neither_sample_nor_baseline() -> None:
     assert "validation_bits_per_masked_character" in lines_of(training)[-1]
 
 
+@pytest.mark.parametrize("order", [0, 9])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_the_baseline_is_the_best_of_the_n_grams(direction: str) -> None:
+def test_the_baseline_is_the_best_of_the_n_grams(direction: str, order: int) -> None:
     """It reads the characters of the validations after counting the training part, in the order of the model."""
-    training = begin(model__direction=direction, train__evaluation_characters=100)
+    training = begin(model__direction=direction, model__ngram_order=order, train__evaluation_characters=100)
     (baseline,) = [event for event in events_of(training) if isinstance(event, Baseline)]
     model, parts = training.learner.model, training.learner.parts
     train, text = (in_reading_order(model, Part.of(part)) for part in (parts.train, training.validation.part))
