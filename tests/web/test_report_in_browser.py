@@ -60,6 +60,11 @@ class Page:
 
         self.all(selector)[0].send_keys(*(getattr(Keys, name) for name in names))
 
+    def open(self, selector: str) -> None:
+        """Open details by their summary."""
+        self.press(selector, "ENTER")
+        after_drawing(self.browser)
+
     def fits(self, width: int) -> bool:
         """Return whether a window of this width shows the page without scrolling sideways."""
         self.browser.set_window_size(width, 844)
@@ -120,9 +125,9 @@ def test_a_slider_shows_what_the_model_wrote(show: Callable[..., Page]) -> None:
     (line,) = [entry for entry in page.all("#copies p") if "best model wrote" in entry.text]
     copies = answer("sample", "-m", "run", "--length", "1000", "--seed", "0", "--check-copies", "--json")["copies"]
     assert f"{copies['share_by_length'][str(copies['marked_length'])]:.1%}" in line.text
-    page.all("#copies summary")[0].click()
+    page.open("#copies summary")
     assert len(page.all("#copies u")) == len(copies["spans"])
-    page.all(".figure-table summary")[0].click()
+    page.open(".figure-table summary")
     assert [row.text.split()[0] for row in page.all(".figure-table tbody tr")] == ["5", "10", "15", "20", "30"]
     assert "validation_fraction\n0.2" in page.all("#facts")[0].text
     assert page.fits(390)
