@@ -223,7 +223,7 @@ def test_two_models_compare_words_of_both(make_model: Make) -> None:
     steppers = [Stepper(file) for file in files]
     compared = ComparedWords.of(steppers, "ab ", 4, "error", recent=False)
     lists: list[dict[str, Any]] = [
-        {word.text: word.probability for word in predict_words(stepper, "ab ", 60).words} for stepper in steppers
+        {word.text: word.probability for word in predict_words(stepper, "ab ", 150).words} for stepper in steppers
     ]
     assert {word.text for word in compared.words} == {text for each in lists for text in list(each)[:4]}
     for word in compared.words:
