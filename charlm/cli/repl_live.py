@@ -130,15 +130,14 @@ class LivePrompt:
         control = _TextControl(self)
         panel = FormattedTextControl(lambda: _joined(self._panel()))
         keys = FormattedTextControl(lambda: _joined([[("class:quiet", key_line(self.instrument, self._width))]]))
-        below = [
-            Window(panel, dont_extend_height=True),
-            Window(),
-            ConditionalContainer(Window(keys, height=1), Condition(lambda: self._num_rows >= MIN_ROWS_WITH_KEYS)),
-        ]
         is_searching = has_focus(self._search.control)
+        is_shown = ~is_done & ~is_searching
+        has_keys = is_shown & Condition(lambda: self._num_rows >= MIN_ROWS_WITH_KEYS)
         rows = [
             Window(control, dont_extend_height=True),
-            ConditionalContainer(HSplit(below), ~is_done & ~is_searching),
+            ConditionalContainer(Window(panel, dont_extend_height=True), is_shown),
+            ConditionalContainer(Window(), is_shown),
+            ConditionalContainer(Window(keys, height=1), has_keys),
             ConditionalContainer(self._search, is_searching),
         ]
         return Layout(HSplit(rows), focused_element=control)

@@ -199,16 +199,11 @@ def gate_rows(last: str, changes: Sequence[LayerChange], width: int, room: int) 
     if not changes or room < 2:
         return []
     rows = [row for change in changes for row in _full_rows(change)]
-    what = "the mean of each gate, its units from 0 to 1, and the units that changed most"
-    title = [("class:quiet", whole_items([f"{last}:", *what.split()], width, " "))]
+    what = "the mean of each gate, its units from 0 to 1, and the largest changes"
     if width < WIDE or len(rows) + 1 > room:
-        title = [
-            (
-                "class:quiet",
-                whole_items([f"{last}:", *["gates", "and", "largest", "changes", "of", "each", "layer"]], width, " "),
-            )
-        ]
         rows = [row for change in changes for row in _short_rows(change, width)]
+        what = "gates and largest changes"
+    title: Row = [("class:quiet", whole_items([f"{last}:", *what.split()], width, " "))]
     if len(rows) + 1 > room:
         rows = [*rows[: room - 2], [("class:quiet", "...")]]
     return [title, *rows][:room]
