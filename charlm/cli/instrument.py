@@ -18,6 +18,8 @@ from charlm.vocab import name_character
 
 GHOST_LENGTH = 40
 NUM_WORDS = 5
+# A search is given up after so many pauses: a model that knows its language needs ten or so.
+MAX_PAUSES = 100
 # So long a key may read, in seconds; what is left is read when no key is waiting.
 READING_TIME = 0.008
 
@@ -194,7 +196,7 @@ class Instrument:
 
     def _search(self, reader: IncrementalReader) -> Generator[bool, None, WordPrediction | None]:
         search = reader.words(NUM_WORDS)
-        while True:
+        for _ in range(MAX_PAUSES):
             try:
                 next(search)
             except StopIteration as end:
@@ -204,6 +206,7 @@ class Instrument:
                 # A model without words is no error here.
                 return None
             yield False
+        return None
 
     def _fail(self, error: CharlmError) -> None:
         self.restart()

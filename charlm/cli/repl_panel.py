@@ -115,11 +115,11 @@ def compared_rows(instrument: Instrument, width: int, room: int) -> list[Row]:
     compared = ComparedCharacters.of(predictions, instrument.conversation.top)
     candidates = compared.candidates[:room]
     names = names_within(candidates, width - 2 * SHARE_WIDTH)
-    name_width = max(map(cells_of, ["others", *names]))
+    name_width = min(max(map(cells_of, names)), width - 2 * SHARE_WIDTH)
     bar_width = min(BAR_WIDTH, (width - name_width) // 2 - SHARE_WIDTH - 2)
     rows: list[Row] = []
     for name, candidate in zip(names, candidates, strict=True):
-        row = [("", aligned(name, name_width))]
+        row = [("", aligned(name[:name_width], name_width))]
         for style, share in zip(MODEL_STYLES, candidate.probabilities, strict=True):
             row.append(("", f" {'-':>6}" if share is None else f" {share:6.1%}"))
             if bar_width >= MIN_BAR_WIDTH:
