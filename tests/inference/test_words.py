@@ -96,12 +96,14 @@ def test_words_are_those_of_an_enumeration(make_model: Make, direction: str, tex
 @pytest.mark.parametrize("text", ["", "\u4e2d", "a", "a\uff0c"], ids=ascii)
 def test_words_of_two_characters_end_in_chinese(make_model: Make, text: str) -> None:
     """Where no spaces stand between words, two characters are a word at most, and other letters end it."""
-    stepper = Stepper(make_model(symbols=CHINESE, seed=3))
+    stepper = Stepper(make_model(symbols=CHINESE, seed=1))
     inside = "a" if text == "a" else ""
-    best = best_of(enumerated(stepper, text, 5, inside, CHINESE_WORD), 4, 3)
-    prediction = predict_words(stepper, text, 4)
-    assert [(word.text, word.word) for word in prediction.words] == [(word, inside + word) for word, _ in best]
-    assert [word.probability for word in prediction.words] == pytest.approx([p for _, p in best], rel=1e-5)
+    best = best_of(enumerated(stepper, text, 5, inside, CHINESE_WORD), 10, 3)
+    assert inside or any(re.search("[\u4e2d\u6587]{2}", word) for word, _ in best)
+    # Longer words are not decided after so few characters.
+    found = [word for word in predict_words(stepper, text, 30).words if len(word.text) <= 3][:10]
+    assert [(word.text, word.word) for word in found] == [(word, inside + word) for word, _ in best]
+    assert [word.probability for word in found] == pytest.approx([p for _, p in best], rel=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", "a\u00e9", " "], ids=ascii)
@@ -186,6 +188,10 @@ def test_a_search_that_ends_early_says_so(make_model: Make, monkeypatch: pytest.
     assert not found.is_complete
     listed = [word.text for word in found.words]
     assert len(listed) < 40
+    probabilities = [word.probability for word in found.words]
+    assert probabilities == sorted(probabilities, reverse=True)
+    # They are listed though they are not certain yet.
+    assert listed
     assert all(word.probability == pytest.approx(true.get(word.text, word.probability)) for word in found.words)
     assert max(p for text, p in true.items() if text not in listed) <= found.others_at_most + 1e-9
 
