@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import Curve, Frame, chart, coloured_text, film
+from cards import Curve, chart, coloured_text
+from film import Frame, film
 
 import charlm
 from charlm.inference.activations import shown_values
