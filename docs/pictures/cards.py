@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from film import MONOSPACE, SANS, number, svg
+from film import MONOSPACE, SANS, WIDTH, number, svg
 
 # A card on a page: its colours in the light and in the dark.
 CARD = (
@@ -20,7 +20,7 @@ CARD = (
     "--high:#b85c0a;--low:#2a66a8;--line:#58a6ff;--level:#f0a050;--train:#7d8590}}"
     f"text{{font:15px {SANS};fill:var(--ink)}}.f{{fill:var(--faint);font-size:14px}}"
 )
-CARD_WIDTH, PADDING = 830, 22
+PADDING = 22
 STEPS = 10
 
 
@@ -38,11 +38,11 @@ def coloured_text(text: str, values: Sequence[float], lowest: int, title: str, a
     body = [f'<text x="{PADDING}" y="34">{html.escape(title)}</text>']
     body.append(f'<text x="{PADDING}" y="58" class="f">{html.escape(about)}</text>')
     scale = [step / STEPS for step in range(lowest * STEPS, STEPS + 1)]
-    left = CARD_WIDTH - PADDING - 9 * len(scale) - 16
+    left = WIDTH - PADDING - 9 * len(scale) - 16
     body.append(f'<text x="{left - 8}" y="58" class="f" text-anchor="end">{lowest}</text>')
     body += [_shade(left + 9 * index, 45, 9, 16, value) for index, value in enumerate(scale)]
-    body.append(f'<text x="{CARD_WIDTH - PADDING}" y="58" class="f" text-anchor="end">1</text>')
-    lines = _wrapped(text, (CARD_WIDTH - 2 * PADDING) // cell)
+    body.append(f'<text x="{WIDTH - PADDING}" y="58" class="f" text-anchor="end">1</text>')
+    lines = _wrapped(text, (WIDTH - 2 * PADDING) // cell)
     for row, (start, end) in enumerate(lines):
         y = top + row * line
         steps = [(at, round(values[at] * STEPS)) for at in range(start, end)]
@@ -101,7 +101,7 @@ def chart(title: str, curves: Sequence[Curve], line: tuple[str, float], last: tu
         line: a name and a value that does not change.
         last: a name and a value that is known at the end.
     """
-    left, right, top, bottom, height = 62, CARD_WIDTH - 252, 56, 340, 380
+    left, right, top, bottom, height = 62, WIDTH - 252, 56, 340, 380
     end = max(x for curve in curves for x, _ in curve.points)
     lowest = min([last[1], *(y for curve in curves for _, y in curve.points)])
     low, high = int(lowest * 10) / 10, line[1] + 0.8
@@ -122,7 +122,7 @@ def chart(title: str, curves: Sequence[Curve], line: tuple[str, float], last: tu
         place = number(across(min(seconds, end)))
         body.append(f'<text x="{place}" y="{bottom + 24}" class="f" text-anchor="middle">{seconds}{unit}</text>')
     body.append(f'<path d="M{left} {number(down(line[1]))}H{right}" class="c base"/>')
-    body.append(f'<clipPath id="plot"><path d="M{left} {top}H{CARD_WIDTH}V{bottom}H{left}z"/></clipPath>')
+    body.append(f'<clipPath id="plot"><path d="M{left} {top}H{WIDTH}V{bottom}H{left}z"/></clipPath>')
     for curve in curves:
         points = " ".join(f"{number(across(x))},{number(down(y))}" for x, y in curve.points)
         body.append(f'<polyline points="{points}" class="c {curve.kind}" clip-path="url(#plot)"/>')
@@ -150,6 +150,6 @@ def chart(title: str, curves: Sequence[Curve], line: tuple[str, float], last: tu
 
 
 def _card(height: float, style: str, body: str) -> str:
-    frame = f'<rect x=".5" y=".5" width="{CARD_WIDTH - 1}" height="{number(height - 1)}" rx="9" '
+    frame = f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{number(height - 1)}" rx="9" '
     frame += 'style="fill:var(--paper);stroke:var(--rule);shape-rendering:auto"/>'
-    return svg(CARD_WIDTH, height, style, frame + body)
+    return svg(WIDTH, height, style, frame + body)

@@ -13,6 +13,7 @@ from charlm.cli.shades import palette_colour
 
 MONOSPACE = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
 SANS = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,'DejaVu Sans',sans-serif"
+WIDTH = 830
 # A cell of a terminal, the place of the letters in it, and the size of the letters that fill it.
 CELL, ROW, BASELINE, FONT = 9, 20, 15, 15
 MARGIN, TITLE = 16, 34
@@ -269,6 +270,6 @@ def film(frames: Sequence[Frame], seconds: float, columns: int, rows: int) -> st
 
 
 def svg(width: float, height: float, style: str, body: str) -> str:
-    """Return a picture with its style."""
-    size = f'viewBox="0 0 {number(width)} {number(height)}" width="{number(width)}" height="{number(height)}"'
+    """Return a picture with its style, as wide as a page."""
+    size = f'viewBox="0 0 {number(width)} {number(height)}" width="{WIDTH}" height="{number(WIDTH * height / width)}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{body}</svg>\n'
