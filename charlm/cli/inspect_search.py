@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.inspect_text import legend, rows_of_characters, style_of
+from charlm.cli.inspect_text import legend, style_of
 from charlm.cli.layout import Column, table_lines, wrapped
 from charlm.cli.shades import shaded_lines
 from charlm.errors import one_line
-from charlm.inference.activations import shown_values
+from charlm.inference.activations import rows_of_characters, shown_values
 from charlm.inference.unit_search import MIN_OF_EACH, Finding, Search
 
 STRETCH_CHARACTERS = 240

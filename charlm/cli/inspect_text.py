@@ -12,13 +12,14 @@ import numpy as np
 
 from charlm.checkpoint import ModelFile
 from charlm.cli.layout import Column, aligned, cells_of, kept_together, table_lines, wrapped
-from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style, shaded_lines, style_for, visible
+from charlm.cli.shades import Style, shaded_lines, style_for, visible
 from charlm.errors import counted
-from charlm.inference.activations import Activations, characters_of, read_activations, shown_values
+from charlm.inference.activations import Activations, characters_of, read_activations, rows_of_characters, shown_values
 from charlm.inference.gate_statistics import ALWAYS, CLOSED, OPEN, GateStatistics, gate_statistics, keeping
 from charlm.inference.sampling import Floats
 from charlm.inference.stepper import Progress
 from charlm.inference.units import Layer, Unit, gates_of, parts_of
+from charlm.ramps import DIVERGING, SEQUENTIAL
 from charlm.vocab import Ids
 
 STRIP_CHARACTERS = 400
@@ -36,12 +37,6 @@ def legend(lowest: int) -> str:
     style = style_of(lowest)
     steps = np.linspace(lowest, 1, len(style.ramp.marks)).tolist()
     return f"{lowest} {shaded_lines([(' ', step) for step in steps], None, style)[-1]} 1"
-
-
-def rows_of_characters(lengths_C: Sequence[int], reads_backward: bool) -> list[int]:
-    """Return for each character the row of its symbol that is read last."""
-    ends = np.cumsum(lengths_C)
-    return [int(row) for row in (ends - np.asarray(lengths_C) if reads_backward else ends - 1)]
 
 
 def strip_lines(text: str, rows: Sequence[tuple[str, Sequence[float], int]], width: int | None) -> list[str]:

@@ -79,7 +79,11 @@ class TextCommand(TyperCommand):
             elif argument == "-" or not argument.startswith("-"):
                 texts.append(argument)
             elif name in takes_value:
-                options += [argument, *islice(rest, 1 if takes_value[name] and not has_value else 0)]
+                values = list(islice(rest, 1 if takes_value[name] and not has_value else 0))
+                options += [argument, *values]
+                if takes_value[name] and not has_value and not values:
+                    # Typer refuses it. The `--` before the texts would be taken for its value.
+                    return options
             elif _is_short_option(argument, takes_value):
                 options.append(argument)
             elif _is_plainly_a_text(argument, takes_value):

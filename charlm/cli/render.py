@@ -84,6 +84,8 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], has_he
 ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\r\t"}
 # A carriage return alone lets a line overwrite the one before.
 LONE_RETURN = re.compile("\r(?!\n)")
+PART_OF_A_LINE = re.compile(r"[^\r\n]+")
+UNDERLINED = "\x1b[4m\\g<0>\x1b[24m"
 # Stands in a line of its own between two texts in a pipe or file.
 BOUNDARY = "---\n"
 
@@ -122,14 +124,15 @@ class TextWriter:
             say(f"--- seed {seed}")
         self._is_first, self._last = False, "\n"
 
-    def write(self, text: str) -> None:
-        """Write some more of the text."""
+    def write(self, text: str, is_underlined: bool = False) -> None:
+        """Write some more of the text, underlined if the terminal can do that."""
         if self._is_terminal:
             text = self._waiting + text
             # Whether a carriage return stands alone is known only when the next character is.
             self._waiting = "\r" if text.endswith("\r") else ""
             text = escaped(text.removesuffix(self._waiting))
-        sys.stdout.write(text)
+        underlines = is_underlined and may_colour(sys.stdout)
+        sys.stdout.write(PART_OF_A_LINE.sub(UNDERLINED, text) if underlines else text)
         sys.stdout.flush()
         self._last = text[-1:] or self._last
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from charlm.cli.copies import CopyCheck, check_options
 from charlm.cli.options import SAMPLE_TEMPERATURE, Model, Seed, Unknown, model_file
 from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
 from charlm.cli.texts import as_read, given_lines, given_text
@@ -16,6 +18,7 @@ from charlm.errors import CharlmError, UnknownCharacterError, UsageError, as_giv
 from charlm.files import write_new
 
 if TYPE_CHECKING:
+    from charlm.evaluation.copies import Copies
     from charlm.inference.generate import Generation
     from charlm.vocab import Vocabulary
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 GROUP_SIZE = 64
 ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\0": "\0", r"\\": "\\"}
 
+TopP = Annotated[float, typer.Option(help="Draw only from the most probable that together reach this probability.")]
+MinP = Annotated[float, typer.Option(help="Draw only from those at least this share as probable as the most probable.")]
 Num = Annotated[
     int, typer.Option(min=1, max=10_000, help="How many texts for each prompt; text k of all has the seed plus k.")
 ]
@@ -49,6 +54,22 @@ Clamp = Annotated[
         "1, 1.17.cell=2 its cell; may be repeated. N-grams count as before.",
     ),
 ]
+CheckCopies = Annotated[
+    bool,
+    typer.Option(
+        "--check-copies",
+        help="Report what of the new text stands verbatim in the text that the model learned, where, and how much more "
+        "that is than in held-out text. A terminal underlines long copies.",
+    ),
+]
+LearnedCorpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--corpus",
+        "-c",
+        help="With --check-copies: where the text is now that the model learned, a file or a folder; may be repeated.",
+    ),
+]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print a line of JSON for each text, as soon as it is complete.")
 ]
@@ -64,12 +85,8 @@ def sample(
         float, typer.Option("--temperature", "-t", help="0 takes the most probable; 1 draws as learned.")
     ] = (SAMPLE_TEMPERATURE),
     top_k: Annotated[int | None, typer.Option(help="Draw only from the K most probable characters.")] = None,
-    top_p: Annotated[
-        float, typer.Option(help="Draw only from the most probable that together reach this probability.")
-    ] = 1.0,
-    min_p: Annotated[
-        float, typer.Option(help="Draw only from those at least this share as probable as the most probable.")
-    ] = 0.0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
     num: Num = 1,
     prompts: Prompts = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop after this text; may be repeated.")] = None,
@@ -80,6 +97,8 @@ def sample(
     unknown: Unknown = "error",
     separator: Separator = None,
     out: Out = None,
+    check_copies: CheckCopies = False,
+    corpus: LearnedCorpus = None,
     as_json: JsonLines = False,
 ) -> None:
     """Write text with a model.
@@ -102,7 +121,9 @@ def sample(
     output = _Output(num > 1, not hide_prompt, prompts is not None, lines == 1, separator, out, as_json)
     if prompts and prompt:
         raise UsageError("the prompts are given twice", "use PROMPT for one text, or `--prompts FILE` for many")
-    stepper = Stepper(model_file(model)).holding(held)
+    check_options(check_copies, corpus, prompt, prompts)
+    stepper = Stepper(file := model_file(model)).holding(held)
+    output.check = CopyCheck(file, model, corpus) if check_copies else None
     given = _lines(prompts, stepper.vocabulary, unknown) if prompts else as_read(stepper.vocabulary, given_text(prompt))
     first_seed = draw_seed() if seed is None else seed
     for group in _groups(each for each in given for _ in range(num)):
@@ -132,6 +153,7 @@ class _Output:
         if (separator is not None) + (folder is not None) + as_json > 1:
             raise UsageError("`--separator`, `--out` and `--json` exclude one another", "give one of them")
         self.written = 0
+        self.check: CopyCheck | None = None
         self._with_prompt = with_prompt
         self._names_prompts = are_many_prompts
         self._as_json = as_json or (are_many_prompts and separator is None and folder is None)
@@ -143,14 +165,43 @@ class _Output:
     def write(self, generation: Generation) -> None:
         """Write some more texts."""
         if self._as_json:
-            texts = zip(generation.prompts, generation.seeds, generation.completed(self._with_prompt), strict=True)
-            for prompt, seed, text in texts:
-                print_json({**({"prompt": prompt} if self._names_prompts else {}), "seed": seed, "text": text})
-        elif self._folder is None:
-            write_texts(generation.in_reading_order(self._with_prompt), list(generation.seeds), self._writer)
-        else:
+            named = zip(generation.prompts, generation.seeds, self._completed(generation), strict=True)
+            for prompt, seed, (text, copies) in named:
+                row = {**({"prompt": prompt} if self._names_prompts else {}), "seed": seed, "text": text}
+                print_json(row | ({"copies": copies.to_json()} if copies else {}))
+        elif self._folder is not None:
             self._write_files(generation, self._folder)
+        elif self.check:
+            self._write_underlined(generation, self.check)
+        else:
+            write_texts(generation.in_reading_order(self._with_prompt), list(generation.seeds), self._writer)
         self.written += len(generation.seeds)
+
+    def _completed(self, generation: Generation) -> Iterator[tuple[str, Copies | None]]:
+        """Yield the whole texts, and what of each is copied if that is to be checked."""
+        if self.check is None:
+            yield from ((text, None) for text in generation.completed(self._with_prompt))
+            return
+        found = self.check.find(generation.seeds, generation.texts(with_prompt=False))
+        for prompt, copies in zip(generation.prompts, found, strict=True):
+            yield "".join(self._around(generation, prompt, copies.text)), copies
+
+    def _around(self, generation: Generation, prompt: str, text: str) -> tuple[str, str, str]:
+        """Return what stands before a new text, the text, and what stands after it."""
+        prompt = prompt if self._with_prompt else ""
+        return ("", text, prompt) if generation.stepper.is_backward else (prompt, text, "")
+
+    def _write_underlined(self, generation: Generation, check: CopyCheck) -> None:
+        found = check.find(generation.seeds, generation.texts(with_prompt=False))
+        for prompt, seed, copies in zip(generation.prompts, generation.seeds, found, strict=True):
+            before, text, after = self._around(generation, prompt, copies.text)
+            self._writer.start(seed)
+            self._writer.write(before)
+            edges = [0, *(edge for span in copies.spans() for edge in span), len(text)]
+            for number, (start, end) in enumerate(pairwise(edges)):
+                # Every second piece is a copy.
+                self._writer.write(text[start:end], is_underlined=number % 2 == 1)
+            self._writer.write(after)
 
     def _write_files(self, generation: Generation, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +211,7 @@ class _Output:
         # Found before the texts are written, which may take long.
         for path in filter(Path.exists, paths):
             raise UsageError(f"`{path}` exists", "`--out` names another folder")
-        for path, text in zip(paths, generation.completed(self._with_prompt), strict=True):
+        for path, (text, _) in zip(paths, self._completed(generation), strict=True):
             write_new(path, (text if text.endswith("\n") else f"{text}\n").encode("utf-8", "backslashreplace"))
 
     def finish(self) -> None:
@@ -171,6 +222,8 @@ class _Output:
             say("note: there are no prompts")
         elif not self._as_json:
             self._writer.finish()
+        if self.check and not self._as_json:
+            self.check.report()
 
 
 def _lines(source: Path, vocabulary: Vocabulary, unknown: str) -> Iterator[str]:

@@ -11,13 +11,16 @@ import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.pages import page_path, write_page
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
-from charlm.cli.shades import DIVERGING, Style, shaded_lines, standing_alone, style_for, visible
+from charlm.cli.shades import Style, shaded_lines, standing_alone, style_for, visible
 from charlm.cli.texts import as_read, given_file, given_text, note_on_file
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
+from charlm.ramps import DIVERGING
 
 if TYPE_CHECKING:
+    from charlm.checkpoint import ModelFile
     from charlm.inference.predict import Candidate
     from charlm.inference.score import Reader
     from charlm.inference.surprisal import Place, Surprisal
@@ -46,6 +49,9 @@ def score(
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
     unknown: Unknown = "error",
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at: the coloured text, and all units at each character.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show how surprising each character of a text is.
@@ -58,37 +64,67 @@ def score(
     charlm score --file another.txt
 
     charlm score --file another.txt --diff runs/other-1
+
+    charlm score --file another.txt --html page.html
     """
-    from charlm.inference.score import reader_of
+    from charlm.inference.score import given_what, reader_of
     from charlm.inference.stepper import Stepper
 
+    if html is not None and diff is not None:
+        raise UsageError("a page shows one model: `--html` and `--diff` exclude each other", "omit one of them")
+    page = None if html is None else page_path(html)
     given = _given(text, file)
-    loaded = reader_of(model_file(model))
-    if diff is None:
-        (read,) = as_read(loaded.vocabulary, given)
-        scored = _measure(loaded, read, unknown)
-        if as_json:
-            print_json(scored.to_json(top))
-        else:
-            width = screen_width(sys.stdout)
-            print_lines(score_lines(scored, _given_what(loaded), top, width, style_for(sys.stdout)))
-            if isinstance(loaded, Stepper) and loaded.has_ngrams:
-                print_lines(wrapped("these are the figures of the net and its n-grams together", width))
+    opened = model_file(model)
+    loaded = reader_of(opened)
+    if diff is not None:
+        _show_difference(loaded, given, diff, top, unknown, as_json)
         return
+    (read,) = as_read(loaded.vocabulary, given)
+    if page is None:
+        scored = _measure(loaded, read, unknown)
+    else:
+        scored = _write_page(opened, read, unknown, page, "the text" if file in (None, Path("-")) else str(file))
+    width = screen_width(sys.stdout)
+    if as_json:
+        print_json(scored.to_json(top))
+    elif page is not None:
+        print_lines(_total_lines(scored, given_what(loaded), width))
+    else:
+        print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
+        if isinstance(loaded, Stepper) and loaded.has_ngrams:
+            print_lines(wrapped("these are the figures of the net and its n-grams together", width))
+
+
+def _show_difference(model: Reader, given: str, path: Path, top: int, unknown: str, as_json: bool) -> None:
+    """Show which of two models likes which passage of a text."""
+    from charlm.inference.score import reader_of
     from charlm.inference.surprisal_difference import SurprisalDifference
 
-    other = reader_of(model_file(diff))
-    read = _read_by_both(loaded, other, given)
-    scored = _measure(loaded, read, unknown)
+    other = reader_of(model_file(path))
+    read = _read_by_both(model, other, given)
+    scored = _measure(model, read, unknown)
     try:
         difference = SurprisalDifference(scored, _measure(other, read, unknown))
     except UnknownCharacterError as error:
-        raise UnknownCharacterError(f"`{diff}`: {error}", error.hint) from None
+        raise UnknownCharacterError(f"`{path}`: {error}", error.hint) from None
     if as_json:
         print_json(difference.to_json(top))
     else:
         style = style_for(sys.stdout, DIVERGING)
-        print_lines(difference_lines(difference, str(diff), top, screen_width(sys.stdout), style))
+        print_lines(difference_lines(difference, str(path), top, screen_width(sys.stdout), style))
+
+
+def _write_page(model: ModelFile, read: str, unknown: str, path: Path, name: str) -> Surprisal:
+    """Score a text, and write a page about it."""
+    from charlm.inference.score import reader_of
+    from charlm.web.page import render_page
+    from charlm.web.text_view import NUM_EXPECTED, SCRIPTS, text_view
+
+    scored = _measure(reader_of(model), read, unknown, NUM_EXPECTED)
+    with ProgressLine() as line:
+        view = text_view(model, scored, name, line.about("of the text read"))
+    write_page(path, render_page(f"charlm score: {one_line(name)}", {"text_view": view}, SCRIPTS))
+    return scored
 
 
 def _given(text: str | None, file: Path | None) -> str:
@@ -122,23 +158,12 @@ def _read_by_both(model: Reader, other: Reader, given: str) -> str:
     return read
 
 
-def _measure(model: Reader, text: str, unknown: str) -> Surprisal:
+def _measure(model: Reader, text: str, unknown: str, num_expected: int = 1) -> Surprisal:
     """Score the text, and show on a terminal how far it is if that takes long."""
     from charlm.inference.surprisal import measure_surprisal
 
     with ProgressLine() as line:
-        return measure_surprisal(model, text, unknown, line.about("of the text scored"))
-
-
-def _given_what(model: Reader) -> str:
-    """Say from what each character is predicted."""
-    from charlm.inference.stepper import Stepper
-
-    if not isinstance(model, Stepper):
-        return "each of them is hidden in turn, and predicted from all others"
-    if model.is_backward:
-        return "each is predicted from all after it, and the last one from the end of a text"
-    return "each is predicted from all before it, and the first one from the start of a text"
+        return measure_surprisal(model, text, unknown, line.about("of the text scored"), num_expected)
 
 
 def score_lines(scored: Surprisal, given_what: str, top: int, width: int | None, style: Style) -> list[str]:

@@ -1,7 +1,6 @@
 """Text on coloured backgrounds, one shade for each value; where there is no colour, marks beneath the text.
 
-The colours differ in lightness as well as in hue, so that a reader who is colour-blind can tell them apart. Each
-background comes with its own foreground, so that the text is readable on dark and on light terminals.
+Each background comes with its own foreground, so that the text is readable on dark and on light terminals.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import NamedTuple, TextIO
 
 from charlm.cli.layout import cells_of
 from charlm.cli.render import can_show, may_colour
+from charlm.ramps import SEQUENTIAL, Ramp, is_dark
 
 # Terminals of 16 colours, in which the shades could not be told apart.
 FEW_COLOURS = ("linux", "ansi", "cygwin", "vt100", "vt102", "vt220")
@@ -23,43 +23,6 @@ LINE_ENDS = ("\n", "\r")
 VISIBLE = {"\n": "\u21b5", "\t": "\u2192   "}
 # Carries a combining character that has no letter before it.
 DOTTED_CIRCLE = "\u25cc"
-
-
-class Ramp(NamedTuple):
-    """Shades in order.
-
-    Attributes:
-        colours: an RGB colour for each shade, as 0xRRGGBB.
-        indices: the same in the palette of 256 colours.
-        marks: the same as marks.
-        lowest: the value that has the first shade; 1 has the last one.
-    """
-
-    colours: tuple[int, ...]
-    indices: tuple[int, ...]
-    marks: str
-    lowest: int
-
-    def shade(self, value: float) -> int:
-        """Return the index of the shade of a value; values outside the ramp have its first or last shade."""
-        share = (min(max(value, self.lowest), 1) - self.lowest) / (1 - self.lowest)
-        return math.floor(share * (len(self.marks) - 1) + 0.5)
-
-
-# From dark blue over grey to yellow, after cividis (Nunez, Anderton and Renslow, 2018): for values from 0 to 1.
-SEQUENTIAL = Ramp(
-    (0x00224E, 0x123570, 0x3B496C, 0x575D6D, 0x707173, 0x8A8678, 0xA59C74, 0xC3B369, 0xE1CC55, 0xFEE838),
-    (17, 18, 60, 243, 102, 144, 179, 185, 221, 227),
-    " 123456789",
-    0,
-)
-# From blue over white to orange: for values from -1 to 1.
-DIVERGING = Ramp(
-    (0x0B4F8C, 0x2F74B5, 0x649BCC, 0x9BC0E0, 0xC9DDED, 0xEEEEEE, 0xFADCBF, 0xF6B97A, 0xE8923F, 0xC56A15, 0x964B00),
-    (24, 31, 74, 110, 153, 255, 223, 216, 208, 166, 130),
-    "edcba ABCDE",
-    -1,
-)
 
 
 class Style(NamedTuple):
@@ -168,16 +131,13 @@ def _marked(line: Sequence[tuple[str, int | None]], style: Style) -> list[str]:
 def _escape_sequence(style: Style, shade: int) -> str:
     """Return what sets the background to a shade, and the foreground to what is readable on it."""
     colour = style.ramp.colours[shade]
-    is_dark = luminance(colour) < MIDDLE_LUMINANCE
     if style.num_colours == 256:
-        is_dark = luminance(palette_colour(style.ramp.indices[shade])) < MIDDLE_LUMINANCE
-        return f"\x1b[38;5;{231 if is_dark else 16};48;5;{style.ramp.indices[shade]}m"
-    foreground = "255;255;255" if is_dark else "0;0;0"
+        foreground_index = 231 if is_dark(palette_colour(style.ramp.indices[shade])) else 16
+        return f"\x1b[38;5;{foreground_index};48;5;{style.ramp.indices[shade]}m"
+    foreground = "255;255;255" if is_dark(colour) else "0;0;0"
     return f"\x1b[38;2;{foreground};48;2;{colour >> 16};{colour >> 8 & 255};{colour & 255}m"
 
 
-# White and black have the same contrast to this luminance: 1.05 / (x + 0.05) = (x + 0.05) / 0.05.
-MIDDLE_LUMINANCE = math.sqrt(1.05 * 0.05) - 0.05
 CUBE = (0, 95, 135, 175, 215, 255)
 
 
@@ -187,10 +147,3 @@ def palette_colour(index: int) -> int:
         return (8 + 10 * (index - 232)) * 0x010101
     red, green, blue = (CUBE[(index - 16) // step % 6] for step in (36, 6, 1))
     return red << 16 | green << 8 | blue
-
-
-def luminance(colour: int) -> float:
-    """Return the relative luminance of a colour, from 0 for black to 1 for white, as the WCAG define it."""
-    parts = [(colour >> shift & 255) / 255 for shift in (16, 8, 0)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

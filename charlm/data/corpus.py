@@ -47,6 +47,7 @@ class Corpus:
         num_bytes: how many bytes were read.
         notes: what was done to the text that a person should know of.
         ends: how many characters there are up to the end of each source.
+        sources: the name of each source.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Corpus:
     num_bytes: int
     notes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -149,7 +151,7 @@ def load_corpus(
     symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
     ids = np.memmap(path, dtype=symbols.dtype, mode="r")
     notes += _notes(reading, description, ids, symbols)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), tuple(notes), tuple(description.ends))
+    return Corpus(title, ids, symbols, sha256, sum(lengths), (*notes,), (*description.ends,), _names_of(sources))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -185,6 +187,10 @@ def _find(
 
 def _title(names: Sequence[str]) -> str:
     return " + ".join(STANDARD_INPUT if name == "-" else name for name in names)
+
+
+def _names_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    return tuple(source.name for source in sources)
 
 
 def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tuple[str, list[int]]:

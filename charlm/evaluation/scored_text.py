@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.downloads import DownloadProgress
-from charlm.data.holdout import Part, recorded_split
+from charlm.data.holdout import Part, Split, recorded_split
 from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
 
@@ -94,24 +94,58 @@ def load_own_text(
         ConfigError: the settings in the model file are not valid.
         ModelFileError: the held-out blocks in the model file are not valid.
     """
+    corpus, parts = load_own_parts(
+        model, names, f"{command} --part {part} --corpus", SCORE_AS_A_WHOLE, progress, encoding, skip_undecodable
+    )
+    name = f"{part} part of {corpus.name}"
+    ids: Part = getattr(parts, part)
+    if not len(ids):
+        hint = "" if part == "train" else f"`data.{part}_fraction` held out nothing; `--part train` scores the rest"
+        raise CorpusError(f"the {name} is empty", hint)
+    return TextToScore(name, ids, None if part == "train" else parts.train)
+
+
+def load_own_parts(
+    model: ModelFile,
+    names: Sequence[str] | None,
+    command: str,
+    otherwise: str,
+    progress: DownloadProgress | None = None,
+    encoding: str | None = None,
+    skip_undecodable: bool = False,
+) -> tuple[Corpus, Split]:
+    """Read the text that a model was trained on, after checking that it is still the same text.
+
+    Args:
+        model: the model.
+        names: where the text is now; None for where it was in training.
+        command: what does the same with a text whose name follows, for hints.
+        otherwise: what can be done if the text at `names` is another one, for hints.
+        progress: called as a download proceeds.
+        encoding: how its bytes spell characters; None for what it was in training.
+        skip_undecodable: leave out files that are no text in this encoding, also if training did not.
+
+    Returns:
+        The text, and its parts as they were in training.
+
+    Raises:
+        CorpusError: the text cannot be read.
+        UsageError: the text came through standard input, or it is another one.
+        ConfigError: the settings in the model file are not valid.
+        ModelFileError: the held-out blocks in the model file are not valid.
+    """
     # A model file is untrusted: its settings are checked like those of a user.
     settings = validate_settings({"data": model.config.get("data")}, {}, "the model's settings").data
     read = _Reading(encoding or settings.encoding, skip_undecodable or settings.skip_undecodable)
     if names:
         corpus = _load_as_in_training(model, names, read, progress)
         if corpus.sha256 != model.corpus.get("sha256"):
-            raise UsageError(f"the text `{corpus.name}` is not the one that this model learned", SCORE_AS_A_WHOLE)
+            raise UsageError(f"the text `{corpus.name}` is not the one that this model learned", otherwise)
     else:
-        corpus = _load_from_where_it_was(model, settings.corpus, read, f"{command} --part {part} --corpus")
+        corpus = _load_from_where_it_was(model, settings.corpus, read, command)
     if corpus.vocabulary != model.vocabulary:
-        raise UsageError(f"the symbols of this model are not those of its text `{corpus.name}`", SCORE_AS_A_WHOLE)
-    name = f"{part} part of {corpus.name}"
-    parts = recorded_split(corpus.ids, settings, model.corpus)
-    ids: Part = getattr(parts, part)
-    if not len(ids):
-        hint = "" if part == "train" else f"`data.{part}_fraction` held out nothing; `--part train` scores the rest"
-        raise CorpusError(f"the {name} is empty", hint)
-    return TextToScore(name, ids, None if part == "train" else parts.train)
+        raise UsageError(f"the symbols of this model are not those of its text `{corpus.name}`", otherwise)
+    return corpus, recorded_split(corpus.ids, settings, model.corpus)
 
 
 def _notes_on_learned(model: ModelFile, corpus: Corpus) -> list[str]:

@@ -170,6 +170,12 @@ def characters_of(vocabulary: Vocabulary, ids_T: Ids) -> tuple[str, NDArray[np.i
     return text, np.array(sizes, np.int64)
 
 
+def rows_of_characters(lengths_C: Sequence[int], reads_backward: bool) -> list[int]:
+    """Return for each character the row of its symbol that is read last."""
+    ends = np.cumsum(lengths_C)
+    return [int(row) for row in (ends - np.asarray(lengths_C) if reads_backward else ends - 1)]
+
+
 def shown_values(cell: Cell, part: str, values: Floats) -> tuple[Floats, int, str]:
     """Return values as shades show them.
 

@@ -26,13 +26,13 @@ class SymbolScores(NamedTuple):
 
     Attributes:
         bits_T: minus the base-2 logarithm of the probability of each.
-        expected_T: the ids of the most probable symbols in their places.
-        expected_bits_T: what these would have cost.
+        expected_TK: the ids of the K most probable symbols in their places, the most probable one first.
+        expected_bits_TK: what these would have cost.
     """
 
     bits_T: NDArray[np.float64]
-    expected_T: NDArray[np.int64]
-    expected_bits_T: NDArray[np.float64]
+    expected_TK: NDArray[np.int64]
+    expected_bits_TK: NDArray[np.float64]
 
 
 def reader_of(file: ModelFile) -> Reader:
@@ -40,7 +40,16 @@ def reader_of(file: ModelFile) -> Reader:
     return Filler(file) if file.spec.sees_both_sides else Stepper(file)
 
 
-def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -> SymbolScores:
+def given_what(model: Reader) -> str:
+    """Say from what each character is predicted."""
+    if not isinstance(model, Stepper):
+        return "each of them is hidden in turn, and predicted from all others"
+    if model.is_backward:
+        return "each is predicted from all after it, and the last one from the end of a text"
+    return "each is predicted from all before it, and the first one from the start of a text"
+
+
+def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None, top: int = 1) -> SymbolScores:
     """Score each symbol of a text: given all before it, with a backward model all after it, with a filler all others.
 
     The layers read the text in one stream from its start, those of a backward model from its end. A filler reads it
@@ -51,6 +60,7 @@ def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -
         model: the model.
         ids_T: the text.
         progress: called now and then with how many symbols of how many were scored.
+        top: how many symbols to name that were expected in each place; at most all.
 
     Returns:
         arrays in the order of the text.
@@ -60,7 +70,8 @@ def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -
     """
     is_backward = isinstance(model, Stepper) and model.is_backward
     order = slice(None, None, -1 if is_backward else 1)
-    scores = SymbolScores(np.empty(len(ids_T)), np.empty(len(ids_T), np.int64), np.empty(len(ids_T)))
+    shape_TK = len(ids_T), min(top, len(model.vocabulary))
+    scores = SymbolScores(np.empty(len(ids_T)), np.empty(shape_TK, np.int64), np.empty(shape_TK))
     read_T = ids_T[order]
     start = 0
     for logits_BV in _logits_masked(model, read_T) if isinstance(model, Filler) else _logits_next(model, read_T):
@@ -68,12 +79,15 @@ def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None) -
         log_p_BV, each_B = log2_probabilities(logits_BV), np.arange(len(logits_BV))
         # A difference, because the negative of 0 would be printed as -0.
         scores.bits_T[rows] = 0 - log_p_BV[each_B, read_T[rows]]
-        scores.expected_T[rows] = logits_BV.argmax(axis=-1)
-        scores.expected_bits_T[rows] = 0 - log_p_BV[each_B, scores.expected_T[rows]]
+        for rank in range(shape_TK[1]):
+            best_B = logits_BV.argmax(axis=-1)
+            scores.expected_TK[rows, rank] = best_B
+            scores.expected_bits_TK[rows, rank] = 0 - log_p_BV[each_B, best_B]
+            logits_BV[each_B, best_B] = -np.inf
         start = rows.stop
         if progress is not None:
             progress(start, len(ids_T))
-    return SymbolScores(scores.bits_T[order], scores.expected_T[order], scores.expected_bits_T[order])
+    return SymbolScores(scores.bits_T[order], scores.expected_TK[order], scores.expected_bits_TK[order])
 
 
 def _logits_next(stepper: Stepper, ids_T: Ids) -> Iterator[Floats]:

@@ -185,7 +185,7 @@ class Surprisal:
             line = int(np.searchsorted(starts, position, side="right"))
             column = position - int(starts[line - 1]) + 1
             bits = float(self.scores.bits_T[index])
-            expected = self._candidate(self.scores.expected_T[index], self.scores.expected_bits_T[index])
+            expected = self._candidate(self.scores.expected_TK[index, 0], self.scores.expected_bits_TK[index, 0])
             places.append(Place(position, line, column, bits, expected, self._candidate(self.ids_T[index], bits)))
         return places
 
@@ -215,7 +215,9 @@ class Surprisal:
         return dict(finite(values))
 
 
-def measure_surprisal(model: Reader, text: str, unknown: str = "error", progress: Progress | None = None) -> Surprisal:
+def measure_surprisal(
+    model: Reader, text: str, unknown: str = "error", progress: Progress | None = None, top: int = 1
+) -> Surprisal:
     """Score each character of a text with a model, its n-grams included.
 
     A model of one direction predicts the first character that it reads from the start of a text, with nothing before
@@ -226,6 +228,7 @@ def measure_surprisal(model: Reader, text: str, unknown: str = "error", progress
         text: the text, from its start to its end.
         unknown: what to do about characters the model lacks: `error`, `skip`, or `replace=C`.
         progress: called now and then with how many symbols of how many were scored.
+        top: how many symbols to name that were expected in each place; at most all.
 
     Raises:
         CorpusError: there is no character to score.
@@ -241,7 +244,7 @@ def measure_surprisal(model: Reader, text: str, unknown: str = "error", progress
             f"there is nothing to score: the text {reason}",
             "give a text of at least one character that it knows",
         )
-    scores = score_symbols(model, ids_T, progress)
+    scores = score_symbols(model, ids_T, progress, top)
     if vocabulary.kind == "bytes":
         is_known_C, read = np.ones(len(text), np.bool_), text
         characters_T = np.repeat(np.arange(len(text)), _num_bytes(text))

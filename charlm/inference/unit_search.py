@@ -142,9 +142,24 @@ def find_units(
             f"a text of {total} {model.vocabulary.unit}s is too short to find units in it",
             f"it needs at least {4 * MIN_OF_EACH}, and says more with thousands",
         )
-    read = [characters_of(model.vocabulary, ids_T) for ids_T in texts]
-    lengths_C = np.concatenate([lengths for _, lengths in read])
     activations = read_activations(model, texts, parts or model.spec.recurrence.state, layers, progress)
+    return search_in(activations, [characters_of(model.vocabulary, ids_T) for ids_T in texts], all_hypotheses)
+
+
+def search_in(
+    activations: Sequence[Activations],
+    read: Sequence[tuple[str, NDArray[np.int64]]],
+    all_hypotheses: Sequence[Hypothesis],
+) -> Search:
+    """Do the same with activations that were read already.
+
+    Args:
+        activations: the layers and parts to search.
+        read: for each text its characters, and how many symbols each of them is.
+        all_hypotheses: what units may follow.
+    """
+    lengths_C = np.concatenate([lengths for _, lengths in read])
+    total = int(lengths_C.sum())
     tracks = {
         side: np.stack(
             [
@@ -170,7 +185,7 @@ def find_units(
         )
         for index, hypothesis in enumerate(all_hypotheses)
     ]
-    return Search([text for text, _ in read], lengths_C, half, activations, findings)
+    return Search([text for text, _ in read], lengths_C, half, list(activations), findings)
 
 
 class _Ranking:

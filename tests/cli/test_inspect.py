@@ -12,10 +12,12 @@ import pytest
 
 from charlm.checkpoint import ModelFile
 from charlm.cli import inspect as command
-from charlm.cli.inspect_text import rows_of_characters, strip_lines
-from charlm.cli.shades import DIVERGING, Style, shaded_lines
+from charlm.cli.inspect_text import strip_lines
+from charlm.cli.shades import Style, shaded_lines
 from charlm.data.corpus import load_corpus
+from charlm.inference.activations import rows_of_characters
 from charlm.inference.language_model import LanguageModel
+from charlm.ramps import DIVERGING
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, assert_refused, call
 from tests.helpers.terminal import on_a_terminal

@@ -21,6 +21,7 @@ from charlm.run_folder import RunFolder
 from charlm.settings.config import GROUPS
 from charlm.settings.config_file import load_config
 from charlm.training.trainer import Trainer
+from tests.helpers.commands import assert_refused, call
 from tests.helpers.evaluation import TINY_WORKLOAD
 from tests.helpers.training import needs_bf16, records_of
 
@@ -266,6 +267,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
+    elsewhere |= {("score", "--html")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
@@ -288,3 +290,10 @@ def test_any_character_can_be_a_prompt(make_model: Callable[..., ModelFile], pro
     refused = CliRunner().invoke(app, ["predict-next", prompt, "-m", "none.safetensors"])
     assert refused.exit_code == (1 if prompt else 0)
     assert f"U+{ord(prompt[0]):04X}" in refused.stderr if prompt else refused.stdout
+
+
+@pytest.mark.parametrize("option", ["--html", "--file", "--model", "--top"])
+def test_an_option_without_its_value_is_refused(model: str, option: str) -> None:
+    """The value of the last option is missing: nothing else is taken for it."""
+    assert f"`{option}` needs a value" in assert_refused(call("score", "abc", "-m", model, option))
+    assert not Path("--").exists()

@@ -16,11 +16,12 @@ from rich.cells import cell_len
 import charlm
 from charlm.checkpoint import ModelFile
 from charlm.cli.score import difference_lines, score_lines
-from charlm.cli.shades import DIVERGING, SEQUENTIAL, Style
+from charlm.cli.shades import Style
 from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.mixture import Mixture
 from charlm.inference.surprisal_difference import SurprisalDifference
+from charlm.ramps import DIVERGING, SEQUENTIAL
 from tests.helpers.commands import answer, assert_refused, call
 from tests.helpers.terminal import Terminal, on_a_terminal
 

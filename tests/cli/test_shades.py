@@ -10,7 +10,8 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from charlm.cli.shades import DIVERGING, SEQUENTIAL, Ramp, Style, shaded_lines, style_for
+from charlm.cli.shades import Style, shaded_lines, style_for
+from charlm.ramps import DIVERGING, SEQUENTIAL, Ramp
 from tests.helpers.terminal import Terminal
 
 COLOUR = re.compile(r"\x1b\[38;([\d;]+);48;([\d;]+)m|\x1b\[0m")
