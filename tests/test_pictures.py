@@ -31,6 +31,13 @@ def film(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("film")
 
 
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that makes the pictures."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("make")
+
+
 def words(svg: str) -> dict[str, tuple[float, float]]:
     """Return where each text of a picture starts and how wide it is, in cells of a terminal."""
     texts = [text for text in ElementTree.fromstring(svg).iter(f"{SVG}text") if "textLength" in text.attrib]
@@ -104,6 +111,31 @@ def test_a_drawn_terminal_has_its_colours(film: ModuleType, escape: str, colours
     """Colours by name, by number and by their parts, exchanged or not."""
     ((cell,),) = film.cells(f"\x1b[{escape}mx", None)
     assert cell[2].colours() == colours
+
+
+def test_braille_and_dashes_need_no_font(film: ModuleType) -> None:
+    """Dots and dashes are drawn where they stand in their cells, and are no text."""
+    svg = film.film([film.Frame(0.0, "", "a\x1b[32m\u2881\u254c\x1b[0mb", None)], 1.0, 10, 1)
+    # The dots 1 and 8 of the second cell, and the two strokes of the dash in the third one.
+    assert '<path d="M10 3h2M15 18h2M19 10h3M23 10h3" class="c0"/>' in svg
+    assert words(svg) == {"a": (0, 1), "b": (3, 1)}
+
+
+def test_the_end_of_each_scene_can_be_read(make: ModuleType) -> None:
+    """A minute of training takes seconds, a scene ends with its last screen, and that stands still for its rest."""
+    looks = [make.Look(float(second), "train", f"{second}", None) for second in range(61)]
+    looks += [make.Look(70.0 + 0.3 * key, "sample", f"key {key}", None) for key in range(3)]
+    frames, seconds = make.frames(looks, 1)
+    starts = {frame.screen: frame.seconds for frame in frames}
+    assert starts["0"] == 0
+    assert starts["60"] == pytest.approx(make.TRAINING_SECONDS)
+    assert starts["key 0"] - starts["60"] == pytest.approx(make.RESTS["train"])
+    assert starts["key 2"] - starts["key 0"] == pytest.approx(0.6)
+    assert seconds - starts["key 2"] == pytest.approx(make.RESTS["sample"])
+    fewer, same_seconds = make.frames(looks, 4)
+    assert len(fewer) < len(frames)
+    assert same_seconds == seconds
+    assert {"60", "key 0", "key 2"} <= {frame.screen for frame in fewer}
 
 
 def test_a_film_shows_each_screen_in_its_time(film: ModuleType) -> None:

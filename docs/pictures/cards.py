@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from itertools import groupby
+from math import ceil
 from typing import NamedTuple
 
 from film import MONOSPACE, SANS, WIDTH, number, svg
@@ -39,9 +40,9 @@ def coloured_text(text: str, values: Sequence[float], lowest: int, title: str, a
     body.append(f'<text x="{PADDING}" y="58" class="f">{html.escape(about)}</text>')
     scale = [step / STEPS for step in range(lowest * STEPS, STEPS + 1)]
     left = WIDTH - PADDING - 9 * len(scale) - 16
-    body.append(f'<text x="{left - 8}" y="58" class="f" text-anchor="end">{lowest}</text>')
-    body += [_shade(left + 9 * index, 45, 9, 16, value) for index, value in enumerate(scale)]
-    body.append(f'<text x="{WIDTH - PADDING}" y="58" class="f" text-anchor="end">1</text>')
+    body.append(f'<text x="{left - 8}" y="34" class="f" text-anchor="end">{lowest}</text>')
+    body += [_shade(left + 9 * index, 21, 9, 16, value) for index, value in enumerate(scale)]
+    body.append(f'<text x="{WIDTH - PADDING}" y="34" class="f" text-anchor="end">1</text>')
     lines = _wrapped(text, (WIDTH - 2 * PADDING) // cell)
     for row, (start, end) in enumerate(lines):
         y = top + row * line
@@ -101,8 +102,8 @@ def chart(title: str, curves: Sequence[Curve], line: tuple[str, float], last: tu
         line: a name and a value that does not change.
         last: a name and a value that is known at the end.
     """
-    left, right, top, bottom, height = 62, WIDTH - 252, 56, 340, 380
-    end = max(x for curve in curves for x, _ in curve.points)
+    left, right, top, bottom, height = 62, WIDTH - 275, 56, 340, 380
+    end = 10 * ceil(max(x for curve in curves for x, _ in curve.points) / 10)
     lowest = min([last[1], *(y for curve in curves for _, y in curve.points)])
     low, high = int(lowest * 10) / 10, line[1] + 0.8
 
@@ -117,16 +118,16 @@ def chart(title: str, curves: Sequence[Curve], line: tuple[str, float], last: tu
         level = number(down(tick / 5))
         body.append(f'<path d="M{left} {level}H{right}" class="g"/>')
         body.append(f'<text x="{left - 10}" y="{level}" dy="5" class="f" text-anchor="end">{tick / 5:.1f}</text>')
-    for seconds in range(0, int(end) + 2, 10):
+    for seconds in range(0, end + 1, 10):
         unit = " s" if seconds else ""
-        place = number(across(min(seconds, end)))
+        place = number(across(seconds))
         body.append(f'<text x="{place}" y="{bottom + 24}" class="f" text-anchor="middle">{seconds}{unit}</text>')
     body.append(f'<path d="M{left} {number(down(line[1]))}H{right}" class="c base"/>')
     body.append(f'<clipPath id="plot"><path d="M{left} {top}H{WIDTH}V{bottom}H{left}z"/></clipPath>')
     for curve in curves:
         points = " ".join(f"{number(across(x))},{number(down(y))}" for x, y in curve.points)
         body.append(f'<polyline points="{points}" class="c {curve.kind}" clip-path="url(#plot)"/>')
-    marked = [*curves[-1].points, (end, last[1])]
+    marked = [*curves[-1].points, (curves[-1].points[-1][0], last[1])]
     for x, value in marked:
         if value < high:
             whole = value is last[1]

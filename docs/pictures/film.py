@@ -33,6 +33,9 @@ LINES = {
     "━": "LR", "╸": "L", "╺": "R",
 }  # fmt: skip
 SHADES = {"░": 0.25, "▒": 0.5, "▓": 0.75}
+# Where the dots of Braille stand in a cell, from the lowest bit on.
+BRAILLE, DOTS = 0x2800, ((1, 3), (1, 8), (1, 13), (6, 3), (6, 8), (6, 13), (1, 18), (6, 18))
+DASHED = "╌"
 
 
 class Frame(NamedTuple):
@@ -146,7 +149,7 @@ class Sheet:
 
     def line(self, row: Sequence[tuple[int, str, Style]]) -> str:
         """Return the name of a line, drawn with its top at 0."""
-        drawn = "".join([*self._backgrounds(row), *self._shapes(row), *self._texts(row)])
+        drawn = "".join([*self._backgrounds(row), *self._shapes(row), *self._strokes(row), *self._texts(row)])
         return self.lines.setdefault(drawn, f"l{len(self.lines)}")
 
     def _class(self, rules: str) -> str:
@@ -178,8 +181,16 @@ class Sheet:
         for shape in shapes:
             yield self._rectangle(*shape)
 
+    def _strokes(self, row: Sequence[tuple[int, str, Style]]) -> Iterator[str]:
+        """Draw dots of Braille and dashes as lines, because many fonts have none that are as wide as a letter."""
+        stroked = [cell for cell in row if _strokes_of(cell[1])]
+        for colour, group in groupby(stroked, lambda cell: cell[2].colours()[0]):
+            strokes = [(x * CELL + left, y, wide) for x, each, _ in group for left, y, wide in _strokes_of(each)]
+            drawn = "".join(f"M{left} {y}h{wide}" for left, y, wide in strokes)
+            yield f'<path d="{drawn}" class="{self._class(f"stroke:{colour};stroke-width:2")}"/>'
+
     def _texts(self, row: Sequence[tuple[int, str, Style]]) -> Iterator[str]:
-        letters = [cell for cell in row if cell[1][0] not in BLOCKS | LINES | SHADES]
+        letters = [cell for cell in row if cell[1][0] not in BLOCKS | LINES | SHADES and not _strokes_of(cell[1])]
         runs: list[list[tuple[int, str, Style]]] = []
         for cell in letters:
             if runs and _follows(cell, runs[-1][-1]):
@@ -203,6 +214,14 @@ def _follows(cell: tuple[int, str, Style], before: tuple[int, str, Style]) -> bo
     """Return whether a character can be drawn with the one before it: same style, same width, no gap."""
     same = cell[2]._replace(background=None) == before[2]._replace(background=None)
     return same and cells_of(cell[1]) == cells_of(before[1]) and cell[0] == before[0] + cells_of(before[1])
+
+
+def _strokes_of(character: str) -> list[tuple[int, int, int]]:
+    """Return the strokes of a dash or of dots: left, middle, width."""
+    if character == DASHED:
+        return [(1, ROW // 2, 3), (5, ROW // 2, 3)]
+    bits = ord(character[0]) - BRAILLE
+    return [(*place, 2) for bit, place in enumerate(DOTS) if bits >> bit & 1] if 0 <= bits < 256 else []
 
 
 def _rectangles(character: str) -> Iterator[tuple[float, float, float, float, float]]:
@@ -262,7 +281,7 @@ def film(frames: Sequence[Frame], seconds: float, columns: int, rows: int) -> st
     style += f".r{{animation-duration:{number(seconds)}s;animation-timing-function:step-end;"
     style += "animation-iteration-count:infinite}@media (prefers-reduced-motion:reduce){.r{animation:none!important}}"
     style += f"text{{font:{FONT}px {MONOSPACE}}}.t{{font:13px {SANS};fill:#8793a5;text-anchor:middle}}"
-    style += "rect{shape-rendering:crispEdges}"
+    style += "rect,path{shape-rendering:crispEdges}"
     buttons = "".join(f'<circle cx="{20 + 18 * k}" cy="17" r="5" fill="#323b49"/>' for k in range(3))
     frame = f'<rect x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="9" fill="{BACKGROUND}" '
     frame += 'stroke="#323b49" style="shape-rendering:auto"/>'

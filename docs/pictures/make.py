@@ -35,11 +35,16 @@ from charlm.inference.activations import shown_values
 PICTURES = Path(__file__).parent
 COLUMNS, ROWS = 80, 24
 # Seconds between two keys: of a command, and of the text whose next characters are shown.
-COMMAND_PACE, TEXT_PACE = 0.05, 0.22
-# Seconds for which a scene is shown when nothing moves any more, and the same of the last one.
-PAUSE, LAST_PAUSE = 2.0, 5.0
-TRAINING_SECONDS = 11
+COMMAND_PACE, TEXT_PACE = 0.04, 0.22
+# The keys that are pressed after that text: the most probable word, and the gates.
+PROMPT_KEYS = ("Tab", "C-g")
+# Seconds for which each scene stands still at its end, so that it can be read.
+RESTS = {"train": 5.0, "sample": 5.0, "predict-next": 6.0}
+TRAINING_SECONDS = 10
+# Seconds for which a screen is shown at least: of a scene in its own time, and of one that is shown faster.
+LEAST, LEAST_OF_FASTER = 0.04, 0.25
 PASSAGE_CHARACTERS = 640
+MAX_BYTES = 300_000
 
 
 @dataclass(frozen=True)
@@ -133,36 +138,46 @@ def record(folder: Path) -> list[Look]:
         shell.scene("train")
         shell.run("charlm train --seed 1", every=0.2)
         shell.scene("sample")
-        shell.run('charlm sample "The old fox" --length 600 --temperature 0.6 --seed 1')
+        shell.run('charlm sample "The old fox" --length 300 --temperature 0.6 --seed 1')
         shell.scene("predict-next")
         shell.type("charlm predict-next")
         shell.press("Enter")
         shell.watch(2.0)
         shell.type("The old fox said to the ha", TEXT_PACE)
-        shell.watch(1.0)
+        shell.watch(3.0)
+        for key in PROMPT_KEYS:
+            shell.press(key)
+            shell.watch(3.0)
     finally:
         shell.close()
     return shell.looks
 
 
-def frames(looks: list[Look]) -> tuple[list[Frame], float]:
-    """Return when each screen is shown in the animation, and how long that is."""
+def frames(looks: list[Look], times: int) -> tuple[list[Frame], float]:
+    """Return when each screen is shown in the animation, and how long that is.
+
+    Args:
+        looks: what was to be seen.
+        times: how many times as long as needed each screen is shown at least.
+    """
     found: list[Frame] = []
     start = 0.0
     for scene in dict.fromkeys(look.scene for look in looks):
         of_scene = [look for look in looks if look.scene == scene]
-        first, last = of_scene[0].seconds, of_scene[-1].seconds
+        first_look = of_scene[0]
+        first, last = first_look.seconds, of_scene[-1].seconds
         # The training is shown faster than it was, everything else as it was.
         speed = max(round((last - first) / TRAINING_SECONDS), 1) if scene == "train" else 1
         caption = f"charlm {scene}: " + (f"a minute, shown {speed} times as fast" if speed > 1 else "in real time")
-        least = 0.1 if speed > 1 else 0.04
+        least = times * (LEAST_OF_FASTER if speed > 1 else LEAST)
         for look, following in zip(of_scene, [*of_scene[1:], None], strict=True):
             seconds = start + (look.seconds - first) / speed
-            if found and seconds - found[-1].seconds < least and following is not None:
-                continue
-            found.append(Frame(seconds, caption, look.screen, look.cursor))
-        start = found[-1].seconds + PAUSE
-    return found, start - PAUSE + LAST_PAUSE
+            is_changed = not found or found[-1][1:] != (caption, look.screen, look.cursor)
+            is_due = look is first_look or seconds - found[-1].seconds >= least or following is None
+            if is_changed and is_due:
+                found.append(Frame(seconds, caption, look.screen, look.cursor))
+        start += (last - first) / speed + RESTS[scene]
+    return found, start
 
 
 def asked(folder: Path, *arguments: str) -> Any:
@@ -177,7 +192,12 @@ def terminal(folder: Path) -> str:
     if not recording.exists():
         recording.write_text(json.dumps([asdict(look) for look in record(folder)]), encoding="utf-8")
     looks = [Look(**look) for look in json.loads(recording.read_text(encoding="utf-8"))]
-    return film(*frames(looks), COLUMNS, ROWS)
+    # Screens that change all over take much room. If need be, fewer of the changes are shown.
+    for times in (1, 2, 4, 8):
+        picture = film(*frames(looks, times), COLUMNS, ROWS)
+        if len(picture.encode()) <= MAX_BYTES:
+            return picture
+    raise SystemExit(f"the animation has {len(picture.encode()):,} bytes, more than {MAX_BYTES:,}")
 
 
 def run_in(folder: Path) -> Path:
@@ -195,8 +215,8 @@ def quote_cell(folder: Path) -> str:
     shown, lowest, change = shown_values(charlm.load(run_in(folder)).spec.recurrence, best["part"], values)
     start = text.index('\n"') + 1
     end = text.index("\n", start + PASSAGE_CHARACTERS)
-    what = f"unit {best['unit']}, {best['part']}{f' ({change})' if change else ''}"
-    title = f"One unit of the net after each character of held-out text: {what}"
+    part = f"{best['part']} ({change})" if change else best["part"]
+    title = f"Unit {best['unit']} of the net in held-out text: {part}"
     about = f"It tells inside quotes from outside: AUC {best['figure']:.3f}, where 0.5 is chance and 1 is perfect"
     return coloured_text(text[start:end], shown[start:end].tolist(), lowest, title, about)
 
