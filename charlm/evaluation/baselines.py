@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
-from charlm.inference.kneser_ney import count, longest_order, smooth, trie
+from charlm.inference.kneser_ney import Level, count, longest_order, smooth
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
@@ -91,10 +92,43 @@ def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order:
         nats per character for every order from 1 to `max_order`, or to the longest that can be counted.
     """
     levels = count(Part.of(train).stretches, num_symbols, min(max_order, longest_order(num_symbols)))
-    nats = []
+    return [float(nats_M.mean()) for nats_M in nats_by_order(levels, Part.of(text), num_symbols)]
+
+
+def nats_by_order(levels: list[Level], text: Part, num_symbols: int) -> Iterator[NDArray[np.float64]]:
+    """Score a text with the Kneser-Ney model of each order.
+
+    Args:
+        levels: the counts, of the lengths 1 to the longest order.
+        text: ids to score, M in all.
+        num_symbols: V.
+
+    Yields:
+        for each order, the shortest first, the nats of each character, shape (M,).
+    """
+    walks = [_walk(levels, stretch.astype(np.int64), num_symbols) for stretch in text.stretches]
+    places = [tuple(map(np.concatenate, zip(*of_level, strict=True))) for of_level in zip(*walks, strict=True)]
     for order in range(1, len(levels) + 1):
-        shorter = levels[:order]
-        ngrams = trie(shorter, smooth(shorter, num_symbols), num_symbols)
-        p_M = np.concatenate([ngrams.score(stretch) for stretch in Part.of(text).stretches])
-        nats.append(float(-np.log(p_M).mean()))
-    return nats
+        p_M = np.full(len(text), 1 / num_symbols)
+        for values, (context_M, found_M) in zip(smooth(levels[:order], num_symbols), places, strict=False):
+            backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
+            p_M = np.where(found_M >= 0, values.p_N[found_M], backoff_M * p_M)
+        yield -np.log(p_M)
+
+
+def _walk(
+    levels: list[Level], ids_M: NDArray[np.int64], num_symbols: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield for each length which n-gram stands before each character, and which one ends with it; -1 for unseen."""
+    context_M = np.zeros(len(ids_M), np.int64)
+    for level in levels:
+        if not len(level.symbols_N):
+            # The text that was counted is shorter.
+            return
+        keys_N = level.contexts_N.astype(np.int64) * num_symbols + level.symbols_N
+        wanted_M = context_M * num_symbols + ids_M
+        found_M = np.minimum(keys_N.searchsorted(wanted_M), len(keys_N) - 1)
+        found_M = np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
+        yield context_M, found_M
+        # The next longer context of a character is the n-gram that ends right before it.
+        context_M = np.concatenate([[-1], found_M[:-1]])

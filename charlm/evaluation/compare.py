@@ -6,7 +6,7 @@ Reads run folders and model files; never imports torch, and trains nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +112,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Run:
+class ReadRun:
+    """A run, or a model file, as it is on disk.
+
+    Attributes:
+        name: its path, as it was given.
+        model: its best model.
+        records: the lines of its `metrics.jsonl`, by step.
+        seconds: how long it trained.
+        steps: how many steps it trained.
+        is_finished: whether it was neither interrupted nor is still running.
+        is_file: whether the model is neither the best nor the last one of a run.
+    """
+
     name: str
     model: ModelFile
     records: list[dict[str, Any]]
@@ -124,7 +136,7 @@ class _Run:
     @property
     def curve(self) -> list[tuple[int, float, float]]:
         """Step, seconds and bits of each validation."""
-        found = [(record["step"], record["seconds"], _validation(record)) for record in self.records]
+        found = [(record["step"], record["seconds"], bits_of(record)) for record in self.records]
         return [(int(step), float(seconds), bits) for step, seconds, bits in found if bits is not None]
 
     def validation_at(self, axis: int, place: float) -> float | None:
@@ -150,8 +162,8 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         RunError: a folder holds no run, or cannot be read.
         ModelFileError: a model is damaged.
     """
-    members: dict[tuple[Any, ...], list[_Run]] = {}
-    for run in map(_read, [model for path in paths for model in _models_of(path)]):
+    members: dict[tuple[Any, ...], list[ReadRun]] = {}
+    for run in map(read_run, [model for path in paths for model in _models_of(path)]):
         members.setdefault(_key(run.model), []).append(run)
     groups = list(members.values())
     notes = _differences([run for group in groups for run in group])
@@ -160,7 +172,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
     return Comparison([_group(group) for group in groups], notes)
 
 
-def _group(runs: Sequence[_Run]) -> Group:
+def _group(runs: Sequence[ReadRun]) -> Group:
     # A run that was interrupted early would leave nothing to compare the others at; so would an early model file.
     in_folders = [run for run in runs if not run.is_file] or runs
     whole = [run for run in in_folders if run.is_finished] or in_folders
@@ -180,10 +192,10 @@ def _group(runs: Sequence[_Run]) -> Group:
     )
 
 
-def _figures(run: _Run, seconds: float, steps: int) -> Figures:
-    spec, measured = run.model.spec, _validation(run.model.metrics)
+def _figures(run: ReadRun, seconds: float, steps: int) -> Figures:
+    spec, measured = run.model.spec, bits_of(run.model.metrics)
     names = ("characters_per_second", "bytes_per_second")
-    paces = [record[name] for record in run.records for name in names if _is_number(record.get(name))]
+    paces = [record[name] for record in run.records for name in names if is_number(record.get(name))]
     return Figures(
         run=run.name,
         cell=f"{spec.cell} {spec.num_layers}x{spec.hidden_size}"
@@ -196,7 +208,7 @@ def _figures(run: _Run, seconds: float, steps: int) -> Figures:
         at_equal_time=run.validation_at(1, seconds),
         at_equal_steps=run.validation_at(0, steps),
         best=run.validation_at(0, run.steps) if measured is None and run.is_file else measured,
-        net=_validation(run.model.metrics, "validation_net_bits_per_"),
+        net=bits_of(run.model.metrics, "validation_net_bits_per_"),
         curve=run.curve,
     )
 
@@ -227,7 +239,7 @@ def _held_out(model: ModelFile) -> tuple[float | None, float | None, str]:
     data = model.config.get("data")
     values = data if isinstance(data, dict) else {}
     fractions = (values.get("validation_fraction"), values.get("test_fraction"))
-    validation, test = (fraction if _is_number(fraction) else None for fraction in fractions)
+    validation, test = (fraction if is_number(fraction) else None for fraction in fractions)
     blocks = ""
     with suppress(RecursionError):
         blocks = repr(model.corpus.get("held_out") or "")
@@ -251,7 +263,7 @@ def _key(model: ModelFile) -> tuple[Any, ...]:
     return text, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)
 
 
-def _differences(runs: Sequence[_Run]) -> list[str]:
+def _differences(runs: Sequence[ReadRun]) -> list[str]:
     """Return the reasons why the figures of these runs do not measure quite the same thing."""
 
     def differ(values: Sequence[Any]) -> bool:
@@ -263,7 +275,7 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "`best` of a model that was kept on the way is the validation of its run at that step": any(
-            run.is_file and _validation(run.model.metrics) is None for run in runs
+            run.is_file and bits_of(run.model.metrics) is None for run in runs
         ),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
@@ -284,7 +296,13 @@ def _models_of(path: Path) -> list[Path]:
     return [path / file.name for file in RunFolder(folder.parent).kept_models().values()] or [path]
 
 
-def _read(path: Path) -> _Run:
+def read_run(path: Path) -> ReadRun:
+    """Read a run folder, or a model file.
+
+    Raises:
+        RunError: a folder holds no run, or cannot be read.
+        ModelFileError: the model is damaged.
+    """
     folder = expanded(path)
     if folder.is_file():
         run = RunFolder(folder.parent)
@@ -295,24 +313,24 @@ def _read(path: Path) -> _Run:
     if file is None:
         hint = did_you_mean_run(folder) or "a run folder holds `best.safetensors`"
         raise RunError(f"there is no run in `{path}`", hint)
-    model, records = load_checkpoint(file), _records(RunFolder(folder))
+    model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
-    return _Run(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
+    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
 
 
-def _read_file(path: Path) -> _Run:
+def _read_file(path: Path) -> ReadRun:
     """Read a model file that is not the best or the last one of a run, as the run was when it was kept."""
     model, folder = load_checkpoint(expanded(path)), expanded(path).absolute().parent
     seconds, steps = _reached([model.metrics])
-    records = _records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
+    records = read_records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
     before = [record for record in records if record["step"] <= steps]
-    return _Run(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
+    return ReadRun(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
 
 
 def _reached(ends: Sequence[dict[str, Any]]) -> tuple[float, int]:
     """Return the largest seconds and steps."""
-    seconds = max((end["seconds"] for end in ends if _is_number(end.get("seconds"))), default=0.0)
-    steps = max((end["step"] for end in ends if _is_number(end.get("step"))), default=0)
+    seconds = max((end["seconds"] for end in ends if is_number(end.get("seconds"))), default=0.0)
+    steps = max((end["step"] for end in ends if is_number(end.get("step"))), default=0)
     return float(seconds), int(steps)
 
 
@@ -321,11 +339,15 @@ def _is_finished(run: RunFolder, best: ModelFile) -> bool:
     with suppress(ModelFileError):
         if run.last.is_file():
             return bool(load_checkpoint(run.last).metrics.get("finished"))
-    return _validation(best.metrics) is not None
+    return bits_of(best.metrics) is not None
 
 
-def _records(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the valid records of a run."""
+def read_records(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl` that have a step and a time, by step; the other values are untrusted.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
     try:
         if not run.metrics.is_file() or run.metrics.stat().st_size > MAX_METRICS_BYTES:
             return []
@@ -336,16 +358,17 @@ def _records(run: RunFolder) -> list[dict[str, Any]]:
     for line in lines:
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and all(_is_number(record.get(name)) for name in ("step", "seconds")):
+            if isinstance(record, dict) and all(is_number(record.get(name)) for name in ("step", "seconds")):
                 records.append(record)
     return sorted(records, key=lambda record: record["step"])
 
 
-def _validation(values: dict[str, Any], prefix: str = "validation_bits_per_") -> float | None:
-    """Return the bits of a validation, whatever their unit is."""
-    found = (value for name, value in values.items() if name.startswith(prefix) and _is_number(value))
+def bits_of(values: Mapping[str, Any], prefix: str = "validation_bits_per_") -> float | None:
+    """Return the bits of a validation, or of another figure by its prefix, whatever their unit is."""
+    found = (value for name, value in values.items() if name.startswith(prefix) and is_number(value))
     return next(found, None)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a figure of a run, which is untrusted, is a number that may be one."""
     return type(value) in (int, float) and 0 <= value <= LARGEST

@@ -133,6 +133,10 @@ class Stepper:
 
     If the model has n-grams, their contexts are the last part of the state, and the logits are those of the mixture.
 
+    Args:
+        model: its weights and sizes.
+        mixture: its n-grams, if somebody has unpacked them already; otherwise they are read from the model.
+
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
         stack: its recurrent layers.
@@ -142,7 +146,7 @@ class Stepper:
         UsageError: the model reads from both sides, and cannot predict from one of them.
     """
 
-    def __init__(self, model: ModelFile) -> None:
+    def __init__(self, model: ModelFile, mixture: Mixture | None = None) -> None:
         if model.spec.sees_both_sides:
             raise UsageError(
                 "this model reads from both sides and cannot continue a text", "`charlm fill` asks it for blanks"
@@ -151,7 +155,7 @@ class Stepper:
         self.is_backward = model.spec.is_backward
         self.stack = Stack(model)
         self._output = Output(model)
-        self._mixture = Mixture.of(model)
+        self._mixture = mixture or Mixture.of(model)
 
     def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
         """Read the start of a text in each stream: return the logits of the first character, and the state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charlm.data.holdout import Part
+from charlm.evaluation.baselines import MAX_ORDER as BASELINE_ORDER
 from charlm.evaluation.mixing import fit_weight
 from charlm.inference.kneser_ney import Level, count, longest_order, smooth, trie
 from charlm.inference.mixture import Mixture
@@ -76,19 +77,31 @@ class Counting:
         if not self.order:
             return None
         if self._ngrams is None:
-            self._ngrams = self._count()
+            self.count()
+        assert self._ngrams is not None
         weight = self._model.ngram_weight
         if weight == "auto":
             tuning = self.tuning.beginnings(num_read)
             weight = fit_weight(model, tuning, self._ngrams) if model and len(tuning) else USUAL_WEIGHT
         return Mixture(self._ngrams, weight)
 
-    def _count(self) -> Ngrams:
+    def count(self) -> list[Level]:
+        """Count the text, make the n-grams of the run if it has none yet, and return the counts.
+
+        They reach to the longest n-grams of the run and of the baselines.
+        """
         stretches: list[Ids] = []
         for part in (self.learned, *self._also):
             counted = part.without_blocks(MAX_COUNTED, 8 * NUM_BLOCKS)[1] if len(part) > MAX_COUNTED else part
             stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
-        levels = count(stretches, self._num_symbols, self.order)
+        order = max(self.order, min(BASELINE_ORDER, longest_order(self._num_symbols)))
+        levels = count(stretches, self._num_symbols, order)
+        if self.order and self._ngrams is None:
+            self._ngrams = self._table(levels[: self.order])
+        return levels
+
+    def _table(self, levels: list[Level]) -> Ngrams:
+        """Return the n-grams that fit into the model file."""
         # The file of a net with n-grams has less than twice the size of the net's.
         most_bytes = 4 * self._model.spec(self._num_symbols).num_parameters
         most_ngrams = min(int(most_bytes / BYTES_PER_NGRAM), MAX_NGRAMS)

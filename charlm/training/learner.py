@@ -30,6 +30,7 @@ class Learner:
         optimizer: updates the model's weights.
         batches: the blocks to read.
         carried: the state after the last block, (L, B, H) for each part of the cell's state.
+        gradient_norm: the norm of the gradient of the last block, before it was clipped.
     """
 
     def __init__(self, config: Config, corpus: Corpus, runtime: Runtime, parts: Split | None = None) -> None:
@@ -50,6 +51,7 @@ class Learner:
         sizes = (self.num_streams, self.block_size)
         self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
         self.carried = self._start_state()
+        self.gradient_norm = 0.0
 
     @property
     def characters_per_block(self) -> int:
@@ -75,7 +77,8 @@ class Learner:
             the loss in nats per character; None if the block was skipped.
         """
         nats, after = self._compute_gradients(step, regularisation)
-        is_learned = is_usable(nats, self.optimizer.clip())
+        self.gradient_norm = self.optimizer.clip()
+        is_learned = is_usable(nats, self.gradient_norm)
         if is_learned:
             self.optimizer.step(rate, regularisation.weight_decay, step)
             self.carried = tuple(part_LBH.detach().float() for part_LBH in after)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from charlm.training.best import Best
 from charlm.training.recovery import Recovery
 from charlm.training.regularisation import Regularisation
-from charlm.training.state_types import STRICT, Count, Number
+from charlm.training.state_types import MAX_NUMBER, STRICT, Count, Number
 
 # The share of the smoothed loss that each block keeps. It starts as the loss of uniform guessing, as in min-char-rnn.
 SMOOTHING = 0.999
@@ -29,6 +29,7 @@ class TrainState:
         seconds: time spent learning, evaluations included.
         nats: sum of the losses since the last record by share of the run, over `num_losses` blocks.
         num_losses: blocks learned since that record.
+        gradient_norms: sum of the norms of their gradients; None in the state of an old run, up to its next record.
         smoothed_nats: running mean of the losses, slow and from the start of the run.
         reserved_seconds: in a timed run, the time kept for the work after its last block; 0 before that is known.
         evaluation_characters: how many characters a validation of a timed run may read; 0 for the setting's number.
@@ -44,6 +45,7 @@ class TrainState:
     seconds: Number
     nats: Number
     num_losses: Count
+    gradient_norms: Number | None
     smoothed_nats: Number
     reserved_seconds: Number
     evaluation_characters: Count
@@ -60,6 +62,7 @@ class TrainState:
             seconds=0.0,
             nats=0.0,
             num_losses=0,
+            gradient_norms=0.0,
             smoothed_nats=smoothed_nats,
             reserved_seconds=0.0,
             evaluation_characters=0,
@@ -69,8 +72,17 @@ class TrainState:
             recovery=Recovery(0, 0, 0),
         )
 
-    def count(self, nats: float | None) -> None:
-        """Count a block by its loss; None if it was skipped."""
+    @property
+    def losses(self) -> Losses:
+        """The losses since the last record by share of the run."""
+        return Losses(self.nats, self.num_losses, self.gradient_norms)
+
+    def recorded(self) -> None:
+        """Start a new record by share of the run."""
+        self.nats, self.num_losses, self.gradient_norms = 0.0, 0, 0.0
+
+    def count(self, nats: float | None, gradient_norm: float = 0.0) -> None:
+        """Count a block by its loss, None if it was skipped, and by the norm of its gradient."""
         self.step += 1
         if nats is None:
             self.recovery.skip()
@@ -78,6 +90,8 @@ class TrainState:
         self.recovery.learned()
         self.nats += nats
         self.num_losses += 1
+        if self.gradient_norms is not None:
+            self.gradient_norms = min(self.gradient_norms + gradient_norm, MAX_NUMBER)
         self.smoothed_nats += (1 - SMOOTHING) * (nats - self.smoothed_nats)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,22 +131,31 @@ PARTS: dict[str, type[Best | Regularisation | Recovery]] = {
 
 @dataclass
 class Losses:
-    """A sum of losses of blocks, to be averaged.
+    """Sums over blocks of their losses and of the norms of their gradients, to be averaged.
 
     Attributes:
-        nats: their sum.
+        nats: the sum of the losses.
         count: the number of blocks.
+        gradient_norms: the sum of the norms; None if not all of them are known.
     """
 
     nats: float = 0.0
     count: int = 0
+    gradient_norms: float | None = 0.0
 
-    def add(self, nats: float) -> None:
-        """Count the loss of a block."""
+    def add(self, nats: float, gradient_norm: float) -> None:
+        """Count the loss of a block and the norm of its gradient."""
         self.nats += nats
         self.count += 1
+        if self.gradient_norms is not None:
+            self.gradient_norms += gradient_norm
 
     @property
     def mean(self) -> float | None:
-        """Their mean; None if there are none."""
+        """The mean loss; None if there are no blocks."""
         return self.nats / self.count if self.count else None
+
+    @property
+    def mean_gradient_norm(self) -> float | None:
+        """The mean norm; None if there are no blocks, or if it is not known."""
+        return self.gradient_norms / self.count if self.count and self.gradient_norms is not None else None

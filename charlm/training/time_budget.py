@@ -12,6 +12,8 @@ RECORD_SECONDS = 10.0
 FIRST_RECORD_SECONDS = 5.0
 # The share of its time that a timed run may have spent on evaluations when it starts another one.
 MAX_EVALUATION_SHARE = 0.03
+# The same for the samples that the model writes with its evaluations; a single one takes no more of all its time.
+MAX_SAMPLE_SHARE = 0.005
 # The share of its time that a timed run reserves at most for the final scoring, and for all work at its end.
 MAX_SCORING_SHARE = 0.1
 MAX_RESERVED_SHARE = 0.5
@@ -41,6 +43,7 @@ class TimeBudget:
         # Two, because one may have had to wait for another program.
         self._block_seconds: deque[float] = deque(maxlen=2)
         self._evaluation_seconds = self._last_evaluation_seconds = 0.0
+        self._sample_seconds = 0.0
         self.save_seconds = 0.0
         self.restart(0)
 
@@ -59,6 +62,14 @@ class TimeBudget:
         """Note how long an evaluation took."""
         self._last_evaluation_seconds = seconds
         self._evaluation_seconds += seconds
+
+    def is_sample_too_long(self, seconds: float) -> bool:
+        """Return whether a sample of a timed run has taken so long that its text has to end."""
+        return self._budget is not None and seconds > MAX_SAMPLE_SHARE * self._budget
+
+    def sample_took(self, seconds: float) -> None:
+        """Note how long a sample took."""
+        self._sample_seconds += seconds
 
     def recorded(self, seconds: float) -> None:
         """Note when a record was written."""
@@ -80,6 +91,10 @@ class TimeBudget:
     def can_afford_evaluation(self, seconds: float) -> bool:
         """Return whether a timed run may spend time on an evaluation; its clock does not stop meanwhile."""
         return self._budget is None or self._evaluation_seconds <= MAX_EVALUATION_SHARE * seconds
+
+    def can_afford_sample(self, seconds: float) -> bool:
+        """Return whether a timed run may spend time on a sample; any other run may, because its records repeat."""
+        return self._budget is None or self._sample_seconds <= MAX_SAMPLE_SHARE * seconds
 
     def fits_another_block(self, seconds: float, reserved_seconds: float) -> bool:
         """Return whether another block ends before the time that a timed run has reserved for its end."""

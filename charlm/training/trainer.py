@@ -12,16 +12,20 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import Split
 from charlm.data.likeness import unlike_training
 from charlm.errors import RunError, TrainingError
+from charlm.evaluation.evaluate import in_reading_order
 from charlm.inference.mixture import Mixture
+from charlm.inference.stepper import Stepper
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
+from charlm.training.baseline import measure_baseline, recorded_baseline
 from charlm.training.decisions import Decision, Facts, decide, knows_text, reason_to_finish
 from charlm.training.events import (
     BlockLearned,
     Finished,
     Listener,
     Note,
+    Preparing,
     Record,
     RolledBack,
     Saved,
@@ -34,9 +38,11 @@ from charlm.training.logbook import Logbook
 from charlm.training.notes import notes_on_run
 from charlm.training.recovery import MAX_ROLLBACKS
 from charlm.training.regularisation import Regularisation, Regulariser
+from charlm.training.samples import Sample, is_sample_due, write_sample
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import MAX_RESERVED_SHARE, SAVES_AT_END, TimeBudget
+from charlm.training.trackers import TrackedRun, flat, tracked
 from charlm.training.transfer import text_has_changed
 from charlm.training.validation import Validation
 
@@ -58,6 +64,7 @@ class Trainer:
         unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
         base: of a run that started from a model, what it saves about that model.
+        trackers: which trackers follow the run.
         old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
@@ -83,6 +90,7 @@ class Trainer:
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
         self.base: dict[str, Any] = {}
+        self.trackers: tuple[str, ...] = ()
         self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
@@ -91,6 +99,7 @@ class Trainer:
         # Since the last record of either kind.
         self._since_record = Losses()
         self._last_good: ModelFile | None = None
+        self._has_new_text = False
 
     @property
     def run(self) -> RunFolder:
@@ -128,7 +137,11 @@ class Trainer:
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        self._listener = listener
+        about = TrackedRun(self.run.path, self.state.step, flat(self.config.model_dump(mode="json")))
+        with tracked(self.trackers, about, self.in_units, listener) as self._listener:
+            self._learn_blocks()
+
+    def _learn_blocks(self) -> None:
         self._start()
         while not (self.state.finished or self.is_asked_to_stop):
             # A run starts with its first block, however long the set-up took.
@@ -172,6 +185,8 @@ class Trainer:
             self._time_budget.save_seconds = self.clock.seconds - before
         self._keeper.restart(self._progress)
         self._plan_time()
+        if not self.state.finished:
+            self._report_baseline()
         self._time_budget.restart(self._characters_learned)
 
     def _plan_time(self) -> None:
@@ -183,6 +198,22 @@ class Trainer:
         reserved = SAVES_AT_END * self._time_budget.save_seconds + self.old_text_seconds + seconds
         state.reserved_seconds = min(reserved, MAX_RESERVED_SHARE * budget)
 
+    def _report_baseline(self) -> None:
+        """Report the baseline of a run that validates; it is measured and written once in the life of a run."""
+        part, learner = self.validation.part, self.learner
+        if not len(part) or learner.model.spec.sees_both_sides:
+            return
+        text = {"text_sha256": self.corpus.sha256}
+        baseline = recorded_baseline(self.run, text)
+        if baseline is None:
+            self._listener(Preparing("counting the n-grams to beat"))
+            num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
+            part = in_reading_order(learner.model, part)
+            baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
+            line = {"step": self.state.step, "seconds": self.clock.seconds}
+            self.write_down(record=line | self.in_units(baseline.to_json()) | text)
+        self._listener(baseline)
+
     def _learn_next_block(self, share: float) -> float | None:
         state = self.state
         self._rate = rate_of(self.config.train, share, self.epoch) * state.recovery.rate
@@ -191,9 +222,9 @@ class Trainer:
             state.regularisation = planned or state.regularisation
         before = self.clock.seconds
         nats = self.learner.learn_block(state.step, self._rate, state.regularisation)
-        state.count(nats)
+        state.count(nats, self.learner.gradient_norm)
         if nats is not None:
-            self._since_record.add(nats)
+            self._since_record.add(nats, self.learner.gradient_norm)
         state.seconds = self.clock.seconds
         self._time_budget.block_took(state.seconds - before)
         return nats
@@ -228,15 +259,19 @@ class Trainer:
         """Write a record by share of the run, after a validation if one is due."""
         state, pace = self.state, self._time_budget.pace
         pace.measure(self._characters_learned)
-        validation = None
+        validation = sample = None
         if decision.validate:
             validation = self._validate()
             pace.resume()
             now = self.clock.seconds
             self._time_budget.evaluation_took(now - state.seconds)
             state.seconds = now
-        record = self._record(Losses(state.nats, state.num_losses), state.seconds, validation)
-        state.nats, state.num_losses = 0.0, 0
+            if decision.is_over or is_sample_due(self.share, self.config.train.evaluations):
+                sample = self._write_sample(decision.is_over)
+        record = self._record(state.losses, state.seconds, validation)
+        if sample:
+            record = replace(record, sample=sample.text, sample_bits=sample.bits)
+        state.recorded()
         self._write_record(record)
         if decision.validate:
             self._keep_if_best(validation)
@@ -247,6 +282,7 @@ class Trainer:
 
     def _record(self, losses: Losses, seconds: float, validation: float | None = None, by: str | None = None) -> Record:
         state, mean = self.state, losses.mean
+        has_overflowed = validation is not None and not math.isfinite(validation)
         return Record(
             step=state.step,
             epoch=self.epoch,
@@ -255,16 +291,35 @@ class Trainer:
             smoothed_bits_per_character=state.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * self._rate,
             characters_per_second=self._time_budget.pace.last,
-            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
+            validation_bits_per_character=None if has_overflowed else validation,
             skipped=state.recovery.skipped,
             by=by,
+            gradient_norm=losses.mean_gradient_norm,
+            validation_overflowed=has_overflowed or None,
+            new_text=self._has_new_text or None,
         )
 
     def _write_record(self, record: Record) -> None:
-        self._since_record = Losses()
+        self._since_record, self._has_new_text = Losses(), False
         self._time_budget.recorded(record.seconds)
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
+
+    def _write_sample(self, is_over: bool) -> Sample | None:
+        """Let the model write; None if it cannot, or if a timed run has no time for it.
+
+        Training draws no number from these, so that its bits are the same without samples.
+        """
+        if self.learner.model.spec.sees_both_sides:
+            return None
+        before, budget = self.clock.seconds, self._time_budget
+        if not (is_over or budget.can_afford_sample(before)):
+            return None
+        stepper = Stepper(self.model_file(self.learner.model.arrays(), None, {}), self.learner.counting.mixture())
+        sample = write_sample(stepper, lambda: budget.is_sample_too_long(self.clock.seconds - before))
+        budget.sample_took(self.clock.seconds - before)
+        budget.pace.resume()
+        return sample
 
     def _validate(self) -> float | None:
         return self.validation.measure(self.state.evaluation_characters, self._while_validating)
@@ -368,8 +423,9 @@ class Trainer:
         is_same_text = snapshot.corpus.get("sha256") == self.corpus.sha256
         if not (is_same_text or is_new_text):
             raise text_has_changed(self.run.path, self.config.data.corpus)
-        # Old runs have no smoothed loss, which starts now, and no plan of the time.
-        later = {"smoothed_nats": self.state.smoothed_nats, "reserved_seconds": 0.0, "evaluation_characters": 0}
+        # Old runs have no smoothed loss, which starts now, no gradient norms, and no plan of the time.
+        later: dict[str, Any] = {"smoothed_nats": self.state.smoothed_nats, "gradient_norms": None}
+        later |= {"reserved_seconds": 0.0, "evaluation_characters": 0}
         try:
             state = TrainState.from_json(later | snapshot.metrics)
             if snapshot.vocabulary != self.corpus.vocabulary:
@@ -386,6 +442,7 @@ class Trainer:
             ) from error
         self.state = state
         if not is_same_text:
+            self._has_new_text = True
             state.best.forget()
 
     def reopen(self) -> None:

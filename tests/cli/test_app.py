@@ -81,7 +81,8 @@ def test_a_run_can_be_resumed_and_extended(text: str) -> None:
     again = call("train", "--resume", "run", "--set", "train.steps=9", "--sample-length", "0")
     assert again.exit_code == 0, again.stderr
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["step"] for line in lines if line.get("by") != "clock"] == list(range(1, 10))
+    assert [line["step"] for line in lines if line.get("by") != "clock"] == list(range(10))
+    assert ["baseline" in line for line in lines].index(True) == 0
     Path("moved.txt").write_bytes(Path(text).read_bytes())
     Path(text).unlink()
     assert call("train", "--resume", "run").exit_code == 1

@@ -80,7 +80,7 @@ def begin(
 def training_of(config: Config, run: RunFolder, now: Callable[[], float] | Clock | None = None) -> Trainer:
     """Set up a run with these settings."""
     clock = Clock(now) if callable(now) else now
-    text = load_corpus(config.data.corpus)
+    text = load_corpus(config.data.corpus, kind=config.vocab.kind)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
     return Trainer(config, text, run, runtime, clock)
 
@@ -143,7 +143,7 @@ def at_records(act: Callable[[Record], object]) -> Listener:
 def records(training: Trainer, by: str | None = None) -> list[dict[str, Any]]:
     """Read the lines of `metrics.jsonl` that were written by share of the run, or `by="clock"`."""
     lines = [json.loads(line) for line in training.run.metrics.read_text().splitlines()]
-    return [line for line in lines if line.get("by") == by]
+    return [line for line in lines if line.get("by") == by and "baseline" not in line]
 
 
 def poison(training: Trainer, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:

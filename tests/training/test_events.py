@@ -7,7 +7,7 @@ import sys
 from itertools import pairwise
 
 from charlm.checkpoint import load_checkpoint
-from charlm.training.events import BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
+from charlm.training.events import Baseline, BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
 from charlm.training.final_evaluation import measure_best
 from tests.helpers.training import assert_same_run, begin, events_of, interrupt, records
 
@@ -17,7 +17,7 @@ def test_events_come_in_the_order_in_which_things_happen() -> None:
     kinds = [type(event) for event in events_of(begin(train__steps=2, train__evaluations=2))]
     block = [Validating, Record, Saved, BlockLearned]
     once = [kind for kind, following in pairwise([*kinds, None]) if kind is not following]
-    assert once == [Saved, *block, *block, Finished]
+    assert once == [Saved, Baseline, *block, *block, Finished]
 
 
 def test_a_block_is_reported_after_it_is_on_disk() -> None:

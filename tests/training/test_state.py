@@ -15,7 +15,7 @@ from charlm.training.state import TrainState
 NAMES = {
     *("step", "seconds", "best_bits", "evaluations_without_gain", "nats", "num_losses", "smoothed_nats"),
     *("skipped", "skipped_in_a_row", "rollbacks", "dropout", "weight_dropout", "weight_decay", "settled"),
-    *("reserved_seconds", "evaluation_characters", "finished"),
+    *("reserved_seconds", "evaluation_characters", "finished", "gradient_norms"),
 }
 
 
@@ -23,7 +23,7 @@ def state() -> TrainState:
     """Return a state in which every value differs from its initial value."""
     state = TrainState.at_start(4.0, Regularisation(0.5, 0.25, 0.1, settled=True))
     for nats in (3.0, None, 2.5, None):
-        state.count(nats)
+        state.count(nats, 0.5)
     state.best.consider(1.5, is_kept_anyway=False)
     state.best.consider(1.7, is_kept_anyway=False)
     state.seconds, state.reserved_seconds, state.evaluation_characters = 9.5, 2.5, 700
