@@ -12,6 +12,7 @@ CharlmError                 exit 1, one line (or one for each mistake) and a hin
 |- RunError                 a run folder cannot be used
 |- TrainingError            training cannot continue
 |- DeviceError              this machine lacks the device or precision that was asked for
+|- PackageError             an option needs a package that is not installed
 `- TorchError               torch is missing or cannot be loaded
 """
 
@@ -132,6 +133,10 @@ class TrainingError(CharlmError):
 
 class DeviceError(CharlmError):
     """The machine lacks the device or precision that the settings ask for."""
+
+
+class PackageError(CharlmError):
+    """An option needs a package that is not installed."""
 
 
 class TorchError(CharlmError, ImportError):

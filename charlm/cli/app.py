@@ -22,6 +22,7 @@ from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.reach import reach
+from charlm.cli.report import report
 from charlm.cli.sample import sample
 from charlm.cli.score import score
 from charlm.cli.train import train
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "fill": fill,
     "compare": compare,
+    "report": report,
     "explain": explain,
     "inspect": inspect_units,
     "reach": reach,

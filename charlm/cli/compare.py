@@ -13,6 +13,7 @@ import typer
 from charlm.cli.curves import BLOCKS, curve_lines, sparklines
 from charlm.cli.layout import Column, aligned, cells_of, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
+from charlm.cli.pages import page_path, write_page
 from charlm.cli.render import can_show, print_json, print_lines, say
 from charlm.errors import counted, one_line
 
@@ -25,6 +26,10 @@ def compare(
         list[Path] | None, typer.Argument(help="Run folders or model files; by default all runs in runs/.")
     ] = None,
     curves: Annotated[bool, typer.Option("--curves", help="Draw their validations over time in one picture.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page to look at: their curves in one picture, and the tables."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side in a table.
@@ -33,10 +38,19 @@ def compare(
     each.
 
     charlm compare runs/fables-lstm-1 runs/fables-gru-1 --curves
+
+    charlm compare runs/fables-lstm-1 runs/fables-gru-1 --html page.html
     """
     from charlm.evaluation.compare import compare_runs, find_runs
 
-    show_comparison(compare_runs(runs or find_runs(), are_named=bool(runs)), curves, as_json)
+    page = None if html is None else page_path(html)
+    comparison = compare_runs(runs or find_runs(), are_named=bool(runs))
+    show_comparison(comparison, curves, as_json)
+    if page is not None:
+        from charlm.web.comparison import SCRIPTS, comparison_view
+        from charlm.web.page import render_page
+
+        write_page(page, render_page("charlm compare", comparison_view(comparison), SCRIPTS))
 
 
 def show_comparison(comparison: Comparison, draws_curves: bool, as_json: bool) -> None:

@@ -128,11 +128,11 @@ def _table(found: Sequence[Copies]) -> list[str]:
     from charlm.evaluation.copies import shares
 
     first, unit = found[0], found[0].vocabulary.unit
-    columns = [Column("copies of at least"), Column("this text" if len(found) == 1 else "these texts", is_number=True)]
+    columns = [Column("at least"), Column("this text" if len(found) == 1 else "these texts", is_number=True)]
     measured = [shares([copies.lengths_T for copies in found])]
     if first.held_out_share_by_length:
-        columns.append(Column("held-out text", is_number=True))
+        columns.append(Column("held-out", is_number=True))
         measured.append(first.held_out_share_by_length)
     lengths = sorted({*SHOWN_LENGTHS, first.marked_length})
     rows = [[counted(length, unit), *(f"{share[length]:.1%}" for share in measured)] for length in lengths]
-    return table_lines(columns, rows, screen_width(sys.stderr))
+    return [f"share of the {unit}s in copies of", *table_lines(columns, rows, screen_width(sys.stderr))]

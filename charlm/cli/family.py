@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from charlm.cli.options import SAMPLE_TEMPERATURE
-from charlm.cli.render import report_error, say, show_download
+from charlm.cli.render import report_error, say
 from charlm.errors import RunError, UsageError, did_you_mean
 from charlm.run_folder import RunFolder, is_model
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from charlm.cli.preparation import Preparation
     from charlm.settings.config import Config
     from charlm.training.family import Member
     from charlm.training.trainer import Trainer
@@ -79,7 +80,14 @@ def family_settings(
     return configs
 
 
-def train_family(configs: Sequence[Config], out: Path | None, sample_length: int, as_json: bool) -> None:
+def train_family(
+    configs: Sequence[Config],
+    out: Path | None,
+    preparation: Preparation,
+    sample_length: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Train cells at equal size one after the other, and print a table and a picture of their curves.
 
     A run that fails is reported, and the others are trained; the command then ends with its exit code. A signal ends
@@ -88,7 +96,9 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
     Args:
         configs: settings of runs that differ in nothing but the cell.
         out: the folder of the run folders; None for the first free ones in `runs`.
+        preparation: shows what is done before a run starts.
         sample_length: characters of a sample of each model; 0 for none.
+        trackers: which trackers follow the runs.
         as_json: whether the comparison is printed as JSON.
     """
     from charlm.cli.compare import show_comparison
@@ -101,7 +111,8 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
     keep_freed_memory()
     if out:
         check_free(out, [config.model.cell for config in configs])
-    members = equal_members(configs, show_download)
+    members = equal_members(configs, preparation.download, preparation.show)
+    preparation.stop()
     say(_announcement(members))
     paths: list[Path] = []
     exit_code = 0
@@ -109,14 +120,16 @@ def train_family(configs: Sequence[Config], out: Path | None, sample_length: int
         cell = config.model.cell
         say(f"\n{index + 1} of {len(members)}: {cell}")
         try:
-            run = begin(config, out / cell if out else None, show_download)
-            paths.append(_follow(run, 0 if as_json else sample_length))
+            run = begin(config, out / cell if out else None, preparation.download, None, preparation.show)
+            paths.append(_follow(run, preparation, 0 if as_json else sample_length, trackers))
         except (typer.Exit, KeyboardInterrupt) as error:
+            preparation.stop()
             # The first is the end of a run that was saved; the second comes before there is something to save.
             left = members[index + 1 :] if isinstance(error, typer.Exit) else members[index:]
             _report_rest([member.config.model.cell for member in left], paths)
             raise
         except Exception as error:
+            preparation.stop()
             if isinstance(error, BrokenPipeError) or (expected := expected_error(error)) is None:
                 raise
             report_error(f"{cell}: {expected}", expected.hint, expected.exit_code)
@@ -140,11 +153,15 @@ def check_free(out: Path, cells: Sequence[str]) -> None:
         RunFolder.check_free(out / cell)
 
 
-def _follow(run: AbstractContextManager[Trainer], sample_length: int) -> Path:
+def _follow(
+    run: AbstractContextManager[Trainer], preparation: Preparation, sample_length: int, trackers: tuple[str, ...]
+) -> Path:
     """Train to the end, report what comes of it, and return the run folder."""
     from charlm.cli.train_session import announce, learn, report_best, report_outcome
 
     with run as trainer:
+        preparation.stop()
+        trainer.trackers = trackers
         announce(trainer)
         learn(trainer)
         if sample_length:

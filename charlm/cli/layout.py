@@ -72,6 +72,15 @@ def screen_width(stream: TextIO) -> int | None:
     return DEFAULT_WIDTH
 
 
+def clock_text(seconds: float) -> str:
+    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`; or as many days."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24:,} days"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def wrapped(text: str, width: int | None, hanging: str = GAP) -> list[str]:
     """Break a line of prose at spaces. Without a width it stays whole.
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line on a terminal, plain lines elsewhere. Writes to stderr only.
+"""The plain lines of a run that trains, and how far a scoring is. Writes to stderr only.
 
 The displays listen to the events of a run. The lines themselves are laid out by functions that know only a width.
 """
@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
-from charlm.cli.layout import Field, fitted, screen_width, wrapped
+from charlm.cli.layout import Field, clock_text, fitted, screen_width, wrapped
 from charlm.cli.render import escaped
+from charlm.cli.screen import may_draw
 from charlm.errors import ModelFileError, counted
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
@@ -25,26 +26,14 @@ from charlm.training.events import BlockLearned, Event, Note, Record, RolledBack
 from charlm.training.schedule import Clock, Every
 from charlm.training.trainer import BITS, Trainer
 
-# The length of the sample below each validation on a terminal.
-GLIMPSE_LENGTH = 100
-GLIMPSE_TEMPERATURE = 0.7
-# The length of the sample that `train.sample_every` asks for.
-SAMPLE_LENGTH = 200
+# Of the sample that `train.sample_every` asks for.
+SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.7
 # Without a bar, the longest time between two lines, and to the first line.
 LINE_SECONDS = 60.0
 FIRST_LINE_SECONDS = 5.0
 SCORING = "scoring the best model"
 # Narrower terminals have no room for a bar beside the figures.
 BAR_WIDTH, LEAST_WIDTH_WITH_BAR = 12, 60
-
-
-def clock_text(seconds: float) -> str:
-    """Return seconds as minutes and seconds, with hours if there are any: `0:08`, `1:02:03`; or as many days."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 100:
-        return f"{hours // 24:,} days"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def progress_line(
@@ -99,50 +88,25 @@ def record_line(
     return fitted(fields, width)
 
 
-class _Status(ProgressColumn):
-    """The text of a live line, laid out anew whenever it is drawn."""
-
-    def __init__(self, line: Callable[[], str]) -> None:
-        self._line = line
-        super().__init__()
-
-    def render(self, task: Task) -> Text:
-        """Return the text."""
-        return Text(self._line(), no_wrap=True, overflow="ellipsis")
-
-
 class _Display:
-    """A bar on a terminal with lines above it; elsewhere lines alone."""
+    """What all displays do: they write lines on standard error and know how long the rest will take."""
 
     def __init__(self, clock: Clock, share: float = 0.0, budget: float | None = None) -> None:
         self._clock, self._budget = clock, budget
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._has_bar = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._bar_width = BAR_WIDTH if (self._width or 0) >= LEAST_WIDTH_WITH_BAR else 0
-        self._bar = Progress(
-            *([BarColumn(bar_width=BAR_WIDTH)] if self._bar_width else []),
-            _Status(self._status),
-            console=self._console,
-            transient=True,
-            disable=not self._has_bar,
-        )
-        self._task = self._bar.add_task("", total=1.0)
-        self._began, self._share_at_start = clock.seconds, share
-        self._details: list[str] = []
-        self._move(share)
+        self._began, self._share, self._share_at_start = clock.seconds, share, share
         self._lines = Every(LINE_SECONDS, clock.seconds, FIRST_LINE_SECONDS)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        """Leave the terminal as it was."""
 
     def say(self, message: str) -> None:
-        """Write a line above the bar."""
+        """Write a line."""
         if self._console.is_terminal:
             for line in message.split("\n"):
                 self._console.print("\n".join(wrapped(line, self._width)), soft_wrap=True)
@@ -161,41 +125,76 @@ class _Display:
         done = self._share - self._share_at_start
         return (self._clock.seconds - self._began) * (1 - self._share) / done if done > 0 else None
 
-    def _move(self, share: float) -> None:
-        self._share = share
-        self._bar.update(self._task, completed=share)
-
-    def _status(self) -> str:
-        width = (self._width or 0) - self._bar_width - 1
-        return progress_line(self._share, self._clock.seconds, self._seconds_left, self._details, width)
-
     def _say_now_and_then(self, message: str) -> None:
         seconds = self._clock.seconds
-        if self._lines.is_due(seconds) and not self._has_bar:
+        if self._lines.is_due(seconds):
             self._lines.done(seconds)
             self.say(message)
 
 
+class _Status(ProgressColumn):
+    """The text beside a bar, laid out anew whenever it is drawn."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        self._line = line
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Return the text."""
+        return Text(self._line(), no_wrap=True, overflow="ellipsis")
+
+
 class ScoringDisplay(_Display):
-    """Shows how much of a text is scored, if that takes long."""
+    """Shows how much of a text is scored, if that takes long: in a bar where it can be redrawn, elsewhere in lines."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(clock or Clock())
-        self._details = [SCORING]
+        self._has_bar = may_draw(sys.stderr)
+        self._bar_width = BAR_WIDTH if (self._width or 0) >= LEAST_WIDTH_WITH_BAR else 0
+        self._bar = Progress(
+            *([BarColumn(bar_width=BAR_WIDTH)] if self._bar_width else []),
+            _Status(self._status),
+            console=self._console,
+            transient=True,
+            disable=not self._has_bar,
+        )
+        self._task = self._bar.add_task("", total=1.0)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        self._bar.stop()
 
     def show(self, event: Event) -> None:
         """Show an event of a scoring."""
         if isinstance(event, Scoring):
-            self._move(event.share)
-            self._say_now_and_then(f"{SCORING} on the held-out text, {event.share:.0%} done")
+            self._share = event.share
+            self._bar.update(self._task, completed=event.share)
+            if not self._has_bar:
+                self._say_now_and_then(f"{SCORING} on the held-out text, {event.share:.0%} done")
+
+    def _status(self) -> str:
+        width = (self._width or 0) - self._bar_width - 1
+        return progress_line(self._share, self._clock.seconds, self._seconds_left, [SCORING], width)
 
 
 class TrainingDisplay(_Display):
-    """Shows records as they come; on a terminal a bar moves between them."""
+    """Writes a line for each validation and, if lines are all that there is to see, now and then another one."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, are_lines_all: bool = True) -> None:
+        """Prepare for a run.
+
+        Args:
+            trainer: of the run.
+            are_lines_all: whether nothing else shows how far the run is, and what it writes.
+        """
         super().__init__(trainer.clock, trainer.share, trainer.config.train.time)
-        self._trainer = trainer
+        self._trainer, self._are_lines_all = trainer, are_lines_all
         self._num_held_out = len(trainer.learner.parts.validation)
         self._unit = "byte" if trainer.corpus.vocabulary.kind == "bytes" else "char"
         # A model that sees both sides of a character fills blanks and writes nothing.
@@ -203,6 +202,10 @@ class TrainingDisplay(_Display):
         self._num_by_share = 0
         self._record: Record | None = None
         self._has_legend = False
+
+    def notify(self, message: str) -> None:
+        """Say what the user has to know now."""
+        self.say(message)
 
     def show(self, event: Event) -> None:
         """Show an event of a run."""
@@ -212,10 +215,9 @@ class TrainingDisplay(_Display):
                 self._record = event
             case BlockLearned():
                 self._show_block(event)
-            case Validating():
-                self._details = [f"validation, {event.share:.0%} done"]
-                line = f"{clock_text(self._clock.seconds):>7}  step {event.step:>7,}  {self._details[0]}"
-                self._say_now_and_then(line)
+            case Validating() if self._are_lines_all:
+                so_far = f"{clock_text(self._clock.seconds):>7}  step {event.step:>7,}"
+                self._say_now_and_then(f"{so_far}  validation, {event.share:.0%} done")
             case RolledBack():
                 self.say(
                     f"numbers were not finite at step {event.from_step:,}: back to step {event.to_step:,}, "
@@ -225,8 +227,8 @@ class TrainingDisplay(_Display):
                 self.say(event.message)
 
     def _show_block(self, block: BlockLearned) -> None:
-        """Show the record that came with a block, move the bar, and show a sample if the settings ask for one."""
-        self._move(block.share)
+        """Show the record that came with a block, and a sample if the settings ask for one."""
+        self._share = block.share
         if self._record:
             self._show_record(self._record)
             self._record = None
@@ -234,26 +236,27 @@ class TrainingDisplay(_Display):
         # At the end of the run a sample is shown anyway.
         if every and block.step % every == 0 and not state.finished:
             smoothed = f"smoothed {state.smoothed_nats * BITS:.3f} bits/{self._unit}"
-            self.say(f"--- step {block.step:,}, {smoothed}\n{escaped(self._sample(SAMPLE_LENGTH))}\n---")
+            self._show_sample(block.step, smoothed, self._sample())
+
+    def _show_sample(self, step: int, smoothed: str, text: str) -> None:
+        self.say(f"--- step {step:,}, {smoothed}\n{escaped(text)}\n---")
 
     def _show_record(self, record: Record) -> None:
-        """Show a record. One with a validation stays on the screen; without a bar, some of the others are shown too."""
-        bits = record.train_bits_per_character
-        pace = f"{record.characters_per_second:,.0f} {self._unit}s/s"
-        self._details = ["train -" if bits is None else f"train {bits:.3f}", pace]
+        """Show a record with a validation, and some of the others."""
         self._num_by_share += record.by is None
         validation = record.validation_bits_per_character
         is_in_place_of_validation = (
             record.by is None and self._num_held_out == 0 and self._num_by_share % RECORDS_PER_EVALUATION == 0
         )
-        is_line_due = self._lines.is_due(record.seconds) and not self._has_bar
+        is_line_due = self._are_lines_all and self._lines.is_due(record.seconds)
         if validation is not None or is_in_place_of_validation or is_line_due:
             self._lines.done(record.seconds)
             self._say_legend()
             best = self._trainer.state.best.best_bits
             self.say(record_line(record, self._share, self._seconds_left, best, self._unit, self._width))
-            if self._console.is_terminal and self._can_write:
-                self._console.print(f"  {self._glimpse()}", style="dim", overflow="ellipsis", no_wrap=True)
+            if self._are_lines_all and self._console.is_terminal and record.sample:
+                glimpse = "".join(character if character.isprintable() else " " for character in record.sample)
+                self._console.print(f"  {glimpse}", style="dim", overflow="ellipsis", no_wrap=True)
 
     def _say_legend(self) -> None:
         """Say once what the figures in the lines are."""
@@ -269,15 +272,10 @@ class TrainingDisplay(_Display):
                 message += f"; valid on {measured} of the {self._num_held_out:,} {vocabulary.unit}s held out"
             self.say(message)
 
-    def _glimpse(self) -> str:
-        """Return a line of the model's current text."""
-        text = self._sample(GLIMPSE_LENGTH)
-        return "".join(character if character.isprintable() else " " for character in text)
-
-    def _sample(self, length: int) -> str:
+    def _sample(self) -> str:
         try:
-            stepper, sampling = Stepper(self._trainer.model_now()), Sampling(GLIMPSE_TEMPERATURE)
-            return generate(stepper, "", length=length, sampling=sampling, seeds=[0]).texts()[0]
+            stepper, sampling = Stepper(self._trainer.model_now()), Sampling(SAMPLE_TEMPERATURE)
+            return generate(stepper, "", length=SAMPLE_LENGTH, sampling=sampling, seeds=[0]).texts()[0]
         except ModelFileError:
             # A state without bounds may overflow; the run may yet learn to avoid it.
             return "(it cannot write yet: its numbers overflow)"

@@ -17,9 +17,14 @@ USUAL_WIDTH = 80
 
 
 class ProgressLine:
-    """A line on stderr that says how far work is. Only a terminal shows it, and it is removed at the end."""
+    """A line on stderr that says how far work is. Only a terminal shows it, and it is removed at the end.
 
-    def __init__(self) -> None:
+    Args:
+        patience: work that takes less time than so many seconds shows nothing; None for the usual number.
+    """
+
+    def __init__(self, patience: float | None = None) -> None:
+        self._patience = PATIENCE_SECONDS if patience is None else patience
         self._started = time.monotonic()
         self._shown = ""
 
@@ -33,10 +38,11 @@ class ProgressLine:
 
     def about(self, what: str) -> Callable[[int, int], None]:
         """Return a listener that shows which share of something is done, as in `34% of the text`."""
-        return partial(self._show, what)
+        return partial(self.show, what)
 
-    def _show(self, what: str, done: int, total: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() - self._started >= PATIENCE_SECONDS:
+    def show(self, what: str, done: int, total: int) -> None:
+        """Show which share of something is done."""
+        if sys.stderr.isatty() and time.monotonic() - self._started >= self._patience:
             line = f"{done / max(total, 1):.0%} {what}"[: (screen_width(sys.stderr) or USUAL_WIDTH) - 1]
             if line != self._shown:
                 self._write(line)

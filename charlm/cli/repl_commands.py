@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from charlm.cli.options import model_file
 from charlm.errors import CharlmError, UsageError, counted, nearest_name, one_line
 from charlm.files import expanded, write_atomic
 from charlm.inference.incremental import IncrementalReader
+from charlm.inference.predict import Prediction
 from charlm.inference.stepper import Stepper
 
 Number = TypeVar("Number", int, float)
@@ -26,6 +28,7 @@ SHOWN_WIDTH = 16
 COMMANDS = {
     "help": ("", "list keys and commands"),
     "model": ("PATH", "use another model file or run folder"),
+    "compare": ("PATH", "show what another model predicts beside it; /compare off ends that"),
     "temperature": ("T", "show probabilities as at this temperature; 1 is as learned"),
     "top": ("N", "how many characters a table lists"),
     "keep": ("", "on or off: after Enter, continue the text instead of starting anew"),
@@ -42,25 +45,53 @@ class Conversation:
         reader: the model.
         top: how many characters a table lists.
         keys: returns the keys that there are, and what they do; a line mode has none.
+        other: a model that is compared with it; it reads from the same side.
+        names: of both models.
 
     Attributes:
-        reader: as above; `/model` replaces it.
-        top: as above.
+        reader, top, other, names: as above; commands replace them.
         keeps: whether the next line continues the last text.
     """
 
-    def __init__(self, reader: IncrementalReader, top: int, keys: Callable[[IncrementalReader], Rows] | None = None):
-        self.reader = reader
-        self.top = top
+    def __init__(
+        self,
+        reader: IncrementalReader,
+        top: int,
+        keys: Callable[[IncrementalReader], Rows] | None = None,
+        other: IncrementalReader | None = None,
+        names: tuple[str, str] = ("this model", "the other"),
+    ):
+        self.reader, self.top, self.other, self.names = reader, top, other, names
         self.keeps = False
         self._keys = keys
         # In every text LF ends a line, whatever the model knows.
         self._entered: list[str] = []
         self._last = ""
 
-    def text(self, line: str) -> str:
-        """Return the text that the model reads: what is kept, and the line."""
-        return self._with_line_ends(self._continued(line))
+    @property
+    def readers(self) -> list[IncrementalReader]:
+        """The model, and the one that is compared with it."""
+        return [self.reader] if self.other is None else [self.reader, self.other]
+
+    def text(self, line: str, reader: IncrementalReader | None = None) -> str:
+        """Return the text that a model reads: what is kept, and the line."""
+        return _with_line_ends(self._continued(line), reader or self.reader)
+
+    def place(self, line: str, cursor: int, reader: IncrementalReader | None = None) -> int:
+        """Return after how many characters of this text the cursor stands."""
+        return self.places(line, cursor, cursor, reader or self.reader)[0]
+
+    def places(self, line: str, start: int, end: int, reader: IncrementalReader) -> list[int]:
+        """Return where each character of a part of the line stands in this text, and where the part ends."""
+        before = line[min(start, _is_escaped(line)) : start]
+        first = len(_with_line_ends(before, reader)) + (
+            0 if reader.is_backward else len(_with_line_ends(self._kept, reader))
+        )
+        of_line_end = len(reader.line_end) or 1
+        sizes = [of_line_end if character == "\n" else 1 for character in line[start:end]]
+        if sizes and not start and _is_escaped(line):
+            sizes[0] = 0
+        return [*accumulate(sizes, initial=first)]
 
     def enter(self, line: str) -> str:
         """Read a line that is complete, and return the text."""
@@ -69,19 +100,21 @@ class Conversation:
             if self._kept:
                 self._entered.pop()
             self._entered.append(text)
-            read, self._last = self._with_line_ends(text), text
+            self._last = text
         else:
-            read = self.text("")
-        self.reader.read(read)
-        return read
+            text = self._continued("")
+        for reader in self.readers:
+            reader.read(_with_line_ends(text, reader))
+        return _with_line_ends(text, self.reader)
+
+    def predictions(self) -> list[Prediction]:
+        """Return what each model predicts after the text that was read; all of it, if they are compared."""
+        tops = [self.top] if self.other is None else [len(reader.vocabulary) for reader in self.readers]
+        return [reader.predict(top) for reader, top in zip(self.readers, tops, strict=True)]
 
     def _continued(self, line: str) -> str:
-        if line.startswith("\\") and (leaves(line[1:]) or command_in(line[1:])):
-            line = line[1:]
+        line = line[_is_escaped(line) :]
         return line + self._kept if self.reader.is_backward else self._kept + line
-
-    def _with_line_ends(self, text: str) -> str:
-        return text.replace("\n", self.reader.line_end or "\n")
 
     @property
     def prompt(self) -> str:
@@ -120,22 +153,41 @@ class Conversation:
         return "\n".join(table_lines(columns, [*keys, *commands, as_text], width, has_header=False))
 
     def _model(self, path: str) -> str:
-        reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown, self.reader.recent)
-        reader.temperature = self.reader.temperature
-        reader.read(self._kept)
-        # Weights of an untrusted file that overflow are refused here, and the old model stays.
-        reader.predict(self.top)
-        self.reader = reader
+        reader = self._opened(path)
+        if self.other is not None:
+            _refuse_other_side(reader, self.other)
+        self.reader, self.names = reader, (path, self.names[1])
         return f"model {one_line(path)}: it knows {len(reader.vocabulary):,} {reader.vocabulary.kind}"
 
+    def _compare(self, path: str) -> str:
+        if path.lower() == "off":
+            self.other = None
+            return "off: one model"
+        other = self._opened(path)
+        _refuse_other_side(self.reader, other)
+        self.other, self.names = other, (self.names[0], path)
+        return f"compared with {one_line(path)}: it knows {len(other.vocabulary):,} {other.vocabulary.kind}"
+
+    def _opened(self, path: str) -> IncrementalReader:
+        """Return another model that has read what is kept."""
+        reader = IncrementalReader(Stepper(model_file(Path(path))), self.reader.unknown, self.reader.recent)
+        reader.temperature = self.reader.temperature
+        reader.read(_with_line_ends(self._kept, reader))
+        # Weights of an untrusted file that overflow are refused here, and the old model stays.
+        reader.predict(self.top)
+        return reader
+
     def _temperature(self, value: str) -> str:
-        before, self.reader.temperature = self.reader.temperature, number(value, float)
+        before, temperature = self.reader.temperature, number(value, float)
         try:
-            self.reader.predict(self.top)
+            for reader in self.readers:
+                reader.temperature = temperature
+                reader.predict(self.top)
         except CharlmError:
-            self.reader.temperature = before
+            for reader in self.readers:
+                reader.temperature = before
             raise
-        return f"probabilities are shown as at temperature {self.reader.temperature:g}"
+        return f"probabilities are shown as at temperature {temperature:g}"
 
     def _top(self, value: str) -> str:
         self.reader.predict(top := number(value, int))
@@ -161,13 +213,30 @@ class Conversation:
         try:
             if path.exists() or path.is_symlink():
                 raise UsageError(f"`{path}` exists, and no file is overwritten", "`/save` with another name")
-            text = self._with_line_ends("".join(f"{text}\n" for text in self._entered))
+            text = _with_line_ends("".join(f"{text}\n" for text in self._entered), self.reader)
             write_atomic(path, text.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise UsageError(f"`{path}` cannot be written: {error.strerror or error}") from error
         except ValueError as error:
             raise UsageError(f"`{name}` is no name of a file") from error
         return f"saved {counted(len(self._entered), 'text')} to {one_line(str(path))}"
+
+
+def _with_line_ends(text: str, reader: IncrementalReader) -> str:
+    return text.replace("\n", reader.line_end or "\n")
+
+
+def _is_escaped(line: str) -> bool:
+    """Return whether a backslash in front makes a text of what is a command without it."""
+    return line.startswith("\\") and (leaves(line[1:]) or command_in(line[1:]) is not None)
+
+
+def _refuse_other_side(reader: IncrementalReader, other: IncrementalReader) -> None:
+    if reader.is_backward != other.is_backward:
+        raise UsageError(
+            "one model predicts what comes next and the other what stands before",
+            "compare two models of the same direction",
+        )
 
 
 def command_in(line: str) -> tuple[str, str] | None:

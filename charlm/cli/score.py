@@ -15,7 +15,7 @@ from charlm.cli.pages import page_path, write_page
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
 from charlm.cli.shades import Style, shaded_lines, standing_alone, style_for, visible
-from charlm.cli.texts import as_read, given_file, given_text, note_on_file
+from charlm.cli.texts import as_read, given_file, given_text, note_on_file, read_by_both
 from charlm.errors import UnknownCharacterError, UsageError, counted, one_line
 from charlm.ramps import DIVERGING
 
@@ -101,7 +101,7 @@ def _show_difference(model: Reader, given: str, path: Path, top: int, unknown: s
     from charlm.inference.surprisal_difference import SurprisalDifference
 
     other = reader_of(model_file(path))
-    read = _read_by_both(model, other, given)
+    read = read_by_both(model.vocabulary, other.vocabulary, given)
     scored = _measure(model, read, unknown)
     try:
         difference = SurprisalDifference(scored, _measure(other, read, unknown))
@@ -143,19 +143,6 @@ def _given(text: str | None, file: Path | None) -> str:
         return given_text("-")
     note_on_file(text, "--file")
     return given_text(text)
-
-
-def _read_by_both(model: Reader, other: Reader, given: str) -> str:
-    """Return the text as both models read it.
-
-    Raises:
-        UsageError: each of them changes what the other one reads.
-    """
-    (read,) = as_read(model.vocabulary, given)
-    (read,) = as_read(other.vocabulary, read)
-    if as_read(model.vocabulary, read) != [read]:
-        raise UsageError("the two models read different line ends", "compare models that read the same characters")
-    return read
 
 
 def _measure(model: Reader, text: str, unknown: str, num_expected: int = 1) -> Surprisal:

@@ -97,6 +97,19 @@ def as_read(vocabulary: Vocabulary, *parts: str) -> list[str]:
     return found
 
 
+def read_by_both(vocabulary: Vocabulary, other: Vocabulary, given: str) -> str:
+    """Return the text as two models read it.
+
+    Raises:
+        UsageError: each of them changes what the other one reads.
+    """
+    (read,) = as_read(vocabulary, given)
+    (read,) = as_read(other, read)
+    if as_read(vocabulary, read) != [read]:
+        raise UsageError("the two models read different line ends", "compare models that read the same characters")
+    return read
+
+
 def how_to_read(corpus: list[str] | None, encoding: str | None, skip_undecodable: bool) -> dict[str, Any]:
     """Return how the bytes of `--corpus` become characters.
 

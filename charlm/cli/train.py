@@ -15,11 +15,12 @@ import typer
 from charlm.cli.family import family_settings, train_family
 from charlm.cli.layout import screen_width, wrapped
 from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, Seed, SkipUndecodable
-from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.render import print_json, print_lines, say
 from charlm.errors import UsageError, counted
 from charlm.files import bundled_configs
 
 if TYPE_CHECKING:
+    from charlm.cli.preparation import Preparation
     from charlm.settings.config import Config
     from charlm.training.distributed import World
     from charlm.training.trainer import Trainer
@@ -45,6 +46,10 @@ NewText = Annotated[bool, typer.Option("--new-text", help="With --resume: contin
 SampleLength = Annotated[
     int | None, typer.Option(min=0, help="Characters of the sample at the end; 500, or 0 with --family.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Report also to tensorboard, wandb or mlflow, if that is installed; may be repeated."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the settings, and what it would take, without training.")
 ]
@@ -67,6 +72,7 @@ def train(
     skip_undecodable: SkipUndecodable = False,
     seed: Seed = None,
     sample_length: SampleLength = None,
+    track: Track = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     help_settings: HelpSettings = False,
@@ -92,29 +98,51 @@ def train(
     _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
+    trackers = _check_trackers(track)
     if family is not None:
         settings = family_settings(family, config, overrides or [], flags, resume or base)
-        _train_family(settings, out, dry_run, sample_length or 0, as_json)
+        _train_family(settings, out, dry_run, sample_length or 0, trackers, as_json)
         return
+    from charlm.cli.preparation import LOADING, Preparation
     from charlm.training.load_torch import load_torch
 
-    # Read before torch is loaded, so that a mistake is reported at once.
-    new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
-    load_torch()
-    if new and dry_run:
-        _dry_run(new, start, as_json)
-        return
-    from charlm.training import lifecycle
-
-    def open_run(world: World) -> AbstractContextManager[Trainer]:
-        if new is None:
-            return lifecycle.resume(resume or Path(), overrides or [], flags, new_text, show_download, world)
-        return lifecycle.begin_or_go_on(new, out, show_download, start, world)
-
-    _follow(open_run, SAMPLE_LENGTH if sample_length is None else sample_length, as_json)
+    _note_on_name(config)
+    with Preparation() as preparation:
+        preparation.show(LOADING)
+        # Read before torch is loaded, so that a mistake is reported at once.
+        new, start = (None, None) if resume else _read_settings(config, overrides or [], flags, base)
+        load_torch()
+        if new and dry_run:
+            _dry_run(new, start, preparation, as_json)
+            return
+        again = resume or Path(), overrides or [], flags, new_text
+        open_run = _beginning(new, out, start, preparation) if new else _resuming(*again, preparation)
+        _follow(open_run, preparation, SAMPLE_LENGTH if sample_length is None else sample_length, trackers, as_json)
 
 
-def _follow(open_run: Callable[[World], AbstractContextManager[Trainer]], sample_length: int, as_json: bool) -> None:
+def _beginning(
+    config: Config, out: Path | None, start: StartingModel | None, preparation: Preparation
+) -> Callable[[World], AbstractContextManager[Trainer]]:
+    from charlm.training.lifecycle import begin_or_go_on
+
+    return lambda world: begin_or_go_on(config, out, preparation.download, start, preparation.show, world)
+
+
+def _resuming(
+    path: Path, overrides: list[str], flags: dict[str, Any], new_text: bool, preparation: Preparation
+) -> Callable[[World], AbstractContextManager[Trainer]]:
+    from charlm.training.lifecycle import resume
+
+    return lambda world: resume(path, overrides, flags, new_text, preparation.download, preparation.show, world)
+
+
+def _follow(
+    open_run: Callable[[World], AbstractContextManager[Trainer]],
+    preparation: Preparation,
+    sample_length: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Train to the end, and report what comes of it."""
     from charlm.cli.train_session import announce, learn, report_outcome
     from charlm.nn.runtime import keep_freed_memory
@@ -122,6 +150,8 @@ def _follow(open_run: Callable[[World], AbstractContextManager[Trainer]], sample
 
     keep_freed_memory()
     with join() as world, open_run(world) as trainer:
+        preparation.stop()
+        trainer.trackers = trackers
         announce(trainer)
         learn(trainer)
         if world.is_first:
@@ -129,21 +159,29 @@ def _follow(open_run: Callable[[World], AbstractContextManager[Trainer]], sample
 
 
 def _train_family(
-    settings: Sequence[Config], out: Path | None, is_dry: bool, sample_length: int, as_json: bool
+    settings: Sequence[Config],
+    out: Path | None,
+    is_dry: bool,
+    sample_length: int,
+    trackers: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Train several cells, or print what each would take as a YAML document or a line of JSON."""
+    from charlm.cli.preparation import LOADING, Preparation
     from charlm.training.load_torch import load_torch
 
-    load_torch()
-    if not is_dry:
-        train_family(settings, out, sample_length, as_json)
-        return
-    from charlm.training.family import equal_members
+    with Preparation() as preparation:
+        preparation.show(LOADING)
+        load_torch()
+        if not is_dry:
+            train_family(settings, out, preparation, sample_length, trackers, as_json)
+            return
+        from charlm.training.family import equal_members
 
-    for index, (config, _) in enumerate(equal_members(settings, show_download)):
-        if index and not as_json:
-            print("---")
-        _dry_run(config, None, as_json)
+        for index, (config, _) in enumerate(equal_members(settings, preparation.download, preparation.show)):
+            if index and not as_json:
+                print("---")
+            _dry_run(config, None, preparation, as_json)
 
 
 def _print_settings(as_json: bool) -> None:
@@ -154,6 +192,15 @@ def _print_settings(as_json: bool) -> None:
     else:
         width = screen_width(sys.stdout)
         print_lines(line for setting in describe_settings().split("\n") for line in wrapped(setting, width))
+
+
+def _check_trackers(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Check that the trackers that are asked for can be used."""
+    if not names:
+        return ()
+    from charlm.training.trackers import check_trackers
+
+    return check_trackers(names)
 
 
 def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
@@ -186,14 +233,17 @@ def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, c
         )
 
 
+def _note_on_name(config: str | None) -> None:
+    if config in bundled_configs() and os.path.lexists(config):
+        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
+
+
 def _read_settings(
     config: str | None, overrides: list[str], flags: dict[str, Any], base: Path | None
 ) -> tuple[Config, StartingModel | None]:
     """Return the settings of a new run, and the model that it starts from."""
     from charlm.settings.config_file import load_config
 
-    if config in bundled_configs() and os.path.lexists(config):
-        say(f"note: `{config}` are settings that charlm knows by name; what is here is `.{os.sep}{config}`")
     if base is None:
         return load_config(config, overrides, flags), None
     from charlm.training.transfer import StartingModel, command_from
@@ -205,14 +255,15 @@ def _read_settings(
     return load_config(config, overrides, flags, start.inherited), start
 
 
-def _dry_run(config: Config, base: StartingModel | None, as_json: bool) -> None:
+def _dry_run(config: Config, base: StartingModel | None, preparation: Preparation, as_json: bool) -> None:
     """Print what a run would take, without training."""
     from charlm.nn.runtime import keep_freed_memory
     from charlm.settings.config_file import to_yaml
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()
-    expected = dry_run(config, show_download, base)
+    expected = dry_run(config, preparation.download, base, preparation.show)
+    preparation.stop()
     settings, values = to_yaml(expected.config), expected.config.model_dump()
     if not as_json:
         for note in expected.notes:

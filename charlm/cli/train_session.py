@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import typer
 
 from charlm.checkpoint import ModelFile
-from charlm.cli.live import ScoringDisplay, TrainingDisplay
+from charlm.cli.cockpit import Judged
+from charlm.cli.live import ScoringDisplay
 from charlm.cli.render import print_json, report_error, say, write_texts
+from charlm.cli.watching import watch
 from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
+from charlm.evaluation.judgement import judge_records
 from charlm.inference.fill import Filler
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
@@ -66,11 +70,11 @@ def _notes_on_floor(trainer: Trainer) -> list[str]:
 
 def learn(trainer: Trainer) -> None:
     """Train to the end, or to the first Ctrl-C or SIGTERM; the process then exits with the code of that signal."""
-    with TrainingDisplay(trainer) as display:
+    with watch(trainer, judged) as display:
 
         def stop() -> None:
             trainer.stop()
-            display.say("finishing this block and saving; again to quit at once")
+            display.notify("finishing this block and saving; again to quit at once")
 
         with Interrupt(stop) as interrupt:
             trainer.learn(display.show)
@@ -117,20 +121,22 @@ def report_best(trainer: Trainer) -> RunError | None:
 
 
 def verdict(trainer: Trainer) -> str:
-    """Return what the validations say about more training."""
-    since, num_held_out = trainer.state.best.evaluations_without_gain, len(trainer.learner.parts.validation)
+    """Return what the validations so far say about more training."""
+    return judged(trainer).sentence
+
+
+def judged(trainer: Trainer) -> Judged:
+    """Return the same with the state of the curve."""
+    num_held_out = len(trainer.learner.parts.validation)
     if not trainer.validation.can_tell_best:
-        return f"{'too little' if num_held_out else 'nothing'} was held out to tell whether more time would help"
+        how_much = "too little" if num_held_out else "nothing"
+        return Judged("unclear", f"{how_much} was held out to tell whether more time would help")
     of_net = " of the net" if trainer.learner.counting.order else ""
-    if not since:
-        return f"the last validation{of_net} was the best: more time may make it better yet"
-    if since == 1:
-        return f"the validation{of_net} before the last was the best: too early to tell whether more time would help"
-    since_then = f"no validation{of_net} has been better since step {trainer.logbook.best.step:,}"
-    if "validation" in trainer.unlike:
-        reason = "this may say more about the validation part, which is unlike the rest, than about the training"
-        return f"{since_then}: {reason}"
-    return f"{since_then}: it has started to overfit"
+    judgement = judge_records(trainer.logbook.records)
+    if judgement.state == "overfitting" and "validation" in trainer.unlike:
+        meaning = "this may say more about the validation part, which is unlike the rest, than about the training"
+        judgement = replace(judgement, meaning=meaning)
+    return Judged(judgement.state, judgement.sentence(f"validation{of_net}"))
 
 
 def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:

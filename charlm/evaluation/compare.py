@@ -6,7 +6,7 @@ Reads run folders and model files; never imports torch, and trains nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +112,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Run:
+class ReadRun:
+    """A run, or a model file, as it is on disk.
+
+    Attributes:
+        name: its path, as it was given.
+        model: its best model.
+        records: the lines of its `metrics.jsonl`, by step.
+        seconds: how long it trained.
+        steps: how many steps it trained.
+        is_finished: whether it was neither interrupted nor is still running.
+        is_file: whether the model is neither the best nor the last one of a run.
+    """
+
     name: str
     model: ModelFile
     records: list[dict[str, Any]]
@@ -124,7 +136,7 @@ class _Run:
     @property
     def curve(self) -> list[tuple[int, float, float]]:
         """Step, seconds and bits of each validation."""
-        found = [(record["step"], record["seconds"], _validation(record)) for record in self.records]
+        found = [(record["step"], record["seconds"], bits_of(record)) for record in self.records]
         return [(int(step), float(seconds), bits) for step, seconds, bits in found if bits is not None]
 
     def validation_at(self, axis: int, place: float) -> float | None:
@@ -150,8 +162,8 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         RunError: a folder holds no run, or cannot be read.
         ModelFileError: a model is damaged.
     """
-    members: dict[tuple[Any, ...], list[_Run]] = {}
-    for run in map(_read, [model for path in paths for model in _models_of(path)]):
+    members: dict[tuple[Any, ...], list[ReadRun]] = {}
+    for run in map(read_run, [model for path in paths for model in _models_of(path)]):
         members.setdefault(_key(run.model), []).append(run)
     groups = list(members.values())
     notes = _differences([run for group in groups for run in group])
@@ -160,7 +172,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
     return Comparison([_group(group) for group in groups], notes)
 
 
-def _group(runs: Sequence[_Run]) -> Group:
+def _group(runs: Sequence[ReadRun]) -> Group:
     # A run that was interrupted early would leave nothing to compare the others at; so would an early model file.
     in_folders = [run for run in runs if not run.is_file] or runs
     whole = [run for run in in_folders if run.is_finished] or in_folders
@@ -180,8 +192,8 @@ def _group(runs: Sequence[_Run]) -> Group:
     )
 
 
-def _figures(run: _Run, seconds: float, steps: int) -> Figures:
-    spec, measured = run.model.spec, _validation(run.model.metrics)
+def _figures(run: ReadRun, seconds: float, steps: int) -> Figures:
+    spec, measured = run.model.spec, bits_of(run.model.metrics)
     names = ("characters_per_second", "bytes_per_second")
     paces = [record[name] for record in run.records for name in names if is_number(record.get(name))]
     return Figures(
@@ -196,7 +208,7 @@ def _figures(run: _Run, seconds: float, steps: int) -> Figures:
         at_equal_time=run.validation_at(1, seconds),
         at_equal_steps=run.validation_at(0, steps),
         best=run.validation_at(0, run.steps) if measured is None and run.is_file else measured,
-        net=_validation(run.model.metrics, "validation_net_bits_per_"),
+        net=bits_of(run.model.metrics, "validation_net_bits_per_"),
         curve=run.curve,
     )
 
@@ -251,7 +263,7 @@ def _key(model: ModelFile) -> tuple[Any, ...]:
     return text, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)
 
 
-def _differences(runs: Sequence[_Run]) -> list[str]:
+def _differences(runs: Sequence[ReadRun]) -> list[str]:
     """Return the reasons why the figures of these runs do not measure quite the same thing."""
 
     def differ(values: Sequence[Any]) -> bool:
@@ -263,7 +275,7 @@ def _differences(runs: Sequence[_Run]) -> list[str]:
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "`best` of a model that was kept on the way is the validation of its run at that step": any(
-            run.is_file and _validation(run.model.metrics) is None for run in runs
+            run.is_file and bits_of(run.model.metrics) is None for run in runs
         ),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
@@ -284,7 +296,13 @@ def _models_of(path: Path) -> list[Path]:
     return [path / file.name for file in RunFolder(folder.parent).kept_models().values()] or [path]
 
 
-def _read(path: Path) -> _Run:
+def read_run(path: Path) -> ReadRun:
+    """Read a run folder, or a model file.
+
+    Raises:
+        RunError: a folder holds no run, or cannot be read.
+        ModelFileError: the model is damaged.
+    """
     folder = expanded(path)
     if folder.is_file():
         run = RunFolder(folder.parent)
@@ -297,16 +315,16 @@ def _read(path: Path) -> _Run:
         raise RunError(f"there is no run in `{path}`", hint)
     model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
-    return _Run(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
+    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
 
 
-def _read_file(path: Path) -> _Run:
+def _read_file(path: Path) -> ReadRun:
     """Read a model file that is not the best or the last one of a run, as the run was when it was kept."""
     model, folder = load_checkpoint(expanded(path)), expanded(path).absolute().parent
     seconds, steps = _reached([model.metrics])
     records = read_records(RunFolder(folder.parent)) if folder.name == KEPT_FOLDER else []
     before = [record for record in records if record["step"] <= steps]
-    return _Run(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
+    return ReadRun(str(path), model, before, seconds, steps, is_finished=True, is_file=True)
 
 
 def _reached(ends: Sequence[dict[str, Any]]) -> tuple[float, int]:
@@ -321,7 +339,7 @@ def _is_finished(run: RunFolder, best: ModelFile) -> bool:
     with suppress(ModelFileError):
         if run.last.is_file():
             return bool(load_checkpoint(run.last).metrics.get("finished"))
-    return _validation(best.metrics) is not None
+    return bits_of(best.metrics) is not None
 
 
 def read_records(run: RunFolder) -> list[dict[str, Any]]:
@@ -345,8 +363,8 @@ def read_records(run: RunFolder) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["step"])
 
 
-def _validation(values: dict[str, Any], prefix: str = "validation_bits_per_") -> float | None:
-    """Return the bits of a validation, whatever their unit is."""
+def bits_of(values: Mapping[str, Any], prefix: str = "validation_bits_per_") -> float | None:
+    """Return the bits of a validation, or of another figure by its prefix, whatever their unit is."""
     found = (value for name, value in values.items() if name.startswith(prefix) and is_number(value))
     return next(found, None)
 

@@ -22,6 +22,7 @@ from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import Reader, score_symbols
 from charlm.inference.stepper import StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
+from charlm.inference.words import WordPrediction, predict_words
 from charlm.run_folder import find_model
 
 
@@ -189,6 +190,31 @@ class LanguageModel(InspectableModel):
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
         return predict(self._stepper, text, top, unknown, recent)
+
+    def predict_words(
+        self, text: str = "", top: int = 5, *, unknown: str = "error", recent: bool = False
+    ) -> WordPrediction:
+        """Return the words that may come after a text, or with a backward model before it.
+
+        The probability of a word is that of its characters and of a boundary after them. If the text ends inside a
+        word, these are the words that complete it.
+
+        >>> prediction = model.predict_words("To b", top=2)
+        >>> first, second = prediction.words
+        >>> first.word == "b" + first.text, first.probability >= second.probability >= prediction.others_at_most
+        (True, True)
+
+        Args:
+            text: the text so far.
+            top: how many words to list at most.
+            unknown: what to do about unknown characters of the text.
+            recent: whether what followed the same characters before in the text counts too.
+
+        Raises:
+            UsageError: `top` is less than 1, the model knows no words, or it reads from both sides.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return predict_words(self._stepper, text, top, unknown, recent)
 
     def score(self, text: str, *, unknown: str = "error") -> NDArray[np.float64]:
         """Return how many bits each character of a text costs the model: its surprise.

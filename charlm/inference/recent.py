@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +47,12 @@ class Recent:
     def adapt(self, logits_V: Floats) -> Floats:
         """Return the logits of the next symbol, shape (V,), given those of the model."""
         return np.log(np.maximum(self.predict(softmax(logits_V)), SMALLEST))
+
+    def after(self, ids_T: Iterable[int]) -> Recent:
+        """Return what predicts after some more symbols, which are not counted themselves."""
+        recent = copy.copy(self)
+        recent._text = (self._text + "".join(map(chr, ids_T)))[-CONTEXT_LENGTHS[-1] :]
+        return recent
 
     def predict(self, p_V: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the distribution of the next symbol, shape (V,), given that of the model."""

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
 from charlm.errors import RunError
-from charlm.evaluation.baselines import nats_by_order
+from charlm.evaluation.baselines import MAX_ORDER, nats_by_order
 from charlm.evaluation.compare import is_number, read_records
 from charlm.evaluation.segments import sample
 from charlm.run_folder import RunFolder
 from charlm.training.counting import Counting
 from charlm.training.events import Baseline
 
-NAME = re.compile(r"([1-9])-gram Kneser-Ney")
+NAME = re.compile(r"([1-7])-gram Kneser-Ney")
 
 
 def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols: int) -> Baseline:
@@ -31,7 +31,9 @@ def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols:
         num_symbols: V.
     """
     is_read_M = _is_read(part, num_read)
-    means = [nats_M[is_read_M].mean() for nats_M in nats_by_order(counting.count(), part, num_symbols)]
+    # The n-grams of the run may be longer.
+    levels = counting.count()[:MAX_ORDER]
+    means = [nats_M[is_read_M].mean() for nats_M in nats_by_order(levels, part, num_symbols)]
     best = int(np.argmin(means))
     # With a single symbol the sum is -0.0.
     return Baseline(best + 1, max(0.0, float(means[best]) / float(np.log(2))))
@@ -51,8 +53,13 @@ def _is_read(part: Part, num_read: int) -> NDArray[np.bool_]:
     return is_read_M
 
 
-def recorded_baseline(run: RunFolder) -> Baseline | None:
-    """Return the baseline that a run has measured before, from its `metrics.jsonl`; None if it has none."""
+def recorded_baseline(run: RunFolder, text: dict[str, str]) -> Baseline | None:
+    """Return the baseline that a run has measured before, from its `metrics.jsonl`; None if it has none.
+
+    Args:
+        run: the folder.
+        text: what its line says about the text; one of another text does not count.
+    """
     records: list[dict[str, Any]] = []
     # A log that cannot be read does not end the run.
     with suppress(RunError):
@@ -61,6 +68,6 @@ def recorded_baseline(run: RunFolder) -> Baseline | None:
         name = record.get("baseline")
         found = NAME.fullmatch(name) if isinstance(name, str) else None
         bits = [value for key, value in record.items() if key.startswith("baseline_bits_per_")]
-        if found and len(bits) == 1 and is_number(bits[0]):
+        if found and record.items() >= text.items() and len(bits) == 1 and is_number(bits[0]):
             return Baseline(int(found[1]), float(bits[0]))
     return None

@@ -1,7 +1,7 @@
 """The events of a training run, typed, in the order in which they happen.
 
-`Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a notebook are
-listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
+Setting up a run, `Trainer.learn` and `measure_best` call a listener with each event. A progress bar, a plain log and a
+notebook are listeners. A listener may ask the trainer to stop; what it raises ends the run where it is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something is done before the first block, and may take a while.
+
+    Attributes:
+        what: as in `reading the text`.
+    """
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Record:
         sample: with a validation, a text that the model writes now; None of a model that sees both sides, or if there
             was no time for it.
         sample_bits: the bits of each character of the sample, rounded to hundredths.
+        validation_overflowed: True if the numbers of the model overflowed in a validation, which then has no result.
+        new_text: True in the first record after the run was resumed on another text.
     """
 
     step: int
@@ -66,6 +79,8 @@ class Record:
     gradient_norm: float | None = None
     sample: str | None = None
     sample_bits: list[float] | None = None
+    validation_overflowed: bool | None = None
+    new_text: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields, without those that were not measured."""
@@ -170,7 +185,7 @@ class Finished:
     reason: str
 
 
-Event = BlockLearned | Record | Baseline | Validating | Scoring | Saved | RolledBack | Note | Finished
+Event = Preparing | BlockLearned | Record | Baseline | Validating | Scoring | Saved | RolledBack | Note | Finished
 Listener = Callable[[Event], None]
 
 

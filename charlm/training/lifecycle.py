@@ -36,7 +36,7 @@ from charlm.settings.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfi
 from charlm.settings.config_file import override_config, to_yaml, validate_settings
 from charlm.training.distributed import ALONE, World
 from charlm.training.dry_run import Estimate, check_memory, estimate_run
-from charlm.training.events import Listener, ignore
+from charlm.training.events import Listener, Preparing, ignore
 from charlm.training.final_evaluation import measure_best
 from charlm.training.forgetting import Base, load_old_text, measure_forgetting, start_from
 from charlm.training.notes import notes_on_changes, notes_on_lock
@@ -49,6 +49,8 @@ from charlm.vocab import Vocabulary
 
 # Called during a download with the bytes received, and with their total if that is known.
 OnDownload = Callable[[int, int | None], None]
+# What is prepared, for a person.
+READING, MEASURING = "reading the text", "measuring what is fast on this machine"
 
 
 class DryRun(NamedTuple):
@@ -83,16 +85,22 @@ class Outcome(NamedTuple):
     forgetting: str = ""
 
 
-def dry_run(config: Config, on_download: OnDownload | None = None, base: StartingModel | None = None) -> DryRun:
+def dry_run(
+    config: Config,
+    on_download: OnDownload | None = None,
+    base: StartingModel | None = None,
+    listener: Listener = ignore,
+) -> DryRun:
     """Estimate what a run will take. Nothing is written, and there is no run folder.
 
     Args:
         config: the settings.
         on_download: called while the text is downloaded.
         base: the model that the run would start from.
+        listener: called with what is prepared.
     """
-    text = _load_new_text(config, on_download, base)
-    config, runtime, reason = _fit(config, text, base)
+    text = _load_new_text(config, on_download, base, listener)
+    config, runtime, reason = _fit(config, text, base, listener)
     check_memory(config, text, runtime)
     seeded = config if config.seed is not None else config.model_copy(update={"seed": 0})
     return DryRun(config, runtime, reason, estimate_run(seeded, text, runtime), text.notes)
@@ -104,6 +112,7 @@ def begin(
     out: Path | None,
     on_download: OnDownload | None = None,
     base: StartingModel | None = None,
+    listener: Listener = ignore,
     world: World = ALONE,
 ) -> Iterator[Trainer]:
     """Set up a new run, write its settings, and hold its folder until the context ends.
@@ -113,21 +122,23 @@ def begin(
         out: the folder to make; None for the first free one in `runs`.
         on_download: called while the text is downloaded.
         base: the model to start from; the settings are those that it hands down.
+        listener: called with what is prepared.
         world: the processes that train together; the first one holds the folder.
     """
     if config.seed is None:
         config = config.model_copy(update={"seed": world.from_first(draw_seed)})
     named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
     config = config.model_copy(update={"data": named})
-    text = world.in_turns(lambda: _load_new_text(config, on_download, base))
+    text = world.in_turns(lambda: _load_new_text(config, on_download, base, listener))
     old_text = load_old_text(base) if base else ""
     with awake_clock(config.train.time is not None) as clock:
-        config, runtime, reason = _fit(config, text, base, world)
+        config, runtime, reason = _fit(config, text, base, listener, world)
         check_memory(config, text, runtime)
         name = f"{_name_of(config.data.corpus[0])}-{config.model.cell}"
         run = world.from_first(lambda: RunFolder.create(out, name))
         world.note_run(run.path)
         with run.locked() if world.is_first else nullcontext(True) as is_held:
+            listener(Preparing("making the model"))
             trainer = Trainer(config, text, run, runtime, clock, world=world)
             trainer.notes[:0] = [*([reason] if reason else []), *notes_on_lock(is_held)]
             if base:
@@ -143,6 +154,7 @@ def resume(
     flags: dict[str, Any],
     is_new_text: bool,
     on_download: OnDownload | None = None,
+    listener: Listener = ignore,
     world: World = ALONE,
 ) -> Iterator[Trainer]:
     """Resume a run from its last save, and hold its folder until the context ends.
@@ -153,6 +165,7 @@ def resume(
         flags: values by dotted key, which win over the overrides.
         is_new_text: whether the text may be another one.
         on_download: called while the text is downloaded.
+        listener: called with what is prepared.
         world: the processes that train together; the first one reads the folder and holds it.
 
     Raises:
@@ -162,6 +175,7 @@ def resume(
     run = world.from_first(lambda: RunFolder.open(path))
     world.note_run(run.path)
     with run.locked() if world.is_first else nullcontext(True) as is_held:
+        listener(Preparing("reading the last state of the run"))
         last = world.from_first(lambda: load_checkpoint(run.last))
         started = validate_settings(last.config, {}, str(run.last))
         if started.seed is None:
@@ -169,7 +183,9 @@ def resume(
         config = _resumed_config(started, last, overrides, flags)
         if config.data.corpus == ["-"] and "data.corpus" not in flags and sys.stdin.isatty():
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
+        listener(Preparing(MEASURING))
         runtime = choose_runtime(config.model, config.train, last.runtime, world)
+        listener(Preparing(READING))
         text = world.in_turns(lambda: _resumed_text(path, config, started, last, is_new_text, on_download))
         check_memory(config, text, runtime)
         is_same_text = text.sha256 == last.corpus.get("sha256")
@@ -194,15 +210,16 @@ def begin_or_go_on(
     out: Path | None,
     on_download: OnDownload | None = None,
     base: StartingModel | None = None,
+    listener: Listener = ignore,
     world: World = ALONE,
 ) -> AbstractContextManager[Trainer]:
     """Set up a new run as `begin` does, or resume it if torchrun has restarted the processes since it began."""
     path = world.noted_run()
     if path and world.from_first(lambda: RunFolder(path).last.is_file()):
-        return resume(path, [], {}, False, on_download, world)
+        return resume(path, [], {}, False, on_download, listener, world)
     if path:
         world.from_first(RunFolder(path).forget_start)
-    return begin(config, path or out, on_download, base, world)
+    return begin(config, path or out, on_download, base, listener, world)
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
@@ -233,14 +250,20 @@ def write_all(trainer: Trainer) -> RunError | None:
     return RunError(trouble, "what was saved before is still there")
 
 
-def _load_new_text(config: Config, on_download: OnDownload | None, base: StartingModel | None) -> Corpus:
+def _load_new_text(
+    config: Config, on_download: OnDownload | None, base: StartingModel | None, listener: Listener
+) -> Corpus:
+    listener(Preparing(READING))
     text = load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
     note = note_on_new_symbols(base.file.vocabulary, text.vocabulary) if base else None
     return replace(text, notes=(*text.notes, note)) if note else text
 
 
-def _fit(config: Config, text: Corpus, base: StartingModel | None, world: World = ALONE) -> tuple[Config, Runtime, str]:
+def _fit(
+    config: Config, text: Corpus, base: StartingModel | None, listener: Listener, world: World = ALONE
+) -> tuple[Config, Runtime, str]:
     """Choose the size of a run and its device; a run that starts from a model has its size."""
+    listener(Preparing(MEASURING))
     if base:
         return config, choose_runtime(config.model, config.train, world=world), ""
     return fit_to_machine(config, text, world)

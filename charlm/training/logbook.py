@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.errors import RunError
+from charlm.evaluation.compare import read_records
 from charlm.files import sync
 from charlm.run_folder import RunFolder
 
@@ -45,6 +47,14 @@ class Logbook:
     def has_best(self) -> bool:
         """Whether there is a best model yet."""
         return self._best is not None or self.run.best.is_file()
+
+    @property
+    def records(self) -> list[Mapping[str, Any]]:
+        """All records, whether or not they are on disk yet; without those of a file that cannot be read."""
+        written: list[dict[str, Any]] = []
+        with suppress(RunError):
+            written = read_records(self.run)
+        return [*written, *self._records]
 
     def put(
         self,

@@ -17,6 +17,7 @@ from charlm.settings.config_file import load_config, validate_settings
 from charlm.settings.names import meant_setting
 from charlm.training.events import Listener, Note, ignore
 from charlm.training.lifecycle import begin, finish
+from charlm.training.trackers import check_trackers
 from charlm.training.transfer import StartingModel
 
 # The group of each setting, by the setting's name alone; no two groups have a setting of the same name.
@@ -65,6 +66,7 @@ def train(
     out: str | Path | None = None,
     seed: int | None = None,
     on_event: Listener = ignore,
+    track: str | Sequence[str] = (),
     **settings: Any,
 ) -> Run:
     """Train a model on a text and return the run.
@@ -87,24 +89,26 @@ def train(
         out: the run folder to make; the first free `runs/NAME-1` and so on by default.
         seed: makes the run repeatable; drawn by default.
         on_event: called with every event of `charlm.training.events`, for example to move a progress bar.
+        track: trackers of the run: `tensorboard`, `wandb`, `mlflow`, or several.
         settings: every other setting by its own name, such as `hidden_size=256` or `time="30s"`;
             `charlm train --help-settings` lists them.
 
     Raises:
         ConfigError: a setting is unknown, or its value is not allowed.
-        CharlmError: the text cannot be read, the run does not fit into memory, or it could not be written.
+        CharlmError: a text or a package is missing, or the run does not fit into memory or could not be written.
     """
+    trackers = check_trackers([track] if isinstance(track, str) else track)
     texts = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     asked = settings | {"corpus": [str(text) for text in texts]}
     start = None if base is None else StartingModel.load(Path(base))
     inherited = start.inherited if start else None
-    asked = asked if inherited is None else _without_inherited(asked, inherited)
-    effective = _with_settings(load_config(config, inherited=inherited), asked, seed)
+    effective = _with_settings(load_config(config, inherited=inherited), _without_inherited(asked, inherited), seed)
     folder = None if out is None else Path(out)
     threads = torch.get_num_threads()
     try:
         # Making a model draws numbers from torch's own generator, which belongs to the program.
-        with torch.random.fork_rng(devices=[]), begin(effective, folder, base=start) as trainer:
+        with torch.random.fork_rng(devices=[]), begin(effective, folder, None, start, on_event) as trainer:
+            trainer.trackers = trackers
             for note in trainer.notes:
                 on_event(Note(note))
             trainer.learn(on_event)
@@ -131,8 +135,10 @@ def _with_settings(config: Config, settings: dict[str, Any], seed: int | None) -
     return validate_settings(values, places, "charlm.train", unknown)
 
 
-def _without_inherited(settings: dict[str, Any], inherited: Inherited) -> dict[str, Any]:
+def _without_inherited(settings: dict[str, Any], inherited: Inherited | None) -> dict[str, Any]:
     """Return the settings that a model leaves open, after checking that the others agree with it."""
+    if inherited is None:
+        return settings
     keys = {name: f"{GROUP_OF[name]}.{name}" for name in settings if name in GROUP_OF}
     fixed = {name: key for name, key in keys.items() if key in inherited.values}
     found = [inherited.contradiction(key, settings[name], "charlm.train") for name, key in fixed.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,14 @@ class Sample(NamedTuple):
     bits: list[float]
 
 
-def write_sample(stepper: Stepper) -> Sample | None:
+def write_sample(stepper: Stepper, is_time_up: Callable[[], bool] = lambda: False) -> Sample | None:
     """Let a model write a text, always with the same random numbers; None if its numbers overflow.
 
     The text is that of `charlm sample` with the same seed. In a model of bytes a character has the bits of its bytes.
+
+    Args:
+        stepper: the model.
+        is_time_up: called at each symbol; the text ends when it says so.
     """
     random, decoder = np.random.default_rng(SEED), stepper.vocabulary.decoder(stepper.is_backward)
     sampling, waiting = Sampling(TEMPERATURE), 0.0
@@ -39,14 +44,17 @@ def write_sample(stepper: Stepper) -> Sample | None:
     bits: list[list[float]] = []
     try:
         logits_1V, state = read_prompt(stepper, "")
-        for place in range(LENGTH):
+        for left in reversed(range(LENGTH)):
+            is_last = not left or is_time_up()
             drawn_1 = draw(sampling.probabilities(logits_1V), np.array([random.random()]))
             waiting += max(0.0, -float(log2_probabilities(logits_1V)[0, drawn_1[0]]))
             # Bytes wait until they are a whole character; what was no character comes out together with the next one.
-            if new := decoder.decode(drawn_1.tolist(), final=place == LENGTH - 1):
+            if new := decoder.decode(drawn_1.tolist(), final=is_last):
                 pieces.append(new)
                 bits.append([round(waiting / len(new), 2)] * len(new))
                 waiting = 0.0
+            if is_last:
+                break
             logits_1V, state = stepper.step(drawn_1, state)
     except ModelFileError:
         return None

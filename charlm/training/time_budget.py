@@ -12,8 +12,8 @@ RECORD_SECONDS = 10.0
 FIRST_RECORD_SECONDS = 5.0
 # The share of its time that a timed run may have spent on evaluations when it starts another one.
 MAX_EVALUATION_SHARE = 0.03
-# The same for the samples that the model writes with its evaluations.
-MAX_SAMPLE_SHARE = 0.008
+# The same for the samples that the model writes with its evaluations; a single one takes no more of all its time.
+MAX_SAMPLE_SHARE = 0.005
 # The share of its time that a timed run reserves at most for the final scoring, and for all work at its end.
 MAX_SCORING_SHARE = 0.1
 MAX_RESERVED_SHARE = 0.5
@@ -62,6 +62,10 @@ class TimeBudget:
         """Note how long an evaluation took."""
         self._last_evaluation_seconds = seconds
         self._evaluation_seconds += seconds
+
+    def is_sample_too_long(self, seconds: float) -> bool:
+        """Return whether a sample of a timed run has taken so long that its text has to end."""
+        return self._budget is not None and seconds > MAX_SAMPLE_SHARE * self._budget
 
     def sample_took(self, seconds: float) -> None:
         """Note how long a sample took."""

@@ -26,6 +26,7 @@ from charlm.training.events import (
     Finished,
     Listener,
     Note,
+    Preparing,
     Record,
     RolledBack,
     Saved,
@@ -42,6 +43,7 @@ from charlm.training.samples import Sample, is_sample_due, write_sample
 from charlm.training.schedule import Clock, rate_of, share_of
 from charlm.training.state import Losses, TrainState
 from charlm.training.time_budget import MAX_RESERVED_SHARE, SAVES_AT_END, TimeBudget
+from charlm.training.trackers import TrackedRun, flat, tracked
 from charlm.training.transfer import text_has_changed
 from charlm.training.validation import Validation
 
@@ -64,6 +66,7 @@ class Trainer:
         unlike: the held-out parts whose characters have quite other frequencies than those of the training part.
         notes: facts that a person should know before the run starts.
         base: of a run that started from a model, what it saves about that model.
+        trackers: which trackers follow the run.
         old_text_seconds: of a timed run from a model, how long it takes at the end to score the old text.
     """
 
@@ -90,6 +93,7 @@ class Trainer:
         self.state = TrainState.at_start(math.log(len(corpus.vocabulary)), regularisation)
         self.is_asked_to_stop = False
         self.base: dict[str, Any] = {}
+        self.trackers: tuple[str, ...] = ()
         self.old_text_seconds = 0.0
         self._listener: Listener = ignore
         self._time_budget = TimeBudget(self.clock, config.train.time)
@@ -136,10 +140,14 @@ class Trainer:
         Raises:
             TrainingError: the numbers do not stay finite, even at lower rates.
         """
-        world = self.world
-        self._listener = listener if world.is_first else ignore
+        about = TrackedRun(self.run.path, self.state.step, flat(self.config.model_dump(mode="json")))
+        trackers, heard = (self.trackers, listener) if self.world.is_first else ((), ignore)
+        with tracked(trackers, about, self.in_units, heard) as self._listener:
+            self._learn_blocks()
+
+    def _learn_blocks(self) -> None:
         self._start()
-        while not (self.state.finished or world.any(self.is_asked_to_stop)):
+        while not (self.state.finished or self.world.any(self.is_asked_to_stop)):
             # A run starts with its first block, however long the set-up took.
             share_before = self.share if self.state.step else 0.0
             nats = self._learn_next_block(share_before)
@@ -200,13 +208,15 @@ class Trainer:
         part, learner = self.validation.part, self.learner
         if not len(part) or learner.model.spec.sees_both_sides:
             return
-        baseline = None if self._has_new_text else recorded_baseline(self.run)
+        text = {"text_sha256": self.corpus.sha256}
+        baseline = recorded_baseline(self.run, text)
         if baseline is None:
+            self._listener(Preparing("counting the n-grams to beat"))
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
             line = {"step": self.state.step, "seconds": self.clock.seconds}
-            self.write_down(record=line | self.in_units(baseline.to_json()))
+            self.write_down(record=line | self.in_units(baseline.to_json()) | text)
         self._listener(baseline)
 
     def _learn_next_block(self, share: float) -> float | None:
@@ -286,6 +296,7 @@ class Trainer:
 
     def _record(self, losses: Losses, seconds: float, validation: float | None = None, by: str | None = None) -> Record:
         state, mean = self.state, losses.mean
+        has_overflowed = validation is not None and not math.isfinite(validation)
         return Record(
             step=state.step,
             epoch=self.epoch,
@@ -294,14 +305,16 @@ class Trainer:
             smoothed_bits_per_character=state.smoothed_nats * BITS,
             learning_rate=self.config.train.learning_rate * self._rate,
             characters_per_second=self._time_budget.pace.last,
-            validation_bits_per_character=validation if validation is None or math.isfinite(validation) else None,
+            validation_bits_per_character=None if has_overflowed else validation,
             skipped=state.recovery.skipped,
             by=by,
             gradient_norm=losses.mean_gradient_norm,
+            validation_overflowed=has_overflowed or None,
+            new_text=self._has_new_text or None,
         )
 
     def _write_record(self, record: Record) -> None:
-        self._since_record = Losses()
+        self._since_record, self._has_new_text = Losses(), False
         self._time_budget.recorded(record.seconds)
         self.write_down(record=self.in_units(record.to_json()))
         self._listener(record)
@@ -313,13 +326,13 @@ class Trainer:
         """
         if self.learner.model.spec.sees_both_sides:
             return None
-        before = self.clock.seconds
-        if not (is_over or self._time_budget.can_afford_sample(before)):
+        before, budget = self.clock.seconds, self._time_budget
+        if not (is_over or budget.can_afford_sample(before)):
             return None
-        file = self.model_file(self.learner.model.arrays(), None, {})
-        sample = write_sample(Stepper(file, self.learner.counting.mixture()))
-        self._time_budget.sample_took(self.clock.seconds - before)
-        self._time_budget.pace.resume()
+        stepper = Stepper(self.model_file(self.learner.model.arrays(), None, {}), self.learner.counting.mixture())
+        sample = write_sample(stepper, lambda: budget.is_sample_too_long(self.clock.seconds - before))
+        budget.sample_took(self.clock.seconds - before)
+        budget.pace.resume()
         return sample
 
     def _validate(self) -> float | None:

@@ -14,12 +14,14 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 # What a file begins with that charlm made, and may therefore make again.
 FIRST_LINE = "<!DOCTYPE html><!-- a page by charlm -->\n"
 # No text of the data can end the script element that holds it. Lone surrogates are no UTF-8.
 ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+Item = TypeVar("Item")
 
 
 def render_page(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> str:
@@ -57,6 +59,18 @@ def render_page(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> 
             "",
         ]
     )
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, because a page has no room for more: evenly spaced, with the first and the last.
+
+    Args:
+        items: any number of them.
+        most: at least 2.
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[place * (len(items) - 1) // (most - 1)] for place in range(most)]
 
 
 def embedded_json(data: Any) -> str:

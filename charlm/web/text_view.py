@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from charlm.cells import Cell
 from charlm.checkpoint import ModelFile
-from charlm.data.downloads import DownloadProgress
-from charlm.evaluation.scored_text import load_own_text
+from charlm.evaluation.scored_text import TextToScore
 from charlm.inference.activations import (
     SHARE_OF_MEMORY,
     Activations,
@@ -58,21 +57,17 @@ LEAST_AREA, LEAST_CORRELATION = 0.75, 0.3
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def held_out_view(
-    model: ModelFile, progress: Progress | None = None, download_progress: DownloadProgress | None = None
-) -> dict[str, Any]:
-    """Return what a page shows of the beginning of the text that was held out from a model.
+def held_out_view(model: ModelFile, own: TextToScore, progress: Progress | None = None) -> dict[str, Any]:
+    """Return what a page shows of the beginning of a part of the text that a model learned.
 
     Args:
         model: the model.
+        own: the part, as `load_own_text` returns it; it is not empty.
         progress: called now and then with how many symbols of how many were read.
-        download_progress: called as a download of the text proceeds.
 
     Raises:
-        CharlmError: the model's own text cannot be read, or is no longer what it was.
         ModelFileError: the weights are so large that a state overflows.
     """
-    own = load_own_text(model, progress=download_progress)
     stretch = max(own.ids.stretches, key=len)
     text, _ = characters_of(model.vocabulary, stretch[:SHOWN_SYMBOLS])
     # For a model of bytes it may start or end within a character.
@@ -111,7 +106,7 @@ def text_view(model: ModelFile, scored: Surprisal, name: str, progress: Progress
         "bits_of_characters": scored.bits_C[characters].tolist(),
         "max_bits": MAX_BITS,
         "unknown": np.flatnonzero(~scored.is_known_C[characters]).tolist(),
-        "ramps": {"sequential": _ramp(SEQUENTIAL), "diverging": _ramp(DIVERGING)},
+        "ramps": {"sequential": ramp_colours(SEQUENTIAL), "diverging": ramp_colours(DIVERGING)},
         **_expected(scored, symbols, characters),
         "units": _units(model, scored, characters.start, progress),
     }
@@ -145,7 +140,7 @@ def _first_place(before: str) -> dict[str, int]:
     return {"first_line": len(lines), "first_column": len(lines[-1].text) + 1}
 
 
-def _ramp(ramp: Ramp) -> dict[str, Any]:
+def ramp_colours(ramp: Ramp) -> dict[str, Any]:
     """Return the colours of a ramp, and the colours of the text on them."""
     return {
         "lowest": ramp.lowest,

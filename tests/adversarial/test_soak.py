@@ -84,21 +84,27 @@ tell(characters=sum(counts))
 TYPES = """
 import random
 from charlm.cli import repl
+from charlm.cli.instrument import Instrument
+from charlm.cli.repl_commands import Conversation
+from charlm.cli.repl_panel import panel_rows
 from charlm.checkpoint import load_checkpoint
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.stepper import Stepper
 
 reader, keys = IncrementalReader(Stepper(load_checkpoint(Path("model.safetensors")))), random.Random(1)
+instrument = Instrument(Conversation(reader, 10))
+instrument.shows_gates = True
 text = before_cursor = ghost = ""
 counts = {"accepted": 0, "deleted": 0, "lines": 0}
 
 def changed():
-    # What the prompt does when its line changes: a continuation of the line, a toolbar up to the cursor.
+    # What the prompt does when its line changes: figures at the cursor, a continuation of the line, at times words.
     global ghost
-    reader.read(text)
-    ghost = reader.continuation(repl.GHOST_LENGTH) if text else ""
-    reader.read(before_cursor)
-    repl.toolbar_text(reader)
+    instrument.look(text, len(before_cursor))
+    ghost = instrument.whole_ghost()
+    if number % 20 == 0:
+        instrument.word()
+        panel_rows(instrument, 80, 24)
 
 for number in range(12_000):
     key = keys.random()
@@ -140,10 +146,10 @@ from charlm.inference.stepper import Stepper
 
 lines = 0
 
-def show(reader, top):
+def show(text, predictions, names, top):
     global lines
     lines += 1
-    repl.prediction_table(reader.predict(top))
+    repl.prediction_table(predictions[0])
     if lines >= 60 and lines % 20 == 0:
         note()
     keys.send_text(line() if lines < 400 else "exit\\r")
@@ -152,8 +158,8 @@ def line():
     words = f"the fox {lines} sat on a"
     return words + "\\x7f" * 3 + "\\x1b[C" + "\\x1b[D" * 2 + "x\\r"
 
-repl.show, print_ = show, print
-repl.print = lambda *_: None
+repl.show_table = show
+repl.print = lambda *_, **__: None
 with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
     keys.send_text(line())
     repl.converse(IncrementalReader(Stepper(load_checkpoint(Path("model.safetensors")))), 10)

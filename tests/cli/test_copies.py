@@ -48,16 +48,17 @@ def test_stdout_is_the_text_alone(learned: str) -> None:
 
 
 def test_a_terminal_underlines_what_is_copied(learned: str) -> None:
-    """The underlined text, line by line, is what was copied; the rest is as without the check."""
-    screen = on_a_terminal(*CHECK).decode().replace("\r\n", "\n")
+    """The underlined text, line by line, is what was copied; the rest is as without the check. 40 columns do."""
+    screen = on_a_terminal(*CHECK, env={"COLUMNS": "40"}).decode().replace("\r\n", "\n")
     (row,) = answers(*CHECK, "--json")
     ((start, end),) = row["copies"]["spans"]
     written = row["text"].removeprefix("head")
     assert learned in written[start:end]
     assert re.findall(r"\x1b\[4m(.*?)\x1b\[24m", screen) == re.findall("[^\n]+", written[start:end])
     assert re.sub(r"\x1b\[2?4m", "", screen).startswith(row["text"])
-    assert "underlined: copies of at least 50 characters" not in screen
+    assert "underlined: copies of at least 50" not in screen
     assert "underlined: copies of at least" in screen
+    assert re.search(r"^at least +this text +held-out\n(\d+ characters( +\d+\.\d%){2}\n){6}", screen, re.MULTILINE)
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

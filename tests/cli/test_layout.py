@@ -14,8 +14,18 @@ from charlm.cells import CELLS
 from charlm.cli.bench import bench_columns, bench_row
 from charlm.cli.explain import explanation_lines
 from charlm.cli.explain_step import summary_lines
-from charlm.cli.layout import Column, Field, fitted, paragraphs, screen_width, table_lines, whole_items, wrapped
-from charlm.cli.live import clock_text, progress_line, record_line
+from charlm.cli.layout import (
+    Column,
+    Field,
+    clock_text,
+    fitted,
+    paragraphs,
+    screen_width,
+    table_lines,
+    whole_items,
+    wrapped,
+)
+from charlm.cli.live import progress_line, record_line
 from charlm.inference.cell_description import describe_cell
 from charlm.inference.explanation import Explanation
 from charlm.spec import ModelSpec

@@ -183,6 +183,8 @@ FLAGS = [
     (SAMPLE, ["--model", "other.safetensors"]),
     (["sample", "aXb", *SAMPLE[2:]], ["--unknown", "skip"]),
     (PREDICT, ["--top", "2"]),
+    (PREDICT, ["--words", "2"]),
+    (PREDICT, ["--compare", "other.safetensors"]),
     (PREDICT, ["--json"]),
     (PREDICT, ["--model", "other.safetensors"]),
     (["predict-next", "abcabcabcabcab", *PREDICT[2:]], ["--recent"]),

@@ -18,27 +18,20 @@ import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
-from rich.cells import cell_len
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.cli.prediction_table import prediction_table
-from charlm.cli.repl import GHOST_LENGTH, command_toolbar, converse, ghost, toolbar_text
-from charlm.cli.repl_commands import COMMANDS, Conversation
+from charlm.cli.instrument import GHOST_LENGTH
+from charlm.cli.prediction_table import comparison_table, prediction_table
+from charlm.cli.repl import converse
+from charlm.cli.repl_text import whole_words
 from charlm.errors import ModelFileError
+from charlm.inference.generate import read_prompt
 from charlm.inference.incremental import IncrementalReader
 from charlm.inference.predict import predict
+from charlm.inference.prediction_comparison import ComparedCharacters
 from charlm.inference.stepper import Stepper
+from charlm.inference.words import most_probable_words
 from charlm.vocab import Vocabulary
-
-
-def test_the_toolbar_shows_candidates_and_unknown_characters(make_model: Callable[..., ModelFile]) -> None:
-    """The toolbar names the characters of the line that the model does not know."""
-    stepper = Stepper(make_model())
-    reader = IncrementalReader(stepper)
-    reader.read("ba\U0001f600d")
-    best = predict(stepper, "bad", 1).candidates[0]
-    assert toolbar_text(reader).startswith("unknown, left out: '\U0001f600'")
-    assert f"{best.name} {best.probability:.0%}" in toolbar_text(reader)
 
 
 @pytest.mark.parametrize("typed", ["bad\rexit\r", "bad\r\x04", "\x03bad\rquit\r"])
@@ -87,33 +80,99 @@ CODE = "\t\n abcdefgh"
 @pytest.mark.parametrize(
     ("symbols", "keys", "text"),
     [
-        (CODE, "a\tb\r", "a\tb"),
+        (CODE, "a\x11\tb\r", "a\tb"),
         (CODE, "\tb\r", "\tb"),
         (CODE, "a\x1b\rb\r", "a\nb"),
         (f"{CODE}\r", "a\x1b\rb\r", "a\r\nb"),
         (CODE, "\x1b[200~a\r\n\tb\rc\nd\x1b[201~\r", "a\n\tb\nc\nd"),
-        (Vocabulary.of_bytes(), "a\t\x1b\rb\r", "a\t\nb"),
+        (Vocabulary.of_bytes(), "a\x11\t\x1b\rb\r", "a\t\nb"),
         ("abc", "a\x1b\r", "a"),
     ],
 )
 def test_tab_and_line_ends_are_typed_where_the_model_knows_them(
     make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str], symbols: str, keys: str, text: str
 ) -> None:
-    """Tab types a tab, Alt-Enter a line end (in a model without lines it is Enter), and pasted lines stay lines."""
+    """Ctrl-Q Tab, or Tab at the start of a line, types a tab, Alt-Enter a line end; pasted lines stay lines."""
     model = make_model(symbols=symbols)
     typed(model, f"{keys}exit\r")
     assert capsys.readouterr().out.splitlines()[1:] == tables(model, text)
 
 
-def test_tab_takes_the_suggestion_of_a_model_without_tabs(
+def test_tab_inserts_the_most_probable_word(
     make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is that of the line and its continuation; in the middle of the line Tab does nothing."""
+    """Also in the middle of the line; Alt-2 inserts the second one."""
     model = make_model()
+    stepper = Stepper(model)
+    (best, second), (there, *_) = words_after(stepper, "ba", 2), words_after(stepper, "b", 1)
+    typed(model, "ba\t\rba\x1b2\rba\x1b[D\t\rexit\r")
+    assert capsys.readouterr().out.splitlines()[1:] == tables(model, "ba" + best, "ba" + second, f"b{there}a")
+
+
+def words_after(stepper: Stepper, text: str, top: int) -> list[str]:
+    """Return what the most probable words add to a text."""
+    logits_BV, state = read_prompt(stepper, text)
+    return [
+        word.text for word in most_probable_words(stepper, logits_BV[0], state, text, top, only_additions=True).words
+    ]
+
+
+def test_tab_inserts_a_word_before_the_text_of_a_backward_model(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cursor then stands before the text, for the next word."""
+    model = make_model(direction="backward")
+    stepper, text = Stepper(model), "bad"
+    for _ in range(2):
+        text = words_after(stepper, text, 1)[0] + text
+    typed(model, "bad\t\t\rexit\r")
+    assert capsys.readouterr().out.splitlines()[1:] == tables(model, text)
+
+
+def test_tab_takes_the_grey_text_of_a_model_without_words(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing ends a word of this model; Tab also completes a command."""
+    model = make_model(symbols="abc")
     reader = IncrementalReader(Stepper(model))
     reader.read("ba")
-    typed(model, "ba\t\rba\x1b[D\t\rexit\r")
-    assert capsys.readouterr().out.splitlines()[1:] == tables(model, "ba" + reader.continuation(GHOST_LENGTH), "ba")
+    typed(model, "/to\t 2\rba\t\rexit\r")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    whole = "ba" + reader.continuation(GHOST_LENGTH)
+    assert lines == ["a table lists 2 characters", *tables(model, whole, top=2)]
+
+
+def test_gates_open_and_close_without_a_change_of_the_text(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-G is no character, and the text is entered as it was typed."""
+    typed(make_model("gru", 2), "ba\x07d\x07\rexit\r")
+    assert capsys.readouterr().out.splitlines()[1:] == tables(make_model("gru", 2), "bad")
+
+
+def test_enter_shows_both_models_side_by_side(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is that of the command with a text; `/compare off` ends it."""
+    model, other = make_model(), make_model(seed=4, symbols="\n abcdefx")
+    other.save(Path("other.safetensors"))
+    typed(model, "/compare other.safetensors\rbad\r/compare off\rbad\rexit\r")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    predictions = [predict(Stepper(each), "bad", len(each.vocabulary)) for each in (model, other)]
+    table = comparison_table(ComparedCharacters.of(predictions, 3), ["this model", "other.safetensors"]).splitlines()
+    started = "compared with other.safetensors: it knows 9 characters"
+    assert lines == [started, *table, "off: one model", *tables(model, "bad")]
+
+
+@pytest.mark.parametrize(
+    "keys", ["\x03", "\x1b[200~\x01\x1b[31m\x00\x7f\x1b[201~", "a" * 3000 + "\x01b\x05\x15", "\x12a\r\x15"]
+)
+def test_odd_keys_leave_the_prompt_as_it_was(
+    make_model: Callable[..., ModelFile], capsys: pytest.CaptureFixture[str], keys: str
+) -> None:
+    """Pasted control characters, a long line, a search and Ctrl-C: afterwards a text is read as ever."""
+    typed(make_model(), f"{keys}\x15bad\rexit\r")
+    assert capsys.readouterr().out.splitlines()[-5:] == tables(make_model(), "bad")
 
 
 def test_commands_are_obeyed_between_texts(
@@ -141,60 +200,6 @@ def test_earlier_lines_are_there_at_the_next_start(
     typed(model, f"{key}{key}\rexit\r")
     assert capsys.readouterr().out.splitlines()[1:] == tables(model, "bad cab")
     assert Path(os.environ["CHARLM_CACHE"], "predict-next-history").is_file()
-
-
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
-def test_the_toolbar_is_cut_between_its_parts(make_model: Callable[..., ModelFile], width: int) -> None:
-    """Every part that is shown is whole, also beside wide characters, unknown ones and a temperature."""
-    reader = IncrementalReader(Stepper(make_model(symbols="\n \u56fd\u738b\u8bf4abc")))
-    reader.temperature = 0.5
-    for text in ("", "a\u56fd", "\u56fd\u738bxyz\u200b\u202e\U0001f600"):
-        reader.read(text)
-        shown = toolbar_text(reader, width)
-        assert cell_len(shown) <= width
-        parts = shown.split("   ")
-        whole = r".+ \d+%|temperature 0\.5:|\d unknown|unknown, left out: '.*'(\.\.\.)?"
-        assert all(re.fullmatch(whole, part) for part in parts)
-        shares = [part for part in parts if part.endswith("%")]
-        assert shares == [f"{c.name} {c.probability:.0%}" for c in reader.predict(9).candidates[: len(shares)]]
-        assert ("unknown" in shown) == ("x" in text)
-        assert width < 40 or "temperature 0.5:" in parts
-
-
-@pytest.mark.parametrize("width", [40, 80])
-@pytest.mark.parametrize("name", ["", "t", "zzz", *COMMANDS])
-def test_the_toolbar_explains_the_command_that_is_typed(width: int, name: str) -> None:
-    """It names the commands that start so, or one command and what it does, and breaks no word."""
-    shown = command_toolbar(name, width)
-    assert len(shown) <= width
-    assert set(shown.split()) <= set(command_toolbar(name, 1000).split())
-    assert name in shown
-
-
-@pytest.mark.parametrize("width", [20, 21, 30, 33, 40, 80])
-@pytest.mark.parametrize("line", ["ba", "ba" * 15, "bad\nba", "\u56fd\u738b" * 5, "a\tb"])
-def test_the_suggestion_ends_with_the_row(make_model: Callable[..., ModelFile], width: int, line: str) -> None:
-    """Suggestions are not wrapped: they end with a whole word or beside a wide character."""
-    for symbols in ("\t abcdefgh", "\u56fd\u738b\u8bf4ab"):
-        conversation = Conversation(IncrementalReader(Stepper(make_model(symbols=symbols, seed=3))), 3)
-        shown = ghost(conversation, line, width)
-        conversation.reader.read(line)
-        whole = conversation.reader.continuation(GHOST_LENGTH)
-        row = line.split("\n")[-1].expandtabs(4)
-        start = cell_len(row) + (0 if "\n" in line else 2)
-        assert whole.startswith(shown)
-        assert not shown or start % width + cell_len(shown) + 3 <= width
-        if shown and shown != whole:
-            assert any(character.isspace() or cell_len(character) == 2 for character in whole[len(shown) - 1 :][:2])
-
-
-@pytest.mark.parametrize(
-    ("line", "rest"),
-    [("/te", "mperature"), ("/t", "emperature"), ("/", ""), ("/top 3", ""), ("/zz", ""), ("/top ", "")],
-)
-def test_a_command_is_suggested_by_its_start(make_model: Callable[..., ModelFile], line: str, rest: str) -> None:
-    """While a command is typed, the rest of its name is suggested and not a text."""
-    assert ghost(Conversation(IncrementalReader(Stepper(make_model())), 3), line, 80) == rest
 
 
 def test_weights_that_overflow_end_the_prompt_with_an_error(
@@ -281,12 +286,14 @@ def test_a_dumb_terminal_gets_plain_lines(model: str) -> None:
 
 
 def test_without_colours_the_suggestion_is_in_brackets(model: str) -> None:
-    """What is typed and what is suggested can be told apart by the characters alone."""
+    """What is typed and what is suggested can be told apart by the characters alone, and nothing has a colour."""
     terminal = Terminal("-m", model, both_ends=True, NO_COLOR="1")
     terminal.read_until(">")
     terminal.type("ba")
-    shown = ghost(Conversation(IncrementalReader(Stepper(load_checkpoint(Path(model)))), 3), "ba", 80)
-    terminal.read_until(f"[{shown}]")
+    reader = IncrementalReader(Stepper(load_checkpoint(Path(model))))
+    reader.read("ba")
+    seen = terminal.read_until(f"[{whole_words(reader.continuation(GHOST_LENGTH), 73)}]")
+    assert not re.search(r"\x1b\[[0-9;]*[34]8[;m]", seen)
     terminal.type("\rexit\r")
     terminal.read_until("entropy")
     terminal.end()

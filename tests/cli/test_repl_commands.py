@@ -166,6 +166,24 @@ def test_another_model_reads_the_kept_text(make_model: Make) -> None:
     assert conversation.reader.predict(9) == predict(Stepper(other), "bada", 9)
 
 
+def test_another_model_is_compared(make_model: Make) -> None:
+    """`/compare` reads the kept text too, `/temperature` holds for both, and `/model` must fit to the other one."""
+    conversation, other = begin(make_model()), make_model(seed=5, symbols="\n abcx")
+    other.save(Path("other.safetensors"))
+    make_model(direction="backward").save(Path("backward.safetensors"))
+    obey(conversation, "/keep")
+    conversation.enter("bad")
+    assert "6 characters" in obey(conversation, "/compare other.safetensors")
+    conversation.enter("a")
+    _, compared = conversation.predictions()
+    assert compared == predict(Stepper(other), "bada", len(other.vocabulary), "skip")
+    obey(conversation, "/temperature 0")
+    assert [prediction.entropy_bits for prediction in conversation.predictions()] == [0, 0]
+    assert "the same direction" in obey(conversation, "/model backward.safetensors")
+    assert obey(conversation, "/compare OFF") == "off: one model"
+    assert len(conversation.predictions()) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -185,6 +203,10 @@ def test_another_model_reads_the_kept_text(make_model: Make) -> None:
         ("/keep maybe", "neither on nor off"),
         ("/model", "/model PATH"),
         ("/model nowhere", "nowhere"),
+        ("/compare", "/compare PATH"),
+        ("/compare nowhere", "nowhere"),
+        ("/compare backward.safetensors", "the same direction"),
+        ("/compare both.safetensors", "charlm fill"),
         ("/model a\0b", "error"),
         ("/model both.safetensors", "charlm fill"),
         ("/model text.txt", "not a charlm model file"),
@@ -200,6 +222,7 @@ def test_another_model_reads_the_kept_text(make_model: Make) -> None:
 def test_a_wrong_command_is_an_error_and_changes_nothing(make_model: Make, line: str, words: str) -> None:
     """The error is printed with a hint, without control characters, and the prompt goes on as before."""
     make_model(direction="both").save(Path("both.safetensors"))
+    make_model(direction="backward").save(Path("backward.safetensors"))
     Path("text.txt").write_text("kept", encoding="utf-8")
     conversation = begin(make_model())
     conversation.enter("bad")

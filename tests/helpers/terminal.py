@@ -9,6 +9,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+
 
 class Terminal(io.StringIO):
     """A stream that claims to be a terminal."""
@@ -16,6 +18,17 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Return True."""
         return True
+
+
+def watched_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, rows: int) -> Terminal:
+    """Put a terminal that can be redrawn in place of standard error; a fixture cannot, because pytest replaces it."""
+    for name in ("CI", "NO_COLOR", "JPY_PARENT_PID", "MPLBACKEND", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(rows)}.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
 
 
 def on_a_terminal(*arguments: str, env: dict[str, str] | None = None, stdin: bytes = b"") -> bytes:

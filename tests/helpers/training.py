@@ -80,7 +80,7 @@ def begin(
 def training_of(config: Config, run: RunFolder, now: Callable[[], float] | Clock | None = None) -> Trainer:
     """Set up a run with these settings."""
     clock = Clock(now) if callable(now) else now
-    text = load_corpus(config.data.corpus)
+    text = load_corpus(config.data.corpus, kind=config.vocab.kind)
     runtime = Runtime.choose(config.train.device, config.train.precision, config.train.threads)
     return Trainer(config, text, run, runtime, clock)
 

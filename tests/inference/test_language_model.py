@@ -215,7 +215,7 @@ def test_generate_refuses_options_out_of_bounds(model: LanguageModel, options: d
 @pytest.mark.parametrize(
     "ask",
     [lambda m: m.generate("X"), lambda m: m.stream("X"), lambda m: m.predict_next("X"), lambda m: m.score("X"),
-     lambda m: m.step("X")],
+     lambda m: m.step("X"), lambda m: m.predict_words("X")],
 )  # fmt: skip
 def test_a_model_names_a_character_it_does_not_know(model: LanguageModel, ask: Callable[[LanguageModel], Any]) -> None:
     """Every method refuses an unknown character by default."""

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.checkpoint import ModelFile
+from charlm.cli.instrument import Instrument
 from charlm.cli.live import TrainingDisplay
-from charlm.cli.repl import toolbar_text
+from charlm.cli.repl_commands import Conversation
+from charlm.cli.repl_panel import panel_rows
 from charlm.data.corpus import load_corpus
 from charlm.evaluation.evaluate import evaluate
 from charlm.inference.generate import generate
@@ -217,7 +219,9 @@ def test_an_edited_line_is_ranked_like_a_new_one(texts: list[str], make_model: M
             assert reader.predict(5) == predict(stepper, text, 5, "skip")
         assert set(reader.unknown_characters) == set(text) & {"Z", "é"}
         assert reader.continuation(10) == ""
-        assert toolbar_text(reader)
+        instrument = Instrument(Conversation(reader, 5))
+        instrument.look(text, len(text))
+        assert panel_rows(instrument, 80, 20)
 
 
 def test_a_byte_model_reads_a_line_from_its_end(make_model: Make) -> None:

@@ -7,17 +7,27 @@ import sys
 from itertools import pairwise
 
 from charlm.checkpoint import load_checkpoint
-from charlm.training.events import Baseline, BlockLearned, Event, Finished, Record, Saved, Scoring, Validating
+from charlm.training.events import (
+    Baseline,
+    BlockLearned,
+    Event,
+    Finished,
+    Preparing,
+    Record,
+    Saved,
+    Scoring,
+    Validating,
+)
 from charlm.training.final_evaluation import measure_best
 from tests.helpers.training import assert_same_run, begin, events_of, interrupt, records
 
 
 def test_events_come_in_the_order_in_which_things_happen() -> None:
-    """A run of two blocks reports its first state, then the validation, record and save of each block."""
+    """A run of two blocks reports its first state and the counts, then validation, record and save of each block."""
     kinds = [type(event) for event in events_of(begin(train__steps=2, train__evaluations=2))]
     block = [Validating, Record, Saved, BlockLearned]
     once = [kind for kind, following in pairwise([*kinds, None]) if kind is not following]
-    assert once == [Saved, Baseline, *block, *block, Finished]
+    assert once == [Saved, Preparing, Baseline, *block, *block, Finished]
 
 
 def test_a_block_is_reported_after_it_is_on_disk() -> None:

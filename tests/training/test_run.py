@@ -17,7 +17,7 @@ import charlm.training.run as module
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import ConfigError, CorpusError, RunError
 from charlm.settings.config import GROUPS
-from charlm.training.events import BlockLearned, Event, Finished, Note, Record, Scoring
+from charlm.training.events import BlockLearned, Event, Finished, Note, Preparing, Record, Scoring
 from tests.helpers.commands import HARE_AND_FOX, SHORT, call
 
 SMALL: dict[str, Any] = {"hidden_size": 24, "embedding_size": 8, "batch_size": 4, "block_size": 16}
@@ -126,12 +126,13 @@ def test_a_run_shows_its_path_in_a_notebook(text: str) -> None:
 
 
 def test_a_program_is_sent_the_notes_of_a_run() -> None:
-    """What the command prints as notes are the first events."""
+    """What the command prints as notes comes after what is prepared, and before anything else."""
     Path("short.txt").write_text("to be or not to be, that is it", encoding="utf-8")
     events: list[Event] = []
     charlm.train("short.txt", steps=1, hidden_size=4, threads=1, on_event=events.append)
-    assert isinstance(events[0], Note)
-    assert "characters to train on" in events[0].message
+    first = next(event for event in events if not isinstance(event, Preparing))
+    assert isinstance(first, Note)
+    assert "characters to train on" in first.message
 
 
 def test_training_leaves_the_random_numbers_of_torch_alone(text: str) -> None:

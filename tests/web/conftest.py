@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -39,14 +40,21 @@ def started_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(started_browser: Any, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """Return a function that opens a page from a file. At the end the console must be empty."""
+    """Return a function that opens a page from a file. The page must ask for nothing, and the console stays empty."""
 
     def open_page(page: str) -> Any:
         file = tmp_path / "page.html"
         file.write_text(page, encoding="utf-8")
+        # Forget what the browser has asked for to show its own first page.
+        started_browser.get_log("performance")
         started_browser.get(file.as_uri())
         return started_browser
 
     started_browser.set_window_size(1280, 900)
     yield open_page
     assert started_browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in started_browser.get_log("performance")]
+    sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    # The browser's own first page may still be loading.
+    asked = {each["request"]["url"] for each in sent if each["documentURL"].startswith("file:")}
+    assert asked <= {(tmp_path / "page.html").as_uri()}

@@ -17,6 +17,7 @@ from charlm.ramps import DIVERGING, SEQUENTIAL, Ramp
 from charlm.vocab import Vocabulary
 from charlm.web.page import render_page
 from charlm.web.text_view import NUM_EXPECTED, SCRIPTS, text_view
+from tests.helpers.browser import after_drawing
 
 pytestmark = pytest.mark.browser
 
@@ -210,4 +211,5 @@ def test_hostile_texts_are_only_shown(
     details = page.text(".details")
     assert "byte 2 of 2: " in details if is_bytes else "The model does not know U+0301. It was skipped." in details
     page.browser.set_window_size(390, 844)
+    after_drawing(page.browser)
     assert page.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")

@@ -17,6 +17,7 @@ import pytest
 import charlm
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import load_corpus
+from charlm.evaluation.scored_text import load_own_text
 from charlm.inference.activations import rows_of_characters, shown_values
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.score import reader_of
@@ -201,7 +202,7 @@ def test_the_held_out_text_is_the_validation_part(make_model: Callable[..., Mode
     data = {"corpus": ["own.txt"], "validation_fraction": 0.5, "test_fraction": 0.0}
     file = make_model(symbols=SYMBOLS)
     file = replace(file, corpus=load_corpus(["own.txt"]).facts(), config=file.config | {"data": data})
-    view = held_out_view(file)
+    view = held_out_view(file, load_own_text(file))
     assert view["name"] == "the beginning of the validation part of own.txt"
     assert view | {"name": "a text"} == view_of(file, TEXT)
 

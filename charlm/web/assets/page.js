@@ -4,7 +4,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const sections = [];
 
-// Registers a section. It is drawn if the data has its key: `draw(data[key])` returns an element or several.
+// Registers a section. It is drawn if the data has its key: `draw(data[key])` returns an element or several. Data with
+// the name `missing` is a sentence that says why there is nothing to draw. The title may be null.
 function section(key, title, draw) {
   sections.push({ key, title, draw });
 }
@@ -35,6 +36,13 @@ function formatNumber(value, digits = 0) {
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+// Returns the language that a text is probably in, by its writing, so that its characters have their usual shapes.
+function languageOf(text) {
+  if (/[\u3041-\u30ff]/u.test(text)) return "ja";
+  if (/\p{Script=Hangul}/u.test(text)) return "ko";
+  return /\p{Script=Han}/u.test(text) ? "zh" : "";
+}
+
 function themeButton() {
   const root = document.documentElement;
   const isDark = () =>
@@ -55,8 +63,14 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelector("header").append(themeButton());
   const main = document.querySelector("main");
   main.replaceChildren();
-  for (const { key, title, draw } of sections) {
-    if (data[key] === null || data[key] === undefined) continue;
-    main.append(make("section", { id: key }, make("h2", {}, title), draw(data[key])));
+  const shown = sections.filter(({ key }) => data[key] !== null && data[key] !== undefined);
+  const named = shown.filter(({ title }) => title !== null);
+  for (const { key, title, draw } of shown) {
+    const drawn = data[key].missing ? make("p", { class: "quiet" }, data[key].missing) : draw(data[key]);
+    main.append(make("section", { id: key }, title === null ? null : make("h2", {}, title), drawn));
+  }
+  if (named.length > 1) {
+    const links = named.map(({ key, title }) => make("a", { href: `#${key}` }, title));
+    document.querySelector("header").after(make("nav", { "aria-label": "sections" }, links));
   }
 });

@@ -12,7 +12,7 @@ function mountTextView(element, view) {
   const text = textModel(view);
   const shown = { at: 0, pinned: 0, unit: null };
   const box = make("div", {
-    class: "text", tabindex: 0, role: "group",
+    class: "text", tabindex: 0, role: "group", lang: languageOf(view.text),
     "aria-label": "The text. The arrow keys move from character to character.",
   }, text.lines);
   const details = make("div", { class: "details", "aria-live": "polite" });
@@ -223,13 +223,18 @@ function valueOf(track, unit, row) {
   return track.lowest + (track.values[unit * track.num_rows + row] / track.num_steps) * (1 - track.lowest);
 }
 
-// Colours the text by a unit, or by bits if it is null.
-function colour(element, view, text, unit) {
-  const ramp = rampOf(view, unit?.track);
+// Sets the colours of the shades within an element.
+function setRamp(element, ramp) {
   ramp.colours.forEach((each, shade) => {
     element.style.setProperty(`--shade-${shade}`, each);
     element.style.setProperty(`--on-shade-${shade}`, ramp.text_colours[shade]);
   });
+}
+
+// Colours the text by a unit, or by bits if it is null.
+function colour(element, view, text, unit) {
+  const ramp = rampOf(view, unit?.track);
+  setRamp(element, ramp);
   for (const cell of text.cells) {
     const value = unit ? unitOfCell(unit, cell) : bitsOfCell(view, text, cell) / view.max_bits;
     const shade = value === null || Number.isNaN(value) ? "unshaded" : `shade-${shadeOf(ramp, value)}`;
