@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import gather
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
@@ -107,7 +108,7 @@ class Batches:
         first_B = starts_S[stretch_B] + within_B * self._block_size
         # One character more than the block, before its first target.
         positions_BT = first_B[:, None] + np.arange(-1, self._block_size)
-        window_BT = self._part.ids[np.maximum(positions_BT, 0)].astype(np.int64)
+        window_BT = gather(self._part.ids, np.maximum(positions_BT, 0).T).T.astype(np.int64)
         # A stream that comes to another stretch of the text has nothing to carry over.
         begins_B = (within_B == 0) | (index == 0)
         if self._reset_probability:
@@ -127,7 +128,7 @@ class Batches:
         # Not beyond the end of a stretch, so that it ends with one start symbol, as it starts with one.
         size = min(size, int((ends_B - first_B).min()))
         positions_SB = first_B + np.arange(1, size + 1)[:, None]
-        right_SB: NDArray[np.int64] = self._part.ids[np.minimum(positions_SB, ends_B - 1)].astype(np.int64)
+        right_SB: NDArray[np.int64] = gather(self._part.ids, np.minimum(positions_SB, ends_B - 1)).astype(np.int64)
         right_SB[-1] = self._start_id
         return right_SB
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.corpus import Corpus
+from charlm.data.mapped import gather
 from charlm.errors import ModelFileError
 from charlm.settings.config import DataConfig
 from charlm.vocab import Ids, Vocabulary
@@ -72,11 +73,16 @@ class Part:
         return stretches[0] if len(stretches) == 1 else np.concatenate([self.ids[:0], *stretches])
 
     def at(self, places: NDArray[np.int64]) -> Ids:
-        """Return the characters at these places, which are counted in the joined stretches."""
+        """Return the characters at these places, which are counted in the joined stretches.
+
+        Args:
+            places: shape (..., L); the L of each row are close together.
+        """
         upto_S = np.cumsum(self.lengths_S)
         stretches = np.searchsorted(upto_S, places, side="right")
-        ids: Ids = self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
-        return ids
+        places = places - upto_S[stretches] + self.bounds_S2[stretches, 1]
+        rows_RL = places.reshape(-1, places.shape[-1])
+        return gather(self.ids, rows_RL.T).T.reshape(places.shape)
 
     def backwards(self) -> Part:
         """Return the same characters of the reversed text."""
