@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from charlm.data.cache import Cache, Description, Encoded, IdsFile, identity_of
@@ -45,6 +46,7 @@ class Corpus:
         notes: what was done to the text that a person should know of.
         ends: how many characters there are up to the end of each source.
         sources: the name of each source.
+        path: the file of the ids.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
+    path: Path = Path()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -120,15 +123,18 @@ def load_corpus(
         if kind == "characters":
             refuse(sources, encoding, may_be_bytes=vocabulary is None)
         raise
-    description = found.entry.description
-    if not description.characters:
+    if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
-    symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
-    ids = map_ids(found.entry.path, symbols.dtype)
-    notes += _notes(reading, description, symbols)
-    return Corpus(
-        title, ids, symbols, found.sha256, sum(found.lengths), (*notes,), (*description.ends,), _names_of(sources)
-    )
+    return _as_corpus(title, reading, found, notes)
+
+
+def _as_corpus(title: str, reading: Reading, found: _Found, notes: Sequence[str]) -> Corpus:
+    path, description = found.entry
+    symbols = Vocabulary(reading.kind, "".join(map(chr, description.symbols)), reading.filter)
+    notes = (*notes, *_notes(reading, description, symbols))
+    names = tuple(source.name for source in reading.sources)
+    ids = map_ids(path, symbols.dtype)
+    return Corpus(title, ids, symbols, found.sha256, sum(found.lengths), notes, (*description.ends,), names, path)
 
 
 class _Found(NamedTuple):
@@ -277,10 +283,6 @@ def _find(
 
 def _title(names: Sequence[str]) -> str:
     return " + ".join(STANDARD_INPUT if name == "-" else name for name in names)
-
-
-def _names_of(sources: Sequence[Source]) -> tuple[str, ...]:
-    return tuple(source.name for source in sources)
 
 
 def _notes(reading: Reading, description: Description, vocabulary: Vocabulary) -> list[str]:
