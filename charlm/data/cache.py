@@ -8,7 +8,7 @@ import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from charlm.vocab import Ids
 DAY_SECONDS = 86400.0
 # What the encoded texts take together at most, in bytes. Those that were not used for the longest time go first.
 MAX_BYTES = 20 << 30
-IDS, DESCRIPTION, PLACE = ".ids", ".json", ".place"
+IDS, DESCRIPTION, PLACE, DOCUMENTS = ".ids", ".json", ".place", ".documents"
 # Errors of a file that is missing, damaged, or not what it should be.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError)
 
@@ -127,8 +127,13 @@ class Cache:
         folder: where they are.
     """
 
-    def __init__(self) -> None:
-        self.folder = cached_texts()
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        """Find the folder, or make it.
+
+        Args:
+            max_bytes: what all texts may take together.
+        """
+        self.folder, self._max_bytes = cached_texts(), max_bytes
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep_temporary(self.folder, DAY_SECONDS)
@@ -141,21 +146,24 @@ class Cache:
         """Return the entry of a key; None if there is none or it is damaged, so that it is written again."""
         return self._read(key, lambda path, sha256: _hash_of_file(path) == sha256)
 
-    def write(self, encode: Encode) -> Encoded:
-        """Encode a text, and return its entry.
+    def write(self, title: str, encode: Encode) -> Encoded:
+        """Encode a text, and return its entry. Texts that were not used for long make room for it.
 
         Args:
+            title: of the text, for people.
             encode: encodes the text. It is called again if the disk of the cache is full.
 
         Raises:
             CorpusError: the ids cannot be written anywhere.
         """
         try:
-            return _write_entry(self.folder, encode)
+            entry = _write_entry(self.folder, title, encode)
+            self._make_room(entry.path.stem)
+            return entry
         except OSError:  # the disk of the cache is full
             self.folder = temporary_folder()
         try:
-            return _write_entry(self.folder, encode)
+            return _write_entry(self.folder, title, encode)
         except OSError as error:
             raise CorpusError(
                 f"the encoded text cannot be written into `{self.folder}`: {error.strerror or error}",
@@ -208,11 +216,18 @@ class Cache:
                 path.unlink()
             lock.release()
 
+    def _make_room(self, key: str) -> None:
+        texts = cached()
+        left = sum(text.num_bytes for text in texts) - self._max_bytes
+        for text in reversed(texts):
+            if left > 0 and text.key != key:
+                left -= text.remove()
+
     def _read(self, key: str, is_whole: Callable[[Path, str], bool]) -> Encoded | None:
         with suppress(*DAMAGE):
             path = self.folder / f"{key}{DESCRIPTION}"
             fields = _unsealed(path)
-            ids_sha256 = fields.pop("ids_sha256")
+            ids_sha256, _ = fields.pop("ids_sha256"), fields.pop("title", "")
             if is_whole(self.folder / f"{key}{IDS}", ids_sha256):
                 # The time of the last use.
                 os.utime(path)
@@ -225,6 +240,65 @@ def cached_texts() -> Path:
     return cache_folder() / "encoded"
 
 
+@dataclass(frozen=True)
+class CachedText:
+    """An encoded text on disk.
+
+    Attributes:
+        key: its name in the cache.
+        title: what people call the text; empty if it was encoded by an older version, or is not whole.
+        characters: how many it has; 0 if that is unknown.
+        num_bytes: what its files take.
+        last_used: when it was used, in seconds since 1970.
+        files: its files.
+    """
+
+    key: str
+    title: str
+    characters: int
+    num_bytes: int
+    last_used: float
+    files: tuple[Path, ...]
+
+    def remove(self) -> int:
+        """Remove its files, and return how many bytes that frees. A process that is using them keeps them."""
+        freed = 0
+        for file in self.files:
+            # On some systems a file that is used cannot be removed.
+            with suppress(OSError):
+                size = file.stat().st_size
+                file.unlink()
+                freed += size
+        return freed
+
+
+def cached() -> list[CachedText]:
+    """Return the encoded texts in the user's cache, the last used first."""
+    files: dict[str, list[Path]] = {}
+    for path in cached_texts().glob("[!.]*"):
+        if path.suffix in (IDS, DESCRIPTION, PLACE, DOCUMENTS):
+            files.setdefault(path.stem.partition("-")[0], []).append(path)
+    for key in list(files):
+        # A note on where the files of a text are belongs to the text.
+        with suppress(*DAMAGE):
+            if (owner := _unsealed(cached_texts() / f"{key}{PLACE}")["key"]) in files:
+                files[owner] += files.pop(key)
+    texts = [text for key, paths in files.items() if (text := _cached_text(key, paths))]
+    return sorted(texts, key=lambda text: text.last_used, reverse=True)
+
+
+def _cached_text(key: str, paths: Sequence[Path]) -> CachedText | None:
+    fields: dict[str, Any] = {}
+    with suppress(*DAMAGE):
+        fields = _unsealed(cached_texts() / f"{key}{DESCRIPTION}")
+    title, characters = fields.get("title", ""), fields.get("characters", 0)
+    with suppress(OSError):
+        stats = [path.stat() for path in paths]
+        sizes, times = [stat.st_size for stat in stats], [stat.st_mtime for stat in stats]
+        return CachedText(key, str(title), int(characters), sum(sizes), max(times), tuple(paths))
+    return None
+
+
 def identity_of(path: Path) -> list[int]:
     """Return numbers that change whenever the content of a file does. No program can set back the last one.
 
@@ -235,13 +309,13 @@ def identity_of(path: Path) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _write_entry(folder: Path, encode: Encode) -> Encoded:
+def _write_entry(folder: Path, title: str, encode: Encode) -> Encoded:
     unnamed = folder / f"{secrets.token_hex(16)}{IDS}"
     try:
         with replacing(unnamed) as file:
             ids = IdsFile(file)
             key, description = encode(ids)
-            fields = asdict(description) | {"ids_sha256": ids.finish()}
+            fields = asdict(description) | {"ids_sha256": ids.finish(), "title": title}
         path = unnamed.replace(folder / f"{key}{IDS}")
     except BaseException:
         with suppress(OSError):

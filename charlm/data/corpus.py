@@ -232,7 +232,7 @@ def _encode(
         _check_length(fingerprint, title)
         return result
 
-    entry = cache.write(encode_checked)
+    entry = cache.write(title, encode_checked)
     return _Found(entry, fingerprints[-1].sha256, fingerprints[-1].lengths)
 
 

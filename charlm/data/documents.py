@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.data.cache import DAMAGE
+from charlm.data.cache import DAMAGE, DOCUMENTS
 from charlm.data.corpus import Corpus
 from charlm.data.mapped import PIECE, read
 from charlm.errors import ConfigError, CorpusError
@@ -45,7 +45,7 @@ def document_starts(corpus: Corpus, documents: str, piece: int = PIECE) -> Place
     if documents == "files":
         return np.array(sorted({end for end in corpus.ends if 0 < end < len(corpus.ids)}), dtype=np.int64)
     name = hashlib.sha256(documents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    path = corpus.path.with_name(f"{corpus.path.stem}-{name}.documents")
+    path = corpus.path.with_name(f"{corpus.path.stem}-{name}{DOCUMENTS}")
     if (known := _read(path)) is None:
         try:
             with replacing(path) as file:
