@@ -230,7 +230,8 @@ class Cache:
             ids_sha256, _ = fields.pop("ids_sha256"), fields.pop("title", "")
             if is_whole(self.folder / f"{key}{IDS}", ids_sha256):
                 # The time of the last use.
-                os.utime(path)
+                with suppress(OSError):
+                    os.utime(path)
                 return Encoded(self.folder / f"{key}{IDS}", Description(**fields))
         return None
 

@@ -162,7 +162,10 @@ def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | Non
             if found := _at_place(cache, place, reading):
                 return found
             tick = partial(_report, progress, size if has_total else None) if progress else None
-            return _note_place(cache, place, reading, _encode(cache, reading, title, tick))
+            found = _encode(cache, reading, title, tick)
+            if progress and not has_total:
+                progress(sum(found.lengths), sum(found.lengths))
+            return _note_place(cache, place, reading, found)
     fingerprint = Fingerprint(reading.max_bytes)
     for source in reading.sources:
         deque(fingerprint.passed(read_chunks(source)), maxlen=0)
