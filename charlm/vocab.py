@@ -76,6 +76,12 @@ class Vocabulary:
         new = [symbol for symbol in other.symbols if symbol not in self._ids]
         return Vocabulary(self.kind, self.symbols + "".join(new), self.filter)
 
+    def unknown_in(self, text: str) -> str:
+        """Return the characters of a text that a vocabulary of characters lacks, each once, sorted by code point."""
+        code_points = code_points_of(text)
+        unknown = code_points[~self._encode_code_points(code_points)[1]]
+        return "".join(map(chr, np.unique(unknown).tolist()))
+
     @property
     def unit(self) -> str:
         """What one symbol is: `character` or `byte`."""

@@ -268,6 +268,8 @@ def _with_options(name: str, command: Any, arguments: list[str]) -> list[str]:
         return _with_one_text(command, arguments, texts, options)
     if name == "train":
         num_taken = int(bool(texts) and _may_be_settings(texts[0]))
+    if name == "corpora":
+        num_taken = -1 if texts and texts[0].lower() in ("show", "cache") else 0
     if num_taken < 0 or len(texts) <= num_taken:
         return arguments
     result = [*texts[:num_taken], *options]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import gather
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
@@ -78,13 +79,26 @@ class Batches:
         block_size: int,
         seed: int,
         reset_probability: float,
+        documents_D: NDArray[np.int64] | None = None,
     ) -> None:
+        """Divide a text into streams.
+
+        Args:
+            text: the text, or the stretches of it to read.
+            spec: of the model.
+            num_streams: B.
+            block_size: T.
+            seed: of the offsets and of the resets.
+            reset_probability: that a stream starts with the start symbol before a block.
+            documents_D: where documents begin in the text, ascending; the block nearest to such a place starts so too.
+        """
         part = Part.of(text)
         self._part = part.backwards() if spec.is_backward else part
         self._sees_right = spec.sees_both_sides
         self._start_id = spec.start_id
         self._num_streams, self._block_size = num_streams, block_size
         self._seed, self._reset_probability = seed, reset_probability
+        self._documents_D, self._is_backward = documents_D, spec.is_backward
         upto_S = np.cumsum(self._part.lengths_S // block_size)
         self.batches_per_epoch = int(upto_S[-1]) // num_streams
         # Fewer than B windows are left over; the stretches lose them in proportion to their lengths.
@@ -107,17 +121,30 @@ class Batches:
         first_B = starts_S[stretch_B] + within_B * self._block_size
         # One character more than the block, before its first target.
         positions_BT = first_B[:, None] + np.arange(-1, self._block_size)
-        window_BT = self._part.ids[np.maximum(positions_BT, 0)].astype(np.int64)
+        window_BT = gather(self._part.ids, np.maximum(positions_BT, 0).T).T.astype(np.int64)
         # A stream that comes to another stretch of the text has nothing to carry over.
         begins_B = (within_B == 0) | (index == 0)
         if self._reset_probability:
             begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
+        begins_B |= self._is_near_document(first_B)
         window_BT[begins_B, 0] = self._start_id
         right_SB = None
         if self._sees_right:
             ends_B = self._part.bounds_S2[stretch_B, 1]
             right_SB = self._right(first_B, ends_B, self._random(epoch, index + 1, 1))
         return Batch(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
+
+    def _is_near_document(self, first_B: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether a document begins nearer to these places than to those of the blocks before and after."""
+        if self._documents_D is None:
+            return np.zeros(len(first_B), dtype=bool)
+        low_B = first_B - self._block_size // 2
+        high_B = low_B + self._block_size
+        if self._is_backward:
+            # In the reversed text these are the places where documents end.
+            low_B, high_B = len(self._part.ids) + 1 - high_B, len(self._part.ids) + 1 - low_B
+        low_B, high_B = (np.searchsorted(self._documents_D, edge_B) for edge_B in (low_B, high_B))
+        return np.asarray(low_B < high_B)
 
     def _right(
         self, first_B: NDArray[np.int64], ends_B: NDArray[np.int64], random: np.random.Generator
@@ -127,7 +154,7 @@ class Batches:
         # Not beyond the end of a stretch, so that it ends with one start symbol, as it starts with one.
         size = min(size, int((ends_B - first_B).min()))
         positions_SB = first_B + np.arange(1, size + 1)[:, None]
-        right_SB: NDArray[np.int64] = self._part.ids[np.minimum(positions_SB, ends_B - 1)].astype(np.int64)
+        right_SB: NDArray[np.int64] = gather(self._part.ids, np.minimum(positions_SB, ends_B - 1)).astype(np.int64)
         right_SB[-1] = self._start_id
         return right_SB
 

@@ -34,12 +34,16 @@ class Source:
         open: opens it for reading from the start.
         compression: how its bytes are compressed, see `formats`; empty if they are not.
         format: what it is, if it is not plain text.
+        path: the file of its bytes, if there is one.
+        is_kept: whether that file stays when charlm ends.
     """
 
     name: str
     open: Callable[[], BinaryIO]
     compression: str = ""
     format: Format | None = None
+    path: Path | None = None
+    is_kept: bool = True
 
     @property
     def is_document(self) -> bool:
@@ -122,7 +126,7 @@ def _has_digest(path: Path, algorithm: str, digest: str) -> bool:
 
 def source_of(path: Path) -> Source:
     """Make a source of a regular file."""
-    return Source(str(path), lambda: path.open("rb"))
+    return Source(str(path), lambda: path.open("rb"), path=path)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import PIECE, gather, pieces, read
 from charlm.vocab import Ids
 
 # The length of a run is measured up to so many characters; only that of the longest run is measured beyond.
@@ -199,7 +200,7 @@ def _largest(learned: Part) -> int:
     """Return the largest id that the type of a text can hold or, for large types, that it does hold."""
     if learned.ids.dtype.itemsize <= 2:
         return int(np.iinfo(learned.ids.dtype).max)
-    return max((int(stretch.max()) for stretch in learned.stretches), default=0)
+    return max((int(piece.max()) for stretch in learned.stretches for piece in pieces(stretch)), default=0)
 
 
 class _Hashing(NamedTuple):
@@ -248,7 +249,7 @@ def _scan(hashing: _Hashing, windows: list[_Windows], filter: _Filter, learned: 
             if not windows:
                 return
             size = min(CHUNK_SIZE, last - start)
-            ids = learned.ids[start : min(start + size + len(windows) - 1, last)]
+            ids = read(learned.ids, start, min(start + size + len(windows) - 1, last))
             _scan_chunk(hashing, windows, filter, hashing.numbers[ids], start, size)
             done += size
             progress(done, len(learned))
@@ -284,9 +285,12 @@ def _scan_chunk(
 
 def _are_equal(query: Ids, lengths: NDArray[np.int64], places: NDArray[np.int64], ids: Ids) -> bool:
     """Return whether the runs that were found are runs."""
-    for offset in range(int(lengths.max(initial=0))):
-        starts = np.flatnonzero(lengths > offset)
-        if not np.array_equal(query[starts + offset], ids[places[starts] + offset]):
+    offsets_T1, starts = np.arange(lengths.max(initial=0))[:, None], np.flatnonzero(lengths)
+    for first in range(0, len(starts), PIECE // MAX_LENGTH):
+        some = starts[first : first + PIECE // MAX_LENGTH]
+        # Beyond the end of a run, its last character is compared again.
+        within_TB = np.minimum(offsets_T1, lengths[some] - 1)
+        if not np.array_equal(query[some + within_TB], gather(ids, places[some] + within_TB)):
             return False
     return True
 
@@ -315,7 +319,7 @@ def _find(text: Ids, starts: NDArray[np.intp], length: int, learned: Part) -> Ru
     filter, size = _Filter(len(starts)), max(CHUNK_SIZE, length)
     for first, last in learned.bounds_S2.tolist():
         for chunk in range(first, last - length + 1, size):
-            values = hashing.numbers[learned.ids[chunk : min(chunk + size + length - 1, last)]]
+            values = hashing.numbers[read(learned.ids, chunk, min(chunk + size + length - 1, last))]
             there = _window_hashes(values, length, hashing.factor)
             maybe = filter(there, hashes)
             lower, upper = (np.searchsorted(hashes, there[maybe], side=side) for side in ("left", "right"))

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from charlm.data.cache import Description, encode_cached
+from charlm.data.cache import Cache, Description, Encoded, IdsFile, identity_of
 from charlm.data.catalog import Source
-from charlm.data.decoding import DecodedSource, named, note_on_nul, place, read_chunks, refuse
+from charlm.data.decoding import named, note_on_nul, read_chunks, refuse
+from charlm.data.decoding import place as by_path
 from charlm.data.downloads import DownloadProgress
+from charlm.data.encoder import Fingerprint, Reading, encode
 from charlm.data.formats import STANDARD_INPUT
-from charlm.data.line_ends import LineEnds, conversion, describe_line_ends
+from charlm.data.line_ends import describe_line_ends
+from charlm.data.mapped import map_ids
 from charlm.data.sources import find_sources
-from charlm.errors import (
-    CorpusError,
-    TooLargeError,
-    UndecodableError,
-    UnknownCharacterError,
-    UsageError,
-    counted,
-)
-from charlm.vocab import NUM_CODE_POINTS, Filter, Ids, Kind, TextFilter, Vocabulary, code_points_of
+from charlm.errors import CorpusError, TooLargeError, UndecodableError, UsageError, counted
+from charlm.vocab import Filter, Ids, Kind, Vocabulary
 
-CACHE_VERSION = 6
+# A smaller text is hashed whenever it is used, so that no change of it can be missed.
+LARGE_BYTES = 64 << 20
+# How many times its size a compressed text has about.
+USUAL_COMPRESSION = 4
 # If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
 NUL_SHARE = 50
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
@@ -48,6 +46,7 @@ class Corpus:
         notes: what was done to the text that a person should know of.
         ends: how many characters there are up to the end of each source.
         sources: the name of each source.
+        path: the file of the ids.
     """
 
     name: str
@@ -58,6 +57,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
+    path: Path = Path()
 
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
@@ -67,29 +67,6 @@ class Corpus:
             "characters": len(self.ids),
             "bytes": self.num_bytes,
         }
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """How the bytes of a text become ids.
-
-    Attributes:
-        sources: where the bytes come from, in order.
-        encoding: how they spell characters.
-        kind: of the vocabulary.
-        filter: of the vocabulary.
-        given: the vocabulary to encode with; None for the text's own.
-        unknown: what to do about characters that a given vocabulary lacks.
-        grows: whether they are added to it instead.
-    """
-
-    sources: Sequence[Source]
-    encoding: str
-    kind: Kind
-    filter: Filter
-    given: Vocabulary | None
-    unknown: str
-    grows: bool
 
 
 def load_corpus(
@@ -104,11 +81,12 @@ def load_corpus(
     progress: DownloadProgress | None = None,
     max_bytes: int | None = None,
     skip_undecodable: bool = False,
+    large_bytes: int = LARGE_BYTES,
 ) -> Corpus:
     """Read texts, one after another, into one corpus.
 
     The ids are kept in the user's cache under a key made of the content, the encoding and the vocabulary,
-    so the same text is encoded once and another text never takes its place.
+    so the same text is encoded once and another text never takes its place. The ids of a text stay on disk.
 
     Args:
         names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
@@ -118,9 +96,11 @@ def load_corpus(
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
         grows: add these characters to the given vocabulary instead, after its own symbols.
-        progress: called during a download.
+        progress: called during a download, and while a large text is read for the first time.
         max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
         skip_undecodable: leave out files that are no text in this encoding.
+        large_bytes: from this size on, a text is not read again as long as its files have the same names, sizes and
+            times.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.
@@ -134,24 +114,143 @@ def load_corpus(
     skips = skip_undecodable and kind == "characters"
     sources = _find(names, encoding, notes, progress, max_bytes, skips)
     title = _title(names)
-    reading = _Reading(sources, encoding, kind, filter, vocabulary, unknown, grows)
+    reading = Reading(sources, encoding, kind, filter, vocabulary, unknown, grows, max_bytes)
     try:
         if kind == "characters" and any(source.is_document for source in sources):
             raise UndecodableError(f"{title} is not text")
-        sha256, lengths = _fingerprint(sources, max_bytes)
-        if not sum(lengths):
-            raise CorpusError(f"{title} is empty", "a corpus needs at least one character")
-        path, description = encode_cached(_key(reading, sha256, lengths), partial(_encode, reading, sha256))
+        found = _find_encoded(reading, title, progress, large_bytes)
     except UndecodableError:
         if kind == "characters":
             refuse(sources, encoding, may_be_bytes=vocabulary is None)
         raise
-    if not description.characters:
+    if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
-    symbols = Vocabulary(kind, "".join(map(chr, description.symbols)), filter)
-    ids = np.memmap(path, dtype=symbols.dtype, mode="r")
-    notes += _notes(reading, description, ids, symbols)
-    return Corpus(title, ids, symbols, sha256, sum(lengths), (*notes,), (*description.ends,), _names_of(sources))
+    return _as_corpus(title, reading, found, notes)
+
+
+def _as_corpus(title: str, reading: Reading, found: _Found, notes: Sequence[str]) -> Corpus:
+    path, description = found.entry
+    symbols = Vocabulary(reading.kind, "".join(map(chr, description.symbols)), reading.filter)
+    notes = (*notes, *_notes(reading, description, symbols))
+    names = tuple(source.name for source in reading.sources)
+    ids = map_ids(path, symbols.dtype)
+    return Corpus(title, ids, symbols, found.sha256, sum(found.lengths), notes, (*description.ends,), names, path)
+
+
+class _Found(NamedTuple):
+    """An encoded text, with the hash of its bytes and how many each source has."""
+
+    entry: Encoded
+    sha256: str
+    lengths: list[int]
+
+
+def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | None, large_bytes: int) -> _Found:
+    """Return the ids of a text: from the cache, or encoded now.
+
+    The content of a text decides which ids belong to it. A large text is read once: after that, the names, sizes and
+    times of its files show what its content is.
+    """
+    cache, place = Cache(), _place(reading)
+    if found := _at_place(cache, place, reading):
+        return found
+    size = _size(reading.sources)
+    if size >= large_bytes:
+        has_total = progress and not any(source.compression for source in reading.sources)
+        with cache.locked(place) if place else nullcontext():
+            # Another process may have encoded it meanwhile.
+            if found := _at_place(cache, place, reading):
+                return found
+            tick = partial(_report, progress, size if has_total else None) if progress else None
+            found = _encode(cache, reading, title, tick)
+            if progress and not has_total:
+                progress(sum(found.lengths), sum(found.lengths))
+            return _note_place(cache, place, reading, found)
+    fingerprint = Fingerprint(reading.max_bytes)
+    for source in reading.sources:
+        deque(fingerprint.passed(read_chunks(source)), maxlen=0)
+    _check_length(fingerprint, title)
+    if entry := cache.read(reading.key(fingerprint.sha256, fingerprint.lengths)):
+        return _Found(entry, fingerprint.sha256, fingerprint.lengths)
+    return _encode(cache, reading, title, sha256=fingerprint.sha256)
+
+
+def _report(progress: DownloadProgress, total: int | None, num_bytes: int) -> None:
+    progress(num_bytes, total)
+
+
+def _place(reading: Reading) -> str:
+    """Return what stands for the files of a text as they are now; empty if some of it comes from no lasting file."""
+    paths = [source.path for source in reading.sources if source.path and source.is_kept]
+    if len(paths) < len(reading.sources):
+        return ""
+    try:
+        return reading.key([[str(path.resolve()), *identity_of(path)] for path in paths])
+    except OSError:
+        return ""
+
+
+def _at_place(cache: Cache, place: str, reading: Reading) -> _Found | None:
+    noted = cache.at_place(place) if place else None
+    if noted is None:
+        return None
+    found = _Found(noted[1], **noted[0])
+    if reading.max_bytes is not None and sum(found.lengths) > reading.max_bytes:
+        raise TooLargeError(reading.max_bytes)
+    return found
+
+
+def _note_place(cache: Cache, place: str, reading: Reading, found: _Found) -> _Found:
+    if place != _place(reading):
+        raise CorpusError(*CHANGED)
+    if place:
+        facts = {"sha256": found.sha256, "lengths": found.lengths}
+        cache.note_place(place, found.entry.path.stem, facts)
+    return found
+
+
+def _encode(
+    cache: Cache, reading: Reading, title: str, tick: Callable[[int], None] | None = None, sha256: str = ""
+) -> _Found:
+    """Encode a text.
+
+    Args:
+        cache: where the ids go.
+        reading: how.
+        title: of the text.
+        tick: called with the number of bytes so far.
+        sha256: the hash of the bytes when they were first read; empty if they were not.
+
+    Raises:
+        CorpusError: the text is empty, or its bytes are not those that were first read.
+    """
+    fingerprints: list[Fingerprint] = []
+
+    def encode_checked(file: IdsFile) -> tuple[str, Description]:
+        fingerprint = Fingerprint(reading.max_bytes, tick)
+        fingerprints.append(fingerprint)
+        result = encode(reading, fingerprint, file)
+        if sha256 and fingerprint.sha256 != sha256:
+            raise CorpusError(*CHANGED)
+        _check_length(fingerprint, title)
+        return result
+
+    entry = cache.write(title, encode_checked)
+    return _Found(entry, fingerprints[-1].sha256, fingerprints[-1].lengths)
+
+
+def _check_length(fingerprint: Fingerprint, title: str) -> None:
+    if not fingerprint.num_bytes:
+        raise CorpusError(f"{title} is empty", "a corpus needs at least one character")
+
+
+def _size(sources: Sequence[Source]) -> int:
+    """Return about how many bytes a text has when it is decompressed, as far as its files tell."""
+    size = 0
+    for source in sources:
+        with suppress(OSError):
+            size += source.path.stat().st_size * (USUAL_COMPRESSION if source.compression else 1) if source.path else 0
+    return size
 
 
 def _check_encoding(encoding: str) -> None:
@@ -181,7 +280,7 @@ def _find(
         if not sources:
             refuse(left_out, encoding, may_be_bytes=False)
         files = counted(len(left_out), "file")
-        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=place))}")
+        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=by_path))}")
     return sources
 
 
@@ -189,39 +288,7 @@ def _title(names: Sequence[str]) -> str:
     return " + ".join(STANDARD_INPUT if name == "-" else name for name in names)
 
 
-def _names_of(sources: Sequence[Source]) -> tuple[str, ...]:
-    return tuple(source.name for source in sources)
-
-
-def _fingerprint(sources: Sequence[Source], max_bytes: int | None = None) -> tuple[str, list[int]]:
-    """Return the hash of all bytes, and how many each source has.
-
-    Raises:
-        TooLargeError: there are more bytes than there may be.
-    """
-    sha256, num_bytes = hashlib.sha256(), 0
-    lengths: list[int] = []
-    for source in sources:
-        before = num_bytes
-        for chunk in read_chunks(source):
-            sha256.update(chunk)
-            num_bytes += len(chunk)
-            if max_bytes is not None and num_bytes > max_bytes:
-                raise TooLargeError(max_bytes)
-        lengths.append(num_bytes - before)
-    return sha256.hexdigest(), lengths
-
-
-def _key(reading: _Reading, sha256: str, lengths: list[int]) -> str:
-    """Return what the ids are kept under: a hash of everything they depend on."""
-    given = reading.given.symbols if reading.given else ""
-    parts: list[Any] = [CACHE_VERSION, sha256, lengths, reading.encoding, reading.kind, reading.filter]
-    parts += [list(map(ord, given)), reading.unknown if reading.given else ""]
-    parts += ["grows"] if reading.given and reading.grows else []
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _notes(reading: _Reading, description: Description, ids: Ids, vocabulary: Vocabulary) -> list[str]:
+def _notes(reading: Reading, description: Description, vocabulary: Vocabulary) -> list[str]:
     """Say what was done to the text. Sources are named here, because the same text may come under other names."""
     notes, sources = [], reading.sources
     if description.skipped:
@@ -232,90 +299,8 @@ def _notes(reading: _Reading, description: Description, ids: Ids, vocabulary: Vo
             "left, lower-cased, with one space for all that stands between letters"
         )
     notes += [f"`{source.name}` is {source.format}: {source.advice}" for source in sources if source.format]
-    if note := describe_line_ends(description.line_ends, ids, vocabulary, sources, reading.encoding):
+    if note := describe_line_ends(description.line_ends, sources, reading.encoding):
         notes.append(note)
-    if vocabulary.kind == "characters" and "\0" in vocabulary:
-        is_nul = ids == vocabulary.symbols.index("\0")
-        notes += note_on_nul(sources, reading.encoding) if NUL_SHARE * np.count_nonzero(is_nul) > len(ids) else []
+    if NUL_SHARE * description.nuls > description.characters:
+        notes += note_on_nul(sources, reading.encoding)
     return notes + [f"byte order mark of `{sources[index].name}` dropped" for index in description.marked]
-
-
-def _encode(reading: _Reading, sha256: str, write: Callable[[Ids], None]) -> Description:
-    """Decode, filter and encode a text piece by piece.
-
-    Args:
-        reading: how.
-        sha256: the hash of the bytes when they were first read.
-        write: takes the ids of each piece.
-
-    Raises:
-        CorpusError: the bytes are not those that were first read.
-    """
-    vocabulary = reading.given
-    if vocabulary is None or reading.grows:
-        own = _own_vocabulary(reading)
-        vocabulary = own if vocabulary is None else vocabulary.grown_by(own)
-    read_sha256, text_filter = hashlib.sha256(), TextFilter(reading.filter)
-    characters = skipped = unfiltered = 0
-    marked, line_ends, ends = [], [], []
-    for index, source in enumerate(reading.sources):
-        chunks = _hashing(read_chunks(source), read_sha256)
-        decoded = DecodedSource(source.name, chunks, reading.encoding)
-        counter, position = LineEnds(vocabulary), 0
-        for piece in chunks if vocabulary.kind == "bytes" else decoded:
-            if isinstance(piece, bytes):
-                length, ids = len(piece), np.frombuffer(piece, dtype=np.uint8)
-            else:
-                text = text_filter(piece)
-                length, ids = len(text), _encode_piece(reading, vocabulary, source, text, position)
-            write(ids)
-            counter.add(ids)
-            position += length
-            characters, skipped = characters + len(ids), skipped + length - len(ids)
-            unfiltered += len(piece)
-        line_ends.append(counter.counts)
-        ends.append(characters)
-        if decoded.has_mark:
-            marked.append(index)
-    if read_sha256.hexdigest() != sha256:
-        raise CorpusError(*CHANGED)
-    return Description([*map(ord, vocabulary.symbols)], characters, skipped, unfiltered, marked, line_ends, ends)
-
-
-def _encode_piece(reading: _Reading, vocabulary: Vocabulary, source: Source, text: str, position: int) -> Ids:
-    try:
-        return vocabulary.encode(text, reading.unknown, position, is_filtered=True)
-    except UnknownCharacterError as error:
-        if reading.given is None or reading.grows:
-            raise CorpusError(*CHANGED) from error
-        hint = error.hint
-        if "\r" in text and "\r" not in vocabulary:
-            crlf, cr, lf = (text.count(end) for end in ("\r\n", "\r", "\n"))
-            convert = f"{conversion(crlf, cr - crlf, lf - crlf, reading.encoding, [source])} its line ends"
-            hint = "; ".join(filter(None, [convert, hint]))
-        raise UnknownCharacterError(f"`{source.name}`: {error}", hint) from None
-
-
-def _own_vocabulary(reading: _Reading) -> Vocabulary:
-    """Return a vocabulary of the characters that a text has, or of all bytes."""
-    if reading.kind == "bytes":
-        return Vocabulary.of_bytes()
-    seen = np.zeros(NUM_CODE_POINTS, dtype=bool)
-    seen_ascii = b""
-    text_filter = TextFilter(reading.filter)
-    for source in reading.sources:
-        for text in map(text_filter, DecodedSource(source.name, read_chunks(source), reading.encoding)):
-            if text.isascii():
-                # It is many times faster to remove the known characters first than to mark every character.
-                seen_ascii += bytes(set(text.encode("ascii").translate(None, seen_ascii)))
-            else:
-                seen[code_points_of(text)] = True
-    seen[np.frombuffer(seen_ascii, dtype=np.uint8)] = True
-    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(seen))), reading.filter)
-
-
-def _hashing(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
-    """Pass chunks on and hash them."""
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk

@@ -20,8 +20,8 @@ MAX_NAMES = 10
 ANY_BYTES = "`--set vocab=bytes` takes any bytes as they are"
 
 
-def read_chunks(source: Source) -> Iterator[bytes]:
-    """Read a source from its start, decompressed.
+def read_chunks(source: Source, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Read a source from its start, decompressed; uncompressed bytes in chunks of this size.
 
     Raises:
         CorpusError: it cannot be read.
@@ -31,7 +31,7 @@ def read_chunks(source: Source) -> Iterator[bytes]:
         with source.open() as file:
             if source.compression:
                 yield from decompressed(file, source.name, source.compression)
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(size):
                 yield chunk
     except OSError as error:
         raise CorpusError(f"`{source.name}` cannot be read: {error.strerror or error}") from error
@@ -56,7 +56,7 @@ def recognised(source: Source) -> Source:
 
 def first_bytes(source: Source) -> bytes:
     """Return the first bytes of a source, decompressed."""
-    return next(read_chunks(source), b"")[:SNIFFED_BYTES]
+    return next(read_chunks(source, SNIFFED_BYTES), b"")[:SNIFFED_BYTES]
 
 
 class DecodedSource:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -13,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.corpus import Corpus
-from charlm.errors import ModelFileError
+from charlm.data.documents import document_starts, line_starts
+from charlm.data.mapped import gather
+from charlm.errors import CorpusError, ModelFileError, counted
 from charlm.settings.config import DataConfig
-from charlm.vocab import Ids, Vocabulary
+from charlm.vocab import Ids
 
 # A block that is held out has at least so many characters. A source that is small beside the others has one of its
 # own if its share is at least the second number.
@@ -72,11 +75,16 @@ class Part:
         return stretches[0] if len(stretches) == 1 else np.concatenate([self.ids[:0], *stretches])
 
     def at(self, places: NDArray[np.int64]) -> Ids:
-        """Return the characters at these places, which are counted in the joined stretches."""
+        """Return the characters at these places, which are counted in the joined stretches.
+
+        Args:
+            places: shape (..., L); the L of each row are close together.
+        """
         upto_S = np.cumsum(self.lengths_S)
         stretches = np.searchsorted(upto_S, places, side="right")
-        ids: Ids = self.ids[places - upto_S[stretches] + self.bounds_S2[stretches, 1]]
-        return ids
+        places = places - upto_S[stretches] + self.bounds_S2[stretches, 1]
+        rows_RL = places.reshape(-1, places.shape[-1])
+        return gather(self.ids, rows_RL.T).T.reshape(places.shape)
 
     def backwards(self) -> Part:
         """Return the same characters of the reversed text."""
@@ -132,11 +140,20 @@ class Split(NamedTuple):
         """Whether blocks are held out, and not the end."""
         return len(self.train.bounds_S2) > 1
 
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether the fractions alone do not say where the parts are."""
+        return self.is_spread
+
     def facts(self) -> dict[str, Any]:
-        """Return what a model file says of it: the blocks that are held out; nothing if the end is."""
+        """Return what a model file says of it: the blocks that are held out; nothing if a share of the end is."""
         # They depend on where the files of a text end, which is unknown when the text comes back in one piece.
         blocks = {name: getattr(self, name).bounds_S2.tolist() for name in ("validation", "test")}
-        return {HELD_OUT: blocks} if self.is_spread else {}
+        return {HELD_OUT: blocks} if self._is_recorded else {}
+
+
+class _RecordedSplit(Split):
+    _is_recorded = True
 
 
 def hold_out(corpus: Corpus, data: DataConfig) -> Split:
@@ -145,9 +162,44 @@ def hold_out(corpus: Corpus, data: DataConfig) -> Split:
     A text that is too short to be spread is cut at its end.
     """
     fractions = [_in_decimals(data.validation_fraction), _in_decimals(data.test_fraction)]
-    if should_spread(corpus, data) and (regions := _regions(corpus, fractions)):
+    regions = _regions(corpus, fractions) if should_spread(corpus, data) else []
+    if data.documents is not None:
+        return _split_at_documents(corpus, data.documents, regions, fractions)
+    if regions:
         return _split_at(corpus.ids, *_blocks(corpus, regions, fractions))
     return split_at_end(corpus.ids, data.validation_fraction, data.test_fraction)
+
+
+def _split_at_documents(
+    corpus: Corpus, documents: str, regions: Sequence[Block], fractions: Sequence[Fraction]
+) -> Split:
+    """Divide a text where documents begin, as near to the usual places as they do.
+
+    Raises:
+        CorpusError: there are too few documents.
+    """
+    starts_D = document_starts(corpus, documents)
+    total = len(corpus.ids)
+
+    def nearest(place: int) -> int:
+        # The training part needs a document too.
+        after = int(starts_D.searchsorted(place))
+        near = [int(start) for start in starts_D[max(0, after - 1) : after + 1]]
+        return min([*near, total] if near else [total], key=lambda start: abs(start - place))
+
+    if regions:
+        blocks = _blocks(corpus, regions, fractions, lambda place, _: nearest(place))
+    else:
+        train_end, validation_end = (int(total * (1 - share)) for share in (sum(fractions), fractions[1]))
+        edges = [nearest(train_end), nearest(validation_end), total]
+        blocks = [[block] if block[0] < block[1] else [] for block in pairwise(edges)]
+    if any(fraction and not part for fraction, part in zip(fractions, blocks, strict=True)):
+        raise CorpusError(
+            f"{corpus.name} has only {counted(len(starts_D) + 1, 'document')} (`data.documents={documents}`), "
+            "too few to hold some of them out",
+            "`data.documents=blank-line` makes documents of paragraphs, `data.documents=null` of nothing",
+        )
+    return _RecordedSplit(*_split_at(corpus.ids, *blocks))
 
 
 def should_spread(corpus: Corpus, data: DataConfig) -> bool:
@@ -185,7 +237,7 @@ def recorded_split(ids: Ids, data: DataConfig, facts: Mapping[str, Any]) -> Spli
     edges = [0, *(edge for block in ordered for edge in block), len(ids)]
     if any(start > end for start, end in pairwise(edges)) or sum(end - start for start, end in ordered) >= len(ids):
         raise _no_blocks()
-    return _split_at(ids, validation, test)
+    return _RecordedSplit(*_split_at(ids, validation, test))
 
 
 def _checked(blocks: Any) -> list[Block]:
@@ -247,11 +299,25 @@ def _gap(fractions: Sequence[Fraction]) -> Fraction:
     return (1 - sum(fractions, Fraction(0))) / max(1, sum(map(bool, fractions)))
 
 
-def _blocks(corpus: Corpus, regions: Sequence[Block], fractions: Sequence[Fraction]) -> list[list[Block]]:
-    """Return the blocks of each held-out part, evenly spaced in each region, with edges where something ends."""
+def _blocks(
+    corpus: Corpus,
+    regions: Sequence[Block],
+    fractions: Sequence[Fraction],
+    nearest_end: Callable[[int, int], int] | None = None,
+) -> list[list[Block]]:
+    """Return the blocks of each held-out part, evenly spaced in each region, with edges where something ends.
+
+    Args:
+        corpus: the text.
+        regions: of the text.
+        fractions: the share of each part.
+        nearest_end: returns where something ends near a place, within a reach if possible; None for a file, a
+            paragraph or a line.
+    """
+    nearest_end = nearest_end or partial(_nearest_end, corpus)
     blocks: list[list[Block]] = [[] for _ in fractions]
     # How many characters a part should have by now, less those that it has.
-    owed = [Fraction(0) for _ in fractions]
+    owed, last = [Fraction(0) for _ in fractions], 0
     for region_start, region_end in regions:
         length = region_end - region_start
         gap = length * _gap(fractions)
@@ -261,11 +327,12 @@ def _blocks(corpus: Corpus, regions: Sequence[Block], fractions: Sequence[Fracti
                 continue
             # So short that a block, and the text between two blocks, keep a third of their length at least.
             reach = min(int(min(length * fraction, gap) / 6), MAX_REACH)
-            start = _nearest_end(corpus, int(place), reach)
+            start = max(nearest_end(int(place), reach), last)
             owed[part] += length * fraction
-            end = _nearest_end(corpus, int(start + owed[part]), reach)
-            owed[part] -= end - start
-            blocks[part].append((start, end))
+            last = max(nearest_end(int(start + owed[part]), reach), start)
+            owed[part] -= last - start
+            if start < last:
+                blocks[part].append((start, last))
             place += length * fraction + gap
     return blocks
 
@@ -274,20 +341,8 @@ def _nearest_end(corpus: Corpus, place: int, reach: int) -> int:
     """Return where a file ends near this place; else where a paragraph does; else a line; else the place itself."""
     start, end = max(place - reach, 0), place + reach
     files = corpus.ends[bisect_left(corpus.ends, start) : bisect_left(corpus.ends, end)]
-    lines_L, paragraphs_P = _ends_of_lines(corpus.ids[start:end], corpus.vocabulary)
+    lines_L, paragraphs_P = line_starts(corpus.ids[start:end], corpus.vocabulary)
     for ends in (np.array(files), start + paragraphs_P, start + lines_L):
         if len(ends):
             return int(ends[np.abs(ends - place).argmin()])
     return place
-
-
-def _ends_of_lines(ids: Ids, vocabulary: Vocabulary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the places after the ends of lines, and those of them that end a blank line."""
-    line_feeds, returns = (vocabulary.encode(end, "skip", is_filtered=True) for end in "\n\r")
-    is_end = np.isin(ids, line_feeds if len(line_feeds) else returns)
-    places_L = np.flatnonzero(is_end) + 1
-    # Between the ends of two lines there is nothing, or the first half of CRLF.
-    is_blank = np.diff(places_L, prepend=-1) == 1
-    if len(line_feeds) and len(returns):
-        is_blank |= (np.diff(places_L, prepend=-2) == 2) & (ids[places_L - 2] == returns[0])
-    return places_L, places_L[is_blank]

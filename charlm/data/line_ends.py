@@ -16,54 +16,53 @@ NUL_BYTES = 8192
 
 
 class LineEnds:
-    """Counts the line ends with CR in a text that comes in pieces; without CR in the vocabulary there are none.
+    """Counts the line ends of a text that comes in pieces; without CR in the vocabulary none has CR.
 
     Attributes:
-        counts: how many lines end with CR LF, and how many with CR alone.
+        counts: how many lines end with CR LF, with CR alone, and with LF, also after CR.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._cr, self._lf = vocabulary.symbols.find("\r"), vocabulary.symbols.find("\n")
-        self._may_be_binary = vocabulary.kind == "bytes"
+    def __init__(self) -> None:
+        self._may_be_binary, self._is_binary = True, False
         self._ends_with_cr = False
-        self.counts = [0, 0]
+        self.counts = [0, 0, 0]
 
-    def add(self, ids: Ids) -> None:
-        """Count those of the next piece."""
-        if self._may_be_binary and not ids[:NUL_BYTES].all():
-            self._cr = -1
+    def add(self, ids: Ids, vocabulary: Vocabulary) -> None:
+        """Count those of the next piece. The vocabulary may have grown since the last one."""
+        if self._may_be_binary and vocabulary.kind == "bytes":
+            self._is_binary = not ids[:NUL_BYTES].all()
         self._may_be_binary = False
-        if self._cr < 0 or not len(ids):
+        if not len(ids):
             return
-        is_cr = ids == self._cr
-        if not (self._ends_with_cr or is_cr.any()):
+        cr, lf = vocabulary.symbols.find("\r"), vocabulary.symbols.find("\n")
+        is_lf = ids == lf
+        self.counts[2] += int(np.count_nonzero(is_lf))
+        if cr < 0 or self._is_binary:
             return
-        is_lf = ids == self._lf
-        pairs = int(self._ends_with_cr and is_lf[0]) + int(np.count_nonzero(is_cr[:-1] & is_lf[1:]))
-        self.counts = [self.counts[0] + pairs, self.counts[1] + int(np.count_nonzero(is_cr)) - pairs]
-        self._ends_with_cr = bool(is_cr[-1])
+        is_cr = ids == cr
+        num_cr = int(np.count_nonzero(is_cr))
+        if self._ends_with_cr or num_cr:
+            pairs = int(self._ends_with_cr and is_lf[0]) + int(np.count_nonzero(is_cr[:-1] & is_lf[1:]))
+            self.counts = [self.counts[0] + pairs, self.counts[1] + num_cr - pairs, self.counts[2]]
+            self._ends_with_cr = bool(is_cr[-1])
 
 
-def describe_line_ends(
-    counts: Sequence[Sequence[int]], ids: Ids, vocabulary: Vocabulary, sources: Sequence[Source], encoding: str
-) -> str:
+def describe_line_ends(counts: Sequence[Sequence[int]], sources: Sequence[Source], encoding: str) -> str:
     """Return what a person should know of the line ends of a text; empty if all are LF.
 
     Args:
-        counts: for each source, how many lines end with CR LF and with CR alone.
-        ids: the text.
-        vocabulary: that of the ids.
+        counts: for each source, the counts of `LineEnds`.
         sources: where the text comes from.
         encoding: of the sources.
     """
-    crlf, cr = sum(pairs for pairs, _ in counts), sum(alone for _, alone in counts)
+    crlf, cr, with_lf = (sum(some) for some in zip(*counts, strict=True))
     if not (crlf or cr):
         return ""
-    lf = int(np.count_nonzero(ids == vocabulary.symbols.find("\n"))) - crlf
+    lf = with_lf - crlf
     ends = [(number, end) for number, end in ((crlf, "CR LF"), (cr, "CR alone"), (lf, "LF alone")) if number]
     numbers = ", ".join(f"{number:,} with {end}" for number, end in ends)
     found = numbers.replace(" ", " line ends " if ends[0][0] == 1 else " lines end ", 1)
-    with_cr = [source for source, (pairs, alone) in zip(sources, counts, strict=True) if pairs or alone]
+    with_cr = [source for source, (pairs, alone, _) in zip(sources, counts, strict=True) if pairs or alone]
     where = f", in {len(with_cr):,} of {len(sources):,} files ({named(with_cr)})" if len(sources) > 1 else ""
     is_one_line = cr and len(ends) == 1
     meaning = "most programs see one long line" if is_one_line else "the model learns CR as a character of its own"

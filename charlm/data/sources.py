@@ -230,4 +230,4 @@ def _spool(name: str, stream: BinaryIO) -> Source:
 
     # It lives as long as the source.
     weakref.finalize(reopen, path.unlink, missing_ok=True)
-    return Source(name, reopen)
+    return Source(name, reopen, path=path, is_kept=False)

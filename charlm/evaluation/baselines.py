@@ -22,6 +22,8 @@ MAX_ORDER = 7
 # that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
+# Only the beginning of a longer text, or of each of its stretches, is scored: each character takes much memory.
+MAX_SCORED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
 
     Args:
         train: the text to learn from, of at least one character.
-        text: the text to score, of at least one character.
+        text: the text to score, of at least one character; at most `MAX_SCORED` of them are scored.
         vocabulary: of both.
     """
-    train, text = Part.of(train), Part.of(text)
+    train, text = Part.of(train), Part.of(text).beginnings(MAX_SCORED)
     yield Baseline("uniform", math.log2(len(vocabulary)), 0)
     counted = train.endings(MAX_COUNTED)
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)

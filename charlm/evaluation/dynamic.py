@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import pieces
 from charlm.evaluation.evaluate import Scores, in_reading_order, sum_scores
 from charlm.inference.mixture import Mixture
 from charlm.inference.recent import Recent
@@ -65,10 +66,12 @@ def evaluate_dynamically(
     for ids in part.stretches:
         state = model.start_state(1)
         counting.start()
-        tokens_N = np.concatenate([[model.spec.start_id], ids[:-1]]).astype(np.int64)
-        for start in range(0, len(ids), segment_size):
-            tokens_TB = torch.from_numpy(tokens_N[start : start + segment_size, None]).to(device)
-            targets_TB = torch.from_numpy(ids[start : start + segment_size, None].astype(np.int64)).to(device)
+        before = model.spec.start_id
+        for piece in pieces(ids, segment_size):
+            targets_T = piece.astype(np.int64)
+            tokens_T = np.concatenate([[before], targets_T[:-1]])
+            before = int(targets_T[-1])
+            tokens_TB, targets_TB = (torch.from_numpy(some[:, None]).to(device) for some in (tokens_T, targets_T))
             logits_TBV, state = model(tokens_TB, state)
             sums += sum_scores(logits_TBV.detach(), targets_TB, torch.ones_like(targets_TB))
             counting.score(tokens_TB, logits_TBV.detach(), targets_TB)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
 from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
 from charlm.inference.mixture import Mixture
@@ -24,7 +25,7 @@ from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
-MAX_LOGITS = 1 << 24
+MAX_LOGITS, MAX_RANKED = 1 << 24, 1 << 20
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
@@ -324,7 +325,7 @@ def _blocks(
     def inputs(start: int, end: int) -> Tensor:
         """Return the character before each of the targets `start` to `end`; the start symbol at a stretch's start."""
         positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
-        tokens_TB = ids[np.clip(positions_TB, 0, ends_B - 1)].astype(np.int64)
+        tokens_TB = gather(ids, np.clip(positions_TB, 0, ends_B - 1)).astype(np.int64)
         tokens_TB[positions_TB < starts_B] = spec.start_id
         return torch.from_numpy(tokens_TB).to(device)
 
@@ -332,7 +333,7 @@ def _blocks(
         """Return the character after each of these targets and up to `WARM_UP` more, then the start symbol."""
         num_left = int((ends_B - first_B).max()) - end
         positions_TB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
-        tokens_TB = ids[np.minimum(positions_TB, ends_B - 1)].astype(np.int64)
+        tokens_TB = gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)
         tokens_TB[-1] = spec.start_id
         return torch.from_numpy(tokens_TB).to(device)
 
@@ -357,8 +358,11 @@ def _blocks(
         logits = [logits_TBV, *(reader.read(tokens_TB, logits_TBV) if reader else ())]
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < segments.last_S
-        targets_TB = torch.from_numpy(ids[np.minimum(positions_TB, ends_B - 1)].astype(np.int64)).to(device)
+        targets_TB = torch.from_numpy(gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)).to(device)
         yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
+        # They need much memory, and so do the next ones.
+        logits.clear()
+        del logits_TBV
         meter.add((end - start) * len(first_B))
 
 
@@ -373,13 +377,14 @@ class _NgramReader:
 
     def read(self, tokens_TB: Tensor, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
-        counts, both = [], []
-        for ids_B, logits_BV in zip(tokens_TB.cpu().numpy(), logits_TBV.float().cpu().numpy(), strict=True):
+        net_TBV = logits_TBV.float().cpu().numpy()
+        counts_TBV, both_TBV = np.empty_like(net_TBV), np.empty_like(net_TBV)
+        for place, ids_B in enumerate(tokens_TB.cpu().numpy()):
             self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
-            counts.append(self._mixture.ngrams.log_probabilities(self._contexts_BK))
-            both.append(self._mixture.mix(logits_BV, counts[-1]))
+            counts_TBV[place] = self._mixture.ngrams.log_probabilities(self._contexts_BK)
+            both_TBV[place] = self._mixture.mix(net_TBV[place], counts_TBV[place])
         device = logits_TBV.device
-        return torch.from_numpy(np.stack(counts)).to(device), torch.from_numpy(np.stack(both)).to(device)
+        return torch.from_numpy(counts_TBV).to(device), torch.from_numpy(both_TBV).to(device)
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
@@ -406,6 +411,17 @@ def _sum_scores_apart(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor)
 
 def _ranked(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
     """Return ln p of the targets, and how many characters are more probable than each."""
+    # Some at a time, because there are several more arrays of that size.
+    size = max(1, MAX_RANKED // logits_TBV[0].numel())
+    ranked = [
+        _ranked_together(*some)
+        for some in zip(torch.split(logits_TBV, size), torch.split(targets_TB, size), strict=True)
+    ]
+    log_p_TB, rank_TB = (torch.cat(each) for each in zip(*ranked, strict=True))
+    return log_p_TB, rank_TB
+
+
+def _ranked_together(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
     log_p_TBV = torch.log_softmax(logits_TBV.float(), dim=-1)
     log_p_TB1 = log_p_TBV.gather(-1, targets_TB[..., None])
     # Equally probable characters rank in the order of their ids, as in sampling.

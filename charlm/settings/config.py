@@ -22,6 +22,7 @@ from pydantic import (
 from charlm.cells import CELLS
 from charlm.errors import ConfigError, counted, did_you_mean
 from charlm.settings.durations import Interval, parse_seconds
+from charlm.settings.expressions import compile_line_start
 from charlm.spec import Direction, InitialState, ModelSpec
 
 DURATIONS = ("steps", "epochs", "time")
@@ -38,8 +39,10 @@ ONLY_BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Marks a setting of `train` that gives the saved state of a run its meaning: a resumed run cannot change it.
 FIXED: dict[str, JsonValue] = {"fixed": True}
+# Words for where documents begin.
+DOCUMENTS = ("files", "blank-line")
 # Settings whose text is read as it is. In all others it is a name, and names are read in any case.
-FREE_TEXT = ("corpus", "encoding")
+FREE_TEXT = ("corpus", "encoding", "documents")
 
 
 def _as_seconds(value: Any) -> Any:
@@ -99,6 +102,18 @@ def _initialiser(value: str) -> str:
     if value in ("auto", "glorot", "orthogonal") or (named and 0 < float(named[2]) <= 10):
         return value
     raise ValueError("should be auto, glorot, orthogonal, normal(S) or uniform(A), with S or A up to 10")
+
+
+def _documents(value: str) -> str:
+    if value in DOCUMENTS:
+        return value
+    if value.replace("-", "").isalpha() and (question := did_you_mean(value, DOCUMENTS)):
+        raise ValueError(f"should be files, blank-line or a regular expression; {question}")
+    try:
+        compile_line_start(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; it should be files, blank-line or a regular expression") from None
+    return value
 
 
 def _cell(value: str) -> str:
@@ -238,6 +253,20 @@ class DataConfig(Settings):
         description="which text these shares are: its end, or blocks that are spread over it; auto: end for one text, "
         "spread for several",
     )
+    documents: Annotated[str, AfterValidator(_documents)] | None = Field(
+        None,
+        description="where a document begins, which is never divided between the parts: `files`, `blank-line` (after "
+        "one), or a regular expression that its first line begins with; null: anywhere",
+    )
+    reset_state_at_documents: bool = Field(
+        False, description="read the block nearest to where a document begins from the initial state"
+    )
+
+    @model_validator(mode="after")
+    def _has_documents(self) -> DataConfig:
+        if self.reset_state_at_documents and self.documents is None:
+            raise ValueError("reset_state_at_documents needs `documents`, which says where they begin")
+        return self
 
 
 class TrainConfig(Settings):

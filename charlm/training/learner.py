@@ -11,6 +11,7 @@ from torch.nn import functional
 from charlm.checkpoint import MAX_NUMBER, Arrays
 from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.data.corpus import Corpus
+from charlm.data.documents import document_starts
 from charlm.data.holdout import Split, hold_out
 from charlm.nn.model import CharModel, Masks, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
@@ -60,7 +61,9 @@ class Learner:
         self._parallel = world.parallel(self.model)
         self.optimizer = Optimizer(self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16")
         sizes = (self.num_streams, self.block_size)
-        self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
+        documents = config.data.documents if config.data.reset_state_at_documents else None
+        starts_D = document_starts(corpus, documents) if documents else None
+        self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability, starts_D)
         self.carried = self._start_state()
         self.gradient_norm = 0.0
 

@@ -86,7 +86,13 @@ CHANGES: dict[str, Any] = {
 }
 # What a run learns does not depend on these; they have tests of their own.
 ELSEWHERE = {"model.ngram_weight", "data.holdout", "data.skip_undecodable"}
-ELSEWHERE |= {"train.device", "train.sample_every", "train.keep_every"}
+ELSEWHERE |= {
+    "data.documents",
+    "data.reset_state_at_documents",
+    "train.device",
+    "train.sample_every",
+    "train.keep_every",
+}
 
 
 def outcome(flags: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +275,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
-    elsewhere |= {("score", "--html")}
+    elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm.data import corpus
+from charlm.data import corpus, encoder
+from charlm.data.cache import Cache, Encoded
 from charlm.data.catalog import Source
 from charlm.data.corpus import load_corpus
 from charlm.errors import CorpusError, UnknownCharacterError, UsageError
@@ -49,12 +50,12 @@ def test_a_cached_text_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> 
     def decode(*arguments: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(corpus, "DecodedSource", decode)
+    monkeypatch.setattr(encoder, "DecodedSource", decode)
     assert text_of(load_corpus([name])) == "text"
 
 
-def test_a_text_is_read_three_times_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text is read to hash it, to collect its symbols and to encode it; from the cache only to hash it."""
+def test_a_small_text_is_read_twice_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text is read to hash it, and to encode it; from the cache only to hash it."""
     opened: list[str] = []
 
     def open_text() -> io.BytesIO:
@@ -62,7 +63,7 @@ def test_a_text_is_read_three_times_and_then_once(monkeypatch: pytest.MonkeyPatc
         return io.BytesIO(b"text")
 
     monkeypatch.setattr(corpus, "find_sources", lambda *arguments: [Source("a.txt", open_text)])
-    for expected in (3, 4):
+    for expected in (2, 3):
         assert text_of(load_corpus(["a.txt"])) == "text"
         assert len(opened) == expected
 
@@ -194,29 +195,25 @@ def test_an_occupied_temporary_cache_is_replaced_by_another(tmp_path: Path, monk
     assert text_of(load_corpus([name])) == "text"
 
 
-def change_after(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
-    """Call `change` once, right after the first call of a function of the module."""
-    original = getattr(corpus, function)
-    calls: list[None] = []
+def change_after(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Call `change` right after a text was hashed and not found in the cache."""
+    original = Cache.read
 
-    def wrapped(*arguments: object) -> object:
-        result = original(*arguments)
-        calls.append(None)
-        if len(calls) == 1:
-            change()
+    def read(self: Cache, key: str) -> Encoded | None:
+        result = original(self, key)
+        change()
         return result
 
-    monkeypatch.setattr(corpus, function, wrapped)
+    monkeypatch.setattr(Cache, "read", read)
 
 
 @pytest.mark.parametrize("content", ["texts", "tex", "TEXT", ""])
-@pytest.mark.parametrize("function", ["_fingerprint", "_own_vocabulary"])
 def test_a_corpus_that_changes_while_it_is_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, content: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     """A file that grows, shrinks or is edited between two passes is reported as changed, and not cached."""
     name = write("a.txt", "text")
-    change_after(monkeypatch, function, lambda: write(name, content))
+    change_after(monkeypatch, lambda: write(name, content))
     with pytest.raises(CorpusError, match="changed while it was read"):
         load_corpus([name])
     assert cached_ids(tmp_path) == []
@@ -225,7 +222,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(
 def test_a_corpus_that_disappears_while_it_is_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is removed between two passes is named in the error."""
     name = write("a.txt", "text")
-    change_after(monkeypatch, "_fingerprint", lambda: Path(name).unlink())
+    change_after(monkeypatch, lambda: Path(name).unlink())
     with pytest.raises(CorpusError, match=r"`a\.txt`"):
         load_corpus([name])
 

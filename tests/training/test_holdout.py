@@ -60,6 +60,26 @@ def test_a_run_on_several_texts_resumes_exactly(direction: str) -> None:
     assert_same_run(whole, again)
 
 
+def test_a_run_with_documents_divides_none_and_resumes_exactly() -> None:
+    """Parts and streams follow the documents of the settings, and a resumed run has the same ones."""
+    documents, reset = {"data__documents": "the |\u03c4\u03b7\u03b5 "}, {"data__reset_state_at_documents": True}
+    plain = begin_on_two("plain", **documents)
+    whole, stopped = (begin_on_two(name, **documents, **reset) for name in ("whole", "stopped"))
+    text = plain.corpus.vocabulary.decode(plain.corpus.ids)
+    edges = {edge for part in plain.learner.parts for edge in part.bounds_S2.ravel().tolist()} - {0, len(text)}
+    assert edges
+    assert all(text[edge - 1] == "\n" for edge in edges)
+    steps = range(plain.learner.batches.batches_per_epoch)
+    numbers = [sum(run.learner.batches.batch(step).begins_B.sum() for step in steps) for run in (whole, plain)]
+    assert numbers[0] > numbers[1]
+    interrupt(whole, 1000)
+    interrupt(stopped, 9)
+    again = resume(stopped.run)
+    assert again.learner.parts.facts() == whole.learner.parts.facts()
+    interrupt(again, 1000)
+    assert_same_run(whole, again)
+
+
 def test_a_run_resumes_its_blocks_from_the_text_in_one_piece() -> None:
     """The two texts, joined to one file, are divided as they were, so that nothing held out is learned."""
     begun = begin_on_two(model__ngram_order=0)
