@@ -11,6 +11,7 @@ import typer
 from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Json
 from charlm.cli.render import print_json, print_lines, print_table
+from charlm.cli.scaling import bench_distributed
 
 if TYPE_CHECKING:
     from charlm.nn.model import CharModel
@@ -24,6 +25,9 @@ def bench(
         typer.Option(case_sensitive=False, help="Measure only this part."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of this many measurements.")] = 5,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Measure what several processes gain, by torchrun.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure how fast charlm is on this machine.
@@ -32,11 +36,16 @@ def bench(
 
     charlm bench
 
+    charlm bench --distributed
+
     charlm bench --only sampling --json
     """
     from charlm.training.load_torch import load_torch
 
     load_torch()
+    if distributed:
+        bench_distributed(rounds, as_json)
+        return
     from charlm.evaluation.bench import PARTS, WORKLOAD, describe_machine, measure
     from charlm.nn.runtime import Runtime, keep_freed_memory
 

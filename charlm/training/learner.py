@@ -34,6 +34,7 @@ class Learner:
         num_streams: the streams read side by side (B); fewer in a short text.
         block_size: the characters per stream in a block (T); fewer in a short text.
         model: the model.
+        parallel: the same, called in its place, so that the processes exchange their gradients.
         optimizer: updates the model's weights.
         batches: the blocks to read.
         carried: the state of its own streams after the last block, (L, B, H) for each part of the cell's state.
@@ -58,7 +59,7 @@ class Learner:
         self.model.choose_kernel(runtime.lstm_by_blocks)
         self._world, self._streams = world, world.share(self.num_streams)
         self._accumulate = train.accumulate
-        self._parallel = world.parallel(self.model)
+        self.parallel = world.parallel(self.model)
         self.optimizer = Optimizer(self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16")
         sizes = (self.num_streams, self.block_size)
         documents = config.data.documents if config.data.reset_state_at_documents else None
@@ -117,7 +118,7 @@ class Learner:
         for streams in pieces:
             is_last = streams is pieces[-1]
             # The processes exchange their gradients once, with the last piece.
-            with nullcontext() if is_last else self._world.without_exchange(self._parallel):
+            with nullcontext() if is_last else self._world.without_exchange(self.parallel):
                 loss, state = self._read(batch, masks, streams)
                 share = (streams.stop - streams.start) / self.num_streams
                 # The exchange takes the mean over the processes, and the loss of a block is the mean over its streams.
@@ -140,7 +141,7 @@ class Learner:
             mask._replace(outputs_BH=None if mask.outputs_BH is None else mask.outputs_BH[streams]) for mask in masks
         ]
         with self._runtime.autocast():
-            logits_TBV, after = self._parallel(tokens_TB, state, own_masks, right_SB)
+            logits_TBV, after = self.parallel(tokens_TB, state, own_masks, right_SB)
         return functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten()), after
 
     def arrays(self) -> Arrays:
