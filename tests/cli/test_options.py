@@ -272,7 +272,8 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
-    elsewhere |= {("score", "--html")}
+    elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
+    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
