@@ -190,6 +190,13 @@ def both_sides(module: CharModel, text: list[int], read_beyond: int = 0) -> Tens
     return logits_TV
 
 
+# Every value meets every other one.
+shapes = pytest.mark.parametrize(
+    ("num_layers", "embedding_size", "initial_state"),
+    [(1, 5, "zero"), (1, 0, "learned"), (2, 5, "learned"), (2, 0, "zero")],
+)
+
+
 @pytest.fixture(params=CELLS)
 def cell(request: pytest.FixtureRequest) -> str:
     """Return the name of each cell."""
@@ -201,9 +208,7 @@ def test_there_are_equations_for_every_cell() -> None:
     assert EQUATIONS.keys() == CELLS.keys()
 
 
-@pytest.mark.parametrize("initial_state", ["zero", "learned"])
-@pytest.mark.parametrize("embedding_size", [5, 0])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@shapes
 def test_module_and_stepper_compute_the_published_equations(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:
@@ -242,9 +247,7 @@ def test_module_and_stepper_compute_the_published_equations(
                 np.testing.assert_allclose(gate[stream], expected_H, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("initial_state", ["zero", "learned"])
-@pytest.mark.parametrize("embedding_size", [5, 0])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@shapes
 def test_both_directions_predict_from_all_other_characters(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:
@@ -279,9 +282,7 @@ def test_both_stacks_compute_the_equations_in_numpy(make_model: Make, cell: str,
                 np.testing.assert_allclose(part[0], expected_H, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("initial_state", ["zero", "learned"])
-@pytest.mark.parametrize("embedding_size", [5, 0])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@shapes
 def test_a_hidden_character_never_reaches_its_prediction(
     make_model: Make, cell: str, num_layers: int, embedding_size: int, initial_state: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -35,6 +36,7 @@ LIGHT = ["cli.app", "cli.repl", "inference", "data", "web"]
 LIGHT += ["evaluation.compare", "evaluation.baselines", "evaluation.copies", "evaluation.scored_text"]
 
 
+@functools.cache
 def tree(file: Path) -> ast.Module:
     """Parse a file of the package."""
     return ast.parse((FOLDER / file).read_text(encoding="utf-8"))

@@ -57,9 +57,7 @@ def _print(processes: int, rows: list[dict[str, Any]], estimates: list[dict[str,
     ]
     print_table([Column(name, is_number=index > 0) for index, name in enumerate(names)], table)
     print()
-    print_lines(
-        wrapped("By the arithmetic of docs/distributed.md, for GPUs that were not measured:", width)
-    )
+    print_lines(wrapped("By the arithmetic of docs/distributed.md, for GPUs that were not measured:", width))
     for found in estimates:
         line = (
             f"1x{found['units']} on {found['machine']}: {found['speed_up']:.2f} times as fast as on one; "

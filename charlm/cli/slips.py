@@ -44,13 +44,21 @@ def meant_command(name: str, commands: Mapping[str, Any]) -> str | None:
 def command_that_works(name: str, command: Any, arguments: list[str]) -> str:
     """Return the command line that was meant, in backquotes; nothing if it is the one that was given, or is wrong."""
     meant = _with_options(name, command, mended(command, arguments))
-    if meant == arguments or {"--help", "-h"}.intersection(meant):
+    if meant == arguments or {"--help", "-h"}.intersection(meant) or _takes_option_as_value(command, meant):
         return ""
     try:
         command.make_context(name, list(meant))
     except (CommandLineError, UsageError):
         return ""
     return f"`{shlex.join(['charlm', name, *meant])}`"
+
+
+def _takes_option_as_value(command: Any, arguments: list[str]) -> bool:
+    """Return whether something that looks like an option, but is none of the command, stands among its arguments."""
+    options = options_of(command)
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    names = [argument.partition("=")[0] for argument in before if is_option(argument)]
+    return any(name not in options and name[:2] not in options for name in names)
 
 
 def mended(command: Any, arguments: list[str]) -> list[str]:

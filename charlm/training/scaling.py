@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -32,8 +32,7 @@ PLAIN = Regularisation(dropout=0.0, weight_dropout=0.0, weight_decay=0.0, settle
 BYTES_PER_NUMBER = 4
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """A kind of machine that the arithmetic is done for; orders of magnitude, not measured here.
 
     Attributes:

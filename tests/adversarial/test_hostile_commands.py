@@ -44,7 +44,9 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         values = SMALL_NUMBERS if AMOUNTS & {*parameter.opts} else TIMES if option == "--time" else [*NUMBERS, *WORDS]
         arguments.append(draw(st.sampled_from(values)))
     if name == "train":
-        arguments += draw(st.sampled_from([ONE_STEP, ["--resume", "nowhere"]]))
+        arguments += draw(
+            st.sampled_from([[*ONE_STEP, "--set", "data.validation_fraction=0.01"], ["--resume", "nowhere"]])
+        )
     return arguments
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from charlm import __version__
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.cli.errors import _prepare_streams
 from charlm.cli.screen import ENTER, LEAVE
+from charlm.training.learner import Learner
 from tests.helpers.commands import HARE_AND_FOX, SHORT, SMALL, answer, answers, call, spawn
 from tests.helpers.terminal import on_a_terminal
 
@@ -92,9 +94,8 @@ def test_a_run_can_be_resumed_and_extended(text: str) -> None:
     assert call("train", "--resume", "run", "--seed", "3").exit_code == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_saved_and_resumes(text: str, number: int, code: int) -> None:
-    """The first signal ends the run with the exit code of that signal and a file to resume from."""
+def test_an_interrupted_run_is_saved_and_resumes(text: str) -> None:
+    """Ctrl-C ends the run with its exit code and a file to resume from."""
     command = [sys.executable, "-m", "charlm", "train", "-c", text, *SMALL, "--set", "train.steps=1000000"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     command += ["--set", "train.evaluations=10000", "--out", "run"]
@@ -103,14 +104,36 @@ def test_an_interrupted_run_is_saved_and_resumes(text: str, number: int, code: i
         for line in process.stderr:
             if b"step" in line:
                 break
-        process.send_signal(number)
-        message = process.stderr.read()
-    assert process.returncode == code
-    assert b"--resume run" in message
-    step = load_checkpoint(Path("run/last.safetensors")).metrics["step"]
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read().decode()
+    assert_saved_and_resumes(process.returncode, message, 130)
+
+
+def test_a_terminated_run_is_saved_and_resumes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of the signal that a system sends before it ends a process."""
+    learn = Learner.learn_block
+
+    def terminate(self: Learner, step: int, *others: Any) -> float | None:
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return learn(self, step, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn_block", terminate)
+        result = call("train", "-c", text, *SHORT, "--out", "run")
+    # The block during which the signal came is learned and saved.
+    assert assert_saved_and_resumes(result.exit_code, result.stderr, 143) == 4
+
+
+def assert_saved_and_resumes(exit_code: int, message: str, expected: int) -> int:
+    """Check the exit code of a run that was ended by a signal, its message and its file; return its last step."""
+    assert exit_code == expected
+    assert "--resume run" in message
+    step: int = load_checkpoint(Path("run/last.safetensors")).metrics["step"]
     assert step > 0
     resumed = call("train", "--resume", "run", "--set", f"train.steps={step + 2}", "--sample-length", "0")
     assert resumed.exit_code == 0, resumed.stderr
+    return step
 
 
 def test_sampling_into_a_closed_pipe_ends_quietly(model: str) -> None:

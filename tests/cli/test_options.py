@@ -25,7 +25,7 @@ from tests.helpers.commands import assert_refused, call
 from tests.helpers.evaluation import TINY_WORKLOAD
 from tests.helpers.training import needs_bf16, records_of
 
-ACCENTED_TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 20
+ACCENTED_TEXT = "caf\u00e9 na\u00efve d\u00e9j\u00e0 vu; the cat sat on the mat, and the dog on the log. " * 16
 SETTINGS: dict[str, Any] = {
     "model.hidden_size": 12,
     "model.embedding_size": 6,
@@ -144,6 +144,9 @@ def test_every_setting_changes_what_a_run_does(texts: None, key: str) -> None:
     # With a validation after every block and a high rate, one is soon no better than the last.
     restless = {"train.evaluations": 24, "train.learning_rate": 0.5, "train.matrix_learning_rate": 0.5}
     base = SETTINGS | (restless if key == "train.patience" else {})
+    if key == "train.threads":
+        # Where other processes use the cores, threads wait for one another.
+        base |= {"train.steps": 1}
     if key.startswith("train.step_"):
         base |= {"train.schedule": "step", "train.step_after_epochs": 1, "train.epochs": 4.0, "train.steps": None}
     assert outcome_once(json.dumps(base)) != outcome(base | {key: CHANGES[key]})
@@ -275,7 +278,9 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     tested = {(command[0], flag[0]) for command, flag in FLAGS}
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
-    elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding")}
+    elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
+    elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
+    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

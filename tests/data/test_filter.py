@@ -21,7 +21,7 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.errors import CharlmError, UnknownCharacterError
 from charlm.inference.stepper import Stepper
 from charlm.vocab import TextFilter, Vocabulary
-from tests.helpers.commands import SHORT, answer, call
+from tests.helpers.commands import ONE_STEP, SHORT, answer, call
 from tests.helpers.model_files import load_error, tiny_model
 from tests.helpers.texts import cached_ids, text_of, write
 from tests.helpers.untrusted import change_metadata, forge
@@ -174,7 +174,7 @@ def test_a_text_without_letters_is_filtered_to_one_space(text: str) -> None:
     name = write("a.txt", text)
     loaded = read(name)
     assert (text_of(loaded), loaded.vocabulary.symbols) == (" ", " ")
-    result = call("train", "-c", name, "--set", "vocab.filter=letters", *SHORT, "--sample-length", "3")
+    result = call("train", "-c", name, "--set", "vocab.filter=letters", *ONE_STEP)
     assert result.exit_code in (0, 1), result.stderr
     assert result.exit_code == 0 or "error: " in result.stderr
 

@@ -99,7 +99,7 @@ def learned(cell: str) -> tuple[Trainer, NDArray[np.int64]]:
         model__num_layers=layers_for(cell),
         model__hidden_size=48,
         data__validation_fraction=HELD_OUT,
-        train__steps=200 if CELLS[cell].products else 300,
+        train__steps=150 if CELLS[cell].products else 300,
         train__batch_size=48,
         train__block_size=12,
         train__learning_rate=0.01,
@@ -125,7 +125,7 @@ def standard_error(values: Floats) -> float:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
+def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On held-out text each cell costs at most 3 % more than the source itself, and is never lower beyond chance.
 
     The bound: given all characters before it, a character costs any model on average at least as much as the source
@@ -150,7 +150,10 @@ def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str) -> None:
         f"excess {difference.mean() / truth.mean():.2%}, {difference.mean() / standard_error(difference):+.1f} errors"
     )
     assert scored - truth.mean() > -STANDARD_ERRORS * standard_error(difference)
-    assert scored == pytest.approx(found.mean(), abs=1e-4)
+    # Streams side by side start from a state that is nearly that of one stream.
+    assert scored == pytest.approx(found.mean(), rel=0.01)
+    monkeypatch.setattr("charlm.evaluation.segments.MAX_STREAMS", 1)
+    assert evaluate(training.learner.model, held_out).nats_per_character == pytest.approx(found.mean(), abs=1e-4)
     assert scored < (1 + MAX_EXCESS) * truth.mean()
     assert scored < (1 + MAX_EXCESS) * rate
 
@@ -210,8 +213,8 @@ def test_another_held_out_text_gives_the_same_last_model(cell: str) -> None:
     train_end = int(len(text) * 0.8)
     other_text = text[:train_end] + "".join(random.Random(1).choices(sorted(set(text)), k=len(text) - train_end))
     runs = []
-    for name, learned in (("one", text), ("other", other_text)):
-        runs.append(begin(name, learned, **changes))
+    for name, given in (("one", text), ("other", other_text)):
+        runs.append(begin(name, given, **changes))
         interrupt(runs[-1], 1000)
     one, other = runs
     assert one.epoch > 3
