@@ -16,6 +16,9 @@ from tests.helpers.model_files import random_model
 
 # Two test processes with two threads each on two cores slow each other many times over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A terminal in a test is drawn on, wherever the tests run.
+for name in ("CI", "NO_COLOR"):
+    os.environ.pop(name, None)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

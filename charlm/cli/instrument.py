@@ -18,8 +18,8 @@ from charlm.vocab import name_character
 
 GHOST_LENGTH = 40
 NUM_WORDS = 5
-# A search is given up after so many pauses: a model that knows its language needs ten or so.
-MAX_PAUSES = 100
+# A search is given up after so many pauses: a model that knows its language needs twenty or so.
+MAX_PAUSES = 300
 # How often a person sees how much of a long text is still to be read, in symbols.
 SHOWN_EVERY = 200
 # So long a key may read, in seconds; what is left is read when no key is waiting.
@@ -95,6 +95,7 @@ class Instrument:
         self.ghost = self.ghost[len(added or "") :] if is_typed_ghost else ""
         self.line, self.cursor, self.error = line, cursor, ""
         self.are_words_old = self._is_ghost_old = True
+        self.changes = self.changes if self.shows_gates else []
         self._work = iter(())
         if command := command_in(line):
             self.ghost, self._is_ghost_old = rest_of_command(line, *command), False
@@ -170,7 +171,6 @@ class Instrument:
             Figures(prediction, each.last_bits, each.bits_per_character)
             for each, prediction in zip(self.readers, self.conversation.predictions(), strict=True)
         ]
-        self.changes = reader.last_changes() if self.shows_gates else []
 
     def _steps(self) -> Iterator[bool]:
         """Do what is left, and pause after each step of a model; yield whether there is more to show."""
@@ -183,6 +183,9 @@ class Instrument:
             self._measure()
             yield True
         reader = self.conversation.reader
+        if self.shows_gates:
+            self.changes = reader.last_changes()
+            yield True
         if self.line and self.cursor == len(self.line):
             pieces = []
             for piece in reader.continue_text(GHOST_LENGTH):

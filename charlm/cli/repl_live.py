@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 
 from prompt_toolkit import Application
@@ -74,8 +75,9 @@ class LivePrompt:
             max_render_postpone_time=0,
             after_render=lambda _: self._start_working(),
         )
-        self._is_working = False
+        self._is_working = self._is_key_waiting = False
         self._drawn: tuple[object, TextRows] | None = None
+        self.application.key_processor.before_key_press += lambda _: self._stop_working()
         depth = self.application.color_depth
         self.is_monochrome = depth == ColorDepth.DEPTH_1_BIT
         has_shades = num_colours and depth in (ColorDepth.DEPTH_8_BIT, ColorDepth.DEPTH_24_BIT)
@@ -90,6 +92,8 @@ class LivePrompt:
         """
         self.instrument.restart()
         self._buffer.reset(Document())
+        # To look for garbage among all that is loaded would take longer than a key may.
+        gc.freeze()
         self._is_working = False
         return self.application.run()
 
@@ -157,7 +161,12 @@ class LivePrompt:
         self.application.exit(result=buffer.text)
         return True
 
+    def _stop_working(self) -> None:
+        # The key is drawn first; that starts the work again.
+        self._is_key_waiting = True
+
     def _start_working(self) -> None:
+        self._is_key_waiting = False
         if not self._is_working and not self.application.is_done:
             self._is_working = True
             self.application.create_background_task(self._work())
@@ -165,7 +174,7 @@ class LivePrompt:
     async def _work(self) -> None:
         """Compute what is left while no key is waiting."""
         try:
-            while (has_more := self.instrument.work()) is not None:
+            while not self._is_key_waiting and (has_more := self.instrument.work()) is not None:
                 if has_more:
                     self.application.invalidate()
                 await asyncio.sleep(0)

@@ -88,9 +88,10 @@ def text_rows(
         ghost: what is suggested at the end of the line.
         look: how it is drawn.
     """
-    # The part that is laid out changes only where the cursor crosses the border of a block, so that rows stay calm.
-    block = look.width * look.max_rows
-    start, end = max(0, cursor // block - 1) * block, min(len(line), cursor + block)
+    screen = look.width * look.max_rows
+    # The part that is laid out changes only now and then, so that rows stay calm.
+    block = (screen + 1) // 2
+    start, end = max(0, cursor - screen) // block * block, min(len(line), cursor + screen)
     rows = _Rows(look.width)
     for character in prompt if not start else "":
         rows.add("", character)
@@ -98,13 +99,10 @@ def text_rows(
     at = rows.end
     for number, (character, cost) in enumerate(zip(line[start:end], bits, strict=True), start):
         rows.add(_style(character, cost, unknown, look), character)
-        if number < cursor:
-            at = rows.end
-        elif number == cursor:
+        if number == cursor:
             at = rows.start_of_last
         if character == "\n":
             rows.break_row()
-            at = rows.end if number < cursor else at
     shown = ""
     if cursor == len(line):
         at = rows.end = rows.place_for_next()

@@ -104,7 +104,8 @@ class IncrementalReader:
         between_T = np.full(len(ids_T) - common - num_same, np.nan)
         self._bits_T = np.concatenate([self._bits_T[:common], between_T, self._bits_T[len(self._bits_T) - num_same :]])
         self._text, self._ids_T = text, ids_T
-        self.__dict__.pop("_starts_C", None)
+        for of_text in ("_starts_C", "unknown_characters"):
+            self.__dict__.pop(of_text, None)
         self._position = len(text) if position is None or self.is_backward else position
         self._place = len(ids_T) if self._position == len(text) else int(self._starts_C[self._position])
         if common < self._num_read:
@@ -137,7 +138,7 @@ class IncrementalReader:
             self._states.pop(old, None)
         return True
 
-    @property
+    @cached_property
     def unknown_characters(self) -> str:
         """The characters of the text that the model does not know."""
         return "".join(c for c in dict.fromkeys(self._text) if not len(self.vocabulary.encode(c, "skip")))

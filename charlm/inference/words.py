@@ -26,7 +26,7 @@ from charlm.inference.word_boundaries import MAX_WORD_SO_FAR, Boundaries, Effect
 MAX_EXTENDED = 2000
 MAX_BYTES = 1 << 28
 # So many are extended side by side, where their probabilities are worth it.
-ROWS = 16
+ROWS = 4
 # Continuations that are less probable than this share of a word do not change what is shown of it.
 NEGLIGIBLE = 1e-6
 
