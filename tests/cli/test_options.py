@@ -89,6 +89,7 @@ ELSEWHERE = {"model.ngram_weight", "data.holdout", "data.skip_undecodable"}
 ELSEWHERE |= {
     "data.documents",
     "data.reset_state_at_documents",
+    "train.accumulate",
     "train.device",
     "train.sample_every",
     "train.keep_every",

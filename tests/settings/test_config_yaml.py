@@ -332,7 +332,7 @@ NO_INITIALISERS += ["uniform(1e99)", "uniform(10.01)", "uniform( 1)"]
         ("train", "warmup_fraction", "1.1", "1.1"),
         ("train", "reset_probability", "2", "2"),
         ("train", "optimizer", "newton", "'newton'"),
-        ("train", "precision", "fp16", "'fp16'"),
+        ("train", "precision", "fp8", "'fp8'"),
         ("train", "device", "gpu", "'gpu'"),
         ("train", "threads", "0", "0"),
         ("train", "patience", "0", "0"),
