@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
+
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
     """Return what torchrun tells a process."""
@@ -29,7 +31,8 @@ def in_ranks(size: int, function: Callable[[], Any], folder: Path) -> list[Any]:
     files = [folder / f"rank-{rank}.pickle" for rank in range(size)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(file)], env=os.environ | environment(rank, size, port), cwd=Path.cwd()
+            [sys.executable, "-c", program, str(file)],
+            env=os.environ | environment(rank, size, port) | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         )
         for rank, file in enumerate(files)
     ]
