@@ -217,7 +217,7 @@ def watched() -> Iterator[None]:
             raise
         raise TrainingError(
             "another process of this run has ended, or has not answered in time",
-            "`charlm train --resume RUN` continues it from its last save; torchrun can do so by itself, see docs/distributed.md",
+            "`charlm train --resume RUN` continues it from its last save, and torchrun can restart it by itself",
         ) from error
 
 
