@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from charlm.errors import TrainingError, UsageError, counted
-from charlm.machine import process_place, usable_cores
+from charlm.machine import ProcessPlace, process_place, usable_cores
 
 Value = TypeVar("Value")
 
@@ -35,20 +35,8 @@ SIGNS_OF_LOSS = ("gloo", "NCCL", "Connection", "Timed out", "timed out", "Socket
 RUN_KEY, REPORTED_KEY = "charlm/run", "charlm/reported"
 
 
-class World:
-    """The processes of a run. Made without arguments, it is this process alone, and every method is trivial.
-
-    Attributes:
-        rank: the number of this process, from 0.
-        size: how many processes there are.
-        local_rank: the number of this process on its machine.
-        local_size: how many processes there are on its machine.
-        attempt: how often torchrun has restarted them.
-    """
-
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, attempt: int = 0):
-        self.rank, self.size = rank, size
-        self.local_rank, self.local_size, self.attempt = local_rank, local_size, attempt
+class World(ProcessPlace):
+    """The processes of a run. Made without arguments, it is this process alone, and every method is trivial."""
 
     @property
     def is_first(self) -> bool:
@@ -72,9 +60,7 @@ class World:
         """Return how many threads each process has, so that those of a machine share its cores; None: all of them."""
         if asked or self.size == 1:
             return asked
-        # torchrun sets `OMP_NUM_THREADS` to 1 unless it is set already.
-        is_set = os.environ.get("OMP_NUM_THREADS") != "1"
-        return usable_cores() if is_set else max(1, usable_cores(obeys_openmp=False) // self.local_size)
+        return usable_cores() if is_set_by_user() else max(1, usable_cores(obeys_openmp=False) // self.local_size)
 
     # What they agree on
 
@@ -197,6 +183,11 @@ def shares(streams: slice, number: int) -> list[slice]:
     length = streams.stop - streams.start
     bounds = [streams.start + part * length // number for part in range(number + 1)]
     return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def is_set_by_user() -> bool:
+    """Return whether `OMP_NUM_THREADS` is a wish: torchrun sets it to 1 unless it is set already."""
+    return os.environ.get("OMP_NUM_THREADS") != "1"
 
 
 def _nothing() -> Any:

@@ -20,8 +20,9 @@ import torch
 import torch.distributed as dist
 
 from charlm.data.corpus import load_corpus
+from charlm.machine import usable_cores
 from charlm.settings.config_file import load_config
-from charlm.training.distributed import World
+from charlm.training.distributed import World, is_set_by_user
 from charlm.training.learner import Learner
 from charlm.training.regularisation import Regularisation
 from charlm.training.sizing import choose_runtime
@@ -86,20 +87,20 @@ class Scaling:
         return asdict(self) | {"speed_up": self.speed_up, "cost": self.together - self.share}
 
 
-def measure_scaling(world: World, rounds: int, units: int, threads: int | None = None) -> Scaling:
+def measure_scaling(world: World, rounds: int, units: int) -> Scaling:
     """Measure what the processes of a world gain; to be called in all of them.
 
     Args:
         world: the processes.
         rounds: how many blocks are measured.
         units: of the model.
-        threads: of the process that trains alone; by default all cores.
     """
     flags = {"model.hidden_size": units, "model.ngram_order": 0, "seed": 0, "train.steps": 1}
     config, text = load_config("lstm", (), flags), load_corpus(["fables"])
 
     def alone() -> tuple[float, int]:
-        settings = config.train.model_copy(update={"threads": threads})
+        # All cores, for which torchrun has set another number.
+        settings = config.train.model_copy(update={"threads": usable_cores(obeys_openmp=is_set_by_user())})
         learner = Learner(config, text, choose_runtime(config.model, settings))
         return _median(lambda step: learner.learn_block(step, 0.0, PLAIN), rounds), learner.model.spec.num_parameters
 
