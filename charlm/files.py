@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,6 +90,42 @@ def may_write_to(path: Path) -> bool:
     A link may lead to a file of someone else, and opening a pipe would block.
     """
     return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
+@contextmanager
+def holding(path: Path, timeout: float = -1) -> Iterator[bool]:
+    """Hold a lock file, which is removed at the end.
+
+    Args:
+        path: the lock file.
+        timeout: how many seconds to wait for another process that holds it; by default as long as it takes.
+
+    Yields:
+        Whether it is held. It is not if the file system has no locks or no space for the file.
+
+    Raises:
+        TimeoutError: another process still holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=timeout)
+    try:
+        # `filelock` may warn that it uses a weaker kind of lock, because the system has none.
+        with warnings.catch_warnings(action="ignore"):
+            lock.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        # `filelock` raises the second on a system without locks.
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # Removed before the release, while no other process can have locked it.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def sync(path: Path) -> None:

@@ -6,14 +6,13 @@ import errno
 import json
 import re
 import shlex
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from charlm.errors import ModelFileError, RunError, nearest_name
-from charlm.files import append_whole, expanded, may_write_to, sweep_temporary, write_atomic
+from charlm.files import append_whole, expanded, holding, may_write_to, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
 LOCK_FILE = ".lock"
@@ -131,32 +130,19 @@ class RunFolder:
         Raises:
             RunError: another process has locked it.
         """
-        from filelock import FileLock, Timeout
-
         path = self.path / LOCK_FILE
         if not may_write_to(path):
             raise RunError(f"`{path}` is not a regular file", "remove it")
-        lock = FileLock(path, timeout=0)
-        try:
-            # `filelock` may warn that it uses a weaker kind of lock, because the system has none.
-            with warnings.catch_warnings(action="ignore"):
-                lock.acquire()
-        except Timeout as error:
-            raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
-        except (OSError, NotImplementedError):
-            # `filelock` raises the second on a system without locks.
-            yield False
-            return
-        try:
-            sweep_temporary(self.path)
-            if not self.kept.is_symlink():
-                sweep_temporary(self.kept)
-            yield True
-        finally:
-            # Removed before the release, while no other process can have locked it.
-            with suppress(OSError):
-                path.unlink()
-            lock.release()
+        with ExitStack() as held:
+            try:
+                is_held = held.enter_context(holding(path, timeout=0))
+            except TimeoutError as error:
+                raise RunError(f"another process is training in `{self.path}`", "wait for it, or stop it") from error
+            if is_held:
+                sweep_temporary(self.path)
+                if not self.kept.is_symlink():
+                    sweep_temporary(self.kept)
+            yield is_held
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl` for each record, or none if that fails."""

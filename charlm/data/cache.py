@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ import numpy as np
 
 from charlm.data.mapped import PIECE
 from charlm.errors import CorpusError
-from charlm.files import cache_folder, replacing, sweep_temporary, temporary_folder, write_atomic
+from charlm.files import cache_folder, holding, replacing, sweep_temporary, temporary_folder, write_atomic
 from charlm.vocab import Ids
 
 DAY_SECONDS = 86400.0
@@ -197,24 +196,9 @@ class Cache:
     @contextmanager
     def locked(self, place: str) -> Iterator[None]:
         """Let one process at a time encode the same files; others wait, and find them encoded then."""
-        from filelock import FileLock
-
-        path = self.folder / f".{place}.lock"
-        lock = FileLock(path)
-        try:
-            # `filelock` may warn that it uses a weaker kind of lock, because the system has none.
-            with warnings.catch_warnings(action="ignore"):
-                lock.acquire()
-        except (OSError, NotImplementedError):
-            # Without locks, two processes may encode the same text. Each writes a file of its own.
+        # Without locks, two processes may encode the same text. Each writes a file of its own.
+        with holding(self.folder / f".{place}.lock"):
             yield
-            return
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
-            lock.release()
 
     def _make_room(self, key: str) -> None:
         texts = cached()
