@@ -12,6 +12,7 @@ from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Json
 from charlm.cli.render import print_json, print_lines, print_table
 from charlm.cli.scaling import bench_distributed
+from charlm.errors import UsageError
 
 if TYPE_CHECKING:
     from charlm.nn.model import CharModel
@@ -42,6 +43,8 @@ def bench(
     """
     from charlm.training.load_torch import load_torch
 
+    if distributed and only:
+        raise UsageError("`--distributed` measures training alone", "leave out `--only`")
     load_torch()
     if distributed:
         bench_distributed(rounds, as_json)

@@ -20,8 +20,11 @@ from charlm.settings.config_file import load_config
 from charlm.training import distributed
 from charlm.training.distributed import ALONE, World, join, shares
 from charlm.training.learner import Learner
+from charlm.training.lifecycle import begin_or_go_on
 from charlm.training.regularisation import Regularisation
+from charlm.training.scaling import measure_scaling
 from tests.helpers.ranks import environment, in_ranks
+from tests.helpers.training import interrupt
 
 OPTIMIZERS = ("muon", "adamw", "adam", "rmsprop", "adagrad", "sgd")
 # Weight dropout is the same for all streams; dropout differs from stream to stream.
@@ -64,7 +67,8 @@ def of_this_rank() -> tuple[Any, ...]:
         told = world.from_first(lambda: f"rank {world.rank}")
         order = world.in_turns(lambda: world.rank)
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
-        return learned_with_each_optimizer(world), agreed, some, told, order, world.joined(part, dim=1).numpy()
+        scaling = measure_scaling(world, 1, 8)
+        return learned_with_each_optimizer(world), agreed, some, told, order, world.joined(part, dim=1).numpy(), scaling
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,9 @@ def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
     """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
     ranks = in_ranks(size, of_this_rank, tmp_path)
-    for rank, (learned, agreed, some, told, order, joined) in enumerate(ranks):
+    for rank, (learned, agreed, some, told, order, joined, scaling) in enumerate(ranks):
+        assert scaling == ranks[0][-1]
+        assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
         assert (agreed, some, told, order) == ((1.5, 1.0), (True, False, False, True), "rank 0", rank)
         assert joined.tolist()[0] == sorted(joined.tolist()[0])
         assert set(joined[0]) == set(range(size))
@@ -151,6 +157,21 @@ def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: 
             print(f"rank {rank}")
         assert may_report() is (rank == 0)
     assert capsys.readouterr().out == "rank 0\n"
+
+
+def test_a_restart_goes_on_with_the_run_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed before its first save begins again in its folder; another one is resumed."""
+    monkeypatch.chdir(tmp_path)
+    flags = {"model.hidden_size": 8, "train.steps": 4, "seed": 5, "data.corpus": ["hello"]}
+    config, run = load_config("lstm", (), flags), tmp_path / "run"
+    with begin_or_go_on(config, run):
+        assert (run / "config.yaml").exists()
+    monkeypatch.setattr(World, "noted_run", lambda self: run)
+    with begin_or_go_on(config, None) as trainer:
+        assert trainer.run.path == run
+        interrupt(trainer, 2)
+    with begin_or_go_on(config, None) as trainer:
+        assert trainer.state.step == 2
 
 
 def test_fp16_learns_with_a_scaled_loss() -> None:
