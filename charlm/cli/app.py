@@ -19,7 +19,7 @@ from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.fill import fill
 from charlm.cli.inspect import inspect_units
-from charlm.cli.options import TextCommand
+from charlm.cli.options import Command, TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.reach import reach
 from charlm.cli.report import report
@@ -74,4 +74,4 @@ def help_of(command: Callable[..., None]) -> str | None:
 
 
 for name, command in COMMANDS.items():
-    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else None, help=help_of(command))(command)
+    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else Command, help=help_of(command))(command)

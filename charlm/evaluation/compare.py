@@ -246,6 +246,11 @@ def _held_out(model: ModelFile) -> tuple[float | None, float | None, str]:
     return validation, test, blocks
 
 
+def learned_part(model: ModelFile) -> tuple[Any, ...]:
+    """Return what is equal for models that learned the same part of the same text."""
+    return _fact(model, "sha256") or _fact(model, "name"), _held_out(model)
+
+
 def _kind(model: ModelFile) -> str:
     """Describe what runs on one text must share to be comparable."""
     (validation, _, _), vocabulary, direction = _held_out(model), model.vocabulary, model.spec.direction
@@ -259,8 +264,7 @@ def _kind(model: ModelFile) -> str:
 
 def _key(model: ModelFile) -> tuple[Any, ...]:
     """Return what is equal for runs that can be compared."""
-    text = _fact(model, "sha256") or _fact(model, "name")
-    return text, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)
+    return *learned_part(model), model.vocabulary.kind, model.vocabulary.filter, model.spec.direction
 
 
 def _differences(runs: Sequence[ReadRun]) -> list[str]:
