@@ -75,7 +75,9 @@ class Command(TyperCommand):
             for parameter in given:
                 if parameter.name in NAME_A_MODEL and not parameter.multiple and given.count(parameter) > 1:
                     option = max(parameter.opts, key=len)
-                    raise UsageError(f"`charlm {self.name}` takes one `{option}`, and there are several", "give it once")
+                    raise UsageError(
+                        f"`charlm {self.name}` takes one `{option}`, and there are several", "give it once"
+                    )
         return super().parse_args(ctx, args)
 
 
