@@ -84,9 +84,10 @@ class Together:
         """Say whether the models are better together than the best of them alone."""
         name, best = min(self.each, key=lambda model: model[1])
         per = f"bits per {self.vocabulary.unit}"
-        if self.bits < best:
-            return f"together they need {best - self.bits:.4f} {per} fewer than the best of them, `{one_line(name)}`"
-        return f"`{one_line(name)}` is as good alone: together they need {self.bits - best:.4f} {per} more"
+        gain = round(best - self.bits, 4)
+        if gain > 0:
+            return f"together they need {gain:.4f} {per} fewer than the best of them, `{one_line(name)}`"
+        return f"`{one_line(name)}` alone is " + (f"better: it needs {-gain:.4f} {per} fewer" if gain else "as good")
 
 
 class OpenModel(NamedTuple):

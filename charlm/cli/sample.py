@@ -108,8 +108,6 @@ def sample(
     charlm sample --num 5 --lines 1 --seed 1
 
     charlm sample "Once" --seed 1 --clamp 1.17=0.9
-
-    charlm sample -m runs/fables-lstm-1 -m runs/fables-gru-1
     """
     from charlm.inference.clamp import read_clamps
     from charlm.inference.generate import check_stop, draw_seed, generate

@@ -76,8 +76,8 @@ def symbol_bits(
 def bits_together(bits_MN: Sequence[Bits]) -> Bits:
     """Return what each character costs several models together: by the mean of the probabilities they give it."""
     lowest_N = np.min(bits_MN, axis=0)
-    mean_N: Bits = np.exp2(lowest_N - np.array(bits_MN)).mean(axis=0)
-    return lowest_N - np.log2(mean_N)
+    together_N: Bits = lowest_N - np.log2(np.exp2(lowest_N - np.array(bits_MN)).mean(axis=0))
+    return together_N
 
 
 class _Reading:
