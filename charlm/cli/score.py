@@ -67,9 +67,7 @@ def score(
 
     charlm score --file another.txt --html page.html
     """
-    from charlm.inference.ensemble import Ensemble
     from charlm.inference.score import given_what, reader_of
-    from charlm.inference.stepper import Stepper
 
     if html is not None and model and len(model) > 1:
         raise UsageError("a page shows one model", "omit `--html`, or give one `--model`")
@@ -77,8 +75,7 @@ def score(
         raise UsageError("a page shows one model: `--html` and `--diff` exclude each other", "omit one of them")
     page = None if html is None else page_path(html)
     given = _given(text, file)
-    several = model is not None and len(model) > 1
-    opened = None if several else model_file(model[0] if model else None)
+    opened = None if model and len(model) > 1 else model_file(model[0] if model else None)
     loaded = predictor(model) if opened is None else reader_of(opened)
     if diff is not None:
         _show_difference(loaded, given, diff, top, unknown, as_json)
@@ -95,11 +92,18 @@ def score(
         print_lines(_total_lines(scored, given_what(loaded), width))
     else:
         print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
-        if isinstance(loaded, Stepper) and loaded.has_ngrams:
-            print_lines(wrapped("these are the figures of the net and its n-grams together", width))
-        if isinstance(loaded, Ensemble):
-            mean = f"these are the figures of the mean of the probabilities of {len(loaded.members)} models"
-            print_lines(wrapped(mean, width))
+        if whose := _of_several(loaded):
+            print_lines(wrapped(f"these are the figures of {whose}", width))
+
+
+def _of_several(model: Reader) -> str:
+    """Return what the figures are those of, if it is more than a net; otherwise an empty string."""
+    from charlm.inference.ensemble import Ensemble
+    from charlm.inference.stepper import Stepper
+
+    if isinstance(model, Ensemble):
+        return f"the mean of the probabilities of {len(model.members)} models"
+    return "the net and its n-grams together" if isinstance(model, Stepper) and model.has_ngrams else ""
 
 
 def _show_difference(model: Reader, given: str, path: Path, top: int, unknown: str, as_json: bool) -> None:
