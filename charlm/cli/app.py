@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from charlm import __version__
+from charlm.cli.average import average
 from charlm.cli.bench import bench
 from charlm.cli.compare import compare
 from charlm.cli.corpora import corpora
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "fill": fill,
     "compare": compare,
+    "average": average,
     "report": report,
     "explain": explain,
     "inspect": inspect_units,

@@ -163,7 +163,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         ModelFileError: a model is damaged.
     """
     members: dict[tuple[Any, ...], list[ReadRun]] = {}
-    for run in map(read_run, [model for path in paths for model in _models_of(path)]):
+    for run in map(read_run, [model for path in paths for model in models_of(path)]):
         members.setdefault(_key(run.model), []).append(run)
     groups = list(members.values())
     notes = _differences([run for group in groups for run in group])
@@ -292,8 +292,8 @@ def _differences(runs: Sequence[ReadRun]) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _models_of(path: Path) -> list[Path]:
-    """Return the kept models if this is their folder, or else the path itself."""
+def models_of(path: Path) -> list[Path]:
+    """Return the kept models of a run if this is their folder, or else the path itself."""
     folder = expanded(path)
     if folder.name != KEPT_FOLDER or best_in(folder):
         return [path]

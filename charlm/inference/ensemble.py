@@ -44,7 +44,12 @@ class Ensemble(Stepper):
     def __init__(self, models: Sequence[tuple[str, Stepper]]) -> None:
         (first_name, first), *others = models
         for name, model in others:
-            if difference := _difference((first_name, first), (name, model)):
+            sides = ["backward" if each.is_backward else "forward" for each in (first, model)]
+            difference = (
+                f"`{first_name}` reads {sides[0]}, and `{name}` reads {sides[1]}" if len(set(sides)) > 1 else ""
+            )
+            vocabularies = (first_name, first.vocabulary), (name, model.vocabulary)
+            if difference := difference or vocabulary_difference(*vocabularies):
                 raise UsageError(difference, "models predict together only if they read the same symbols the same way")
         self.vocabulary = first.vocabulary
         self.is_backward = first.is_backward
@@ -140,24 +145,24 @@ def ids_in(vocabulary: Vocabulary, first: Vocabulary) -> NDArray[np.intp] | None
     return np.array([*(ids[symbol] for symbol in first.symbols), len(first)])
 
 
-def _difference(first: tuple[str, Stepper], other: tuple[str, Stepper]) -> str:
-    """Return the first reason why two models cannot predict together, or an empty string."""
-    names, vocabularies = (first[0], other[0]), (first[1].vocabulary, other[1].vocabulary)
-    facts = [
-        [f"reads {'backward' if model.is_backward else 'forward'}" for _, model in (first, other)],
-        [f"reads {vocabulary.kind}" for vocabulary in vocabularies],
-        [
-            "reads all characters" if vocabulary.filter == "none" else f"reads {vocabulary.filter} only"
-            for vocabulary in vocabularies
-        ],
-    ]
-    for own, others in facts:
-        if own != others:
-            return f"`{names[0]}` {own}, and `{names[1]}` {others}"
-    for knows, lacks in ((0, 1), (1, 0)):
-        missing = [symbol for symbol in vocabularies[knows].symbols if symbol not in vocabularies[lacks]]
-        if missing:
+def vocabulary_difference(first: tuple[str, Vocabulary], other: tuple[str, Vocabulary]) -> str:
+    """Return the first reason why two models do not know the same symbols, or an empty string.
+
+    The order of the symbols does not count.
+
+    Args:
+        first: the name of a model, and its vocabulary.
+        other: the same of the other.
+    """
+    (name, one), (other_name, two) = first, other
+    if one.kind != two.kind:
+        return f"`{name}` reads {one.kind}, and `{other_name}` reads {two.kind}"
+    if one.filter != two.filter:
+        what = ["all characters" if each.filter == "none" else f"{each.filter} only" for each in (one, two)]
+        return f"`{name}` reads {what[0]}, and `{other_name}` reads {what[1]}"
+    for (knows, known), (lacks, other_known) in ((first, other), (other, first)):
+        if missing := [symbol for symbol in known.symbols if symbol not in other_known]:
             more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
             named = ", ".join(map(name_character, missing[:MAX_NAMED]))
-            return f"`{names[lacks]}` does not know {named}{more}, which `{names[knows]}` knows"
+            return f"`{lacks}` does not know {named}{more}, which `{knows}` knows"
     return ""
