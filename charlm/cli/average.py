@@ -115,19 +115,15 @@ def _check_out(out: Path | None) -> None:
     """Refuse a place where something is, before the models are read.
 
     Raises:
-        UsageError: there is such a file, or no folder for it.
-        RunError: something is in the folder.
+        UsageError: there is something, or no folder for a file.
     """
     from charlm.files import expanded
-    from charlm.run_folder import RunFolder
 
     if out is None:
         return
-    if out.suffix != ENDING:
-        RunFolder.check_free(out)
-    elif expanded(out).exists():
-        raise UsageError(f"`{out}` exists, and no model is overwritten", "`--out` names another file")
-    elif not expanded(out).parent.is_dir():
+    if expanded(out).exists():
+        raise UsageError(f"`{out}` exists, and nothing is overwritten", "`--out` names another file or folder")
+    if out.suffix == ENDING and not expanded(out).parent.is_dir():
         raise UsageError(f"there is no folder `{out.parent}`", "make it first, or give another `--out`")
 
 

@@ -89,16 +89,14 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
 def _shares(paths: Sequence[Path], files: Sequence[Path], weights: Sequence[float] | None) -> list[float]:
     """Return how much each model counts, all together 1."""
     if len(files) < 2:
-        raise UsageError(
-            "an average needs at least two models", "for example the models that a run kept: its folder `kept`"
-        )
+        raise UsageError("an average needs at least two models", "the folder `kept` of a run stands for all in it")
     same = [file.resolve() for file in files]
     if twice := next((path for path, file in zip(paths, same, strict=True) if same.count(file) > 1), None):
         raise UsageError(f"`{twice}` is given twice", "give each model once; `--weights` lets one count more")
     given = [1.0] * len(files) if weights is None else list(weights)
     if len(given) != len(files):
         raise UsageError(
-            f"there are {counted(len(given), 'weight')} for {counted(len(files), 'model')}", "give one for each model"
+            f"{counted(len(given), 'weight')} for {counted(len(files), 'model')}", "give one for each model"
         )
     total = sum(given)
     if not all(0 <= weight < math.inf for weight in given) or not 0 < total < math.inf:

@@ -319,7 +319,9 @@ def read_run(path: Path) -> ReadRun:
         raise RunError(f"there is no run in `{path}`", hint)
     model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
-    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
+    # An average was not trained, so others are not compared at its time and steps.
+    is_file = "averaged" in model.metrics
+    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model), is_file)
 
 
 def _read_file(path: Path) -> ReadRun:

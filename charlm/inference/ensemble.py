@@ -44,12 +44,11 @@ class Ensemble(Stepper):
     def __init__(self, models: Sequence[tuple[str, Stepper]]) -> None:
         (first_name, first), *others = models
         for name, model in others:
-            sides = ["backward" if each.is_backward else "forward" for each in (first, model)]
-            difference = (
-                f"`{first_name}` reads {sides[0]}, and `{name}` reads {sides[1]}" if len(set(sides)) > 1 else ""
-            )
-            vocabularies = (first_name, first.vocabulary), (name, model.vocabulary)
-            if difference := difference or vocabulary_difference(*vocabularies):
+            difference = vocabulary_difference((first_name, first.vocabulary), (name, model.vocabulary))
+            if first.is_backward != model.is_backward:
+                sides = ("backward", "forward") if first.is_backward else ("forward", "backward")
+                difference = f"`{first_name}` reads {sides[0]}, and `{name}` reads {sides[1]}"
+            if difference:
                 raise UsageError(difference, "models predict together only if they read the same symbols the same way")
         self.vocabulary = first.vocabulary
         self.is_backward = first.is_backward
