@@ -81,7 +81,7 @@ class Ensemble(Stepper):
 
     @np.errstate(over="ignore", invalid="ignore")
     def logits(self, state: StepperState) -> Floats:
-        """Return the logits of what comes next in a state, shape (B, V), float32."""
+        """Return the logits of what comes next in a state, shape (B, V), float64."""
         each = []
         for model, ids, part in zip(self.members, self._ids_M, self._parts(state), strict=True):
             logits_BV = model.logits(part)
@@ -117,7 +117,7 @@ def mean_logits(logits_MBV: Floats) -> Floats:
         logits_MBV: of each model.
 
     Returns:
-        logits_BV: shape (B, V), float32.
+        logits_BV: shape (B, V), float64.
     """
     log_p_MBV = logits_MBV.astype(np.float64)
     log_p_MBV -= log_p_MBV.max(axis=-1, keepdims=True)
@@ -125,7 +125,7 @@ def mean_logits(logits_MBV: Floats) -> Floats:
     highest_BV = log_p_MBV.max(axis=0)
     log_mean_BV = np.log(np.exp(log_p_MBV - highest_BV).mean(axis=0))
     mean_BV: Floats = logits_MBV[0] + (highest_BV - log_p_MBV[0] + log_mean_BV)
-    return mean_BV.astype(np.float32)
+    return mean_BV
 
 
 def ids_in(vocabulary: Vocabulary, first: Vocabulary) -> NDArray[np.intp] | None:

@@ -269,7 +269,7 @@ class TextModel(ABC):
             unknown: what to do about an unknown character.
 
         Returns:
-            logits_V: shape (V,), float32; and the state.
+            logits_V: shape (V,), float32 of one model and float64 of several; and the state.
 
         Raises:
             UsageError: the id is out of range, the state is of another model, or the model reads from both sides.
