@@ -73,6 +73,7 @@ USUAL_COMMANDS = {
     "eval": "evaluate test score perplexity validate",
     "fill": "infill",
     "compare": "runs list ls results",
+    "average": "mean merge soup swa",
     "explain": "cells cell describe show info",
     "corpora": "corpus data datasets download",
     "bench": "benchmark speed",
