@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, TensorProto, checker, helper
@@ -29,8 +30,8 @@ CONTEXTS = "contexts"
 NEXT = "next_"
 
 
-def onnx_model(model: ModelFile) -> ModelProto:
-    """Return the graph of a model of one direction.
+def onnx_file(model: ModelFile) -> bytes:
+    """Return the file of the graph of a model of one direction, checked by the checker of ONNX.
 
     Its inputs are `ids`, (B,), int64, and the parts of the state: `h0` and for LSTMs `c0`, (B, H), float32, then those
     of further layers, and with n-grams `contexts`, (B, K), int64. Its outputs are `logits`, (B, V), float32, and the
@@ -47,7 +48,7 @@ def onnx_model(model: ModelFile) -> ModelProto:
     states = [tuple(Value(graph, name, spec.hidden_size) for name in parts) for parts in state_names(spec)]
     logits, new_states = _net_step(graph, spec, model.weights, ids, states)
     outputs = dict(zip(itertools.chain(*state_names(spec)), itertools.chain(*new_states), strict=True))
-    infos = {name: (TensorProto.FLOAT, spec.hidden_size) for name in outputs}
+    infos = dict.fromkeys(outputs, (TensorProto.FLOAT, spec.hidden_size))
     if mixture:
         ngrams = OnnxNgrams(graph, mixture.ngrams)
         outputs[CONTEXTS] = contexts = ngrams.step(ids, Value(graph, CONTEXTS, ngrams.num_lengths))
@@ -80,7 +81,14 @@ def onnx_model(model: ModelFile) -> ModelProto:
     )
     helper.set_model_props(proto, description(model, ngrams.num_lengths if mixture else 0))
     checker.check_model(proto, full_check=True)
-    return proto
+    return proto.SerializeToString()
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file is one that `onnx_file` made, by its first bytes."""
+    first = ModelProto(ir_version=IR_VERSION, producer_name=PRODUCER).SerializeToString()
+    with path.open("rb") as file:
+        return file.read(len(first)) == first
 
 
 def state_names(spec: ModelSpec) -> list[list[str]]:
