@@ -22,7 +22,9 @@ from charlm.export.state_dict import FORMAT
 from charlm.settings.config_file import validate_settings
 from charlm.vocab import Filter, Kind, Vocabulary
 
-RECURRENT = re.compile(r"(?P<where>.*?)(?P<weight>(?:weight|bias)_[ih]h|peephole)(?:_l(?P<layer>[0-9]{1,4}))?")
+RECURRENT = re.compile(
+    r"(?P<where>.*?)(?P<weight>(?:weight|bias)_(?:[ih]h|hr)|peephole)(?:_l(?P<layer>[0-9]{1,4}))?(?P<reverse>_reverse)?"
+)
 # What programs call an embedding and a linear layer. It matters where shapes leave a choice.
 EMBEDDINGS = {"encoder", "embedding", "embeddings", "embed", "emb", "wte", "tok_emb", "token_embedding", "embed_tokens"}
 OUTPUTS = {"decoder", "output", "out", "fc", "linear", "head", "lm_head", "proj", "projection", "classifier"}
@@ -113,7 +115,11 @@ def _names_in(arrays: Arrays) -> _Names:
     found: dict[tuple[str, int], dict[str, str]] = {}
     others = []
     for name in arrays:
-        if match := RECURRENT.fullmatch(name):
+        match = RECURRENT.fullmatch(name)
+        if match and (match["reverse"] or match["weight"].endswith("hr")):
+            what = "a layer that reads from the right" if match["reverse"] else "a projection"
+            raise ModelFileError(f"`{name}` with the shape {arrays[name].shape} belongs to {what}", WHAT_FITS)
+        if match:
             weights = found.setdefault((match["where"], int(match["layer"] or 0)), {})
             weights[f"{match['weight']}_l0"] = name
         else:

@@ -75,8 +75,10 @@ def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:
         if entry["dtype"] not in TYPES:
             raise ModelFileError(f"`{path}` has `{name}` as {entry['dtype']}, and weights are {', '.join(TYPES)}")
     file.seek(0)
-    arrays = {name: _array(entry) for name, entry in deserialize(file.read(size))}
+    arrays = {name: _array(entry) for name, entry in deserialize(file.read(size))}  # type: ignore[no-untyped-call]
     for name, array in arrays.items():
+        if not array.size:
+            raise ModelFileError(f"`{path}` has `{name}` with the shape {array.shape}, which is empty")
         # `not (x <= limit)` also catches NaN.
         if not (np.abs(array) <= np.float32(MAX_NUMBER)).all():
             raise ModelFileError(f"`{path}` has NaN, infinite or implausibly large numbers in `{name}`")
