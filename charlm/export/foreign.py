@@ -87,6 +87,10 @@ def import_net(file: SafetensorsFile, vocabulary: Vocabulary | None, cell: str |
     notes, num_layers = [], len(names.layers)
     inputs = weights["embedding.weight"] if names.embedding else weights["layers.0.weight_ih_l0"].T
     if len(inputs) == len(symbols):
+        if names.initial_state:
+            raise ModelFileError(
+                f"`{names.initial_state}` has no place in a net without the start of a text", WHAT_FITS
+            )
         before = weights["output.weight"].shape
         weights = with_start(weights, chosen, CELLS[chosen].gates, num_layers)
         if weights["output.weight"].shape != before:

@@ -163,7 +163,7 @@ def test_one_matrix_may_be_embedding_and_linear_layer() -> None:
 def test_a_net_may_lack_biases() -> None:
     """Missing biases are zero."""
     net = made(layers=2, bias=False)
-    net.decoder.bias = None
+    net.decoder = nn.Linear(8, NUM_SYMBOLS, bias=False)
     save_file(net.state_dict(), FILE)
     assert_same_logits(net, imported())
 
