@@ -146,7 +146,11 @@ def _names_in(arrays: Arrays) -> _Names:
     biases = [name for name in others if arrays[name].ndim == 1]
     num_inputs = arrays[layers[0]["weight_ih_l0"]].shape[-1]
     output = _output_among(matrices, arrays, num_inputs)
-    embedding = next((name for name in matrices if name != output), "")
+    embedding = min(
+        (name for name in matrices if name != output),
+        key=lambda name: (not _words_in(name) & EMBEDDINGS, arrays[name].shape[1] != num_inputs, name),
+        default="",
+    )
     num_symbols, size = arrays[output].shape
     if not embedding and size == num_inputs not in (num_symbols, num_symbols + 1):
         # One matrix is both.
@@ -165,11 +169,15 @@ def _in_order(where: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall("[0-9]{1,9}", where)))
 
 
+def _words_in(name: str) -> set[str]:
+    return set(name.lower().split("."))
+
+
 def _output_among(matrices: list[str], arrays: Arrays, num_inputs: int) -> str:
     """Return the matrix of the linear layer: by its name, else by its bias, else by its shape."""
     if not matrices:
         raise ModelFileError("there is no linear layer from the recurrent layers to the symbols", WHAT_FITS)
-    words = {name: set(name.lower().split(".")) for name in matrices}
+    words = {name: _words_in(name) for name in matrices}
     tests = [
         [name for name in matrices if words[name] & OUTPUTS and not words[name] & EMBEDDINGS],
         [name for name in matrices if not words[name] & EMBEDDINGS],
