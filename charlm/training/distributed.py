@@ -27,6 +27,8 @@ Value = TypeVar("Value")
 
 # How long a process waits for the others. torchrun needs up to 30 s more to end one that hangs.
 TIMEOUT_SECONDS = 25.0
+# From so many numbers on, sending a result is faster than computing it.
+MIN_DIVIDED = 2**16
 # How often a process that computes something alone says that it is alive.
 BEAT_SECONDS = 5.0
 # What torch's errors about a lost process have in common.
@@ -147,6 +149,31 @@ class World(ProcessPlace):
         for tensor in tensors if self.size > 1 else ():
             with watched():
                 dist.broadcast(tensor.detach(), 0)
+
+    def divided(self, compute: Callable[[Tensor], Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Compute a tensor of the same shape from each tensor, and return all results in all processes.
+
+        Args:
+            compute: gives the same in every process; each process computes its share of the large tensors.
+            tensors: the same in every process.
+        """
+        large = [index for index, tensor in enumerate(tensors) if tensor.numel() >= MIN_DIVIDED and self.size > 1]
+        if len(large) < 2:
+            return [compute(tensor) for tensor in tensors]
+        owners, loads = dict[int, int](), [0] * self.size
+        for index in sorted(large, key=lambda index: -tensors[index].numel()):
+            owners[index] = loads.index(min(loads))
+            loads[owners[index]] += tensors[index].numel()
+        results, exchanges = [], []
+        with watched():
+            for index, tensor in enumerate(tensors):
+                is_own = owners.get(index, self.rank) == self.rank
+                results.append(compute(tensor).contiguous() if is_own else torch.empty_like(tensor))
+                if index in owners:
+                    exchanges.append(dist.broadcast(results[-1], owners[index], async_op=True))
+            for exchange in exchanges:
+                exchange.wait()
+        return results
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Return what is called in place of a model, so that its gradients are averaged over all processes."""

@@ -59,8 +59,21 @@ def learned_with_each_optimizer(world: World = ALONE) -> dict[str, tuple[list[fl
     return found
 
 
+def divided(world: World) -> tuple[list[list[float]], int]:
+    """Return four roots that several processes compute together, and how many of them this process has computed."""
+    computed = []
+
+    def root(square: torch.Tensor) -> torch.Tensor:
+        computed.append(square)
+        return square.sqrt()
+
+    roots = world.divided(root, [torch.full((length,), float(length**2)) for length in (1, 2, 3, 4)])
+    return [part.tolist() for part in roots], len(computed)
+
+
 def of_this_rank() -> tuple[Any, ...]:
     """Return what this process has learned, and what it has agreed upon with the others."""
+    distributed.MIN_DIVIDED = 2
     with join() as world:
         agreed = world.agree(world.rank + 1.5, world.rank == 0)
         some = world.any(world.rank == 1), world.any(False), world.all(world.rank == 1), world.all(True)
@@ -68,7 +81,8 @@ def of_this_rank() -> tuple[Any, ...]:
         order = world.in_turns(lambda: world.rank)
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
         scaling = measure_scaling(world, 1, 8)
-        return learned_with_each_optimizer(world), agreed, some, told, order, world.joined(part, dim=1).numpy(), scaling
+        learned, joined = learned_with_each_optimizer(world), world.joined(part, dim=1).numpy()
+        return learned, agreed, some, told, order, joined, divided(world), scaling
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +100,15 @@ def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
     """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
     ranks = in_ranks(size, of_this_rank, tmp_path)
-    for rank, (learned, agreed, some, told, order, joined, scaling) in enumerate(ranks):
+    for rank, (learned, agreed, some, told, order, joined, (roots, num_computed), scaling) in enumerate(ranks):
         assert scaling == ranks[0][-1]
         assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
         assert (agreed, some, told, order) == ((1.5, 1.0), (True, False, False, True), "rank 0", rank)
         assert joined.tolist()[0] == sorted(joined.tolist()[0])
         assert set(joined[0]) == set(range(size))
+        # Every process computes the shortest tensor, which is not worth sending. The others have one owner each.
+        assert roots == [[1], [2, 2], [3, 3, 3], [4, 4, 4, 4]]
+        assert num_computed == {2: [2, 3], 3: [2, 2, 2]}[size][rank]
         for optimizer, (losses, arrays) in learned.items():
             np.testing.assert_allclose(losses, alone[optimizer][0], rtol=1e-4, err_msg=optimizer)
             assert losses == ranks[0][0][optimizer][0]
