@@ -8,6 +8,7 @@ lost, or does not answer in time, is an error in all others.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from charlm.errors import TrainingError, UsageError, counted
+from charlm.errors import LostProcessError, UsageError, counted
 from charlm.machine import ProcessPlace, process_place, usable_cores
 
 Value = TypeVar("Value")
@@ -29,6 +30,7 @@ Value = TypeVar("Value")
 TIMEOUT_SECONDS = 25.0
 # From so many numbers on, sending a result is faster than computing it.
 MIN_DIVIDED = 2**16
+REPORT_SECONDS = 3.0
 # How often a process that computes something alone says that it is alive.
 BEAT_SECONDS = 5.0
 # What torch's errors about a lost process have in common.
@@ -105,7 +107,7 @@ class World(ProcessPlace):
             try:
                 while not self.all(is_ready.wait(BEAT_SECONDS)):
                     pass
-            except TrainingError as error:
+            except LostProcessError as error:
                 errors.append(error)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -189,10 +191,16 @@ class World(ProcessPlace):
 
     # What lasts longer than a process
 
-    def note_run(self, path: Path) -> None:
-        """Keep the path of the run for the case that torchrun restarts the processes."""
+    @contextmanager
+    def on_run(self, path: Path) -> Iterator[None]:
+        """Work on a run: torchrun keeps its path for a restart, and the loss of a process is reported with it."""
         if self.size > 1 and self.is_first:
             _store().set(RUN_KEY, str(path))
+        try:
+            yield
+        except LostProcessError as error:
+            command = f"charlm train --resume {shlex.quote(str(path))}"
+            raise LostProcessError(str(error), f"`{command}` continues it from its last save") from error
 
     def noted_run(self) -> Path | None:
         """Return the run of the attempt before this one; None if there is none."""
@@ -226,16 +234,16 @@ def watched() -> Iterator[None]:
     """Report the loss of another process.
 
     Raises:
-        TrainingError: another process has ended, or has not answered in time.
+        LostProcessError: another process has ended, or has not answered in time.
     """
     try:
         yield
     except RuntimeError as error:
         if "allocate" in str(error) or not any(sign in str(error) for sign in SIGNS_OF_LOSS):
             raise
-        raise TrainingError(
+        raise LostProcessError(
             "another process of this run has ended, or has not answered in time",
-            "`charlm train --resume RUN` continues it from its last save, and torchrun can restart it by itself",
+            "torchrun starts all of them again if it has `--max-restarts`",
         ) from error
 
 
@@ -264,12 +272,13 @@ def is_first_to_report() -> bool:
     if place.size == 1:
         return True
     try:
-        return bool(_store().add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
+        # With the machine of torchrun's store gone, a line each is better than none for long.
+        return bool(_store(REPORT_SECONDS).add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
     except (RuntimeError, ValueError, KeyError):
         return place.rank == 0
 
 
-def _store() -> Any:
+def _store(seconds: float = TIMEOUT_SECONDS) -> Any:
     """Return the store of torchrun, which lives as long as torchrun itself."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=TIMEOUT_SECONDS))  # type: ignore[attr-defined]
+    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds))  # type: ignore[attr-defined]

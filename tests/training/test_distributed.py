@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ from numpy.typing import NDArray
 from charlm.checkpoint import Arrays
 from charlm.cli.processes import may_report, printed_once
 from charlm.data.corpus import load_corpus
-from charlm.errors import DeviceError, UsageError
+from charlm.errors import DeviceError, LostProcessError, TrainingError, UsageError
 from charlm.machine import process_place
 from charlm.nn.runtime import Runtime
 from charlm.settings.config_file import load_config
-from charlm.training import distributed
+from charlm.training import distributed, dry_run
 from charlm.training.distributed import ALONE, World, join, shares
 from charlm.training.learner import Learner
 from charlm.training.lifecycle import begin_or_go_on
 from charlm.training.regularisation import Regularisation
 from charlm.training.scaling import measure_scaling
+from tests.helpers.commands import assert_refused, call
 from tests.helpers.ranks import environment, in_ranks
 from tests.helpers.training import interrupt
 
@@ -169,11 +171,44 @@ def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: 
     for rank in (1, 0):
         for name, value in environment(rank, 2, 1).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(distributed, "_store", lambda: (_ for _ in ()).throw(RuntimeError))
+        monkeypatch.setattr(distributed, "_store", lambda seconds: (_ for _ in ()).throw(RuntimeError))
         with printed_once():
             print(f"rank {rank}")
         assert may_report() is (rank == 0)
     assert capsys.readouterr().out == "rank 0\n"
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--family", "lstm,gru"]])
+def test_options_of_one_process_are_refused_in_several(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process would do the whole work."""
+    for name, value in environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "is_first_to_report", lambda: True)
+    assert f"`{arguments[0]}` is for one process, and torchrun has started 2" in assert_refused(
+        call("train", *arguments)
+    )
+    assert not Path("runs").exists()
+
+
+def test_the_loss_of_a_process_is_reported_with_the_run() -> None:
+    """The hint is the command that continues it."""
+    with pytest.raises(LostProcessError) as caught, ALONE.on_run(Path("my run")), distributed.watched():
+        raise RuntimeError("[gloo] Connection closed by peer")
+    assert "another process of this run has ended" in str(caught.value)
+    assert "`charlm train --resume 'my run'` continues it" in (caught.value.hint or "")
+
+
+def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them needs its own weights and a copy of their gradients."""
+    config, text = load_config("lstm", (), {"model.hidden_size": 64, "train.steps": 1}), load_corpus(["hello"])
+    alone = dry_run.least_memory_bytes(config, text, FP32)
+    assert dry_run.least_memory_bytes(config, text, replace(FP32, processes=2)) <= alone
+    monkeypatch.setattr(dry_run, "usable_bytes", lambda: 1.5 * alone)
+    dry_run.check_memory(config, text, FP32)
+    for name, value in environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="needs at least"):
+        dry_run.check_memory(config, text, FP32)
 
 
 def test_a_restart_goes_on_with_the_run_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
