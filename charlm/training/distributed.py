@@ -243,7 +243,7 @@ def watched() -> Iterator[None]:
             raise
         raise LostProcessError(
             "another process of this run has ended, or has not answered in time",
-            "torchrun starts all of them again if it has `--max-restarts`",
+            "torchrun with --max-restarts starts all of them again",
         ) from error
 
 
