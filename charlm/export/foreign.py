@@ -118,13 +118,15 @@ def _names_in(arrays: Arrays) -> _Names:
     """Find out which array is what."""
     found: dict[tuple[str, int], dict[str, str]] = {}
     others = []
-    for name in arrays:
+    for name in sorted(arrays):
         match = RECURRENT.fullmatch(name)
         if match and (match["reverse"] or match["weight"].endswith("hr")):
             what = "a layer that reads from the right" if match["reverse"] else "a projection"
             raise ModelFileError(f"`{name}` with the shape {arrays[name].shape} belongs to {what}", WHAT_FITS)
         if match:
             weights = found.setdefault((match["where"], int(match["layer"] or 0)), {})
+            if other := weights.get(f"{match['weight']}_l0"):
+                raise ModelFileError(f"`{other}` and `{name}` are the same weight of a layer", WHAT_FITS)
             weights[f"{match['weight']}_l0"] = name
         else:
             others.append(name)
