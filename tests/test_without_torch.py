@@ -40,6 +40,7 @@ LIGHT = {
     "inspect": ["abc", "-m", "model"],
     "reach": ["-m", "model", "-c", "abc.txt"],
     "corpora": [],
+    "export": ["--format", "torch", "-m", "model"],
     "report": [str(ROOT / "tests" / "files" / "old_run"), "-o", "report.html"],
 }
 HEAVY = {
