@@ -7,17 +7,25 @@ const [ROWS, COLUMNS] = [8, 8];
 // Smaller inputs count as zeros, because their scale would overflow.
 const LEAST_INPUT = 1e-30;
 
-// Powers of two, from 2^-1024 on.
+// Powers of two: 2^-1024, 2^-1023, ..., and 2^(0/64), 2^(1/64), ..., 2^(63/64), from square roots, which are exact.
 const POWERS = Float64Array.from({ length: 2048 }, (_, index) => 2 ** (index - 1024));
+const ROOTS = Float64Array.from({ length: 64 }, (_, index) => {
+  let [power, root] = [1, 2];
+  for (let bit = 32; bit; bit >>= 1) {
+    root = Math.sqrt(root);
+    if (index & bit) power *= root;
+  }
+  return power;
+});
+const [PARTS_PER_NAT, NATS_PER_PART] = [92.33248261893573, 0.010830424696249145];
 
-// Returns e^x to nine digits. Math.exp may differ among browsers in its last bit, and then the same seed would not give
-// the same text in all of them.
+// Returns e^x: a power of two in steps of 1/64, times the first terms of the series for what is left. Math.exp may differ
+// among browsers in its last bit, and then the same seed would not give the same text in all of them.
 function exponential(x) {
-  const bounded = Math.min(Math.max(x, -700), 700);
-  const power = Math.floor(bounded * 1.4426950408889634 + 0.5);
-  const r = bounded - power * 0.6931471805599453;
-  const series = 1 + r * (1 + r / 2 * (1 + r / 3 * (1 + r / 4 * (1 + r / 5 * (1 + r / 6 * (1 + r / 7 * (1 + r / 8)))))));
-  return POWERS[power + 1024] * series;
+  const bounded = x < -700 ? -700 : x > 700 ? 700 : x;
+  const part = ((bounded * PARTS_PER_NAT + 65536.5) | 0) - 65536;
+  const r = bounded - part * NATS_PER_PART;
+  return POWERS[(part >> 6) + 1024] * ROOTS[part & 63] * (1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24)))));
 }
 
 function sigmoid(x) {
@@ -42,7 +50,10 @@ const CELLS = {
   lstm({ size, u, r, gates, add }, [h, c]) {
     add(0, h);
     for (let j = 0, k = size, l = 2 * size, m = 3 * size; j < size; j++, k++, l++, m++) {
-      const [i, f, g, o] = [sigmoid(u[j] + r[j]), sigmoid(u[k] + r[k]), tanh(u[l] + r[l]), sigmoid(u[m] + r[m])];
+      const i = sigmoid(u[j] + r[j]);
+      const f = sigmoid(u[k] + r[k]);
+      const g = tanh(u[l] + r[l]);
+      const o = sigmoid(u[m] + r[m]);
       const cell = f * c[j] + i * g;
       h[j] = o * tanh(cell);
       c[j] = cell;
@@ -71,7 +82,9 @@ const CELLS = {
   "lstm-coupled"({ size, u, r, gates, add }, [h, c]) {
     add(0, h);
     for (let j = 0, k = size, l = 2 * size; j < size; j++, k++, l++) {
-      const [f, g, o] = [sigmoid(u[j] + r[j]), tanh(u[k] + r[k]), sigmoid(u[l] + r[l])];
+      const f = sigmoid(u[j] + r[j]);
+      const g = tanh(u[k] + r[k]);
+      const o = sigmoid(u[l] + r[l]);
       const cell = f * c[j] + (1 - f) * g;
       h[j] = o * tanh(cell);
       c[j] = cell;
@@ -83,7 +96,8 @@ const CELLS = {
   gru({ size, u, r, gates, add }, [h]) {
     add(0, h);
     for (let j = 0, k = size, l = 2 * size; j < size; j++, k++, l++) {
-      const [reset, z] = [sigmoid(u[j] + r[j]), sigmoid(u[k] + r[k])];
+      const reset = sigmoid(u[j] + r[j]);
+      const z = sigmoid(u[k] + r[k]);
       const n = tanh(u[l] + reset * r[l]);
       h[j] = (1 - z) * n + z * h[j];
       gates[j] = reset;
@@ -117,7 +131,8 @@ const CELLS = {
   minlstm({ size, u, gates }, [h]) {
     for (let j = 0, k = size, l = 2 * size; j < size; j++, k++, l++) {
       // sigmoid(u_f) / (sigmoid(u_f) + sigmoid(u_i)), also where both are 0.
-      const [forget, input] = [1 + exponential(-u[k]), 1 + exponential(-u[j])];
+      const forget = 1 + exponential(-u[k]);
+      const input = 1 + exponential(-u[j]);
       const f = forget / (forget + input);
       h[j] = f * h[j] + (1 - f) * u[l];
       gates[j] = f;
