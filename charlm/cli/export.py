@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from charlm.cli.options import Model, model_file
 from charlm.cli.pages import begins_with, free_path
-from charlm.cli.render import escaped
-from charlm.errors import UsageError
+from charlm.cli.render import escaped, say
+from charlm.errors import PackageError, UsageError, counted
 from charlm.files import write_atomic
+
+if TYPE_CHECKING:
+    from charlm.checkpoint import ModelFile
 
 Format = Literal["onnx", "html", "torch"]
 # What the name of an exported file ends with.
@@ -21,9 +24,7 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "html": ".html", "torch": ".safe
 def export(
     format: Annotated[
         Format,
-        typer.Option(
-            "--format", "-f", case_sensitive=False, help="The format: ONNX, a page, or a `state_dict` of torch."
-        ),
+        typer.Option("--format", "-f", case_sensitive=False, help="ONNX, a page, or a `state_dict` of torch."),
     ],
     model: Model = None,
     out: Annotated[
@@ -33,48 +34,92 @@ def export(
 ) -> None:
     """Export a model to other programs.
 
-    A `state_dict` of torch comes with the lines of torch that load it.
+    ONNX is a graph of one step, which is compared with charlm before it is written. A `state_dict` comes with the lines
+    of torch that load it; it holds the net alone.
+
+    charlm export --format onnx
 
     charlm export --format torch --net-only
 
-    charlm export --format torch --net-only -m runs/fables-lstm-1 -o fables.safetensors
+    charlm export --format onnx -m runs/fables-lstm-1 -o fables.onnx
     """
-    given = out or Path(f"model{SUFFIXES[format]}")
-    if given.suffix.lower() != SUFFIXES[format]:
-        raise UsageError(
-            f"`{given}` does not end with {SUFFIXES[format]}", f"give `{given.with_suffix(SUFFIXES[format])}`"
-        )
+    suffix = SUFFIXES[format]
+    given = out or Path(f"model{suffix}")
+    if given.suffix.lower() != suffix:
+        raise UsageError(f"`{given}` does not end with {suffix}", f"give a name such as `model{suffix}`")
     EXPORTS[format](given, model, net_only)
+
+
+def export_onnx(given: Path, model: Path | None, net_only: bool) -> None:
+    """Write a graph of one step, after comparing it with charlm."""
+    from charlm.export.net import net_of, of_one_direction
+
+    require_packages("onnx", "onnx", "onnxruntime")
+    from charlm.export.onnx_check import TOLERANCE, check_onnx
+    from charlm.export.onnx_graph import OPSET, is_onnx, onnx_file
+
+    path = free_path(given, "graph", "model.onnx", is_onnx)
+    whole = of_one_direction(model_file(model), "a graph")
+    exported = net_of(whole) if net_only else whole
+    data = onnx_file(exported)
+    found = check_onnx(data, exported)
+    write_export(path, data, f"ONNX, opset {OPSET}")
+    tell_what_is_lost(whole, net_only)
+    say(
+        f"compared with charlm over {found.predictions:,} predictions: no probability differs by more than "
+        f"{found.difference:.1e} (at most {TOLERANCE:.0e} is accepted)"
+    )
+
+
+def export_html(given: Path, model: Path | None, net_only: bool) -> None:
+    """Write a page that runs the model."""
+    raise UsageError("there are no pages that run a model yet")
 
 
 def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
     """Write a `state_dict`, and the program that loads it."""
-    from charlm.export.net import net_of
+    from charlm.export.net import net_of, of_one_direction, refuse_ngrams
     from charlm.export.state_dict import is_state_dict, state_dict_file
     from charlm.export.torch_program import FIRST_WORDS, torch_program
 
     path = free_path(given, "`state_dict`", "model.safetensors", is_state_dict)
     program = free_path(given.with_suffix(".py"), "program", "model.py", lambda file: begins_with(file, FIRST_WORDS))
-    net = net_of(model_file(model), "a `state_dict`", net_only)
-    write_export(path, state_dict_file(net), f"state_dict: {net.spec.num_parameters:,} weights")
+    whole = of_one_direction(model_file(model), "a `state_dict`")
+    if not net_only:
+        refuse_ngrams(whole, "a `state_dict`")
+    net = net_of(whole)
+    write_export(path, state_dict_file(net), f"state_dict of {net.spec.num_parameters:,} weights")
     lines = torch_program(net.spec, net.vocabulary, path.name)
-    write_export(program, lines.encode(), f"loads it: {len(lines.splitlines())} lines of torch")
+    write_export(program, lines.encode(), f"{len(lines.splitlines())} lines of torch that load it")
+    tell_what_is_lost(whole, net_only)
+
+
+EXPORTS = {"onnx": export_onnx, "html": export_html, "torch": export_torch}
+
+
+def require_packages(extra: str, *packages: str) -> None:
+    """Check that the packages of an extra are installed.
+
+    Raises:
+        PackageError: one is missing.
+    """
+    from importlib.util import find_spec
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise PackageError(f"the package `{package}` is not installed", f'`pip install "charlm[{extra}]"` adds it')
 
 
 def write_export(path: Path, data: bytes, what: str) -> None:
     """Write a file, and print its name, its size and what it is."""
     write_atomic(path, data)
-    print(f"{escaped(str(path))}  {len(data) / 1e6:,.2f} MB  {what}")
+    size = f"{len(data) / 1e6:,.2f} MB" if len(data) > 1e4 else counted(len(data), "byte")
+    print(f"{escaped(str(path))}  {size}  {what}")
 
 
-def export_html(given: Path, model: Path | None, net_only: bool) -> None:
-    """Write a page that runs the model."""
-    raise UsageError("there are no pages yet")
+def tell_what_is_lost(whole: ModelFile, net_only: bool) -> None:
+    """Say on stderr what a model predicts worse without its n-grams, if they were left out."""
+    from charlm.export.net import has_ngrams, without_ngrams
 
-
-def export_onnx(given: Path, model: Path | None, net_only: bool) -> None:
-    """Write an ONNX graph of one step."""
-    raise UsageError("there is no ONNX yet")
-
-
-EXPORTS = {"onnx": export_onnx, "html": export_html, "torch": export_torch}
+    if net_only and has_ngrams(whole):
+        say(f"note: this is the net without its n-grams{without_ngrams(whole)}")

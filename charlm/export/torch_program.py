@@ -59,6 +59,8 @@ def step(u, state):
 ORDER = ["weight_ih", "bias_ih", "weight_hh", "bias_hh", "peephole"]
 # The layers of such a cell. Names and shapes are those of torch.
 LAYERS = """
+NAMES = $names
+
 $step
 
 class Layers(nn.Module):
@@ -66,13 +68,13 @@ class Layers(nn.Module):
         super().__init__()
         for layer in range($num_layers):
             num_inputs = $num_units if layer else $num_inputs
-            for name, shape in $shapes.items():
+            for name, shape in zip(NAMES, $shapes):
                 self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(shape)))
 
     def forward(self, x, state):
         new_states = []
         for layer in range($num_layers):
-            W_x, b_x, *recurrent = (self.get_parameter(f"{name}_l{layer}") for name in $names)
+            W_x, b_x, *recurrent = (self.get_parameter(f"{name}_l{layer}") for name in NAMES)
             layer_state, outputs = [part[layer] for part in state], []
             for u in linear(x, W_x, b_x):
                 layer_state = step(u, layer_state, *recurrent)
@@ -83,7 +85,7 @@ class Layers(nn.Module):
 """
 PROGRAM = '''$first_words: $summary.
 
-`model, vocabulary = load()` reads `$name` beside this program.
+`model, vocabulary = load()` reads the weights from the file beside this program.
 """
 
 import json
@@ -101,14 +103,14 @@ class CharModel(nn.Module):
 $modules
 
     def forward(self, ids, state=None):
-        """Read ids (T, B), where $num_symbols is the start of a text: return logits (T, B, $num_symbols) and the new state."""
+        """Read ids (T, B): return the logits of what comes next, (T, B, $num_symbols), and the new state."""
         if state is None:
             state = $start_state
         y, state = self.rnn($inputs, state)
         return self.output(y), state
 
 
-def load(path=Path(__file__).with_name($quoted_name)):
+def load(path=Path(__file__).with_name($name)):
     data = bytearray(path.read_bytes())
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
@@ -154,8 +156,7 @@ def torch_program(spec: ModelSpec, vocabulary: Vocabulary, name: str) -> str:
     return Template(PROGRAM).substitute(
         first_words=FIRST_WORDS,
         summary=f"{what}, {counted(len(vocabulary), vocabulary.unit)}{reads}",
-        name=name,
-        quoted_name=ascii(name),
+        name=ascii(name),
         num_symbols=len(vocabulary),
         imports=f"from torch.nn.functional import {functions}\n" if functions else "",
         layers=_layers(spec, step) if step else "",
@@ -177,7 +178,7 @@ def _layers(spec: ModelSpec, step: str) -> str:
         num_layers=spec.num_layers,
         num_units=num_units,
         num_inputs=spec.num_inputs,
-        shapes=f"{{{', '.join(f'{name!r}: {shape}' for name, shape in spelled.items())}}}",
+        shapes=f"[{', '.join(spelled[name] for name in names)}]",
         names=names,
     )
 
