@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import NGRAMS_PREFIX, ModelFile
 from charlm.errors import UsageError, counted
+from charlm.export.net import of_one_direction
 from charlm.inference.mixture import Mixture
 from charlm.inference.packed_ngrams import CODES_PER_NAT
 from charlm.inference.units import gates_of
@@ -63,11 +64,7 @@ def check_fits(model: ModelFile) -> None:
     Raises:
         UsageError: the model reads from both sides, or it is too large.
     """
-    if model.spec.sees_both_sides:
-        raise UsageError(
-            "this model reads from both sides, and a page runs models of one direction",
-            "`charlm fill` asks it for blanks",
-        )
+    of_one_direction(model, "a page")
     packed_ngrams = model.arrays.get(f"{NGRAMS_PREFIX}packed")
     num_bytes = model.spec.num_parameters + (0 if packed_ngrams is None else packed_ngrams.size)
     if num_bytes > MAX_BYTES:
@@ -93,9 +90,9 @@ def _about(model: ModelFile, mixture: Mixture | None, loss: Loss | str) -> list[
     cost = loss.bits - loss.bits_full
     costs = "less than 0.0001" if abs(cost) < 1e-4 else f"{cost:.4f}"
     measured = (
-        f"On {counted(loss.characters, unit)} of {loss.text} the model needs {loss.bits:.4f} bits per {unit} as it is here, "
-        f"and {loss.bits_full:.4f} with its full weights: the rounding costs {costs}. No probability there changed by more "
-        f"than {math.ceil(loss.largest_change * 1000) / 1000:.3f}."
+        f"On {counted(loss.characters, unit)} of {loss.text} the model needs {loss.bits:.4f} bits per {unit} as it is "
+        f"here, and {loss.bits_full:.4f} with its full weights: the rounding costs {costs}. No probability there changed "
+        f"by more than {math.ceil(loss.largest_change * 1000) / 1000:.3f}."
     )
     return [f"{net}; {knows}{reads}.{counts}", f"{rounded} {measured}"]
 

@@ -9,9 +9,10 @@ Letters, beside those of the models: `R` rows and `C` columns of a matrix, `I` i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.data.holdout import Part
+from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, ModelFileError
 from charlm.evaluation.segments import sample
 from charlm.inference.mixture import Mixture
@@ -54,9 +56,9 @@ class Rows:
         divisors_R = np.where(scales_R > 0, scales_R, 1).astype(np.float64)
         return cls(np.rint(numbers_RC / divisors_R[:, None]).astype(np.int8), scales_R)
 
-    def __call__(self, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+    def at(self, places: NDArray[Any]) -> NDArray[np.float64]:
         """Return some rows."""
-        return self.integers_RC[rows] * self.scales_R[rows, None].astype(np.float64)
+        return self.integers_RC[places].astype(np.float64) * self.scales_R[places, None]
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,13 @@ class QuantisedNet:
         return [tuple(np.repeat(part_H[None], num_streams, axis=0) for part_H in start_PH) for start_PH in starts]
 
     @np.errstate(over="ignore", invalid="ignore")
-    def step(self, ids_B: NDArray[np.integer], state: State) -> tuple[NDArray[np.float64], State]:
+    def step(self, ids_B: NDArray[Any], state: State) -> tuple[NDArray[np.float64], State]:
         """Read one character in each stream; return the logits of what comes next, (B, V), and the new state.
 
         Raises:
             ModelFileError: the weights are so large that a state overflows.
         """
-        x_BI = self.table(ids_B)
+        x_BI = self.table.at(ids_B)
         new_state: State = []
         for layer, layer_state in zip(self.layers, state, strict=True):
             u_BG = layer.inputs(x_BI) if layer.inputs else x_BI + layer.bias_G
@@ -197,9 +199,7 @@ class Loss:
     largest_change: float
 
 
-def measure_loss(
-    model: ModelFile, net: QuantisedNet, text: Part, name: str, progress: Progress | None = None
-) -> Loss:
+def measure_loss(model: ModelFile, net: QuantisedNet, text: Part, name: str, progress: Progress | None = None) -> Loss:
     """Score evenly spaced pieces of a text with the weights of a page and with those of the model.
 
     Args:
@@ -241,11 +241,10 @@ def _side_by_side(
     ids_B = np.full(num_streams, start_id)
     for place in range(int((segments.last_S - begins_B).max())):
         full_BV, state = stepper.step(ids_B, state)
-        quantised_BV, quantised_state = net.step(ids_B, quantised_state)
-        if mixture:
-            quantised_BV = mixture.mix(quantised_BV, mixture.ngrams.log_probabilities(state[-1][0]))
+        net_BV, quantised_state = net.step(ids_B, quantised_state)
+        quantised_BV = mixture.mix(net_BV, mixture.ngrams.log_probabilities(state[-1][0])) if mixture else net_BV
         positions_B = begins_B + place
-        ids_B = part.ids[np.minimum(positions_B, segments.last_S - 1)].astype(np.int64)
+        ids_B = gather(part.ids, np.minimum(positions_B, segments.last_S - 1)[None])[0].astype(np.int64)
         inside_B = (positions_B >= segments.first_S) & (positions_B < segments.last_S)
         if inside_B.any():
             yield full_BV[inside_B], quantised_BV[inside_B], ids_B[inside_B], int(segments.lengths_S.sum())

@@ -33,6 +33,8 @@ class Symbols {
     this.characters = codePoints.map((code) => String.fromCodePoint(code));
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
     this.newline = this.ids.get("\n");
+    // A model may know carriage returns as its only line ends.
+    this.lineEnd = !this.ids.has("\n") && this.ids.has("\r") ? "\r" : "\n";
   }
 
   // Returns the symbols of a text in reading order, and of each character how many symbols stand before and up to it.
@@ -43,7 +45,8 @@ class Symbols {
     const unknown = new Set();
     let wasSpace = false;
     characters.forEach((character, index) => {
-      for (const each of this.filter === "letters" ? lettersOf(character) : [character]) {
+      const given = character === "\n" ? this.lineEnd : character;
+      for (const each of this.filter === "letters" ? lettersOf(given) : [given]) {
         if (this.filter === "letters" && each === " " && wasSpace) continue;
         wasSpace = each === " ";
         if (this.isOfBytes) symbols.push(...new TextEncoder().encode(each));

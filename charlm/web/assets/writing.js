@@ -7,7 +7,7 @@ const GREATEST_SEED = 2 ** 31 - 1;
 const SHOWN_EVERY_MS = 80;
 
 section("writing", "Let it write", ({ unit }) => {
-  const temperature = make("input", { type: "range", min: 0, max: 2, step: 0.05, value: 1, id: "temperature" });
+  const temperature = make("input", { type: "range", min: 0, max: 2, step: 0.05, value: 0.7, id: "temperature" });
   const value = make("output", { for: "temperature" });
   const seed = make("input", { type: "number", min: 0, max: GREATEST_SEED, step: 1, id: "seed", placeholder: "drawn", inputmode: "numeric" });
   const length = make("input", { type: "number", min: 1, max: MOST_WRITTEN, step: 1, id: "length", value: 1000, inputmode: "numeric" });
