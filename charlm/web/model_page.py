@@ -91,8 +91,8 @@ def _about(model: ModelFile, mixture: Mixture | None, loss: Loss | str) -> list[
     costs = "less than 0.0001" if abs(cost) < 1e-4 else f"{cost:.4f}"
     measured = (
         f"On {counted(loss.characters, unit)} of {loss.text} the model needs {loss.bits:.4f} bits per {unit} as it is "
-        f"here, and {loss.bits_full:.4f} with its full weights: the rounding costs {costs}. No probability there changed "
-        f"by more than {math.ceil(loss.largest_change * 1000) / 1000:.3f}."
+        f"here, and {loss.bits_full:.4f} with its full weights: the rounding costs {costs}. No probability there "
+        f"changed by more than {math.ceil(loss.largest_change * 1000) / 1000:.3f}."
     )
     return [f"{net}; {knows}{reads}.{counts}", f"{rounded} {measured}"]
 

@@ -32,7 +32,7 @@ GREATEST_WEIGHT, GREATEST_INPUT, GREATEST_SUM = 127, (1 << 15) - 1, (1 << 31) - 
 LEAST_INPUT = 1e-30
 # A measurement takes some seconds: so many products of two numbers, but not fewer or more characters than this.
 PRODUCTS = 2 * 10**10
-LEAST_CHARACTERS, MOST_CHARACTERS = 1 << 12, 1 << 15
+LEAST_CHARACTERS, MOST_CHARACTERS = 1 << 11, 1 << 15
 
 State = list[tuple[NDArray[np.float64], ...]]
 
@@ -53,12 +53,13 @@ class Rows:
     def of(cls, numbers_RC: Floats) -> Rows:
         """Round numbers; the largest of each row is exact."""
         scales_R = (abs(numbers_RC).max(axis=1) / GREATEST_WEIGHT).astype(np.float32)
-        divisors_R = np.where(scales_R > 0, scales_R, 1).astype(np.float64)
+        divisors_R = np.where(scales_R > 0, scales_R, np.float32(1))
         return cls(np.rint(numbers_RC / divisors_R[:, None]).astype(np.int8), scales_R)
 
     def at(self, places: NDArray[Any]) -> NDArray[np.float64]:
         """Return some rows."""
-        return self.integers_RC[places].astype(np.float64) * self.scales_R[places, None]
+        numbers_BC: NDArray[np.float64] = self.integers_RC[places].astype(np.float64) * self.scales_R[places, None]
+        return numbers_BC
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Matrix(Rows):
     @cached_property
     def limit(self) -> int:
         """The greatest integer that an input may become, so that no sum leaves int32."""
-        largest = int(abs(self.integers_RC.astype(np.int64)).sum(axis=1).max())
+        largest = int(abs(self.integers_RC).sum(axis=1, dtype=np.int64).max())
         return min(GREATEST_INPUT, GREATEST_SUM // max(1, largest))
 
     @cached_property

@@ -108,7 +108,11 @@ class Typed {
     this.text = text;
     this.encoded = symbols.encode(text);
     reading.edit(this.encoded.ids);
-    this.stop = doInSlices(this.steps(), () => this.draw(), (error) => this.fail(error));
+    this.isSettled = false;
+    this.stop = doInSlices(this.steps(), (isDone) => {
+      this.isSettled = isDone;
+      this.draw();
+    }, (error) => this.fail(error));
     this.draw();
   }
 
@@ -158,8 +162,8 @@ class Typed {
       return make("span", { class: shade }, character);
     });
     this.ghostElement = make("span", { class: "ghost" }, this.isBackward ? "" : this.ghost);
-    // The last line is as high as the others also if it is empty.
-    shown.replaceChildren(...spans, this.ghostElement, "\u200b");
+    // The typed text breaks into lines as it does in the field, whatever follows. An empty last line has its height.
+    shown.replaceChildren(...spans, make("wbr"), this.ghostElement, "\u200b");
     this.status.textContent = this.statusText();
     if (reading.isDone) {
       this.showBars();
@@ -219,6 +223,7 @@ class Typed {
 
   fail(error) {
     this.stop();
+    this.isSettled = true;
     this.setGhost("");
     this.bars.replaceChildren();
     this.status.textContent = `${error.message}.`;

@@ -38,8 +38,8 @@ section("writing", "Let it write", ({ unit }) => {
     });
   });
   return [
-    make("p", { class: "quiet" }, `It continues the text above. At temperature 0 it always takes the most probable ${unit}, at 1 it draws as it learned. ` +
-      "The same seed, temperature and text give the same continuation again."),
+    make("p", { class: "quiet" }, `It ${data.net.is_backward ? "writes what stands before" : "continues"} the text above. At temperature 0 it always takes the most probable ${unit}, at 1 it draws as it learned. ` +
+      "The same seed, temperature and text give the same result again, in every browser."),
     make("div", { class: "slider" }, make("label", { for: "temperature" }, "temperature"), temperature, value),
     make("div", { class: "filter" }, make("label", {}, `${unit}s `, length), make("label", {}, "seed ", seed), button),
     status, text,
@@ -60,6 +60,7 @@ function write(model, { seed, most, temperature, text, status, unit }, end) {
   const shownPrompt = make("span", { class: "quiet" }, prompt);
   text.replaceChildren(...(symbols.isBackward ? [grown, shownPrompt] : [shownPrompt, grown]));
   const written = [];
+  status.dataset.done = "false";
   let drawn = 0;
   const show = (isDone) => {
     const now = performance.now();
