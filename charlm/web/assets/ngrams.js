@@ -22,7 +22,7 @@ class Ngrams {
       if (this.children[node]) this.backoffs[node] = backoffs[parent++];
     }
     // After the empty context, which is in every distribution.
-    this.empty = new Float64Array(numSymbols).fill(this.backoffs[0] + codesPerNat * Math.log(numSymbols));
+    this.empty = new Float64Array(numSymbols).fill(this.backoffs[0] + codesPerNat * Math.fround(Math.log(numSymbols)));
     for (let ngram = 0; ngram < this.children[0]; ngram++) this.empty[this.symbols[ngram]] = this.codes[ngram];
   }
 
