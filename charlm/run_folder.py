@@ -94,7 +94,7 @@ class RunFolder:
                 if any(expanded(path).iterdir()):
                     raise RunError(
                         f"`{path}` is not empty, and no run is overwritten",
-                        f"choose another `--out`, resume it with `--resume {path}`, or remove it",
+                        f"choose another `--out`, resume it with `charlm train --resume {path}`, or remove it",
                     )
         except OSError as error:
             raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error

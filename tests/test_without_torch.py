@@ -41,6 +41,7 @@ LIGHT = {
     "reach": ["-m", "model", "-c", "abc.txt"],
     "corpora": [],
     "export": ["--format", "torch", "-m", "model"],
+    "import": ["model.safetensors", "--out", "imported"],
     "report": [str(ROOT / "tests" / "files" / "old_run"), "-o", "report.html"],
 }
 HEAVY = {

@@ -19,6 +19,7 @@ from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
 from charlm.cli.export import export
 from charlm.cli.fill import fill
+from charlm.cli.import_model import import_model
 from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
 from charlm.cli.predict_next import predict_next
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect_units,
     "reach": reach,
     "export": export,
+    "import": import_model,
     "corpora": corpora,
     "bench": bench,
 }

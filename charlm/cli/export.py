@@ -24,7 +24,12 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "html": ".html", "torch": ".safe
 def export(
     format: Annotated[
         Format,
-        typer.Option("--format", "-f", case_sensitive=False, help="ONNX, a page, or a `state_dict` of torch."),
+        typer.Option(
+            "--format",
+            "-f",
+            case_sensitive=False,
+            help="The format: a graph for ONNX, a page, or a `state_dict` of torch.",
+        ),
     ],
     model: Model = None,
     out: Annotated[

@@ -81,14 +81,14 @@ def onnx_file(model: ModelFile) -> bytes:
     )
     helper.set_model_props(proto, description(model, ngrams.num_lengths if mixture else 0))
     checker.check_model(proto, full_check=True)
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def is_onnx(path: Path) -> bool:
     """Return whether a file is one that `onnx_file` made, by its first bytes."""
     first = ModelProto(ir_version=IR_VERSION, producer_name=PRODUCER).SerializeToString()
     with path.open("rb") as file:
-        return file.read(len(first)) == first
+        return bool(file.read(len(first)) == first)
 
 
 def state_names(spec: ModelSpec) -> list[list[str]]:

@@ -74,6 +74,8 @@ USUAL_COMMANDS = {
     "fill": "infill",
     "compare": "runs list ls results",
     "explain": "cells cell describe show info",
+    "export": "convert onnx",
+    "import": "load",
     "corpora": "corpus data datasets download",
     "bench": "benchmark speed",
 }
