@@ -99,6 +99,7 @@ def test_export_measures_on_another_text_or_says_why_not(model: str, text: str) 
     assert "was not measured" in result.stderr
     assert "was not measured" in Path("model.html").read_text(encoding="utf-8")
     result = call("export", "--format", "html", "-m", model, "--corpus", text, "-o", "other.html")
+    assert result.exit_code == 0
     assert "bits per character with 8-bit weights" in result.stderr
     assert "characters of another text" in Path("other.html").read_text(encoding="utf-8")
     assert "nothing.txt" in assert_refused(call("export", "-f", "html", "-m", model, "-c", "nothing.txt"))

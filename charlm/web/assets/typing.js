@@ -1,7 +1,9 @@
 // The field in which a person types: the text coloured by its bits, what comes next as bars, and ghost text.
 "use strict";
 
-const MOST_TYPED = 5000;
+const MOST_TYPED = 2000;
+// The page follows the reading of a long text this often.
+const DRAWN_EVERY_MS = 150;
 const GHOST_LENGTH = 40;
 const NUM_BARS = 10;
 
@@ -54,7 +56,11 @@ function hintOf(isBackward) {
 
 class Typed {
   constructor(model, view, elements) {
-    Object.assign(this, { model, view, ...elements, ghost: "", stop: () => {}, encoded: model.symbols.encode("") });
+    Object.assign(this, { model, view, ...elements, ghost: "", stop: () => {}, encoded: model.symbols.encode(""), spans: [] });
+    this.ghostElement = make("span", { class: "ghost" });
+    // The typed text breaks into lines as it does in the field, whatever follows. An empty last line has its height.
+    this.afterSpans = make("wbr");
+    this.shown.append(this.afterSpans, this.ghostElement, "\u200b");
   }
 
   get isBackward() {
@@ -109,8 +115,12 @@ class Typed {
     this.encoded = symbols.encode(text);
     reading.edit(this.encoded.ids);
     this.isSettled = false;
+    let [isDrawn, drawnAt] = [false, performance.now()];
     this.stop = doInSlices(this.steps(), (isDone) => {
       this.isSettled = isDone;
+      const now = performance.now();
+      if (isDrawn || !(reading.isDone || now - drawnAt > DRAWN_EVERY_MS)) return;
+      [isDrawn, drawnAt] = [reading.isDone, now];
       this.draw();
     }, (error) => this.fail(error));
     this.draw();
@@ -150,25 +160,33 @@ class Typed {
     this.take.disabled = !ghost;
     const shown = Array.from(ghost, (character) => (character === "\n" ? visible(character) : character)).join("");
     this.take.replaceChildren(this.isBackward ? "Put before: " : "Take: ", make("span", { class: "ghost-text" }, shown || "\u2026"));
-    this.ghostElement?.replaceChildren(this.isBackward ? "" : ghost);
+    this.ghostElement.textContent = this.isBackward ? "" : ghost;
   }
 
   draw() {
-    const { shown, view, encoded, model } = this;
+    const { view, encoded, model } = this;
     const { reading } = model;
-    const spans = encoded.characters.map((character, index) => {
+    encoded.characters.forEach((character, index) => {
       const bits = this.bitsOf(index);
       const shade = bits === null ? (encoded.unknown.has(index) ? "unknown" : "") : `shade-${shadeOf(view.ramps.sequential, bits / view.max_bits)}`;
-      return make("span", { class: shade }, character);
+      const span = this.spans[index] ?? this.newSpan();
+      // What is set anew is laid out anew.
+      if (span.textContent !== character) span.textContent = character;
+      if (span.className !== shade) span.className = shade;
     });
-    this.ghostElement = make("span", { class: "ghost" }, this.isBackward ? "" : this.ghost);
-    // The typed text breaks into lines as it does in the field, whatever follows. An empty last line has its height.
-    shown.replaceChildren(...spans, make("wbr"), this.ghostElement, "\u200b");
+    for (const span of this.spans.splice(encoded.characters.length)) span.remove();
     this.status.textContent = this.statusText();
     if (reading.isDone) {
       this.showBars();
       for (const listener of model.listeners) listener();
     }
+  }
+
+  newSpan() {
+    const span = make("span");
+    this.shown.insertBefore(span, this.afterSpans);
+    this.spans.push(span);
+    return span;
   }
 
   // Returns the bits of a character, or null if it has none, or if it was not read yet.
