@@ -9,7 +9,7 @@ from charlm.cli.options import model_file
 from charlm.cli.pages import page_path
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import say, show_download
-from charlm.errors import CharlmError, UsageError, one_line
+from charlm.errors import CharlmError, UsageError, counted, one_line
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -55,7 +55,7 @@ def _loss(model: ModelFile, net: QuantisedNet, corpus: list[str] | None) -> Loss
     unit = model.vocabulary.unit
     say(
         f"{loss.bits:.4f} bits per {unit} with 8-bit weights, {loss.bits_full:.4f} with the full ones, on "
-        f"{loss.characters:,} {unit}s of {name}; no probability there changed by more than {loss.largest_change:.3f}"
+        f"{counted(loss.characters, unit)} of {name}; no probability there changed by more than {loss.largest_change:.3f}"
     )
     return loss
 

@@ -26,6 +26,9 @@ function doInSlices(steps, show, fail) {
   return () => { isStopped = true; };
 }
 
+// The language of what the model knows, for the shapes of its characters.
+const LANGUAGE = languageOf(data.net.code_points.slice(0, 20000).map((code) => String.fromCodePoint(code)).join(""));
+
 // The symbols of a model: characters, or the bytes of UTF-8.
 class Symbols {
   constructor({ vocabulary, filter, code_points: codePoints, is_backward: isBackward }) {

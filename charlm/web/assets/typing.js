@@ -20,13 +20,13 @@ section("about", null, (paragraphs) => {
 
 section("typing", "Type, and see what the model expects", (view) => {
   const { is_backward: isBackward } = data.net;
-  const shown = make("div", { class: "typed-shown", "aria-hidden": "true", dir: "auto" });
+  const shown = make("div", { class: "typed-shown", "aria-hidden": "true", dir: "auto", lang: LANGUAGE });
   const field = make("textarea", {
-    class: "typed", rows: 1, maxlength: MOST_TYPED, dir: "auto", spellcheck: "false", autocapitalize: "off", autocomplete: "off",
+    class: "typed", rows: 1, maxlength: MOST_TYPED, dir: "auto", lang: LANGUAGE, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
     "aria-label": "The text", "aria-describedby": "typing-hint",
   });
   const take = make("button", { type: "button", id: "take", disabled: true });
-  const status = make("p", { class: "chart-readout", "aria-live": "polite" });
+  const status = make("p", { class: "chart-readout" });
   const about = make("h3", {});
   const bars = make("div", { class: "next-symbols" });
   const scale = view.ramps.sequential.colours.map((_, shade, all) => {

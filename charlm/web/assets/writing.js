@@ -13,7 +13,7 @@ section("writing", "Let it write", ({ unit }) => {
   const length = make("input", { type: "number", min: 1, max: MOST_WRITTEN, step: 1, id: "length", value: 1000, inputmode: "numeric" });
   const button = make("button", { type: "button", id: "write", disabled: true }, "Write");
   const status = make("p", { class: "chart-readout", id: "writing-status", role: "status" });
-  const text = make("div", { class: "sample", id: "written", tabindex: 0, role: "region", "aria-label": "what the model writes", dir: "auto" });
+  const text = make("div", { class: "sample", id: "written", tabindex: 0, role: "region", "aria-label": "what the model writes", dir: "auto", lang: LANGUAGE });
   const showTemperature = () => { value.textContent = formatNumber(Number(temperature.value), 2); };
   temperature.addEventListener("input", showTemperature);
   showTemperature();
