@@ -9,7 +9,7 @@ import typer
 
 from charlm.cli.options import Model, model_file
 from charlm.cli.pages import begins_with, free_path
-from charlm.cli.render import escaped, say
+from charlm.cli.render import say
 from charlm.errors import PackageError, UsageError, counted
 from charlm.files import write_atomic
 
@@ -80,7 +80,7 @@ def export_onnx(given: Path, model: Path | None, net_only: bool) -> None:
     exported = net_of(whole) if net_only else whole
     data = onnx_file(exported)
     found = check_onnx(data, exported)
-    write_export(path, data, f"ONNX, opset {OPSET}")
+    write_export(path, data, f"a graph of one step, ONNX opset {OPSET}")
     tell_what_is_lost(whole, net_only)
     say(
         f"compared with charlm over {found.predictions:,} predictions: no probability differs by more than "
@@ -109,9 +109,9 @@ def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
     if not net_only:
         refuse_ngrams(whole, "a `state_dict`")
     net = net_of(whole)
-    write_export(path, state_dict_file(net), f"state_dict of {net.spec.num_parameters:,} weights")
+    write_export(path, state_dict_file(net), f"a state_dict of {net.spec.num_parameters:,} weights")
     lines = torch_program(net.spec, net.vocabulary, path.name)
-    write_export(program, lines.encode(), f"{len(lines.splitlines())} lines of torch that load it")
+    write_export(program, lines.encode(), f"the {len(lines.splitlines())} lines of torch that load it")
     tell_what_is_lost(whole, net_only)
 
 
@@ -132,10 +132,10 @@ def require_packages(extra: str, *packages: str) -> None:
 
 
 def write_export(path: Path, data: bytes, what: str) -> None:
-    """Write a file, and print its name, its size and what it is."""
+    """Write a file, and say where it is, how large and what."""
     write_atomic(path, data)
     size = f"{len(data) / 1e6:,.2f} MB" if len(data) > 1e4 else counted(len(data), "byte")
-    print(f"{escaped(str(path))}  {size}  {what}")
+    say(f"{path} ({size}): {what}")
 
 
 def tell_what_is_lost(whole: ModelFile, net_only: bool) -> None:

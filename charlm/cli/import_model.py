@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.render import escaped, say
+from charlm.cli.render import say
 from charlm.errors import RunError, UsageError, counted, did_you_mean
 
 
@@ -58,9 +58,7 @@ def import_model(
     except OSError as error:
         raise RunError(f"`{run.path}` cannot be written: {error.strerror or error}") from error
     spec = model.spec
-    print(
-        f"{escaped(str(run.best))}  {spec.cell}, {counted(spec.num_layers, 'layer')} of "
-        f"{counted(spec.hidden_size, 'unit')}, {counted(spec.num_symbols, model.vocabulary.unit)}"
-    )
+    layers = f"{counted(spec.num_layers, 'layer')} of {counted(spec.hidden_size, 'unit')}"
+    say(f"run {run.path}: {spec.cell}, {layers}, {counted(spec.num_symbols, model.vocabulary.unit)}")
     for note in notes:
         say(f"note: {note}")

@@ -87,6 +87,10 @@ def import_net(file: SafetensorsFile, vocabulary: Vocabulary | None, cell: str |
     notes, num_layers = [], len(names.layers)
     inputs = weights["embedding.weight"] if names.embedding else weights["layers.0.weight_ih_l0"].T
     if len(inputs) == len(symbols):
+        if names.initial_state:
+            raise ModelFileError(
+                f"`{names.initial_state}` has no place in a net without the start of a text", WHAT_FITS
+            )
         before = weights["output.weight"].shape
         weights = with_start(weights, chosen, CELLS[chosen].gates, num_layers)
         if weights["output.weight"].shape != before:
@@ -114,13 +118,15 @@ def _names_in(arrays: Arrays) -> _Names:
     """Find out which array is what."""
     found: dict[tuple[str, int], dict[str, str]] = {}
     others = []
-    for name in arrays:
+    for name in sorted(arrays):
         match = RECURRENT.fullmatch(name)
         if match and (match["reverse"] or match["weight"].endswith("hr")):
             what = "a layer that reads from the right" if match["reverse"] else "a projection"
             raise ModelFileError(f"`{name}` with the shape {arrays[name].shape} belongs to {what}", WHAT_FITS)
         if match:
             weights = found.setdefault((match["where"], int(match["layer"] or 0)), {})
+            if other := weights.get(f"{match['weight']}_l0"):
+                raise ModelFileError(f"`{other}` and `{name}` are the same weight of a layer", WHAT_FITS)
             weights[f"{match['weight']}_l0"] = name
         else:
             others.append(name)
@@ -142,7 +148,11 @@ def _names_in(arrays: Arrays) -> _Names:
     biases = [name for name in others if arrays[name].ndim == 1]
     num_inputs = arrays[layers[0]["weight_ih_l0"]].shape[-1]
     output = _output_among(matrices, arrays, num_inputs)
-    embedding = next((name for name in matrices if name != output), "")
+    embedding = min(
+        (name for name in matrices if name != output),
+        key=lambda name: (not _words_in(name) & EMBEDDINGS, arrays[name].shape[1] != num_inputs, name),
+        default="",
+    )
     num_symbols, size = arrays[output].shape
     if not embedding and size == num_inputs not in (num_symbols, num_symbols + 1):
         # One matrix is both.
@@ -161,11 +171,15 @@ def _in_order(where: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall("[0-9]{1,9}", where)))
 
 
+def _words_in(name: str) -> set[str]:
+    return set(name.lower().split("."))
+
+
 def _output_among(matrices: list[str], arrays: Arrays, num_inputs: int) -> str:
     """Return the matrix of the linear layer: by its name, else by its bias, else by its shape."""
     if not matrices:
         raise ModelFileError("there is no linear layer from the recurrent layers to the symbols", WHAT_FITS)
-    words = {name: set(name.lower().split(".")) for name in matrices}
+    words = {name: _words_in(name) for name in matrices}
     tests = [
         [name for name in matrices if words[name] & OUTPUTS and not words[name] & EMBEDDINGS],
         [name for name in matrices if not words[name] & EMBEDDINGS],

@@ -17,6 +17,7 @@ from charlm.inference.sampling import Floats
 
 # With -CLOSED a sigmoid is 0, with CLOSED it is 1, and so is tanh.
 CLOSED = 100.0
+LEAST_FORGET_GATE = 1e-6
 # The gate that keeps a zero state zero, and its input then; a net without gates needs a sum of zero.
 KEEPING = {
     "lstm": ("input", -CLOSED),
@@ -93,6 +94,6 @@ def _initial_state(weights: Arrays, num_layers: int) -> Floats:
     for layer in range(1, num_layers):
         bias_G = weights[f"layers.{layer}.bias_ih_l0"] + weights[f"layers.{layer}.bias_hh_l0"]
         i, f, g, _ = np.split(bias_G.astype(np.float64), 4)
-        # f c + i g = 0
-        state_PLH[1, layer] = -sigmoid(i) * tanh(g) / sigmoid(f)
+        # f c + i g = 0. No trained unit forgets so much that the bound matters.
+        state_PLH[1, layer] = -sigmoid(i) * tanh(g) / np.maximum(sigmoid(f), LEAST_FORGET_GATE)
     return state_PLH

@@ -24,8 +24,8 @@ from charlm.spec import ModelSpec
 PRODUCER = "charlm"
 # Runtimes since December 2020 know this version of the operators and of the format. Nothing here needs a newer one.
 OPSET, IR_VERSION = 13, 7
-# A file is one message of protobuf, which can be no larger.
-MAX_BYTES = (1 << 31) - (1 << 20)
+# A file is one message of protobuf, which has less than 2 GB. The rest is room for n-grams.
+MAX_BYTES = (1 << 31) - (1 << 27)
 CONTEXTS = "contexts"
 NEXT = "next_"
 

@@ -20,6 +20,7 @@ from charlm.machine import usable_bytes
 TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 # What a file begins with that torch.save wrote, as it does today and as it did before.
 PICKLES = (b"PK\x03\x04", b"\x80")
+HOW_TO_MAKE = "in torch, `safetensors.torch.save_file(model.state_dict(), FILE)` writes a file to import"
 
 
 class SafetensorsFile(NamedTuple):
@@ -42,17 +43,14 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ModelFileError(f"`{path}` is not a file")
+            raise ModelFileError(f"`{path}` is not a file", HOW_TO_MAKE)
         with path.open("rb") as file:
             return _read(file, os.fstat(file.fileno()).st_size, path)
     except OSError as error:
-        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}", HOW_TO_MAKE) from error
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelFileError(f"`{path}` is not a safetensors file, or is damaged: {reason}", HOW_TO_MAKE) from error
-
-
-HOW_TO_MAKE = "in torch, `safetensors.torch.save_file(model.state_dict(), FILE)` writes one"
 
 
 def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:

@@ -57,6 +57,7 @@ USUAL_OPTIONS = {
     "--top": "topk topn k",
     "--fetch": "download",
     "--family": "cells families",
+    "--vocabulary": "vocab vocabfile",
 }
 # The same of what stands without an option.
 USUAL_ARGUMENTS = {

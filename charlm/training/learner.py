@@ -60,7 +60,9 @@ class Learner:
         self._world, self._streams = world, world.share(self.num_streams)
         self._accumulate = train.accumulate
         self.parallel = world.parallel(self.model)
-        self.optimizer = Optimizer(self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16")
+        self.optimizer = Optimizer(
+            self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16", world=world
+        )
         sizes = (self.num_streams, self.block_size)
         documents = config.data.documents if config.data.reset_state_at_documents else None
         starts_D = document_starts(corpus, documents) if documents else None

@@ -69,4 +69,5 @@ def test_a_state_dict_refuses_n_grams_in_words(make_mixture: Callable[..., Model
     assert "has n-grams beside its net" in assert_refused(result)
     assert "hint: `--net-only` exports the net\n" in result.stderr
     result = call("export", "-f", "torch", "-m", "m.safetensors", "--net-only")
-    assert (result.exit_code, result.stderr) == (0, "note: this is the net without its n-grams\n")
+    assert result.exit_code == 0
+    assert result.stderr.endswith("note: this is the net without its n-grams\n")

@@ -163,7 +163,7 @@ def test_one_matrix_may_be_embedding_and_linear_layer() -> None:
 def test_a_net_may_lack_biases() -> None:
     """Missing biases are zero."""
     net = made(layers=2, bias=False)
-    net.decoder.bias = None
+    net.decoder = nn.Linear(8, NUM_SYMBOLS, bias=False)
     save_file(net.state_dict(), FILE)
     assert_same_logits(net, imported())
 
@@ -303,6 +303,7 @@ MISFITS: dict[str, tuple[Callable[[], dict[str, Tensor]], list[str]]] = {
     "both directions": (lambda: made(bidirectional=True).state_dict(), ["_reverse`", "from the right"]),
     "projection": (lambda: made(proj_size=5).state_dict(), ["`rnn.weight_hr_l0`", "(5, 8)", "a projection"]),
     "two nets": (lambda: made().state_dict() | {"x.weight_ih_l0": torch.zeros(32, 6)}, ["different recurrent nets"]),
+    "a weight twice": (lambda: changed(rnn__weight_ih=torch.zeros(32, 6)), ["`rnn.weight_ih`", "`rnn.weight_ih_l0`"]),
     "no recurrent layers": (lambda: nn.Linear(3, 3).state_dict(), ["no recurrent layers"]),
     "no linear layer": (lambda: nn.LSTM(3, 3).state_dict(), ["no linear layer"]),
     "a layer is missing": (lambda: changed(rnn__weight_ih_l2=torch.zeros(32, 8)), ["weight_hh_l0`", "there is none"]),
