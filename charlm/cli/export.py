@@ -36,15 +36,22 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The file to write; by default `model` with its ending.")
     ] = None,
     net_only: Annotated[bool, typer.Option("--net-only", help="Leave out the n-grams beside the net.")] = False,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option("--corpus", "-c", help="The text on which a page is measured; by default that of the model."),
+    ] = None,
 ) -> None:
     """Export a model to other programs.
 
     ONNX is a graph of one step, which is compared with charlm before it is written. A `state_dict` comes with the lines
-    of torch that load it; it holds the net alone.
+    of torch that load it; it holds the net alone. A page runs the model in a browser, with weights of 8 bits, and says
+    what these cost.
 
     charlm export --format onnx
 
     charlm export --format torch --net-only
+
+    charlm export --format html
 
     charlm export --format onnx -m runs/fables-lstm-1 -o fables.onnx
     """
@@ -52,6 +59,11 @@ def export(
     given = out or Path(f"model{suffix}")
     if given.suffix.lower() != suffix:
         raise UsageError(f"`{given}` does not end with {suffix}", f"give a name such as `model{suffix}`")
+    if format == "html":
+        export_html(given, model, net_only, corpus)
+        return
+    if corpus:
+        raise UsageError("`--corpus` is for pages, which say what their rounding costs", "omit it, or use `-f html`")
     EXPORTS[format](given, model, net_only)
 
 
@@ -76,9 +88,13 @@ def export_onnx(given: Path, model: Path | None, net_only: bool) -> None:
     )
 
 
-def export_html(given: Path, model: Path | None, net_only: bool) -> None:
+def export_html(given: Path, model: Path | None, net_only: bool, corpus: list[str] | None = None) -> None:
     """Write a page that runs the model."""
-    raise UsageError("there are no pages that run a model yet")
+    from charlm.cli.export_page import page_of
+
+    path, page, whole = page_of(given, model, net_only, corpus)
+    write_export(path, page.encode(), "a page that runs the model")
+    tell_what_is_lost(whole, net_only)
 
 
 def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
@@ -99,7 +115,7 @@ def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
     tell_what_is_lost(whole, net_only)
 
 
-EXPORTS = {"onnx": export_onnx, "html": export_html, "torch": export_torch}
+EXPORTS = {"onnx": export_onnx, "torch": export_torch}
 
 
 def require_packages(extra: str, *packages: str) -> None:

@@ -285,7 +285,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
     elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
     elsewhere |= {("average", "--weights"), ("average", "--out"), ("average", "--json")}
-    elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only")}
+    elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only", "--corpus")}
     elsewhere |= {("import", option) for option in ("--vocabulary", "--cell", "--out")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
