@@ -25,6 +25,7 @@ from charlm.cli.reach import reach
 from charlm.cli.report import report
 from charlm.cli.sample import sample
 from charlm.cli.score import score
+from charlm.cli.serve import serve
 from charlm.cli.train import train
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain,
     "inspect": inspect_units,
     "reach": reach,
+    "serve": serve,
     "corpora": corpora,
     "bench": bench,
 }
