@@ -224,7 +224,8 @@ def _refusal(kind: type[Body], error: ValidationError) -> Refusal:
     if problem["type"] == "missing":
         return Refusal(400, "missing_field", f"the field `{name}` is missing", field=name)
     message = problem["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be a valid", "it should be a").replace("Input should be", "it should be")
+    for spelled, plain in (("Input should be", "it should be"), ("a valid integer", "an integer"), ("a valid", "a")):
+        message = message.replace(spelled, plain)
     return Refusal(400, "invalid_value", f"`{name}`: {message}" if name else message, field=name or None)
 
 

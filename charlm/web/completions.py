@@ -73,7 +73,7 @@ class Completing:
         """Return what a stream tells about news, a chunk for each text; a backward text is one chunk."""
         numbers = dict.fromkeys(each.number for each in news)
         choices = self._choices(news, numbers)
-        shown = [choice for choice in choices if choice["text"] or choice["finish_reason"]]
+        shown = [choice for choice in choices if any(choice[key] for key in ("text", "finish_reason", "logprobs"))]
         usage = {"usage": None} if self._body.stream_options.include_usage else {}
         return [self._head | {"choices": [choice]} | usage for choice in shown]
 
@@ -111,7 +111,7 @@ class Completing:
             scores = [*text.read_scores, *scores] if is_first else scores
             self._is_started[number] |= is_first
         reason = {"stop": "stop", None: None}.get(text.end if items and items[-1].end else None, "length")
-        logprobs = None if self._body.logprobs is None else self._logprobs(number, scores)
+        logprobs = None if self._body.logprobs is None or not items else self._logprobs(number, scores)
         return {"index": number, "text": "".join(parts), "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, number: int, scores: Sequence[Score]) -> dict[str, Any]:
@@ -165,7 +165,11 @@ class _Held:
     def _cut(self, num_characters: int) -> None:
         """Drop so many characters at the end, with their scores."""
         while num_characters > 0 and self._items:
-            num_characters -= len(self._items.pop().text)
+            item = self._items.pop()
+            num_characters -= len(item.text)
+            if num_characters < 0:
+                # Its symbol has also shown that bytes before it are no character.
+                self._items.append(News(item.number, item.text[self._order][:-num_characters][self._order], None, None))
         # Bytes of a character that was dropped, and which came before its last one.
         while self._items and num_characters == 0 and not self._items[-1].text and self._items[-1].end is None:
             self._items.pop()

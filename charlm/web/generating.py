@@ -13,7 +13,7 @@ from charlm.inference.sampling import Sampling
 from charlm.inference.score import SymbolScores
 from charlm.inference.stepper import Stepper
 from charlm.inference.surprisal import surprisal_of, symbols_to_score
-from charlm.vocab import Ids
+from charlm.vocab import Ids, TextFilter
 from charlm.web.batching import News, Text
 from charlm.web.bodies import GenerateBody, PredictBody, ScoreBody
 
@@ -22,14 +22,16 @@ class Predicting:
     """A text, and what may come after it."""
 
     def __init__(self, stepper: Stepper, body: PredictBody) -> None:
-        self._stepper, self._top = stepper, body.top
+        self._stepper, self._body = stepper, body
         self.texts = [Text(*prompt_symbols(stepper, body.text, body.unknown))]
 
     def answer(self) -> dict[str, Any]:
         """Return what `charlm predict-next --json` prints."""
         logits_V = self.texts[0].next_logits_V
         assert logits_V is not None
-        return rank(self._stepper.vocabulary, logits_V, self._top).to_json()
+        vocabulary = self._stepper.vocabulary
+        read = TextFilter(vocabulary.filter)(self._body.text)
+        return {"text": read} | rank(vocabulary, logits_V, self._body.top).to_json()
 
 
 class Scoring:

@@ -75,6 +75,24 @@ def run(service: Service, listening: socket.socket, announce: Callable[[int], No
     Returns:
         the number of the signal.
     """
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    # The server sets its own handlers while it runs. Then it sends itself the signals that came.
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server_of(service, announce).run([listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        service.batch.close()
+    return received[-1]
+
+
+def server_of(service: Service, announce: Callable[[int], None] = lambda num_running: None) -> uvicorn.Server:
+    """Return a server for a service, which ends when its `should_exit` becomes true; see `run`."""
 
     class Connection(_Protocol):
         request_seconds = service.limits.body_seconds + service.limits.seconds + EXTRA_SECONDS
@@ -93,21 +111,7 @@ def run(service: Service, listening: socket.socket, announce: Callable[[int], No
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS + LAST_SECONDS,
     )
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    # The server sets its own handlers while it runs. Then it sends itself the signals that came.
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, remember) for number in numbers}
-    try:
-        _Server(config, service, announce).run([listening])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        service.batch.close()
-    return received[-1] if received else 0
+    return _Server(config, service, announce)
 
 
 class _Server(uvicorn.Server):
@@ -169,7 +173,11 @@ class _Protocol(H11Protocol):
         )
         headers = [("content-type", "application/json"), ("content-length", str(len(content))), ("connection", "close")]
         try:
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(content), h11.EndOfMessage()):
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(content),
+                h11.EndOfMessage(),
+            ):
                 self.transport.write(self.conn.send(event) or b"")
             self.transport.close()
         except h11.LocalProtocolError:

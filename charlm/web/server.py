@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import html
-import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
+from itertools import chain
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charlm.checkpoint import ModelFile
-from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError
+from charlm.errors import CharlmError
 from charlm.inference.stepper import Stepper
-from charlm.inference.surprisal import finite
 from charlm.web.batching import Batch, News, Text, Work
 from charlm.web.bodies import (
     MAX_BYTES,
@@ -38,9 +36,20 @@ from charlm.web.bodies import (
 )
 from charlm.web.completions import Completing
 from charlm.web.generating import Generating, Predicting, Scoring
+from charlm.web.responses import (
+    INTERNAL,
+    EventStream,
+    as_refusal,
+    error_json,
+    error_response,
+    event,
+    json_response,
+    refuse,
+    refuse_route,
+    tell_internal,
+)
 
-# Characters that are no UTF-8, and those that a terminal or a reader of lines might obey.
-ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_HEAD_BYTES = 16 * 1024
 # What is read and dropped of a body that is too large, so that its sender learns why it is refused.
 MAX_DROPPED_BYTES = 32 * 1024 * 1024
 TOO_LARGE = f"the body has more than {MAX_BYTES:,} bytes"
@@ -128,7 +137,7 @@ class Service:
                 Route("/v1/models", self._list_models),
                 Route("/v1/models/{model:path}", self._tell_model),
             ],
-            exception_handlers={HTTPException: _refuse_route, CharlmError: _refuse},
+            exception_handlers={HTTPException: refuse_route, CharlmError: refuse, Exception: tell_internal},
         )
         self._app.router.redirect_slashes = False
 
@@ -156,44 +165,47 @@ class Service:
         except Exception as error:
             self._report_error(error)
             if not is_started:
-                await _error(Refusal(500, "internal_error", "an internal error"))(scope, receive, send_with_headers)
+                await error_response(INTERNAL)(scope, receive, send_with_headers)
         finally:
             self._num_requests -= 1
 
     def _refused(self, scope: Scope) -> ASGIApp | None:
         """Return the answer to a request that is not handled, or None."""
         headers = dict(scope["headers"])
+        head = [scope["raw_path"], scope["query_string"], *chain(*scope["headers"])]
+        if sum(map(len, head)) > MAX_HEAD_BYTES:
+            return error_response(Refusal(431, "too_large", "the head of the request is too large"), closes=True)
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._hosts is not None and re.sub(r":\d*$", "", host) not in self._hosts:
             hint = "this server answers to its own address only"
-            return _error(Refusal(403, "wrong_host", "the header `Host` names another server", hint))
+            return error_response(Refusal(403, "wrong_host", "the header `Host` names another server", hint))
         # Whether a process lives is no secret; a supervisor has no token.
         if self._token and scope["path"] != "/healthz":
             given = _token_in(headers.get(b"authorization", b""))
             if not secrets.compare_digest(given, self._token):
                 hint = "send the header `Authorization: Bearer TOKEN`"
-                response = _error(Refusal(401, "invalid_api_key", "the token is missing or wrong", hint))
+                response = error_response(Refusal(401, "invalid_api_key", "the token is missing or wrong", hint))
                 response.headers["www-authenticate"] = 'Basic realm="charlm", charset="UTF-8"'
                 return response
         if self._is_stopping:
-            return _error(Refusal(503, "stopping", "this server stops", retry_after=5), closes=True)
+            return error_response(Refusal(503, "stopping", "this server stops", retry_after=5), closes=True)
         if self._num_requests > self.limits.requests:
-            return _error(Refusal(503, "overloaded", "too many requests at a time", retry_after=1))
+            return error_response(Refusal(503, "overloaded", "too many requests at a time", retry_after=1))
         return None
 
     async def _show_page(self, request: Request) -> Response:
         return HTMLResponse(self._page)
 
     async def _tell_health(self, request: Request) -> Response:
-        return _json({"status": "ok", "running": self.batch.num_running, "waiting": self.batch.num_waiting})
+        return json_response({"status": "ok", "running": self.batch.num_running, "waiting": self.batch.num_waiting})
 
     async def _list_models(self, request: Request) -> Response:
-        return _json({"object": "list", "data": [self._model()]})
+        return json_response({"object": "list", "data": [self._model()]})
 
     async def _tell_model(self, request: Request) -> Response:
         if request.path_params["model"] != self._name:
             raise Refusal(404, "model_not_found", "there is no such model", f"this server has the model `{self._name}`")
-        return _json(self._model())
+        return json_response(self._model())
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._name, "object": "model", "created": 0, "owned_by": "charlm"}
@@ -201,12 +213,12 @@ class Service:
     async def _predict(self, request: Request) -> Response:
         asked = Predicting(self._stepper, await self._body(request, PredictBody))
         await self._finish(request, asked)
-        return _json(asked.answer())
+        return json_response(asked.answer())
 
     async def _score(self, request: Request) -> Response:
         asked = Scoring(self._stepper, await self._body(request, ScoreBody))
         await self._finish(request, asked)
-        return _json(asked.answer())
+        return json_response(asked.answer())
 
     async def _generate(self, request: Request) -> Response:
         body = await self._body(request, GenerateBody)
@@ -218,8 +230,8 @@ class Service:
 
     async def _grow(self, request: Request, asked: _Streamed, is_streamed: bool) -> Response:
         if is_streamed:
-            return _EventStream(self._events(work := self._start(asked), asked), lambda: self.batch.leave(work))
-        return _json(asked.answer(await self._finish(request, asked)))
+            return EventStream(self._events(work := self._start(asked), asked), lambda: self.batch.leave(work))
+        return json_response(asked.answer(await self._finish(request, asked)))
 
     def _start(self, asked: _Asked) -> Work:
         work = Work(asked.texts, self.limits.seconds)
@@ -250,16 +262,16 @@ class Service:
     async def _events(self, work: Work, asked: _Streamed) -> AsyncIterator[str]:
         try:
             while news := await work.news():
-                for event in asked.events(news):
-                    yield _event(event)
+                for told in asked.events(news):
+                    yield event(told)
                 await asyncio.sleep(SECONDS_BETWEEN_EVENTS)
             for last in asked.last_events():
-                yield _event(last)
+                yield event(last)
         except CharlmError as error:
-            yield _event(_error_json(_as_refusal(error)))
+            yield event(error_json(as_refusal(error)))
         except Exception as error:
             self._report_error(error)
-            yield _event(_error_json(Refusal(500, "internal_error", "an internal error")))
+            yield event(error_json(INTERNAL))
 
     async def _body(self, request: Request, kind: type[AnyBody]) -> AnyBody:
         """Read the body of a request.
@@ -303,35 +315,6 @@ def page_of(file: ModelFile, name: str) -> str:
     return f"<!DOCTYPE html><title>charlm</title><p>{html.escape(name)}: POST /generate, /predict, /score</p>"
 
 
-class _EventStream(StreamingResponse):
-    """Server-sent events; whatever ends them, `leave` is called."""
-
-    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
-        self._leave = leave
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._leave()
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    content = _dumped(value) + "\n"
-    return Response(content, status, {"cache-control": "no-store"}, "application/json")
-
-
-def _dumped(value: Any) -> str:
-    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _event(value: dict[str, Any] | str) -> str:
-    return f"data: {value if isinstance(value, str) else _dumped(value)}\n\n"
-
-
 async def _has_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -344,48 +327,3 @@ def _token_in(authorization: bytes) -> bytes:
         with suppress(ValueError):
             return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
     return value.strip() if scheme.lower() == b"bearer" else b""
-
-
-def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CharlmError)
-    refusal = _as_refusal(error)
-    # What is left of a body that was not read to its end would be taken for the next request.
-    return _error(refusal, closes=refusal.status in (408, 413, 415))
-
-
-def _refuse_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    allowed = (error.headers or {}).get("Allow", "")
-    message = f"this address takes {allowed} only" if allowed else "there is no such address"
-    hint = "" if allowed else "there are /generate, /predict, /score, /v1/completions, /v1/models and /healthz"
-    response = _error(Refusal(error.status_code, HTTPStatus(error.status_code).phrase.lower(), message, hint))
-    if allowed:
-        response.headers["allow"] = allowed
-    return response
-
-
-def _as_refusal(error: CharlmError) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, ModelFileError):
-        return Refusal(500, "broken_model", str(error), error.hint)
-    if isinstance(error, UnknownCharacterError):
-        hint = '"unknown": "skip" drops such characters, "unknown": "replace=C" replaces each with C'
-        return Refusal(400, "unknown_character", str(error), hint)
-    return Refusal(400, "invalid_value", str(error), error.hint)
-
-
-def _error(refusal: Refusal, closes: bool = False) -> Response:
-    response = _json(_error_json(refusal), refusal.status)
-    if refusal.retry_after is not None:
-        response.headers["retry-after"] = str(refusal.retry_after)
-    if closes:
-        response.headers["connection"] = "close"
-    return response
-
-
-def _error_json(refusal: Refusal) -> dict[str, Any]:
-    """Return a refusal as OpenAI's clients know it, with a hint beside."""
-    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    values = {"message": str(refusal), "type": kind, "param": refusal.field, "code": refusal.code.replace(" ", "_")}
-    return {"error": values | ({"hint": refusal.hint} if refusal.hint else {})}
