@@ -39,6 +39,8 @@ LIGHT = {
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],
     "reach": ["-m", "model", "-c", "abc.txt"],
+    # What it does without torch is tested where a server runs: tests/web/test_network.py.
+    "serve": ["--help"],
     "corpora": [],
     "report": [str(ROOT / "tests" / "files" / "old_run"), "-o", "report.html"],
 }

@@ -282,6 +282,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
     elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
     elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
+    elsewhere |= {("serve", option) for option in ("--model", "--host", "--port", "--token")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -18,12 +19,14 @@ import charlm
 from charlm.errors import UsageError
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.stepper import Stepper
+from charlm.web.bodies import Body, CompletionBody, GenerateBody, PredictBody, ScoreBody
 from charlm.web.network import is_loopback, listen, server_of
 from charlm.web.server import Limits, Service
 from tests.helpers.commands import assert_refused, call
 from tests.helpers.model_files import random_model
 from tests.helpers.server import Server, http_post, read_to_end, running_server
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "serve.md"
 # More than the buffers of a connection hold.
 PAGE = "page" * 4_000_000
 LONG = {"length": 10_000, "stream": True}
@@ -88,6 +91,27 @@ def test_a_client_of_openai_gets_its_errors(client: openai.OpenAI) -> None:
     assert refused.value.code == "unknown_character"
     with pytest.raises(openai.NotFoundError, match="there is no model `other`"):
         client.completions.create(model="other", prompt="a")
+
+
+def test_the_examples_of_the_page_work(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program that uses the client of OpenAI runs, and each request is answered."""
+    page = DOCUMENTATION.read_text(encoding="utf-8").replace("The fox said", "ab").replace("The fox", "ab")
+    page = page.replace("The fo", "ab").replace("http://127.0.0.1:8000", server.url)
+    (program,) = re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    exec(program, {})
+    assert len(capsys.readouterr().out) == 2 * 200 + 1
+    requests = re.findall(r"curl http://[\d.:]+(/\w+) (?:.|\n)*?-d '(.*)'", page)
+    assert [path for path, _ in requests] == ["/generate", "/generate", "/predict", "/score"]
+    for path, body in requests:
+        assert server.post(path, json.loads(body))[0] == 200
+
+
+@pytest.mark.parametrize("kind", [PredictBody, ScoreBody, GenerateBody, CompletionBody])
+def test_the_page_names_every_field(kind: type[Body]) -> None:
+    """The fields that do nothing are named too."""
+    page = DOCUMENTATION.read_text(encoding="utf-8")
+    fields = {*kind.model_fields, *kind.neutral} - {"frequency_penalty", "presence_penalty"}
+    assert [field for field in fields if f"`{field}`" not in page] == []
 
 
 @pytest.mark.parametrize(
