@@ -42,6 +42,7 @@ LIGHT = {
     # What it does without torch is tested where a server runs: tests/web/test_network.py.
     "serve": ["--help"],
     "corpora": [],
+    "export": ["--format", "torch", "-m", "model"],
     "report": [str(ROOT / "tests" / "files" / "old_run"), "-o", "report.html"],
 }
 HEAVY = {

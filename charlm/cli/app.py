@@ -17,6 +17,7 @@ from charlm.cli.corpora import corpora
 from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
+from charlm.cli.export import export
 from charlm.cli.fill import fill
 from charlm.cli.inspect import inspect_units
 from charlm.cli.options import TextCommand
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain,
     "inspect": inspect_units,
     "reach": reach,
+    "export": export,
     "serve": serve,
     "corpora": corpora,
     "bench": bench,

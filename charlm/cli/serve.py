@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from charlm.cli.export import require_packages
 from charlm.cli.options import Model, model_file
 from charlm.cli.render import say
-from charlm.errors import PackageError, UsageError, counted, one_line
+from charlm.errors import UsageError, counted, one_line
 
 MIN_TOKEN = 8
-EXTRA = ("starlette", "uvicorn")
 
 Token = Annotated[
     str,
@@ -43,13 +42,12 @@ def serve(
 
     charlm serve -m runs/fables-lstm-1 --port 8080
     """
-    for package in EXTRA:
-        if find_spec(package) is None:
-            raise PackageError(f"the package `{package}` is not installed", '`pip install "charlm[serve]"` adds it')
+    require_packages("serve", "starlette", "uvicorn")
     from charlm.inference.stepper import Stepper
     from charlm.run_folder import find_model
+    from charlm.web.model_page import model_page
     from charlm.web.network import is_loopback, listen, run
-    from charlm.web.server import Service, page_of
+    from charlm.web.server import Service
 
     _check_token(token)
     listening = listen(host, port)
@@ -66,7 +64,7 @@ def serve(
         name = one_line(path.parent.name if path.name == "best.safetensors" else path.stem)
         shown = f"[{address}]" if ":" in address else address
         hosts = frozenset({shown, "localhost", host.lower(), f"[{host.lower()}]"}) if is_local and not token else None
-        service = Service(Stepper(file), name, page_of(file, name), hosts, token, report=say)
+        service = Service(Stepper(file), name, lambda: model_page(file, name), hosts, token, report=say)
         say(f"serving {name} at http://{shown}:{number}; Ctrl-C stops it")
         say(f"try it: {_example(f'http://{shown}:{number}', bool(token))}")
         stopped_by = run(service, listening, _announce_end)

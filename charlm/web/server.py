@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import html
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,7 +19,6 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charlm.checkpoint import ModelFile
 from charlm.errors import CharlmError
 from charlm.inference.stepper import Stepper
 from charlm.web.batching import Batch, News, Text, Work
@@ -100,7 +98,7 @@ class Service:
     Args:
         stepper: the model.
         name: of the model.
-        page: the page at `/`, as HTML.
+        make_page: makes the page at `/`, which takes a moment; called when somebody first asks for it.
         hosts: the names by which browsers may call this server; None for any, which needs a token.
         token: what requests must show; empty for nothing.
         limits: how much is done at a time.
@@ -114,7 +112,7 @@ class Service:
         self,
         stepper: Stepper,
         name: str,
-        page: str,
+        make_page: Callable[[], str],
         hosts: frozenset[str] | None = None,
         token: str = "",
         limits: Limits | None = None,
@@ -122,7 +120,8 @@ class Service:
     ) -> None:
         self.limits = limits or Limits()
         self.num_answered = 0
-        self._stepper, self._name, self._page, self._report = stepper, name, page, report
+        self._stepper, self._name, self._make_page, self._report = stepper, name, make_page, report
+        self._page: bytes | None = None
         self._hosts, self._token = hosts, token.encode()
         self._num_requests, self._is_stopping = 0, False
         self.batch = Batch(stepper, self.limits.texts, self.limits.waiting_texts, self._report_error)
@@ -194,6 +193,8 @@ class Service:
         return None
 
     async def _show_page(self, request: Request) -> Response:
+        if self._page is None:
+            self._page = (await asyncio.to_thread(self._make_page)).encode()
         return HTMLResponse(self._page)
 
     async def _tell_health(self, request: Request) -> Response:
@@ -308,11 +309,6 @@ class Service:
             trace = trace.tb_next
         where = f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}" if trace else ""
         self._report(f"error: a request met {type(error).__name__}{where}")
-
-
-def page_of(file: ModelFile, name: str) -> str:
-    """Return the page at `/`."""
-    return f"<!DOCTYPE html><title>charlm</title><p>{html.escape(name)}: POST /generate, /predict, /score</p>"
 
 
 async def _has_gone(request: Request) -> None:

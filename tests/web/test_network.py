@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @contextmanager
 def server_in_a_thread(**limits: Any) -> Iterator[tuple[Server, Any, Service]]:
     """Run a server in this process, where its bounds can be small."""
-    service = Service(Stepper(random_model(hidden_size=64)), "small", PAGE, limits=Limits(**limits))
+    service = Service(Stepper(random_model(hidden_size=64)), "small", lambda: PAGE, limits=Limits(**limits))
     listening = listen("127.0.0.1", 0)
     running = server_of(service)
     thread = threading.Thread(target=running.run, args=([listening],))
@@ -324,7 +324,7 @@ def test_a_port_in_use_is_named(model: str) -> None:
 
 def test_the_extra_is_needed(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its packages the command says how to install them."""
-    monkeypatch.setattr("charlm.cli.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = call("serve", "-m", model)
     assert "`starlette` is not installed" in assert_refused(result)
     assert 'pip install "charlm[serve]"' in result.stderr

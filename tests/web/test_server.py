@@ -77,7 +77,7 @@ def model() -> LanguageModel:
 
 def service_of(model: ModelFile, **options: Any) -> Service:
     """Return a service that answers by any name of this machine."""
-    return Service(Stepper(model), "small", PAGE, **options)
+    return Service(Stepper(model), "small", lambda: PAGE, **options)
 
 
 @pytest.fixture(scope="module")
