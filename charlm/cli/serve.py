@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -66,7 +67,9 @@ def serve(
         hosts = frozenset({shown, "localhost", host.lower(), f"[{host.lower()}]"}) if is_local and not token else None
         service = Service(Stepper(file), name, lambda: model_page(file, name), hosts, token, report=say)
         say(f"serving {name} at http://{shown}:{number}; Ctrl-C stops it")
-        say(f"try it: {_example(f'http://{shown}:{number}', bool(token))}")
+        say("try it:")
+        # Not wrapped, so that it can be copied.
+        print(_example(f"http://{shown}:{number}", bool(token)), file=sys.stderr, flush=True)
         stopped_by = run(service, listening, _announce_end)
     say(f"answered {counted(service.num_answered, 'request')}, wrote {counted(service.batch.num_drawn, 'character')}")
     raise typer.Exit(128 + stopped_by)

@@ -95,6 +95,7 @@ def server_of(service: Service, announce: Callable[[int], None] = lambda num_run
     """Return a server for a service, which ends when its `should_exit` becomes true; see `run`."""
 
     class Connection(_Protocol):
+        max_connections = _max_connections()
         request_seconds = service.limits.body_seconds + service.limits.seconds + EXTRA_SECONDS
 
     config = uvicorn.Config(
@@ -112,6 +113,16 @@ def server_of(service: Service, announce: Callable[[int], None] = lambda num_run
         timeout_graceful_shutdown=GRACE_SECONDS + LAST_SECONDS,
     )
     return _Server(config, service, announce)
+
+
+def _max_connections() -> int:
+    """Return how many connections may be open, so that the files which a process may open suffice."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+    except ImportError:
+        return MAX_CONNECTIONS
+    num_files = getrlimit(RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if num_files == RLIM_INFINITY else min(MAX_CONNECTIONS, num_files // 2)
 
 
 class _Server(uvicorn.Server):
@@ -135,10 +146,12 @@ class _Protocol(H11Protocol):
     """A connection that ends if its client is slow or silent.
 
     Attributes:
+        max_connections: so many may be open.
         request_seconds: how long a request may take, its answer included.
         idle_since: since when no request runs; None while one does.
     """
 
+    max_connections: int
     request_seconds: float
     _timer: asyncio.TimerHandle | None = None
 
@@ -147,7 +160,7 @@ class _Protocol(H11Protocol):
         self.idle_since: float | None = None
         self._expect(IDLE_SECONDS, is_idle=True)
         others = [each for each in self.connections if isinstance(each, _Protocol) and each is not self]
-        if len(others) >= MAX_CONNECTIONS:
+        if len(others) >= self.max_connections:
             idle = [each for each in others if each.idle_since is not None]
             victim = min(idle, key=lambda each: each.idle_since or 0.0, default=self)
             victim.transport.abort()
