@@ -40,6 +40,8 @@ LIGHT = {
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],
     "reach": ["-m", "model", "-c", "abc.txt"],
+    # What it does without torch is tested where a server runs: tests/web/test_network.py.
+    "serve": ["--help"],
     "corpora": [],
     "export": ["--format", "torch", "-m", "model"],
     "import": ["model.safetensors", "--out", "imported"],

@@ -28,6 +28,7 @@ from charlm.cli.reach import reach
 from charlm.cli.report import report
 from charlm.cli.sample import sample
 from charlm.cli.score import score
+from charlm.cli.serve import serve
 from charlm.cli.train import train
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reach": reach,
     "export": export,
     "import": import_model,
+    "serve": serve,
     "corpora": corpora,
     "bench": bench,
 }

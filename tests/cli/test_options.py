@@ -287,6 +287,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("average", "--weights"), ("average", "--out"), ("average", "--json")}
     elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only", "--corpus")}
     elsewhere |= {("import", option) for option in ("--vocabulary", "--cell", "--out")}
+    elsewhere |= {("serve", option) for option in ("--model", "--host", "--port", "--token")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
