@@ -1,20 +1,27 @@
-"""A matrix times a vector as a WebAssembly module with SIMD, written out in bytes.
+"""A matrix times a vector as WebAssembly modules with SIMD, written out in bytes.
 
-The module multiplies integers: int8 weights with int16 inputs, added up in int32. A page computes the same in plain
+The modules multiply integers: int8 weights with inputs of 14 bits, added up in int32. A page computes the same in plain
 JavaScript where a browser lacks SIMD, and integers come out equal bit for bit.
 
-The weights lie in blocks of `ROWS` rows, and each block in chunks of `COLUMNS` columns: the eight weights of the first
-row, of the second row, and so on. So the kernel reads them from the first to the last.
+The weights lie in blocks of `ROWS` rows, and each block in chunks of `COLUMNS` columns: the weights of the first row,
+of the second row, and so on. So a kernel reads them from the first to the last. An input takes two bytes. Of a chunk,
 
-Source: the binary format and the opcodes are those of the WebAssembly specification, release 2.0, section 5.
+* the module with SIMD wants them as int16;
+* the one with relaxed SIMD, which adds up four products of bytes at once, wants all upper bytes and then all lower
+  ones: seven bits each, of the input plus `MIDDLE`.
+
+Source: the binary format and the opcodes are those of the WebAssembly specification, release 3.0, section 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# As many sums as stay in registers, and as many weights as one instruction extends to int16.
-ROWS, COLUMNS = 8, 8
+ROWS, COLUMNS = 4, 16
+# Inputs are from -8191 to 8191: with this added, they have 14 bits and no sign.
+MIDDLE = 1 << 13
+GREATEST_INPUT = MIDDLE - 1
+LOWER_BITS = 7
 
 I32, V128 = 0x7F, 0x7B
 EMPTY_BLOCK = 0x40
@@ -23,26 +30,29 @@ LOCAL_GET, LOCAL_SET, LOCAL_TEE = 0x20, 0x21, 0x22
 I32_STORE, I32_CONST, I32_ADD, I32_SUB = 0x36, 0x41, 0x6A, 0x6B
 SIMD = 0xFD
 V128_LOAD, V128_LOAD8X8_S, V128_CONST = 0, 1, 12
-I32X4_EXTRACT_LANE, I32X4_ADD, I32X4_DOT_I16X8_S = 27, 174, 186
+I32X4_EXTRACT_LANE, I32X4_SHL, I32X4_ADD, I32X4_DOT_I16X8_S = 27, 171, 174, 186
+I32X4_RELAXED_DOT_I8X16_I7X16_ADD_S = 275
 # Where a load or store may expect its address: at any multiple of 4 or 8 bytes. It is a hint.
 ALIGNED_4, ALIGNED_8 = 2, 3
 
-# The locals: five arguments, two counters, the inputs of a chunk, and the sums of the rows.
-WEIGHTS, INPUTS, SUMS, NUM_BLOCKS, NUM_CHUNKS, AT_INPUT, CHUNKS_LEFT, INPUT, FIRST_SUM = range(9)
+# The locals: five arguments, two counters, both halves of a chunk of inputs, weights, and the sums of the rows. With
+# relaxed SIMD each row has a sum of the upper bytes and, after those of all rows, one of the lower ones.
+WEIGHTS, INPUTS, SUMS, NUM_BLOCKS, NUM_CHUNKS, AT_INPUT, CHUNKS_LEFT, FIRST, SECOND, WEIGHT, FIRST_SUM = range(11)
 
 
-def module() -> bytes:
-    """Return the module.
+def module(is_relaxed: bool = False) -> bytes:
+    """Return a module, with SIMD or with relaxed SIMD.
 
     It imports a memory, `page.memory`, and exports `multiply(weights, inputs, sums, blocks, chunks)`. The first three
-    are addresses in the memory, of int8, int16 and int32; the others say how many blocks of rows and chunks of columns
-    there are, at least one each.
+    are addresses in the memory; the others say how many blocks of rows and chunks of columns there are, at least one
+    each. It stores an int32 for each row. With relaxed SIMD this is the sum for the inputs plus `MIDDLE`.
     """
     signature = [0x60, *_vector([I32] * 5), *_vector([])]
     memory = [*_name("page"), *_name("memory"), 0x02, 0x00, 0x01]
     exported = [*_name("multiply"), 0x00, 0x00]
-    locals_ = [[2, I32], [1 + ROWS, V128]]
-    body = [*_vectors(locals_), *_multiply(), END]
+    num_sums = ROWS * (2 if is_relaxed else 1)
+    locals_ = [[2, I32], [3 + num_sums, V128]]
+    body = [*_vectors(locals_), *_multiply(is_relaxed, range(FIRST_SUM, FIRST_SUM + num_sums)), END]
     sections = {
         1: _vectors([signature]),
         2: _vectors([memory]),
@@ -54,41 +64,59 @@ def module() -> bytes:
     return b"\0asm\1\0\0\0" + bytes(code)
 
 
-def _multiply() -> list[int]:
+def _multiply(is_relaxed: bool, sums: range) -> list[int]:
     """Return the body: a loop over blocks of rows, and in it a loop over chunks of columns."""
     zeros = [SIMD, V128_CONST, *[0] * 16]
-    sums = range(FIRST_SUM, FIRST_SUM + ROWS)
+    add = _add_relaxed if is_relaxed else _add
     return [
         *(LOOP, EMPTY_BLOCK),
         *(byte for each in sums for byte in (*zeros, LOCAL_SET, each)),
         *(LOCAL_GET, INPUTS, LOCAL_SET, AT_INPUT),
         *(LOCAL_GET, NUM_CHUNKS, LOCAL_SET, CHUNKS_LEFT),
         *(LOOP, EMPTY_BLOCK),
-        *(LOCAL_GET, AT_INPUT, SIMD, V128_LOAD, ALIGNED_8, 0, LOCAL_SET, INPUT),
-        *(byte for row, each in enumerate(sums) for byte in _add_products(row, each)),
+        *(LOCAL_GET, AT_INPUT, SIMD, V128_LOAD, ALIGNED_8, 0, LOCAL_SET, FIRST),
+        *(LOCAL_GET, AT_INPUT, SIMD, V128_LOAD, ALIGNED_8, COLUMNS, LOCAL_SET, SECOND),
+        *(byte for row in range(ROWS) for byte in add(row)),
         *_advance(WEIGHTS, ROWS * COLUMNS),
         *_advance(AT_INPUT, 2 * COLUMNS),
         *_repeat_while(CHUNKS_LEFT),
         END,
-        *(byte for row, each in enumerate(sums) for byte in _store(row, each)),
+        *(byte for row in range(ROWS) for byte in (*(_join(row) if is_relaxed else ()), *_store(row))),
         *_advance(SUMS, 4 * ROWS),
         *_repeat_while(NUM_BLOCKS),
         END,
     ]
 
 
-def _add_products(row: int, total: int) -> list[int]:
-    """Multiply the inputs of a chunk with the weights of a row, and add the products to four sums."""
-    return [
-        *(LOCAL_GET, total, LOCAL_GET, INPUT),
-        *(LOCAL_GET, WEIGHTS, SIMD, V128_LOAD8X8_S, ALIGNED_8, row * COLUMNS),
-        *(SIMD, *_number(I32X4_DOT_I16X8_S), SIMD, *_number(I32X4_ADD)),
-        *(LOCAL_SET, total),
-    ]
+def _add(row: int) -> list[int]:
+    """Multiply both halves of a chunk with the weights of a row, and add the products to four sums."""
+    total, code = FIRST_SUM + row, []
+    for half, inputs in enumerate((FIRST, SECOND)):
+        code += [LOCAL_GET, total, LOCAL_GET, inputs]
+        code += [LOCAL_GET, WEIGHTS, SIMD, V128_LOAD8X8_S, ALIGNED_8, row * COLUMNS + half * COLUMNS // 2]
+        code += [SIMD, *_number(I32X4_DOT_I16X8_S), SIMD, *_number(I32X4_ADD), LOCAL_SET, total]
+    return code
 
 
-def _store(row: int, total: int) -> list[int]:
+def _add_relaxed(row: int) -> list[int]:
+    """The same for the upper bytes and for the lower ones."""
+    code = [LOCAL_GET, WEIGHTS, SIMD, V128_LOAD, ALIGNED_8, row * COLUMNS, LOCAL_SET, WEIGHT]
+    for total, inputs in ((FIRST_SUM + row, FIRST), (FIRST_SUM + ROWS + row, SECOND)):
+        code += [LOCAL_GET, WEIGHT, LOCAL_GET, inputs, LOCAL_GET, total]
+        code += [SIMD, *_number(I32X4_RELAXED_DOT_I8X16_I7X16_ADD_S), LOCAL_SET, total]
+    return code
+
+
+def _join(row: int) -> list[int]:
+    """Put the sums of the upper bytes and of the lower ones together."""
+    upper, lower = FIRST_SUM + row, FIRST_SUM + ROWS + row
+    shifted = [LOCAL_GET, upper, I32_CONST, LOWER_BITS, SIMD, *_number(I32X4_SHL)]
+    return [*shifted, LOCAL_GET, lower, SIMD, *_number(I32X4_ADD), LOCAL_SET, upper]
+
+
+def _store(row: int) -> list[int]:
     """Store the sum of the four sums of a row."""
+    total = FIRST_SUM + row
     lanes = [[LOCAL_GET, total, SIMD, I32X4_EXTRACT_LANE, lane, *([I32_ADD] if lane else [])] for lane in range(4)]
     return [LOCAL_GET, SUMS, *(byte for lane in lanes for byte in lane), I32_STORE, ALIGNED_4, 4 * row]
 

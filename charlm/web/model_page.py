@@ -180,7 +180,7 @@ def _net(model: ModelFile, net: QuantisedNet, mixture: Mixture | None) -> dict[s
         "start": blobs.floats(np.stack([layer.start_PH for layer in net.layers])),
         **_longest(spec),
         "ngrams": _ngrams(model, mixture) if mixture else None,
-        "kernel": b64encode(module()).decode(),
+        "kernels": {name: b64encode(module(name == "relaxed")).decode() for name in ("relaxed", "simd")},
         **blobs.packed(),
     }
 

@@ -26,8 +26,9 @@ from charlm.evaluation.segments import sample
 from charlm.inference.mixture import Mixture
 from charlm.inference.sampling import Floats, log2_probabilities
 from charlm.inference.stepper import Progress, Stepper
+from charlm.web.kernel import GREATEST_INPUT
 
-GREATEST_WEIGHT, GREATEST_INPUT, GREATEST_SUM = 127, (1 << 15) - 1, (1 << 31) - 1
+GREATEST_WEIGHT, GREATEST_SUM = 127, (1 << 31) - 1
 # Smaller inputs count as zeros, because their scale would overflow.
 LEAST_INPUT = 1e-30
 # A measurement takes some seconds: so many products of two numbers, but not fewer or more characters than this.

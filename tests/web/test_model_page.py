@@ -28,7 +28,7 @@ def test_no_sum_of_products_leaves_int32(num_inputs: int) -> None:
     ones = np.ones((2, num_inputs), np.float32)
     matrix = Matrix.with_bias(ones, np.zeros(2, np.float32))
     assert 127 * num_inputs * matrix.limit <= GREATEST_SUM
-    assert matrix.limit == min(32767, GREATEST_SUM // (127 * num_inputs))
+    assert matrix.limit == min(8191, GREATEST_SUM // (127 * num_inputs))
     np.testing.assert_allclose(matrix(ones[:1].astype(np.float64)), num_inputs)
 
 
@@ -42,11 +42,13 @@ def test_a_row_keeps_its_largest_number_and_zeros() -> None:
 
 
 def test_the_kernel_finds_each_weight_in_its_block() -> None:
-    """Blocks of eight rows, chunks of eight columns, rows within a chunk; zeros fill both up."""
+    """Blocks of four rows, chunks of sixteen columns, rows within a chunk; zeros fill both up."""
     weights = np.random.default_rng(0).integers(-127, 128, (11, 19)).astype(np.int8)
     laid_out = blocked(weights).ravel()
-    assert len(laid_out) == 16 * 24
-    places = [(row // 8 * 3 + column // 8) * 64 + row % 8 * 8 + column % 8 for row in range(11) for column in range(19)]
+    assert len(laid_out) == 12 * 32
+    places = [
+        (row // 4 * 2 + column // 16) * 64 + row % 4 * 16 + column % 16 for row in range(11) for column in range(19)
+    ]
     assert (laid_out[places] == weights.ravel()).all()
     assert abs(laid_out.astype(int)).sum() == abs(weights.astype(int)).sum()
 

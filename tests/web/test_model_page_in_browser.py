@@ -19,8 +19,8 @@ from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from charlm.ramps import SEQUENTIAL
 from charlm.vocab import Vocabulary
-from charlm.web.model_page import model_page
-from charlm.web.quantised import QuantisedNet
+from charlm.web.model_page import blocked, model_page
+from charlm.web.quantised import Matrix, QuantisedNet
 from tests.helpers.browser import after_drawing
 from tests.helpers.evaluation import random_ids
 from tests.helpers.model_files import random_model
@@ -39,10 +39,10 @@ HOSTILE = (
 
 # Reads ids with a model, and returns after each of them the logits of what comes next.
 READ = """
-  const [spec, ids, isPlain, done] = arguments;
-  Net.load(spec, isPlain).then((net) => {
+  const [spec, ids, kind, done] = arguments;
+  Net.load(spec, [kind]).then((net) => {
     const state = net.before();
-    done([net.kernel.hasSimd, ids.map((id) => (net.read(id, state), Array.from(net.predict(state))))]);
+    done([net.kernel.kind, ids.map((id) => (net.read(id, state), Array.from(net.predict(state))))]);
   }).catch((error) => done(String(error)));
 """
 
@@ -114,9 +114,10 @@ def test_all_models_predict_as_charlm_does(show: Callable[[ModelFile], Any]) -> 
         file = make()
         ids = [len(file.vocabulary), *file.vocabulary.encode(TEXT).tolist()]
         spec = embedded(model_page(file, "a model"))["net"]
-        has_simd, logits_TV = browser.execute_async_script(READ, spec, ids, False)
-        assert has_simd, name
-        assert browser.execute_async_script(READ, spec, ids, True) == [False, logits_TV], name
+        kind, logits_TV = browser.execute_async_script(READ, spec, ids, "simd")
+        assert kind == "simd", name
+        for other in ("plain", "relaxed"):
+            assert browser.execute_async_script(READ, spec, ids, other)[1] == logits_TV, (name, other)
         stepper, net, mixture = Stepper(file), QuantisedNet(file), Mixture.of(file)
         state, rounded = stepper.before(1), net.before(1)
         for index, logits_V in zip(ids, logits_TV, strict=True):
@@ -126,6 +127,25 @@ def test_all_models_predict_as_charlm_does(show: Callable[[ModelFile], Any]) -> 
             net_1V, rounded = net.step(np.array([index]), rounded)
             twin_1V = mixture.mix(net_1V, mixture.ngrams.log_probabilities(state[-1][0])) if mixture else net_1V
             np.testing.assert_allclose(p_V, softmax(twin_1V)[0], atol=1e-5, err_msg=name)
+
+
+def test_the_largest_sums_are_exact(show: Callable[[ModelFile], Any]) -> None:
+    """Of 4,096 products of the largest numbers in all kernels, though the relaxed one adds more than int32 holds."""
+    browser = show(random_model(symbols=SYMBOLS))
+    rows = np.array([[127] * 4096, [-127] * 4096, [127, -127] * 2048, [0] * 4095 + [1]], np.int8)
+    limit = Matrix.with_bias(rows.astype(np.float32), np.zeros(4, np.float32)).limit
+    script = """
+      const [weights, limit, kind, done] = arguments;
+      const matrix = { at: 0, rows: 4, columns: 4096, scales: 0, bias: 4, limit };
+      Kernel.make(Int8Array.from(weights), 4096, 4, data.net.kernels, [kind]).then((kernel) => {
+        const multiply = multiplier(kernel, Float32Array.of(1, 1, 1, 1, 0, 0, 0, 0), matrix);
+        done([1, -1].map((sign) => { const y = []; multiply(new Array(4096).fill(sign * limit), y, 0); return y; }));
+      });
+    """
+    products = rows.astype(np.int64).sum(axis=1) * limit
+    for kind in ("relaxed", "simd", "plain"):
+        found = browser.execute_async_script(script, blocked(rows).ravel().tolist(), limit, kind)
+        assert found == [products.tolist(), (-products).tolist()], kind
 
 
 def test_what_is_typed_has_bars_and_colours(show: Callable[[ModelFile], Any]) -> None:

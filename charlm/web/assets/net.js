@@ -2,8 +2,8 @@
 "use strict";
 
 const OVERFLOW = "the weights of this model are so large that its state overflows";
-// As in kernel.py: rows in a block, and columns in a chunk of it.
-const [ROWS, COLUMNS] = [8, 8];
+// As in kernel.py: rows in a block, columns in a chunk of it, and what makes inputs positive.
+const [ROWS, COLUMNS, MIDDLE] = [4, 16, 8192];
 // Smaller inputs count as zeros, because their scale would overflow.
 const LEAST_INPUT = 1e-30;
 
@@ -142,41 +142,56 @@ const CELLS = {
   },
 };
 
-// Multiplies int8 weights with int16 inputs: `products(weights, blocks, chunks)` multiplies the blocks that start there
-// in the memory with `inputs`, and leaves a sum for each row in `sums`.
+// Multiplies int8 weights with inputs of 14 bits. `kind` says what it uses: "relaxed" or "simd", which are modules of
+// kernel.py, or "plain" for JavaScript. All come to the same integers.
 class Kernel {
-  // weights: the bytes of all matrices. numInputs, numSums: the longest vectors. code: a WebAssembly module.
-  static async make(weights, numInputs, numSums, code, isPlain = false) {
-    const size = weights.length + 2 * numInputs + 4 * numSums;
-    const bytes = await Kernel.memory(Math.ceil(size / 65536), code, isPlain);
-    return new Kernel(weights, numInputs, numSums, bytes);
-  }
-
-  static async memory(pages, code, isPlain) {
-    if (!isPlain && typeof WebAssembly === "object" && WebAssembly.validate(code)) {
+  // weights: the bytes of all matrices. numInputs, numSums: the longest vectors. modules: by kind. kinds: which may be used.
+  static async make(weights, numInputs, numSums, modules, kinds) {
+    const pages = Math.ceil((weights.length + 2 * numInputs + 4 * numSums) / 65536);
+    for (const kind of kinds.filter((each) => each !== "plain")) {
+      const code = Uint8Array.from(atob(modules[kind]), (character) => character.charCodeAt(0));
+      if (typeof WebAssembly !== "object" || !WebAssembly.validate(code)) continue;
       try {
         const memory = new WebAssembly.Memory({ initial: pages });
         const { instance } = await WebAssembly.instantiate(code, { page: { memory } });
-        return { buffer: memory.buffer, multiply: instance.exports.multiply };
+        return new Kernel(kind, weights, numInputs, numSums, memory.buffer, instance.exports.multiply);
       } catch (error) {
         // Settings of a browser may forbid WebAssembly.
         console.info(error.message);
       }
     }
-    return { buffer: new ArrayBuffer(pages * 65536), multiply: null };
+    return new Kernel("plain", weights, numInputs, numSums, new ArrayBuffer(pages * 65536), null);
   }
 
-  constructor(weights, numInputs, numSums, { buffer, multiply }) {
+  constructor(kind, weights, numInputs, numSums, buffer, multiply) {
     const atInputs = weights.length;
     const atSums = atInputs + 2 * numInputs;
-    this.hasSimd = multiply !== null;
+    this.kind = kind;
     this.weights = new Int8Array(buffer, 0, weights.length);
     this.weights.set(weights);
     this.inputs = new Int16Array(buffer, atInputs, numInputs);
+    this.bytes = new Uint8Array(buffer, atInputs, 2 * numInputs);
     this.sums = new Int32Array(buffer, atSums, numSums);
+    // Multiplies the blocks of weights from a place on with the inputs, and leaves a sum for each row in `sums`.
     this.products = multiply
       ? (at, blocks, chunks) => multiply(at, atInputs, atSums, blocks, chunks)
       : (at, blocks, chunks) => this.multiplyPlainly(at, blocks, chunks);
+  }
+
+  // Takes inputs, times a factor and rounded, and fills a chunk up with zeros.
+  take(x, columns, chunks, factor) {
+    const { inputs, bytes } = this;
+    if (this.kind === "relaxed") {
+      for (let column = 0; column < chunks * COLUMNS; column++) {
+        const input = (column < columns ? Math.floor(x[column] * factor + 0.5) : 0) + MIDDLE;
+        const place = column + (column & -COLUMNS);
+        bytes[place] = input >> 7;
+        bytes[place + COLUMNS] = input & 127;
+      }
+    } else {
+      for (let column = 0; column < columns; column++) inputs[column] = Math.floor(x[column] * factor + 0.5);
+      inputs.fill(0, columns, chunks * COLUMNS);
+    }
   }
 
   multiplyPlainly(at, blocks, chunks) {
@@ -185,9 +200,10 @@ class Kernel {
     for (let row = 0; row < blocks * ROWS; row++) {
       let place = at + (row - (row % ROWS)) * columns + (row % ROWS) * COLUMNS;
       let sum = 0;
-      for (let column = 0; column < columns; column += COLUMNS, place += ROWS * COLUMNS) {
-        sum += w[place] * x[column] + w[place + 1] * x[column + 1] + w[place + 2] * x[column + 2] + w[place + 3] * x[column + 3]
-          + w[place + 4] * x[column + 4] + w[place + 5] * x[column + 5] + w[place + 6] * x[column + 6] + w[place + 7] * x[column + 7];
+      for (let column = 0; column < columns; place += ROWS * COLUMNS - COLUMNS) {
+        for (const end = column + COLUMNS; column < end; column += 4, place += 4) {
+          sum += w[place] * x[column] + w[place + 1] * x[column + 1] + w[place + 2] * x[column + 2] + w[place + 3] * x[column + 3];
+        }
       }
       sums[row] = sum;
     }
@@ -196,32 +212,34 @@ class Kernel {
 
 // Returns a function that puts the product of a matrix with a vector, and the bias, into an array from a place on.
 function multiplier(kernel, floats, { at, rows, columns, scales: scalesAt, bias: biasAt, limit }) {
-  const { inputs, sums, products } = kernel;
+  const { sums } = kernel;
   const [scales, bias] = [floats.subarray(scalesAt, scalesAt + rows), floats.subarray(biasAt, biasAt + rows)];
   const [blocks, chunks] = [Math.ceil(rows / ROWS), Math.ceil(columns / COLUMNS)];
+  // What the sums are for inputs of zero: not zero if the kernel adds something to each of them.
+  kernel.take([], 0, chunks, 0);
+  kernel.products(at, blocks, chunks);
+  const ofZeros = sums.slice(0, rows);
   return (x, y, from) => {
     let largest = 0;
     for (let column = 0; column < columns; column++) largest = Math.max(largest, Math.abs(x[column]));
     if (!(largest < Infinity)) throw new RangeError(OVERFLOW);
     const isLarge = largest > LEAST_INPUT;
-    const factor = isLarge ? limit / largest : 0;
-    for (let column = 0; column < columns; column++) inputs[column] = Math.floor(x[column] * factor + 0.5);
-    inputs.fill(0, columns, chunks * COLUMNS);
-    products(at, blocks, chunks);
+    kernel.take(x, columns, chunks, isLarge ? limit / largest : 0);
+    kernel.products(at, blocks, chunks);
     const step = (isLarge ? largest : 1) / limit;
-    for (let row = 0; row < rows; row++) y[from + row] = sums[row] * (scales[row] * step) + bias[row];
+    // The difference fits into 32 bits, also where both numbers have lost higher ones.
+    for (let row = 0; row < rows; row++) y[from + row] = ((sums[row] - ofZeros[row]) | 0) * (scales[row] * step) + bias[row];
   };
 }
 
 // The model: embedding, recurrent layers, output, and its n-grams. A state goes in and is changed; `copy` keeps one.
 class Net {
-  // spec: as model_page.py describes it. isPlain: without WebAssembly.
-  static async load(spec, isPlain = false) {
+  // spec: as model_page.py describes it. kinds: of kernels, the first that this browser runs is used.
+  static async load(spec, kinds = ["relaxed", "simd", "plain"]) {
     const weights = new Int8Array(await unpackedBytes(spec.weights));
     const floats = new Float32Array(await unpackedBytes(spec.floats));
     const ngrams = spec.ngrams ? new Ngrams(await unpackedBytes(spec.ngrams.packed, "deflate"), spec.ngrams, spec.num_symbols) : null;
-    const code = Uint8Array.from(atob(spec.kernel), (character) => character.charCodeAt(0));
-    const kernel = await Kernel.make(weights, spec.most_inputs, spec.most_sums, code, isPlain);
+    const kernel = await Kernel.make(weights, spec.most_inputs, spec.most_sums, spec.kernels, kinds);
     return new Net(spec, kernel, floats, ngrams);
   }
 

@@ -10,7 +10,7 @@ const NUM_BARS = 10;
 section("about", null, (paragraphs) => {
   const engine = make("p", { class: "quiet", id: "engine" }, "The model is being unpacked.");
   loading.then(({ net }) => {
-    engine.textContent = net.kernel.hasSimd
+    engine.textContent = net.kernel.kind !== "plain"
       ? "It computes with WebAssembly in this browser, and sends nothing anywhere."
       : "It computes in plain JavaScript, because this browser runs no WebAssembly with SIMD: slower, with the same results. It sends nothing anywhere.";
     document.documentElement.dataset.ready = "true";

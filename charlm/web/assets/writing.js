@@ -4,7 +4,7 @@
 const MOST_WRITTEN = 20000;
 const GREATEST_SEED = 2 ** 31 - 1;
 // The text on the page is longer this often.
-const SHOWN_EVERY_MS = 80;
+const SHOWN_EVERY_MS = 150;
 
 section("writing", "Let it write", ({ unit }) => {
   const temperature = make("input", { type: "range", min: 0, max: 2, step: 0.05, value: 0.7, id: "temperature" });
