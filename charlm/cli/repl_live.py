@@ -95,7 +95,10 @@ class LivePrompt:
         # To look for garbage among all that is loaded would take longer than a key may.
         gc.freeze()
         self._is_working = False
-        return self.application.run()
+        try:
+            return self.application.run()
+        finally:
+            gc.unfreeze()
 
     @property
     def ghost_name(self) -> str:

@@ -304,14 +304,19 @@ def test_a_token_from_the_environment_is_needed(model: str) -> None:
         (["--token", "short"], "at least 8 characters"),
         (["--token", "with a space"], "none a space"),
         (["--port", "70000"], "70000"),
-        (["-m", "both.safetensors"], "reads from both sides"),
-        (["-m", "none.safetensors"], "none.safetensors"),
+        (["--model", "small.safetensors"], "takes one `--model`"),
     ],
 )
 def test_what_cannot_be_served_is_refused(model: str, arguments: list[str], said: str) -> None:
     """One line and a hint, before anything listens."""
-    random_model(direction="both").save(Path("both.safetensors"))
     assert said in assert_refused(call("serve", "-m", model, "--port", "0", *arguments))
+
+
+def test_a_model_that_cannot_be_served_is_refused() -> None:
+    """There is none, or it reads from both sides."""
+    random_model(direction="both").save(Path("both.safetensors"))
+    assert "reads from both sides" in assert_refused(call("serve", "-m", "both.safetensors"))
+    assert "none.safetensors" in assert_refused(call("serve", "-m", "none.safetensors"))
 
 
 def test_a_port_in_use_is_named(model: str) -> None:
