@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import UsageError
+from charlm.inference.compress import Compressor
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.inspectable_model import InspectableModel
@@ -316,6 +318,34 @@ class LanguageModel(InspectableModel):
             UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         """
         return self._filler.fill(split_at_blanks(text, blank), top, unknown)
+
+    def compress(self, data: bytes) -> bytes:
+        """Compress any bytes with the probabilities of the model; what `charlm compress` writes.
+
+        >>> model.decompress(model.compress(b"To be, or not to be"))
+        b'To be, or not to be'
+
+        Raises:
+            UsageError: the model reads from both sides.
+        """
+        compressed = io.BytesIO()
+        self._compressor.compress(io.BytesIO(data), compressed)
+        return compressed.getvalue()
+
+    def decompress(self, data: bytes) -> bytes:
+        """Return what this model has compressed to these bytes.
+
+        Raises:
+            CompressedFileError: they are damaged, or another model or another kind of machine has compressed them.
+            UsageError: the model reads from both sides.
+        """
+        original = io.BytesIO()
+        self._compressor.decompress(io.BytesIO(data), original)
+        return original.getvalue()
+
+    @cached_property
+    def _compressor(self) -> Compressor:
+        return Compressor(self._file)
 
     @cached_property
     def _state_shapes(self) -> list[list[tuple[int, ...]]]:
