@@ -35,6 +35,8 @@ LIGHT = {
     "predict-next": ["a", "-m", "model"],
     "fill": ["a_", "-m", "both"],
     "score": ["abc", "-m", "model", "--diff", "model"],
+    "compress": ["abc.txt", "-m", "model"],
+    "decompress": ["abc.txt.charlm", "-m", "model", "-o", "again.txt"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],

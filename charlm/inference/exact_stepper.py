@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charlm.cells import Cell, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
 from charlm.errors import UsageError
-from charlm.inference.exact import ExactArray, ExactLinear, decayed, natural_logarithm
+from charlm.inference.exact import ExactArray, ExactLinear, Float64s, decayed, natural_logarithm
 from charlm.inference.mixture import Mixture
 from charlm.inference.ngrams import MIN_PROBABILITY, Contexts
 from charlm.inference.packed_ngrams import CODES_PER_NAT
@@ -122,7 +122,8 @@ class ExactStepper:
         logits_BV = np.rint(logits_BV * float(1 << LOGIT_BITS))
         table = _frequency_table()
         distance_BV = np.minimum(logits_BV.max(axis=1, keepdims=True) - logits_BV, len(table) - 1)
-        return table.take(distance_BV.astype(np.intp))
+        frequencies_BV: Frequencies = table.take(distance_BV.astype(np.intp))
+        return frequencies_BV
 
     def probe(self) -> bytes:
         """Return a digest of the frequencies after some made-up texts: another machine must find the same."""
@@ -164,7 +165,7 @@ class ExactCounts:
         self._codes_V[ngrams.symbols_N[first]] = self._codes_N[first]
         self._most = CODES_PER_NAT * (1 - math.frexp(MIN_PROBABILITY)[1]) * natural_logarithm(2)
 
-    def mix(self, logits_BV: NDArray[np.float64], contexts_BK: Contexts) -> NDArray[np.float64]:
+    def mix(self, logits_BV: Float64s, contexts_BK: Contexts) -> Float64s:
         """Return the logits of the net and the n-grams together, shape (B, V)."""
         num_streams, num_lengths = contexts_BK.shape
         is_inner_BK, entries_C, ngrams_C = self.ngrams.seen_after(contexts_BK)
@@ -176,7 +177,8 @@ class ExactCounts:
         codes_C = self._codes_N[ngrams_C] + scale_BK[:, 1:].ravel()[entries_C]
         codes_BV[entries_C // num_lengths, self.ngrams.symbols_N[ngrams_C]] = codes_C
         np.minimum(codes_BV, self._most, out=codes_BV)
-        return logits_BV * (1 - self._weight) - codes_BV * (self._weight / CODES_PER_NAT)
+        mixed_BV: Float64s = logits_BV * (1 - self._weight) - codes_BV * (self._weight / CODES_PER_NAT)
+        return mixed_BV
 
 
 def _recurrent(cell: Cell, weights: Arrays) -> Recurrent:

@@ -5,6 +5,7 @@ The same code path encodes and decodes. Letters: B parts that are read side by s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -47,7 +48,7 @@ class Transcription:
         self._joins_line_ends = not self._has_bytes and "\n" in vocabulary and "\r" not in vocabulary
 
     def symbols_of(self, data: bytes) -> tuple[Symbols, bool]:
-        r"""Return the symbols, and whether all line ends were \r\n and have become \n for a model that knows only \n."""
+        r"""Return the symbols, and whether each \r\n has become \n for a model that knows only \n."""
         if self._has_bytes:
             return np.frombuffer(data, np.uint8).astype(np.int64), False
         text = data.decode("utf-8", "surrogateescape")
@@ -84,7 +85,7 @@ def encode_symbols(stepper: ExactStepper, symbols_T: Symbols, tick: Tick | None 
     encoder = Encoder()
     given = symbols_T[::-1] if stepper.is_backward else symbols_T
     starts = _starts(len(given))
-    parts = [given[start:end].tolist() for start, end in zip(starts, starts[1:], strict=False)]
+    parts = [given[start:end].tolist() for start, end in itertools.pairwise(starts)]
     _Coding(stepper, encoder, parts).run([len(part) for part in parts], tick)
     return encoder.finish()
 
@@ -96,7 +97,7 @@ def decode_symbols(stepper: ExactStepper, code: bytes, num_symbols: int, tick: T
         CompressedFileError: it is no code of so many symbols.
     """
     starts = _starts(num_symbols)
-    lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
+    lengths = [end - start for start, end in itertools.pairwise(starts)]
     parts = _Coding(stepper, Decoder(code)).run(lengths, tick)
     symbols_T = np.array([symbol for part in parts for symbol in part], np.int64)
     return symbols_T[::-1] if stepper.is_backward else symbols_T

@@ -210,6 +210,9 @@ FLAGS = [
     (SCORE, ["--diff", "other.safetensors"]),
     (["score", "aXb", *SCORE[2:]], ["--unknown", "skip"]),
     (["score", *SCORE[2:]], ["--file", "abc.txt"]),
+    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--json", "-o", "b"]),
+    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--no-verify", "-o", "b"]),
+    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--model", "other.safetensors", "-o", "b"]),
     (["explain", "gru"], ["--hidden-size", "8"]),
     (["explain", "gru"], ["--embedding-size", "8"]),
     (["explain", "gru"], ["--layers", "2"]),
@@ -281,7 +284,8 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
     elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
     elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
-    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
+    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus"), ("compress", "--out"), ("decompress", "--out")}
+    elsewhere |= {("decompress", "--model")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
