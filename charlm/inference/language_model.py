@@ -320,10 +320,10 @@ class LanguageModel(InspectableModel):
         return self._filler.fill(split_at_blanks(text, blank), top, unknown)
 
     def compress(self, data: bytes) -> bytes:
-        """Compress any bytes with the probabilities of the model; what `charlm compress` writes.
+        """Compress any bytes with the probabilities of the model, as `charlm compress` does.
 
-        >>> model.decompress(model.compress(b"To be, or not to be"))
-        b'To be, or not to be'
+        >>> len(model.compress(b"To be, or not to be " * 50)) < 1000
+        True
 
         Raises:
             UsageError: the model reads from both sides.
@@ -334,6 +334,9 @@ class LanguageModel(InspectableModel):
 
     def decompress(self, data: bytes) -> bytes:
         """Return what this model has compressed to these bytes.
+
+        >>> model.decompress(model.compress(b"To be"))
+        b'To be'
 
         Raises:
             CompressedFileError: they are damaged, or another model or another kind of machine has compressed them.

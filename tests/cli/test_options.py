@@ -210,9 +210,6 @@ FLAGS = [
     (SCORE, ["--diff", "other.safetensors"]),
     (["score", "aXb", *SCORE[2:]], ["--unknown", "skip"]),
     (["score", *SCORE[2:]], ["--file", "abc.txt"]),
-    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--json", "-o", "b"]),
-    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--no-verify", "-o", "b"]),
-    (["compress", "abc.txt", "-m", "small.safetensors", "-o", "a"], ["--model", "other.safetensors", "-o", "b"]),
     (["explain", "gru"], ["--hidden-size", "8"]),
     (["explain", "gru"], ["--embedding-size", "8"]),
     (["explain", "gru"], ["--layers", "2"]),
@@ -284,8 +281,9 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
     elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
     elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
-    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus"), ("compress", "--out"), ("decompress", "--out")}
-    elsewhere |= {("decompress", "--model")}
+    elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
+    elsewhere |= {("compress", option) for option in ("--model", "--out", "--no-verify", "--json")}
+    elsewhere |= {("decompress", option) for option in ("--model", "--out")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

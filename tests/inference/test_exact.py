@@ -64,7 +64,7 @@ def exact_bits(file: ModelFile, ids_T: np.ndarray) -> np.ndarray:
 
 
 def test_the_functions_are_those_of_numpy() -> None:
-    """Tables differ from NumPy by half a step of their arguments, times the slope; far arguments have the last entry."""
+    """Tables differ from NumPy by half a step of the argument times the slope; far arguments have the last entry."""
     x = np.concatenate([np.linspace(-17, 17, 5001), [-1e30, -1e300, 0, 1e30, 1e300]])
     near = np.abs(x) < 100
     found = ExactArray(x)
@@ -113,7 +113,7 @@ def test_a_text_costs_what_it_costs_the_stepper(make_model: Callable[..., ModelF
     """Rounding changes the mean by less than 0.002 bits a character, and no probability above 2^-16 by 1%."""
     file = make_model(symbols=SYMBOLS, hidden_size=24, **MODELS[name])
     file = with_ngrams(file) if name == "n-grams" else file
-    ids_T = np.random.default_rng(2).integers(len(SYMBOLS), size=150)
+    ids_T = np.random.default_rng(2).integers(len(SYMBOLS), size=150).astype(np.uint8)
     expected_T = score_symbols(Stepper(file), ids_T).bits_T
     found_T = exact_bits(file, ids_T)
     assert abs(found_T.mean() - expected_T.mean()) < 0.002
