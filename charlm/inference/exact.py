@@ -25,6 +25,9 @@ Float64s = NDArray[np.float64]
 INPUT_BITS, LARGEST_INPUT_BITS = 15, 10
 # A float64 holds every whole number up to 2^53.
 SUM_BITS = 53
+# A product is done in blocks so small that BLAS uses one thread for each: OpenBLAS takes more for 2^18 multiplications,
+# and where other programs use the cores, threads that wait for one another made this a hundred times slower.
+OUTPUTS_PER_BLOCK, MULTIPLICATIONS_PER_BLOCK = 32, 1 << 18
 # Arguments of tanh and sigmoid are rounded to whole numbers of 2^-11, and cut off at +-16, where both are almost flat.
 # The tables are so small that they stay in a second-level cache.
 ARGUMENT_BITS, LARGEST_ARGUMENT = 11, 16
@@ -102,10 +105,16 @@ class ExactLinear:
     """
 
     def __init__(self, weight_OI: NDArray[Any], bias_O: NDArray[Any]) -> None:
-        num_inputs = weight_OI.shape[1]
+        num_outputs, num_inputs = weight_OI.shape
         bits = SUM_BITS - INPUT_BITS - LARGEST_INPUT_BITS - (num_inputs - 1).bit_length()
         bits -= math.frexp(float(np.abs(weight_OI).max(initial=0)))[1]
-        self._weight_IO = np.ascontiguousarray(np.rint(np.ldexp(weight_OI.astype(np.float64), bits)).T)
+        num_blocks = -(-num_outputs // OUTPUTS_PER_BLOCK)
+        # D blocks of P outputs; the last one is filled up with zeros.
+        weight_PI = np.zeros((num_blocks * OUTPUTS_PER_BLOCK, num_inputs))
+        weight_PI[:num_outputs] = np.rint(np.ldexp(weight_OI.astype(np.float64), bits))
+        weight_DPI = weight_PI.reshape(num_blocks, OUTPUTS_PER_BLOCK, num_inputs)
+        self._weight_DIP = np.ascontiguousarray(weight_DPI.transpose(0, 2, 1))
+        self._rows = max(1, MULTIPLICATIONS_PER_BLOCK // (num_inputs * OUTPUTS_PER_BLOCK))
         self._unit = math.ldexp(1.0, -bits - INPUT_BITS)
         self._bias_O = bias_O.astype(np.float64)
 
@@ -115,7 +124,13 @@ class ExactLinear:
         np.rint(inputs_BI, out=inputs_BI)
         largest = float(1 << INPUT_BITS + LARGEST_INPUT_BITS)
         _limit(inputs_BI, -largest, largest)
-        y_BO = inputs_BI @ self._weight_IO
+        num_streams, num_blocks = len(inputs_BI), len(self._weight_DIP)
+        y_BDP = np.empty((num_streams, num_blocks, OUTPUTS_PER_BLOCK))
+        y_DBP = y_BDP.transpose(1, 0, 2)
+        for start in range(0, num_streams, self._rows):
+            rows = slice(start, start + self._rows)
+            np.matmul(inputs_BI[rows], self._weight_DIP, out=y_DBP[:, rows])
+        y_BO = y_BDP.reshape(num_streams, -1)[:, : len(self._bias_O)]
         y_BO *= self._unit
         y_BO += self._bias_O
         return ExactArray(y_BO)
