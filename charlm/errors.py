@@ -9,6 +9,7 @@ CharlmError                 exit 1, one line (or one for each mistake) and a hin
 |  `- UndecodableError      ... or its bytes spell no text in this encoding
 |- DownloadError            a corpus could not be downloaded, or has the wrong content
 |- ModelFileError           a model file is missing, damaged or from a newer charlm
+|- CompressedFileError      a compressed file is damaged, or of another model
 |- RunError                 a run folder cannot be used
 |- TrainingError            training cannot continue
 |- DeviceError              this machine lacks the device or precision that was asked for
@@ -121,6 +122,10 @@ class DownloadError(CharlmError):
 
 class ModelFileError(CharlmError):
     """A model file cannot be read."""
+
+
+class CompressedFileError(CharlmError):
+    """A compressed file is damaged, or another model or another kind of machine compressed it."""
 
 
 class RunError(CharlmError):

@@ -46,16 +46,17 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Make a file that does not exist yet, as a whole.
+@contextmanager
+def creating(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that becomes the new file `path` when the block ends without an error.
 
     Raises:
-        FileExistsError: there is one, which stays as it is.
+        FileExistsError: there is such a file, which stays as it is.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
         Path(name).chmod(0o666 & ~_umask())
         try:
             # Unlike a rename, a link never replaces a file.
@@ -64,11 +65,21 @@ def write_new(path: Path, data: bytes) -> None:
             raise
         except OSError:
             # This file system has no links.
-            with path.open("xb") as file:
-                file.write(data)
+            with path.open("xb") as copy, Path(name).open("rb") as file:
+                shutil.copyfileobj(file, copy)
     finally:
         with suppress(OSError):
             Path(name).unlink()
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Make a file that does not exist yet, as a whole.
+
+    Raises:
+        FileExistsError: there is one, which stays as it is.
+    """
+    with creating(path) as file:
+        file.write(data)
 
 
 def append_whole(path: Path, data: bytes) -> None:

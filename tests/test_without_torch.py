@@ -36,6 +36,8 @@ LIGHT = {
     "fill": ["a_", "-m", "both"],
     "score": ["abc", "-m", "model", "--diff", "model"],
     "average": ["model", "other", "-o", "mean.safetensors", "--json"],
+    "compress": ["abc.txt", "-m", "model"],
+    "decompress": ["abc.txt.charlm", "-m", "model", "-o", "again.txt"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],

@@ -14,6 +14,7 @@ from charlm import __version__
 from charlm.cli.average import average
 from charlm.cli.bench import bench
 from charlm.cli.compare import compare
+from charlm.cli.compress import compress, decompress
 from charlm.cli.corpora import corpora
 from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
@@ -55,6 +56,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict-next": predict_next,
     "eval": evaluate_model,
     "score": score,
+    "compress": compress,
+    "decompress": decompress,
     "fill": fill,
     "compare": compare,
     "average": average,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from charlm.errors import UndecodableError
 from charlm.files import CHUNK_BYTES
@@ -192,19 +192,28 @@ def _opened(file: BinaryIO, name: str, compression: str) -> tuple[BinaryIO, tupl
     """Return a stream that decompresses, and the errors that it raises."""
     if compression == "gzip":
         return cast(BinaryIO, gzip.GzipFile(fileobj=file)), (OSError, MemoryError, zlib.error)
-    for name_of_module in MODULES[compression]:
-        # A Python that was built without their libraries lacks them.
-        with suppress(ImportError):
-            module = import_module(name_of_module)
-            break
-    else:
+    try:
+        module = module_for(compression)
+    except ImportError:
         extra = "`pip install 'charlm[zst]'` adds it, and " if compression == "zstd" else ""
         raise UndecodableError(
             f"{_is_compressed(name, compression)}, which this Python cannot read",
             f"{extra}{_decompress(name, compression)}",
-        )
+        ) from None
     if compression == "bzip2":
         return module.BZ2File(file), (OSError, MemoryError, ValueError)
     if compression == "zstd":
         return module.ZstdFile(file), (OSError, MemoryError, module.ZstdError)
     return module.LZMAFile(file), (OSError, MemoryError, module.LZMAError)
+
+
+def module_for(compression: str) -> Any:
+    """Return the module that reads and writes a compression other than gzip.
+
+    Raises:
+        ImportError: this Python was built without its library.
+    """
+    for name in MODULES[compression]:
+        with suppress(ImportError):
+            return import_module(name)
+    raise ImportError(compression)

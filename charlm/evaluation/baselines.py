@@ -6,13 +6,15 @@ A model with more bits per character than Kneser-Ney has learned less than a tab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.formats import module_for
 from charlm.data.holdout import Part
 from charlm.inference.kneser_ney import Level, count, longest_order, smooth
 from charlm.vocab import Ids, Vocabulary
@@ -63,9 +65,9 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
     seen = train.endings(MAX_COMPRESSED)
     before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
-    for name in ("xz", "bz2"):
+    for name, program in (("xz", "xz"), ("bz2", "bzip2")):
         try:
-            num_bytes = _compressed_size(name, before + after) - _compressed_size(name, before)
+            num_bytes = compressed_size(program, [before, after]) - compressed_size(program, [before])
         except ImportError:
             # A Python that was built without their libraries lacks them.
             continue
@@ -74,11 +76,25 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
             yield Baseline(name, 8 * num_bytes / len(text), len(seen))
 
 
-def _compressed_size(name: str, data: bytes) -> int:
-    if name == "bz2":
-        return len(import_module("bz2").compress(data, 9))
-    lzma = import_module("lzma")
-    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+def compressed_size(name: str, pieces: Iterable[bytes]) -> int:
+    """Return how many bytes a general compressor needs at its best: `gzip`, `bzip2`, `xz` or `zstd`.
+
+    Raises:
+        ImportError: this Python lacks it.
+    """
+    compressor = _compressor(name)
+    return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())
+
+
+def _compressor(name: str) -> Any:
+    if name == "gzip":
+        return zlib.compressobj(9, wbits=31)
+    module = module_for(name)
+    if name == "bzip2":
+        return module.BZ2Compressor(9)
+    if name == "zstd":
+        return module.ZstdCompressor(level=19)
+    return module.LZMACompressor(preset=9 | module.PRESET_EXTREME)
 
 
 def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:

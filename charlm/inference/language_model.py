@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import UsageError
+from charlm.inference.compress import Compressor
 from charlm.inference.fill import Filler, Filling, split_at_blanks
 from charlm.inference.generate import Generation, draw_seed, generate
 from charlm.inference.inspectable_model import InspectableModel
@@ -362,9 +364,40 @@ class LanguageModel(InspectableModel, TextModel):
         """
         return self._filler.fill(split_at_blanks(text, blank), top, unknown)
 
+    def compress(self, data: bytes) -> bytes:
+        """Compress any bytes with the probabilities of the model, as `charlm compress` does.
+
+        >>> len(model.compress(b"To be, or not to be " * 50)) < 1000
+        True
+
+        Raises:
+            UsageError: the model reads from both sides.
+        """
+        compressed = io.BytesIO()
+        self._compressor.compress(io.BytesIO(data), compressed)
+        return compressed.getvalue()
+
+    def decompress(self, data: bytes) -> bytes:
+        """Return what this model has compressed to these bytes.
+
+        >>> model.decompress(model.compress(b"To be"))
+        b'To be'
+
+        Raises:
+            CompressedFileError: they are damaged, or another model or another kind of machine has compressed them.
+            UsageError: the model reads from both sides.
+        """
+        original = io.BytesIO()
+        self._compressor.decompress(io.BytesIO(data), original)
+        return original.getvalue()
+
     @cached_property
     def _filler(self) -> Filler:
         return Filler(self._file)
+
+    @cached_property
+    def _compressor(self) -> Compressor:
+        return Compressor(self._file)
 
     @property
     def _reader(self) -> Reader:

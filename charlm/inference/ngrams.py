@@ -108,21 +108,31 @@ class Ngrams:
         num_streams, num_lengths = contexts_BK.shape
         if num_streams == 1:
             return self._probabilities_of_one(contexts_BK[0])
-        is_inner_BK = (contexts_BK >= 0) & (contexts_BK < len(self.children_M))
-        inner_BK = np.where(is_inner_BK, contexts_BK, 0)
-        backoff_BK = np.where(is_inner_BK, self.backoff_M[inner_BK], 1.0).astype(np.float32)
+        is_inner_BK, entries_C, ngrams_C = self.seen_after(contexts_BK)
+        backoff_BK = np.where(is_inner_BK, self.backoff_M[np.where(is_inner_BK, contexts_BK, 0)], 1.0)
         # A child of one context is scaled by the backoffs of all longer contexts.
         scale_BK = np.ones((num_streams, num_lengths + 1), np.float32)
-        scale_BK[:, :-1] = backoff_BK[:, ::-1].cumprod(axis=1)[:, ::-1]
+        scale_BK[:, :-1] = backoff_BK.astype(np.float32)[:, ::-1].cumprod(axis=1)[:, ::-1]
         p_BV = scale_BK[:, 1:2] * self._p_V
-        is_inner_BK[:, 0] = False
-        # All children of all contexts. Those of longer contexts come later and take the place of the shorter ones'.
-        numbers_C = np.where(is_inner_BK, self.children_M[inner_BK], 0).ravel()
-        within = np.arange(numbers_C.sum()) - np.repeat(numbers_C.cumsum() - numbers_C, numbers_C)
-        ngrams = np.repeat(self._first_M[inner_BK].ravel() - 1, numbers_C) + within
-        rows = np.repeat(np.arange(num_streams).repeat(num_lengths), numbers_C)
-        p_BV[rows, self.symbols_N[ngrams]] = self.p_N[ngrams] * np.repeat(scale_BK[:, 1:].ravel(), numbers_C)
+        # Those of longer contexts come later and take the place of the shorter ones'.
+        p_C = self.p_N[ngrams_C] * scale_BK[:, 1:].ravel()[entries_C]
+        p_BV[entries_C // num_lengths, self.symbols_N[ngrams_C]] = p_C
         return np.asarray(p_BV / p_BV.sum(axis=1, keepdims=True), np.float32)
+
+    def seen_after(self, contexts_BK: Contexts) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the children of all contexts but the empty one, those of longer contexts later.
+
+        Returns:
+            which contexts have a backoff, (B, K); for each of the C children the place of its context in that array,
+            row by row; and its n-gram.
+        """
+        is_inner_BK = (contexts_BK >= 0) & (contexts_BK < len(self.children_M))
+        longer_BK = is_inner_BK & (np.arange(contexts_BK.shape[1]) > 0)
+        inner_E = np.where(longer_BK, contexts_BK, 0).ravel()
+        numbers_E = np.where(longer_BK.ravel(), self.children_M[inner_E], 0)
+        within_C = np.arange(numbers_E.sum()) - np.repeat(numbers_E.cumsum() - numbers_E, numbers_E)
+        ngrams_C = np.repeat(self._first_M[inner_E] - 1, numbers_E) + within_C
+        return is_inner_BK, np.repeat(np.arange(len(numbers_E)), numbers_E), ngrams_C
 
     def _probabilities_of_one(self, contexts_K: Contexts) -> Floats:
         """Return the same for one stream, bit for bit, in less time."""

@@ -288,6 +288,8 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only", "--corpus")}
     elsewhere |= {("import", option) for option in ("--vocabulary", "--cell", "--out")}
     elsewhere |= {("serve", option) for option in ("--model", "--host", "--port", "--token")}
+    elsewhere |= {("compress", option) for option in ("--model", "--out", "--no-verify", "--json")}
+    elsewhere |= {("decompress", option) for option in ("--model", "--out")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue
