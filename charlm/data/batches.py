@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.data.gaps import Gapped
+from charlm.data.gaps import Gapped, resets_from_right
 from charlm.data.holdout import Part
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
@@ -145,9 +145,7 @@ class Batches:
         if not self._sees_right:
             return batch
         right_SB, is_gap_SB = self._right(first_B, self._part.bounds_S2[stretch_B, 1], epoch, index)
-        # What stands after the gap is read before it, and is no part of the document that ends there.
-        resets_SB = np.vstack([np.zeros_like(is_gap_SB[:1]), is_gap_SB[:-1]])
-        return batch._replace(right_SB=right_SB, right_resets_SB=resets_SB if resets_SB.any() else None)
+        return batch._replace(right_SB=right_SB, right_resets_SB=resets_from_right(is_gap_SB))
 
     def _right(
         self, first_B: NDArray[np.int64], ends_B: NDArray[np.int64], epoch: int, index: int

@@ -93,3 +93,15 @@ class Gapped:
             low_B = np.where(is_open_B & is_before_B, middle_B + 1, low_B)
             high_B = np.where(is_open_B & ~is_before_B, middle_B, high_B)
         return low_B
+
+
+def resets_from_right(is_gap_SB: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Return after which steps a net that reads from the right is set back; None if it never is.
+
+    The place after a gap is read before it, for a prediction at the gap, which does not count.
+
+    Args:
+        is_gap_SB: which places are gaps, from left to right.
+    """
+    resets_SB = np.vstack([np.zeros_like(is_gap_SB[:1]), is_gap_SB[:-1]])
+    return resets_SB if resets_SB.any() else None

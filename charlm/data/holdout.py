@@ -259,7 +259,7 @@ def at_documents(split: Split, corpus: Corpus, data: DataConfig) -> Split:
     if not data.reset_state_at_documents or data.documents is None:
         return split
     starts_D = document_starts(corpus, data.documents)
-    return split._make(replace(part, documents_D=starts_D) for part in split)
+    return type(split)(*(replace(part, documents_D=starts_D) for part in split))
 
 
 def _checked(blocks: Any) -> list[Block]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.downloads import DownloadProgress
-from charlm.data.holdout import Part, Split, recorded_split
+from charlm.data.holdout import Part, Split, at_documents, recorded_split
 from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
 
@@ -61,11 +61,14 @@ def load_other_text(
 
     Raises:
         CorpusError: the text is missing, empty or undecodable.
+        ConfigError: the settings in the model file are not valid.
         UnknownCharacterError: it holds unknown characters, under `unknown="error"`.
     """
     read = _Reading(encoding or "utf-8", skip_undecodable)
     corpus = load_corpus(names, vocabulary=model.vocabulary, unknown=unknown, progress=progress, **read._asdict())
-    return TextToScore(corpus.name, Part.of(corpus.ids), notes=(*corpus.notes, *_notes_on_learned(model, corpus)))
+    return TextToScore(
+        corpus.name, _with_documents(model, corpus), notes=(*corpus.notes, *_notes_on_learned(model, corpus))
+    )
 
 
 def load_own_text(
@@ -145,7 +148,20 @@ def load_own_parts(
         corpus = _load_from_where_it_was(model, settings.corpus, read, command)
     if corpus.vocabulary != model.vocabulary:
         raise UsageError(f"the symbols of this model are not those of its text `{corpus.name}`", otherwise)
-    return corpus, recorded_split(corpus.ids, settings, model.corpus)
+    return corpus, at_documents(recorded_split(corpus.ids, settings, model.corpus), corpus, settings)
+
+
+def _with_documents(model: ModelFile, corpus: Corpus) -> Part:
+    """Return a text with the documents that the model has learned to start anew at.
+
+    Raises:
+        ConfigError: the settings in the model file are not valid.
+    """
+    data, text = model.config.get("data"), Part.of(corpus.ids)
+    if not isinstance(data, dict) or not data.get("reset_state_at_documents"):
+        return text
+    settings = validate_settings({"data": data}, {}, "the model's settings").data
+    return at_documents(Split(text, text, text), corpus, settings).validation
 
 
 def _notes_on_learned(model: ModelFile, corpus: Corpus) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 
 # A long text is read in several streams at once, each of at least this many characters.
@@ -45,7 +46,7 @@ class Segments:
     warm_up: int
 
     @classmethod
-    def of(cls, part: Part, places: Sequence[tuple[int, Any, Any]], warm_up: int) -> Self:
+    def of(cls, part: Part | Gapped, places: Sequence[tuple[int, Any, Any]], warm_up: int) -> Self:
         """Make segments, each given by the number of its stretch and by the places in it where it starts and ends.
 
         Args:
@@ -77,7 +78,7 @@ class Segments:
         return type(self)(self.first_S[which_S], self.last_S[which_S], starts_S, ends_S, self.warm_up)
 
 
-def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) -> Segments:
+def whole(part: Part | Gapped, window: int | None = None, sees_both_sides: bool = False) -> Segments:
     """Return segments that are all of a text together, to be read side by side.
 
     Args:
@@ -106,7 +107,7 @@ def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) 
     return segments if has_warm_up else replace(segments, warm_up=0)
 
 
-def sample(part: Part, num_read: int) -> Segments:
+def sample(part: Part | Gapped, num_read: int) -> Segments:
     """Return segments that are evenly spaced in a text: `num_read` characters with their warm-ups."""
     total, lengths = len(part), part.lengths_S.tolist()
     num_segments = min(total, max(MIN_SEGMENTS, num_read // (SEGMENT_LENGTH + WARM_UP)))
