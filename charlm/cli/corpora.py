@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Encoding, Json
-from charlm.cli.render import print_json, print_lines, print_table, say, show_download
+from charlm.cli.progress import show_text_progress
+from charlm.cli.render import print_json, print_lines, print_table, say
 from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -80,11 +82,12 @@ def _check(
 def list_corpora(fetch: list[str], as_json: bool) -> None:
     """List the catalogue, after downloads."""
     from charlm.data.catalog import catalog_entries
+    from charlm.data.corpus import DOWNLOADING
 
     for name in map(str.lower, fetch):
         if name not in catalog_entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
-        catalog_entries()[name].sources(show_download)
+        catalog_entries()[name].sources(partial(show_text_progress, DOWNLOADING))
     rows = [describe_corpus(entry) for entry in catalog_entries().values()]
     if as_json:
         print_json(rows)
@@ -99,7 +102,7 @@ def show_text(names: list[str], encoding: str, as_json: bool) -> None:
     from charlm.data.survey import survey
     from charlm.settings.config import DataConfig
 
-    corpus = load_corpus(names, encoding=encoding, progress=show_download)
+    corpus = load_corpus(names, encoding=encoding, progress=show_text_progress)
     found = survey(corpus, hold_out(corpus, DataConfig()))
     facts = {"name": corpus.name, "bytes": corpus.num_bytes, "files": len(corpus.sources), "encoding": encoding}
     if as_json:

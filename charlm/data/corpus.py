@@ -6,7 +6,7 @@ import codecs
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,10 @@ LARGE_BYTES = 64 << 20
 USUAL_COMPRESSION = 4
 # If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
 NUL_SHARE = 50
+# Called while a text is downloaded or read for the first time: which of the two, how many bytes were, and how many
+# there are if that is known.
+TextProgress = Callable[[str, int, int | None], None]
+DOWNLOADING, READING = "downloading", "reading"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
@@ -59,6 +63,14 @@ class Corpus:
     sources: tuple[str, ...] = ()
     path: Path = Path()
 
+    def closed(self) -> Corpus:
+        """Return it without its ids, to be given to another process."""
+        return replace(self, ids=self.ids[:0].copy())
+
+    def opened(self) -> Corpus:
+        """Return it with the ids of its file."""
+        return replace(self, ids=map_ids(self.path, self.vocabulary.dtype))
+
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
         return {
@@ -78,7 +90,7 @@ def load_corpus(
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
     grows: bool = False,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     max_bytes: int | None = None,
     skip_undecodable: bool = False,
     large_bytes: int = LARGE_BYTES,
@@ -96,7 +108,8 @@ def load_corpus(
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
         grows: add these characters to the given vocabulary instead, after its own symbols.
-        progress: called during a download, and while a large text is read for the first time.
+        progress: called during a download, and while a large text is read for the first time, the last time when it is
+            read.
         max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
         skip_undecodable: leave out files that are no text in this encoding.
         large_bytes: from this size on, a text is not read again as long as its files have the same names, sizes and
@@ -112,7 +125,7 @@ def load_corpus(
         kind, filter = vocabulary.kind, vocabulary.filter
     notes: list[str] = []
     skips = skip_undecodable and kind == "characters"
-    sources = _find(names, encoding, notes, progress, max_bytes, skips)
+    sources = _find(names, encoding, notes, partial(progress, DOWNLOADING) if progress else None, max_bytes, skips)
     title = _title(names)
     reading = Reading(sources, encoding, kind, filter, vocabulary, unknown, grows, max_bytes)
     try:
@@ -145,7 +158,7 @@ class _Found(NamedTuple):
     lengths: list[int]
 
 
-def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | None, large_bytes: int) -> _Found:
+def _find_encoded(reading: Reading, title: str, progress: TextProgress | None, large_bytes: int) -> _Found:
     """Return the ids of a text: from the cache, or encoded now.
 
     The content of a text decides which ids belong to it. A large text is read once: after that, the names, sizes and
@@ -164,7 +177,7 @@ def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | Non
             tick = partial(_report, progress, size if has_total else None) if progress else None
             found = _encode(cache, reading, title, tick)
             if progress and not has_total:
-                progress(sum(found.lengths), sum(found.lengths))
+                progress(READING, sum(found.lengths), sum(found.lengths))
             return _note_place(cache, place, reading, found)
     fingerprint = Fingerprint(reading.max_bytes)
     for source in reading.sources:
@@ -175,8 +188,8 @@ def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | Non
     return _encode(cache, reading, title, sha256=fingerprint.sha256)
 
 
-def _report(progress: DownloadProgress, total: int | None, num_bytes: int) -> None:
-    progress(num_bytes, total)
+def _report(progress: TextProgress, total: int | None, num_bytes: int) -> None:
+    progress(READING, num_bytes, total)
 
 
 def _place(reading: Reading) -> str:

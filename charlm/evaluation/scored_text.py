@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from charlm.checkpoint import ModelFile
-from charlm.data.corpus import Corpus, load_corpus
-from charlm.data.downloads import DownloadProgress
+from charlm.data.corpus import Corpus, TextProgress, load_corpus
 from charlm.data.holdout import Part, Split, at_documents, recorded_split
 from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
@@ -45,7 +44,7 @@ def load_other_text(
     model: ModelFile,
     names: Sequence[str],
     unknown: str,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> TextToScore:
@@ -55,7 +54,7 @@ def load_other_text(
         model: the model.
         names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
         unknown: what to do about characters the model does not know: `error`, `skip`, or `replace=C`.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how the bytes of the text spell characters; None for UTF-8.
         skip_undecodable: leave out files that are no text in this encoding.
 
@@ -76,7 +75,7 @@ def load_own_text(
     part: PartName = "validation",
     names: Sequence[str] | None = None,
     command: str = "charlm eval",
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> TextToScore:
@@ -87,7 +86,7 @@ def load_own_text(
         part: the name of the part.
         names: where the text is now; None for where it was in training.
         command: what scores the model, for hints.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how its bytes spell characters; None for what it was in training.
         skip_undecodable: leave out files that are no text in this encoding, also if training did not.
 
@@ -113,7 +112,7 @@ def load_own_parts(
     names: Sequence[str] | None,
     command: str,
     otherwise: str,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> tuple[Corpus, Split]:
@@ -124,7 +123,7 @@ def load_own_parts(
         names: where the text is now; None for where it was in training.
         command: what does the same with a text whose name follows, for hints.
         otherwise: what can be done if the text at `names` is another one, for hints.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how its bytes spell characters; None for what it was in training.
         skip_undecodable: leave out files that are no text in this encoding, also if training did not.
 
@@ -203,7 +202,7 @@ def _load_as_in_training(
     model: ModelFile,
     names: Sequence[str],
     read: _Reading,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     max_bytes: int | None = None,
 ) -> Corpus:
     options: dict[str, Any] = {"kind": model.vocabulary.kind, "filter": model.vocabulary.filter, **read._asdict()}

@@ -124,14 +124,14 @@ class World(ProcessPlace):
             dist.broadcast_object_list(values, 0)
         return cast(Value, values[0])
 
-    def in_turns(self, work: Callable[[], Value]) -> Value:
-        """Do something in the first process, and then in the others: they find what the first one put into a cache."""
-        if self.is_first:
-            value = self.together(work)
-            self.together(_nothing)
-            return value
-        self.together(_nothing)
-        return self.together(work)
+    def from_first_of_machine(self, work: Callable[[], Value]) -> Value:
+        """Do something in the first process of each machine, and return its result in all of that machine."""
+        if self.size == 1:
+            return work()
+        value, values = self.together(_nothing if self.local_rank else work), [None] * self.size
+        with watched():
+            dist.all_gather_object(values, value)
+        return cast(Value, values[self.rank - self.local_rank])
 
     def joined(self, part: Tensor, dim: int) -> Tensor:
         """Return the parts of all processes side by side, as shared out by `share`."""

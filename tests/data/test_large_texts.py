@@ -167,9 +167,9 @@ def test_damaged_ids_of_a_large_text_are_encoded_again(tmp_path: Path) -> None:
 def test_the_reading_of_a_large_text_is_reported() -> None:
     """Progress is in bytes of all files together; a second start has none."""
     names = [write("a.txt", "a" * (CHUNK + 10)), write("b.txt", "b" * 10)]
-    seen: list[tuple[int, int | None]] = []
+    seen: list[tuple[str, int, int | None]] = []
     load_large(*names, progress=lambda *progress: seen.append(progress))
-    assert seen == [(CHUNK, CHUNK + 20), (CHUNK + 10, CHUNK + 20), (CHUNK + 20, CHUNK + 20)]
+    assert seen == [("reading", here, CHUNK + 20) for here in (CHUNK, CHUNK + 10, CHUNK + 20)]
     load_large(*names, progress=lambda *progress: seen.append(progress))
     assert len(seen) == 3
 

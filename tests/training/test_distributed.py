@@ -65,10 +65,18 @@ def of_this_rank() -> tuple[Any, ...]:
         agreed = world.agree(world.rank + 1.5, world.rank == 0)
         some = world.any(world.rank == 1), world.any(False), world.all(world.rank == 1), world.all(True)
         told = world.from_first(lambda: f"rank {world.rank}")
-        order = world.in_turns(lambda: world.rank)
+        shared = world.from_first_of_machine(lambda: f"rank {world.rank}")
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
         scaling = measure_scaling(world, 1, 8)
-        return learned_with_each_optimizer(world), agreed, some, told, order, world.joined(part, dim=1).numpy(), scaling
+        return (
+            learned_with_each_optimizer(world),
+            agreed,
+            some,
+            told,
+            shared,
+            world.joined(part, dim=1).numpy(),
+            scaling,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +94,10 @@ def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
     """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
     ranks = in_ranks(size, of_this_rank, tmp_path)
-    for rank, (learned, agreed, some, told, order, joined, scaling) in enumerate(ranks):
+    for learned, agreed, some, told, shared, joined, scaling in ranks:
         assert scaling == ranks[0][-1]
         assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
-        assert (agreed, some, told, order) == ((1.5, 1.0), (True, False, False, True), "rank 0", rank)
+        assert (agreed, some, told, shared) == ((1.5, 1.0), (True, False, False, True), "rank 0", "rank 0")
         assert joined.tolist()[0] == sorted(joined.tolist()[0])
         assert set(joined[0]) == set(range(size))
         for optimizer, (losses, arrays) in learned.items():
