@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -36,7 +37,12 @@ def corpora(
     fetch: Annotated[list[str] | None, typer.Option(help="Download this corpus now; may be repeated.")] = None,
     encoding: Encoding = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Of cache: remove all encoded texts; they are encoded again when needed.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Of cache: remove all encoded texts, or the oldest above the limit if CHARLM_CACHE_GB sets one. They "
+            "are encoded again when needed.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -149,14 +155,14 @@ def line_line(line: Line) -> str:
     return f"  {line.count:,} times, first at {line.place:,}: {one_line(line.text)}"
 
 
-def show_cache(prune: bool, as_json: bool) -> None:
-    """List the encoded texts, or remove them."""
-    from charlm.data.cache import MAX_BYTES, cached, cached_texts
+def show_cache(is_pruned: bool, as_json: bool) -> None:
+    """List the encoded texts, after removing all of them, or those above the limit that the user has set."""
+    from charlm.data.cache import LIMIT, cache_limit, cached, cached_texts, prune
 
-    texts = cached()
-    freed = sum(text.remove() for text in texts) if prune else None
-    facts: dict[str, Any] = {"folder": str(cached_texts()), "limit": MAX_BYTES, "freed": freed}
-    left = cached() if prune else texts
+    limit = cache_limit()
+    freed = prune(limit if os.environ.get(LIMIT) else 0) if is_pruned else None
+    facts: dict[str, Any] = {"folder": str(cached_texts()), "limit": limit, "freed": freed}
+    left = cached()
     if as_json:
         rows = [{"text": text.title, "characters": text.characters, "bytes": text.num_bytes} for text in left]
         times = [datetime.fromtimestamp(text.last_used).astimezone().isoformat("T", "seconds") for text in left]
@@ -173,7 +179,7 @@ def show_cache(prune: bool, as_json: bool) -> None:
     if left:
         print_table(columns, rows_of_table)
     total = sum(text.num_bytes for text in left) / 1e6
-    say(f"{total:,.1f} of at most {MAX_BYTES / 1e6:,.0f} MB in {one_line(str(cached_texts()))}")
+    say(f"{total:,.1f} of at most {limit / 1e6:,.0f} MB (`{LIMIT}`) in {one_line(str(cached_texts()))}")
 
 
 def describe_corpus(entry: Entry) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _find_encoded(reading: Reading, title: str, progress: TextProgress | None, l
             if found := _at_place(cache, place, reading):
                 return found
             tick = partial(_report, progress, size if has_total else None) if progress else None
-            found = _encode(cache, reading, title, tick)
+            found = _encode(cache, reading, title, tick, place=place)
             if progress and not has_total:
                 progress(READING, sum(found.lengths), sum(found.lengths))
             return _note_place(cache, place, reading, found)
@@ -223,7 +223,12 @@ def _note_place(cache: Cache, place: str, reading: Reading, found: _Found) -> _F
 
 
 def _encode(
-    cache: Cache, reading: Reading, title: str, tick: Callable[[int], None] | None = None, sha256: str = ""
+    cache: Cache,
+    reading: Reading,
+    title: str,
+    tick: Callable[[int], None] | None = None,
+    sha256: str = "",
+    place: str = "",
 ) -> _Found:
     """Encode a text.
 
@@ -233,6 +238,7 @@ def _encode(
         title: of the text.
         tick: called with the number of bytes so far.
         sha256: the hash of the bytes when they were first read; empty if they were not.
+        place: the files of the text, if they are locked.
 
     Raises:
         CorpusError: the text is empty, or its bytes are not those that were first read.
@@ -248,7 +254,7 @@ def _encode(
         _check_length(fingerprint, title)
         return result
 
-    entry = cache.write(title, encode_checked)
+    entry = cache.write(title, encode_checked, place)
     return _Found(entry, fingerprints[-1].sha256, fingerprints[-1].lengths)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from charlm.data.cache import cached
 from tests.helpers.commands import answer, call
 
 
@@ -34,6 +36,21 @@ def test_the_cache_is_listed_and_emptied() -> None:
     assert (emptied["texts"], emptied["freed"]) == ([], row["bytes"])
     assert "0.0 of at most" in call("corpora", "cache").stderr
     assert answer("corpora", "show", "a.txt", "--json")["characters"] == 9
+
+
+def test_a_limit_of_the_cache_is_named_and_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `CHARLM_CACHE_GB`, `--prune` removes what was not used for the longest time, until the rest is within it."""
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text(name * 1000, encoding="utf-8")
+        call("corpora", "show", name)
+    for number, text in enumerate(sorted(cached(), key=lambda text: text.title)):
+        for file in text.files:
+            os.utime(file, (number, number))
+    sizes = {row["text"]: row["bytes"] for row in answer("corpora", "cache", "--json")["texts"]}
+    monkeypatch.setenv("CHARLM_CACHE_GB", str(sizes["b.txt"] / 1e9))
+    found = answer("corpora", "cache", "--prune", "--json")
+    assert (found["limit"], [row["text"] for row in found["texts"]]) == (sizes["b.txt"], ["b.txt"])
+    assert "(`CHARLM_CACHE_GB`)" in call("corpora", "cache").stderr
 
 
 @pytest.mark.parametrize(

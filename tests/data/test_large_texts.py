@@ -23,7 +23,7 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import hold_out
 from charlm.data.mapped import gather, map_ids, pieces, read
 from charlm.data.sources import find_sources
-from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError
+from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError, UsageError
 from charlm.settings.config import DataConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -197,6 +197,43 @@ def test_of_several_processes_one_encodes_a_text() -> None:
     lines = [line for process in processes for line in process.communicate()[0].splitlines()]
     assert sorted(lines) == ["encoded", *["xyz 3000000"] * 3]
     assert not list(Cache().folder.glob(".*.lock"))
+
+
+KILLED = """
+import sys
+from charlm.data import corpus
+original = corpus.encode
+def encode(reading, fingerprint, file):
+    result = original(reading, fingerprint, file)
+    print("half", flush=True)
+    sys.stdin.read()
+    return result
+corpus.encode = encode
+loaded = corpus.load_corpus(["a.txt"], large_bytes=1)
+print(loaded.vocabulary.decode(loaded.ids[:3]), len(loaded.ids))
+"""
+
+
+def test_a_killed_encoding_is_done_by_another_process() -> None:
+    """What the killed process has left is removed; others never read it, and the last one encodes the text."""
+    write("a.txt", "xyz" * 100_000)
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", KILLED], **options)  # type: ignore[call-overload]
+    assert first.stdout.readline() == "half\n"
+    second = subprocess.Popen([sys.executable, "-c", KILLED], **options)  # type: ignore[call-overload]
+    assert list(Cache().folder.glob(".*.tmp"))
+    first.kill()
+    first.communicate()
+    assert second.communicate()[0] == "half\nxyz 300000\n"
+    assert sorted(path.suffix for path in Cache().folder.iterdir()) == [".ids", ".json", ".place"]
+
+
+@pytest.mark.parametrize("limit", ["a lot", "-1", "inf", "nan"])
+def test_a_limit_of_the_cache_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("CHARLM_CACHE_GB", limit)
+    with pytest.raises(UsageError, match=f"`CHARLM_CACHE_GB` is `{limit}`"):
+        encode_one("text")
 
 
 def test_ids_are_gathered_read_and_gone_through_as_they_are(tmp_path: Path) -> None:
