@@ -13,7 +13,7 @@ import typer
 
 from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Encoding, Json
-from charlm.cli.progress import show_text_progress
+from charlm.cli.progress import ProgressLine, show_text_progress
 from charlm.cli.render import print_json, print_lines, print_table, say
 from charlm.errors import UsageError, counted, one_line
 
@@ -108,8 +108,9 @@ def show_text(names: list[str], encoding: str, as_json: bool) -> None:
     from charlm.data.survey import survey
     from charlm.settings.config import DataConfig
 
-    corpus = load_corpus(names, encoding=encoding, progress=show_text_progress)
-    found = survey(corpus, hold_out(corpus, DataConfig()))
+    corpus = load_corpus(names, encoding=encoding, progress=show_text_progress, may_be_bytes=False)
+    with ProgressLine() as line:
+        found = survey(corpus, hold_out(corpus, DataConfig()), progress=line.about("of the text looked at"))
     facts = {"name": corpus.name, "bytes": corpus.num_bytes, "files": len(corpus.sources), "encoding": encoding}
     if as_json:
         print_json({**facts, "notes": list(corpus.notes), **found.to_json()})
@@ -127,10 +128,12 @@ def show_text(names: list[str], encoding: str, as_json: bool) -> None:
 
 def survey_lines(found: Survey) -> Iterator[str]:
     """Describe what is in a text."""
+    from charlm.data.survey import NUM_EXAMPLES
+
     ends = [f"{number:,} {name}" for name, number in found.line_ends.items() if number]
     yield f"line ends: {', '.join(ends) or 'none'}"
     yield f"control characters: {len(found.control) or 'none'}"
-    yield from map(symbol_line, found.control)
+    yield from map(symbol_line, found.control[:NUM_EXAMPLES])
     yield f"rare characters, each less than a 100,000th of the text: {found.rare:,}"
     yield from map(symbol_line, found.rarest)
     of_some = ""

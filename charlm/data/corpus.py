@@ -93,6 +93,7 @@ def load_corpus(
     progress: TextProgress | None = None,
     max_bytes: int | None = None,
     skip_undecodable: bool = False,
+    may_be_bytes: bool = True,
     large_bytes: int = LARGE_BYTES,
 ) -> Corpus:
     """Read texts, one after another, into one corpus.
@@ -112,6 +113,7 @@ def load_corpus(
             read.
         max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
         skip_undecodable: leave out files that are no text in this encoding.
+        may_be_bytes: whether another kind of vocabulary may be given, for hints.
         large_bytes: from this size on, a text is not read again as long as its files have the same names, sizes and
             times.
 
@@ -134,7 +136,7 @@ def load_corpus(
         found = _find_encoded(reading, title, progress, large_bytes)
     except UndecodableError:
         if kind == "characters":
-            refuse(sources, encoding, may_be_bytes=vocabulary is None)
+            refuse(sources, encoding, may_be_bytes=may_be_bytes and vocabulary is None)
         raise
     if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")

@@ -75,6 +75,8 @@ def find_sources(
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
     if sources or len(left_out or []) > num_left_out:
         return sources
+    if path.is_symlink():
+        raise CorpusError(f"`{name}` is a link, and there is nothing where it leads")
     hint = f"{_near(name, path)} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charlm.data.cache import cached
-from tests.helpers.commands import answer, call
+from tests.helpers.commands import answer, assert_refused, call
 
 
 def test_show_says_what_is_in_a_text() -> None:
@@ -70,3 +70,22 @@ def test_what_belongs_to_another_action_is_refused(arguments: list[str], words: 
     result = call("corpora", *arguments)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"\n", b"\xef\xbb\xbfhi", bytes(range(32)), b"\xff\xfe", b"\xa9" * 99])
+def test_show_answers_whatever_a_file_holds(data: bytes) -> None:
+    """A result or an error, whose hint names only options of this command."""
+    Path("odd\nname.txt").write_bytes(data)
+    result = call("corpora", "show", "odd\nname.txt")
+    assert result.exit_code in (0, 1)
+    if result.exit_code:
+        assert_refused(result)
+    if data == bytes(range(32)):
+        assert "control characters: 29\n" in result.stdout
+        assert result.stdout.count("U+00") + result.stdout.count("NUL") == 5
+
+
+def test_a_link_that_leads_nowhere_is_said_to_be_one() -> None:
+    """Its own name is no hint."""
+    Path("link.txt").symlink_to("gone.txt")
+    assert "`link.txt` is a link, and there is nothing" in assert_refused(call("corpora", "show", "link.txt"))
