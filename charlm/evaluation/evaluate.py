@@ -6,7 +6,7 @@ Letters, beside those of the models: `S` segments of a text, `B` of them side by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Self
@@ -19,17 +19,21 @@ from torch import Tensor
 from charlm.data.holdout import Part
 from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
-from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
-from charlm.inference.mixture import Mixture
+from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole, windows
+from charlm.inference.mixture import Mixture, MixtureReader
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
-MAX_LOGITS, MAX_RANKED = 1 << 24, 1 << 20
+# What a block needs for each of its characters, logits or gates, are so many numbers at most, so that memory is bounded
+# for large vocabularies and large models, too. So many logits are ranked together.
+MAX_NUMBERS, MAX_RANKED = 1 << 22, 1 << 20
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
 Tick = Callable[[float], None]
+# The logits of a block, some steps at a time: those of each predictor.
+Pieces = Iterator[list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,13 @@ def evaluate(
         ModelFileError: the model's numbers overflow.
     """
     part = in_reading_order(model, text)
-    segments = whole(part, window, model.spec.sees_both_sides)
-    return _averaged(_score(model, part, segments, tick, mixture), len(part))
+    if window:
+        meter, portions = _Meter(tick, len(part)), windows(part, window)
+    else:
+        segments = whole(part, model.spec.sees_both_sides)
+        meter, portions = _Meter.of(tick, segments), iter([segments])
+    sums_P3 = sum(_score(model, part, some, meter, mixture) for some in portions)
+    return _averaged(np.asarray(sums_P3), len(part))
 
 
 def evaluate_sample(
@@ -215,11 +224,19 @@ def in_reading_order(model: CharModel, text: Ids | Part) -> Part:
     return part.backwards() if model.spec.is_backward else part
 
 
+def _characters_at_once(model: CharModel) -> int:
+    """Return how many characters a block has at most, in all streams together."""
+    spec = model.spec
+    # A model that sees both sides reads the right context again for every block, so its blocks are larger.
+    max_numbers = 4 * MAX_NUMBERS if spec.sees_both_sides else MAX_NUMBERS
+    return max_numbers // max(spec.num_symbols, len(spec.recurrence.gates) * spec.hidden_size)
+
+
 def _num_at_once(model: CharModel) -> int:
-    # The right context is read again for every block, so long blocks matter more than many streams.
+    # For the same reason its long blocks matter more than many streams.
     if not model.spec.sees_both_sides:
         return MAX_STREAMS
-    return max(1, min(MAX_STREAMS, MAX_LOGITS // (model.spec.num_symbols * (BLOCK_SIZE + WARM_UP))))
+    return max(1, min(MAX_STREAMS, _characters_at_once(model) // (BLOCK_SIZE + WARM_UP)))
 
 
 def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
@@ -238,9 +255,13 @@ def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
 class _Meter:
     """Counts the characters that were read, and reports their share of all."""
 
-    def __init__(self, tick: Tick, segments: Segments) -> None:
-        self._tick, self._num_read = tick, 0
-        self._total = len(segments) * (segments.warm_up + segments.length)
+    def __init__(self, tick: Tick, total: int) -> None:
+        self._tick, self._total, self._num_read = tick, total, 0
+
+    @classmethod
+    def of(cls, tick: Tick, segments: Segments) -> Self:
+        """Return one for these segments."""
+        return cls(tick, len(segments) * (segments.warm_up + segments.length))
 
     def add(self, num_read: int) -> None:
         """Count characters that were read."""
@@ -250,14 +271,14 @@ class _Meter:
 
 @torch.inference_mode()
 def _score(
-    model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
+    model: CharModel, part: Part, segments: Segments, meter: _Meter, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the sums of `sum_scores` over all segments for each predictor of `_blocks`, (P, 3)."""
-    totals_P3, meter = np.zeros((3 if mixture else 1, 3)), _Meter(tick, segments)
+    totals_P3 = np.zeros((3 if mixture else 1, 3))
     for group in _groups(model, segments):
         sums_P3 = np.zeros_like(totals_P3)
-        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
-            sums_P3 += [sum_scores(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
+        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_P3 += [_sums(*ranked, inside_TB) for ranked in _ranked(pieces, targets_TB)]
         totals_P3 += sums_P3
     return totals_P3
 
@@ -267,11 +288,11 @@ def _score_apart(
     model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the same sums for each predictor and segment, (P, S, 3)."""
-    meter, sums_PS3 = _Meter(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
+    meter, sums_PS3 = _Meter.of(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
         sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
-        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
-            sums_PB3 += [_sum_scores_apart(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
+        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_PB3 += [_sums_apart(*ranked, inside_TB) for ranked in _ranked(pieces, targets_TB)]
         sums_PS3[:, np.searchsorted(segments.first_S, group.first_S)] = sums_PB3
     return sums_PS3
 
@@ -280,11 +301,20 @@ def _score_apart(
 def read_whole(
     model: CharModel, text: Ids | Part, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
-    """Read a text as `evaluate` does, and yield for each block what `_blocks` yields."""
+    """Read a text as `evaluate` does, some steps at a time.
+
+    Yields:
+        logits_TBV of each predictor of `_blocks`, targets_TB, and which of them count, inside_TB.
+    """
     part = in_reading_order(model, text)
     segments = whole(part)
     for group in _groups(model, segments):
-        yield from _blocks(model, part.ids, group, _Meter(_ignore, segments), mixture)
+        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, _Meter.of(_ignore, segments), mixture):
+            start = 0
+            for logits in pieces:
+                steps = slice(start, start + len(logits[0]))
+                yield logits, targets_TB[steps], inside_TB[steps]
+                start = steps.stop
 
 
 @torch.inference_mode()
@@ -302,24 +332,24 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     # The first pass is slower than later ones.
     for _ in range(2):
         start = now()
-        for block in _blocks(model, ids, segments, _Meter(_ignore, segments), mixture):
-            for logits_TBV in block[0]:
-                sum_scores(logits_TBV, *block[1:])
+        for pieces, targets_TB, inside_TB in _blocks(model, ids, segments, _Meter.of(_ignore, segments), mixture):
+            for ranked in _ranked(pieces, targets_TB):
+                _sums(*ranked, inside_TB)
         seconds.append(now() - start)
     return num_streams * length / max(min(seconds), 1e-9)
 
 
 def _blocks(
     model: CharModel, ids: Ids, segments: Segments, meter: _Meter, mixture: Mixture | None = None
-) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
-    """Read segments side by side; yield logits_TBV of each predictor, targets_TB, and which of them count, inside_TB.
+) -> Iterator[tuple[Pieces, Tensor, Tensor]]:
+    """Read segments side by side; yield the logits of blocks, targets_TB, and which of them count, inside_TB.
 
     The predictors are the net alone, or the net, its n-grams, and both together.
     """
     first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
     length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
-    block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * spec.num_symbols)))
+    block_size = max(1, min(largest, _characters_at_once(model) // len(first_B)))
     device = model.output.weight.device
 
     def inputs(start: int, end: int) -> Tensor:
@@ -349,42 +379,27 @@ def _blocks(
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
-    reader = _NgramReader(mixture, inputs(-mixture.ngrams.order, 0).cpu().numpy()) if mixture else None
+    reader = MixtureReader(mixture, inputs(-mixture.ngrams.order, 0).cpu().numpy()) if mixture else None
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
         right_TB = right_of(start, end) if spec.sees_both_sides else None
         tokens_TB = inputs(start, end)
         logits_TBV, state = model(tokens_TB, state, (), right_TB)
-        logits = [logits_TBV, *(reader.read(tokens_TB, logits_TBV) if reader else ())]
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < segments.last_S
         targets_TB = torch.from_numpy(gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)).to(device)
-        yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
+        yield _pieces(logits_TBV, tokens_TB, reader), targets_TB, torch.from_numpy(inside_TB).to(device)
         # They need much memory, and so do the next ones.
-        logits.clear()
         del logits_TBV
         meter.add((end - start) * len(first_B))
 
 
-class _NgramReader:
-    """Reads the same blocks as a net with the n-grams beside it."""
-
-    def __init__(self, mixture: Mixture, before_TB: NDArray[np.int64]) -> None:
-        self._mixture = mixture
-        self._contexts_BK = mixture.ngrams.start(before_TB.shape[1])
-        for ids_B in before_TB:
-            self._contexts_BK = mixture.ngrams.step(ids_B, self._contexts_BK)
-
-    def read(self, tokens_TB: Tensor, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
-        net_TBV = logits_TBV.float().cpu().numpy()
-        counts_TBV, both_TBV = np.empty_like(net_TBV), np.empty_like(net_TBV)
-        for place, ids_B in enumerate(tokens_TB.cpu().numpy()):
-            self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
-            counts_TBV[place] = self._mixture.ngrams.log_probabilities(self._contexts_BK)
-            both_TBV[place] = self._mixture.mix(net_TBV[place], counts_TBV[place])
-        device = logits_TBV.device
-        return torch.from_numpy(counts_TBV).to(device), torch.from_numpy(both_TBV).to(device)
+def _pieces(logits_TBV: Tensor, tokens_TB: Tensor, reader: MixtureReader | None) -> Pieces:
+    """Yield the logits of a block some steps at a time, (T, B, V) for each predictor. Each piece must be taken."""
+    size = max(1, MAX_RANKED // logits_TBV[0].numel())
+    for net_TBV, read_TB in zip(torch.split(logits_TBV, size), torch.split(tokens_TB, size), strict=True):
+        mixed = reader.read(read_TB.cpu().numpy(), net_TBV.float().cpu().numpy()) if reader else ()
+        yield [net_TBV, *(torch.from_numpy(array_TBV).to(net_TBV.device) for array_TBV in mixed)]
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
@@ -395,30 +410,33 @@ def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDA
         targets_TB: the characters that followed.
         inside_TB: which of them count.
     """
-    log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
+    ((log_p_TB, rank_TB),) = _ranked([[logits_TBV]], targets_TB)
+    return _sums(log_p_TB, rank_TB, inside_TB)
+
+
+def _sums(log_p_TB: Tensor, rank_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
     # Some devices have no float64.
     nats = -(log_p_TB * inside_TB).cpu().double().sum()
     return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])
 
 
-def _sum_scores_apart(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
+def _sums_apart(log_p_TB: Tensor, rank_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
     """Return the same sums for each stream, shape (B, 3)."""
-    log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
     sums = [-(log_p_TB * inside_TB).cpu().double().sum(0)]
     sums += [((rank_TB < k) & inside_TB).sum(0).cpu().double() for k in (1, 5)]
     return torch.stack(sums, dim=-1).numpy()
 
 
-def _ranked(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ln p of the targets, and how many characters are more probable than each."""
-    # Some at a time, because there are several more arrays of that size.
-    size = max(1, MAX_RANKED // logits_TBV[0].numel())
-    ranked = [
-        _ranked_together(*some)
-        for some in zip(torch.split(logits_TBV, size), torch.split(targets_TB, size), strict=True)
-    ]
-    log_p_TB, rank_TB = (torch.cat(each) for each in zip(*ranked, strict=True))
-    return log_p_TB, rank_TB
+def _ranked(pieces: Iterable[list[Tensor]], targets_TB: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return for each predictor ln p of the targets, and how many characters are more probable than each."""
+    ranked: list[list[tuple[Tensor, Tensor]]] = []
+    start = 0
+    for logits in pieces:
+        end = start + len(logits[0])
+        ranked.append([_ranked_together(logits_TBV, targets_TB[start:end]) for logits_TBV in logits])
+        start = end
+    of_predictors = zip(*ranked, strict=True)
+    return [(torch.cat([log_p for log_p, _ in each]), torch.cat([rank for _, rank in each])) for each in of_predictors]
 
 
 def _ranked_together(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
