@@ -6,7 +6,7 @@ Letters, beside those of the models: `S` segments of a text, `B` of them side by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Self
@@ -25,15 +25,15 @@ from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
-# What a block needs for each of its characters, logits or gates, are so many numbers at most, so that memory is bounded
-# for large vocabularies and large models, too. So many logits are ranked together.
-MAX_NUMBERS, MAX_RANKED = 1 << 22, 1 << 20
+# The logits of a block, and the gates of a layer, are at most so many numbers, so that a large vocabulary takes no more
+# memory. Larger blocks are faster on an accelerator, and where a model sees both sides, because it reads the right
+# context again for each of them.
+MAX_NUMBERS, MAX_NUMBERS_OF_LARGE_BLOCK = 1 << 20, 1 << 24
+MAX_RANKED = 1 << 20
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
 Tick = Callable[[float], None]
-# The logits of a block, some steps at a time: those of each predictor.
-Pieces = Iterator[list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -224,19 +224,19 @@ def in_reading_order(model: CharModel, text: Ids | Part) -> Part:
     return part.backwards() if model.spec.is_backward else part
 
 
-def _characters_at_once(model: CharModel) -> int:
+def _characters_of_block(model: CharModel) -> int:
     """Return how many characters a block has at most, in all streams together."""
     spec = model.spec
-    # A model that sees both sides reads the right context again for every block, so its blocks are larger.
-    max_numbers = 4 * MAX_NUMBERS if spec.sees_both_sides else MAX_NUMBERS
+    is_large = spec.sees_both_sides or model.output.weight.device.type != "cpu"
+    max_numbers = MAX_NUMBERS_OF_LARGE_BLOCK if is_large else MAX_NUMBERS
     return max_numbers // max(spec.num_symbols, len(spec.recurrence.gates) * spec.hidden_size)
 
 
 def _num_at_once(model: CharModel) -> int:
-    # For the same reason its long blocks matter more than many streams.
+    # The right context is read again for every block, so long blocks matter more than many streams.
     if not model.spec.sees_both_sides:
         return MAX_STREAMS
-    return max(1, min(MAX_STREAMS, _characters_at_once(model) // (BLOCK_SIZE + WARM_UP)))
+    return max(1, min(MAX_STREAMS, _characters_of_block(model) // (BLOCK_SIZE + WARM_UP)))
 
 
 def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
@@ -277,8 +277,8 @@ def _score(
     totals_P3 = np.zeros((3 if mixture else 1, 3))
     for group in _groups(model, segments):
         sums_P3 = np.zeros_like(totals_P3)
-        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
-            sums_P3 += [_sums(*ranked, inside_TB) for ranked in _ranked(pieces, targets_TB)]
+        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_P3 += [sum_scores(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
         totals_P3 += sums_P3
     return totals_P3
 
@@ -291,8 +291,8 @@ def _score_apart(
     meter, sums_PS3 = _Meter.of(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
         sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
-        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
-            sums_PB3 += [_sums_apart(*ranked, inside_TB) for ranked in _ranked(pieces, targets_TB)]
+        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+            sums_PB3 += [_sum_scores_apart(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
         sums_PS3[:, np.searchsorted(segments.first_S, group.first_S)] = sums_PB3
     return sums_PS3
 
@@ -301,20 +301,11 @@ def _score_apart(
 def read_whole(
     model: CharModel, text: Ids | Part, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
-    """Read a text as `evaluate` does, some steps at a time.
-
-    Yields:
-        logits_TBV of each predictor of `_blocks`, targets_TB, and which of them count, inside_TB.
-    """
+    """Read a text as `evaluate` does, and yield for each block what `_blocks` yields."""
     part = in_reading_order(model, text)
     segments = whole(part)
     for group in _groups(model, segments):
-        for pieces, targets_TB, inside_TB in _blocks(model, part.ids, group, _Meter.of(_ignore, segments), mixture):
-            start = 0
-            for logits in pieces:
-                steps = slice(start, start + len(logits[0]))
-                yield logits, targets_TB[steps], inside_TB[steps]
-                start = steps.stop
+        yield from _blocks(model, part.ids, group, _Meter.of(_ignore, segments), mixture)
 
 
 @torch.inference_mode()
@@ -332,24 +323,24 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     # The first pass is slower than later ones.
     for _ in range(2):
         start = now()
-        for pieces, targets_TB, inside_TB in _blocks(model, ids, segments, _Meter.of(_ignore, segments), mixture):
-            for ranked in _ranked(pieces, targets_TB):
-                _sums(*ranked, inside_TB)
+        for block in _blocks(model, ids, segments, _Meter.of(_ignore, segments), mixture):
+            for logits_TBV in block[0]:
+                sum_scores(logits_TBV, *block[1:])
         seconds.append(now() - start)
     return num_streams * length / max(min(seconds), 1e-9)
 
 
 def _blocks(
     model: CharModel, ids: Ids, segments: Segments, meter: _Meter, mixture: Mixture | None = None
-) -> Iterator[tuple[Pieces, Tensor, Tensor]]:
-    """Read segments side by side; yield the logits of blocks, targets_TB, and which of them count, inside_TB.
+) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+    """Read segments side by side; yield logits_TBV of each predictor, targets_TB, and which of them count, inside_TB.
 
     The predictors are the net alone, or the net, its n-grams, and both together.
     """
     first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
     length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
-    block_size = max(1, min(largest, _characters_at_once(model) // len(first_B)))
+    block_size = max(1, min(largest, _characters_of_block(model) // len(first_B)))
     device = model.output.weight.device
 
     def inputs(start: int, end: int) -> Tensor:
@@ -385,21 +376,16 @@ def _blocks(
         right_TB = right_of(start, end) if spec.sees_both_sides else None
         tokens_TB = inputs(start, end)
         logits_TBV, state = model(tokens_TB, state, (), right_TB)
+        mixed = reader.read(tokens_TB.cpu().numpy(), logits_TBV.float().cpu().numpy()) if reader else ()
+        logits = [logits_TBV, *(torch.from_numpy(array_TBV).to(device) for array_TBV in mixed)]
         positions_TB = first_B + np.arange(start, end)[:, None]
         inside_TB = positions_TB < segments.last_S
         targets_TB = torch.from_numpy(gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)).to(device)
-        yield _pieces(logits_TBV, tokens_TB, reader), targets_TB, torch.from_numpy(inside_TB).to(device)
+        yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
         # They need much memory, and so do the next ones.
-        del logits_TBV
+        logits.clear()
+        del logits_TBV, mixed
         meter.add((end - start) * len(first_B))
-
-
-def _pieces(logits_TBV: Tensor, tokens_TB: Tensor, reader: MixtureReader | None) -> Pieces:
-    """Yield the logits of a block some steps at a time, (T, B, V) for each predictor. Each piece must be taken."""
-    size = max(1, MAX_RANKED // logits_TBV[0].numel())
-    for net_TBV, read_TB in zip(torch.split(logits_TBV, size), torch.split(tokens_TB, size), strict=True):
-        mixed = reader.read(read_TB.cpu().numpy(), net_TBV.float().cpu().numpy()) if reader else ()
-        yield [net_TBV, *(torch.from_numpy(array_TBV).to(net_TBV.device) for array_TBV in mixed)]
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
@@ -410,33 +396,30 @@ def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDA
         targets_TB: the characters that followed.
         inside_TB: which of them count.
     """
-    ((log_p_TB, rank_TB),) = _ranked([[logits_TBV]], targets_TB)
-    return _sums(log_p_TB, rank_TB, inside_TB)
-
-
-def _sums(log_p_TB: Tensor, rank_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
+    log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
     # Some devices have no float64.
     nats = -(log_p_TB * inside_TB).cpu().double().sum()
     return np.array([float(nats), *(float(((rank_TB < k) & inside_TB).sum()) for k in (1, 5))])
 
 
-def _sums_apart(log_p_TB: Tensor, rank_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
+def _sum_scores_apart(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
     """Return the same sums for each stream, shape (B, 3)."""
+    log_p_TB, rank_TB = _ranked(logits_TBV, targets_TB)
     sums = [-(log_p_TB * inside_TB).cpu().double().sum(0)]
     sums += [((rank_TB < k) & inside_TB).sum(0).cpu().double() for k in (1, 5)]
     return torch.stack(sums, dim=-1).numpy()
 
 
-def _ranked(pieces: Iterable[list[Tensor]], targets_TB: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return for each predictor ln p of the targets, and how many characters are more probable than each."""
-    ranked: list[list[tuple[Tensor, Tensor]]] = []
-    start = 0
-    for logits in pieces:
-        end = start + len(logits[0])
-        ranked.append([_ranked_together(logits_TBV, targets_TB[start:end]) for logits_TBV in logits])
-        start = end
-    of_predictors = zip(*ranked, strict=True)
-    return [(torch.cat([log_p for log_p, _ in each]), torch.cat([rank for _, rank in each])) for each in of_predictors]
+def _ranked(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ln p of the targets, and how many characters are more probable than each."""
+    # Some at a time, because there are several more arrays of that size.
+    size = max(1, MAX_RANKED // logits_TBV[0].numel())
+    ranked = [
+        _ranked_together(*some)
+        for some in zip(torch.split(logits_TBV, size), torch.split(targets_TB, size), strict=True)
+    ]
+    log_p_TB, rank_TB = (torch.cat(each) for each in zip(*ranked, strict=True))
+    return log_p_TB, rank_TB
 
 
 def _ranked_together(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
