@@ -9,12 +9,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
-from charlm.inference.kneser_ney import Level, count, longest_order, smooth
+from charlm.data.mapped import pieces
+from charlm.inference.kneser_ney import Ints, Level, Smoothed, count, longest_order, smooth_level
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
@@ -22,8 +24,12 @@ MAX_ORDER = 7
 # that is scored.
 MAX_COUNTED = 5_000_000
 MAX_COMPRESSED = 2_000_000
-# Only the beginning of a longer text, or of each of its stretches, is scored: each character takes much memory.
+# Only the beginning of a longer text, or of each of its stretches, is scored, because compressors are slow.
 MAX_SCORED = 2_000_000
+# So many characters are looked at together.
+PIECE = 1 << 16
+# The sizes of dictionary that xz allows, in bytes, up to that of its strongest preset.
+MIN_DICTIONARY, MAX_DICTIONARY = 1 << 12, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
     best = int(np.argmin(nats))
     yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
     seen = train.endings(MAX_COMPRESSED)
-    before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
+    before, after = _in_utf8(seen, vocabulary), _in_utf8(text, vocabulary)
     for name in ("xz", "bz2"):
         try:
             num_bytes = _compressed_size(name, before + after) - _compressed_size(name, before)
@@ -78,7 +84,18 @@ def _compressed_size(name: str, data: bytes) -> int:
     if name == "bz2":
         return len(import_module("bz2").compress(data, 9))
     lzma = import_module("lzma")
-    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    # A dictionary that is larger than the data takes much memory for nothing.
+    size = min(max(MIN_DICTIONARY, 1 << len(data).bit_length()), MAX_DICTIONARY)
+    strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}
+    return len(lzma.compress(data, filters=[strongest]))
+
+
+def _in_utf8(part: Part, vocabulary: Vocabulary) -> bytes:
+    """Return the bytes of a text in UTF-8."""
+    decoder = vocabulary.decoder()
+    texts = (decoder.decode(some.tolist()) for stretch in part.stretches for some in pieces(stretch, PIECE))
+    data = b"".join(text.encode("utf-8", "surrogatepass") for text in texts)
+    return data + decoder.decode([], final=True).encode("utf-8", "surrogatepass")
 
 
 def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:
@@ -106,31 +123,45 @@ def nats_by_order(levels: list[Level], text: Part, num_symbols: int) -> Iterator
         num_symbols: V.
 
     Yields:
-        for each order, the shortest first, the nats of each character, shape (M,).
+        for each order, the shortest first, the nats of each character, shape (M,). The next one takes its memory.
     """
-    walks = [_walk(levels, stretch.astype(np.int64), num_symbols) for stretch in text.stretches]
-    places = [tuple(map(np.concatenate, zip(*of_level, strict=True))) for of_level in zip(*walks, strict=True)]
-    for order in range(1, len(levels) + 1):
-        p_M = np.full(len(text), 1 / num_symbols)
-        for values, (context_M, found_M) in zip(smooth(levels[:order], num_symbols), places, strict=False):
-            backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
-            p_M = np.where(found_M >= 0, values.p_N[found_M], backoff_M * p_M)
-        yield -np.log(p_M)
-
-
-def _walk(
-    levels: list[Level], ids_M: NDArray[np.int64], num_symbols: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield for each length which n-gram stands before each character, and which one ends with it; -1 for unseen."""
-    context_M = np.zeros(len(ids_M), np.int64)
+    edges = np.cumsum([0, *text.lengths_S]).tolist()
+    # Which n-gram stands before each character, or -1 if it was never seen; and what shorter n-grams predict.
+    context_M, shorter_M = np.zeros(len(text), np.int32), np.full(len(text), 1 / num_symbols)
+    nats_M = np.empty(len(text))
+    shorter = None
     for level in levels:
         if not len(level.symbols_N):
             # The text that was counted is shorter.
-            return
+            yield -np.log(shorter_M)
+            continue
         keys_N = level.contexts_N.astype(np.int64) * num_symbols + level.symbols_N
-        wanted_M = context_M * num_symbols + ids_M
-        found_M = np.minimum(keys_N.searchsorted(wanted_M), len(keys_N) - 1)
-        found_M = np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
-        yield context_M, found_M
-        # The next longer context of a character is the n-gram that ends right before it.
-        context_M = np.concatenate([[-1], found_M[:-1]])
+        longest = smooth_level(level, True, shorter, num_symbols)
+        shorter = smooth_level(level, False, shorter, num_symbols)
+        for ids, (start, end) in zip(text.stretches, pairwise(edges), strict=True):
+            # The next longer context of a character is the n-gram that ends right before it.
+            last = -1
+            for first, some in zip(range(start, end, PIECE), pieces(ids, PIECE), strict=True):
+                here = slice(first, first + len(some))
+                found_M = _found(keys_N, context_M[here], some, num_symbols)
+                p_M = _predicted(longest, context_M[here], found_M, shorter_M[here])
+                nats_M[here] = -np.log(p_M)
+                shorter_M[here] = _predicted(shorter, context_M[here], found_M, shorter_M[here])
+                context_M[here] = np.concatenate([[last], found_M[:-1]])
+                last = int(found_M[-1])
+        yield nats_M
+
+
+def _found(keys_N: NDArray[np.int64], context_M: Ints, ids_M: Ids, num_symbols: int) -> NDArray[np.int64]:
+    """Return which n-gram ends with each character, -1 if none that was seen."""
+    wanted_M = context_M.astype(np.int64) * num_symbols + ids_M
+    found_M = np.minimum(keys_N.searchsorted(wanted_M), len(keys_N) - 1)
+    return np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
+
+
+def _predicted(
+    values: Smoothed, context_M: Ints, found_M: NDArray[np.int64], shorter_M: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the probability of each character, given what shorter n-grams predict."""
+    backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
+    return np.where(found_M >= 0, values.p_N[found_M], backoff_M * shorter_M)

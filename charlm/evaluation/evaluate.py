@@ -19,14 +19,18 @@ from torch import Tensor
 from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
-from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
+from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole, windows
 from charlm.evaluation.window import Window
-from charlm.inference.mixture import Mixture
+from charlm.inference.mixture import Mixture, MixtureReader
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
-MAX_LOGITS, MAX_RANKED = 1 << 24, 1 << 20
+# The logits of a block, and the gates of a layer, are at most so many numbers, so that a large vocabulary takes no more
+# memory. Larger blocks are faster on an accelerator, and where a model sees both sides, because it reads the right
+# context again for each of them.
+MAX_NUMBERS, MAX_NUMBERS_OF_LARGE_BLOCK = 1 << 20, 1 << 24
+MAX_RANKED = 1 << 20
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
@@ -129,8 +133,13 @@ def evaluate(
         ModelFileError: the model's numbers overflow.
     """
     part = Gapped(in_reading_order(model, text))
-    segments = whole(part, window, model.spec.sees_both_sides)
-    return _averaged(_score(model, part, segments, tick, mixture), part.num_characters)
+    if window:
+        meter, portions = _Meter(tick, len(part)), windows(part, window)
+    else:
+        segments = whole(part, model.spec.sees_both_sides)
+        meter, portions = _Meter.of(tick, segments), iter([segments])
+    sums_P3 = sum(_score(model, part, some, meter, mixture) for some in portions)
+    return _averaged(np.asarray(sums_P3), part.num_characters)
 
 
 def evaluate_sample(
@@ -217,11 +226,19 @@ def in_reading_order(model: CharModel, text: Ids | Part) -> Part:
     return part.backwards() if model.spec.is_backward else part
 
 
+def _characters_of_block(model: CharModel) -> int:
+    """Return how many characters a block has at most, in all streams together."""
+    spec = model.spec
+    is_large = spec.sees_both_sides or model.output.weight.device.type != "cpu"
+    max_numbers = MAX_NUMBERS_OF_LARGE_BLOCK if is_large else MAX_NUMBERS
+    return max_numbers // max(spec.num_symbols, len(spec.recurrence.gates) * spec.hidden_size)
+
+
 def _num_at_once(model: CharModel) -> int:
     # The right context is read again for every block, so long blocks matter more than many streams.
     if not model.spec.sees_both_sides:
         return MAX_STREAMS
-    return max(1, min(MAX_STREAMS, MAX_LOGITS // (model.spec.num_symbols * (BLOCK_SIZE + WARM_UP))))
+    return max(1, min(MAX_STREAMS, _characters_of_block(model) // (BLOCK_SIZE + WARM_UP)))
 
 
 def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
@@ -240,9 +257,13 @@ def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
 class _Meter:
     """Counts the characters that were read, and reports their share of all."""
 
-    def __init__(self, tick: Tick, segments: Segments) -> None:
-        self._tick, self._num_read = tick, 0
-        self._total = len(segments) * (segments.warm_up + segments.length)
+    def __init__(self, tick: Tick, total: int) -> None:
+        self._tick, self._total, self._num_read = tick, total, 0
+
+    @classmethod
+    def of(cls, tick: Tick, segments: Segments) -> Self:
+        """Return one for these segments."""
+        return cls(tick, len(segments) * (segments.warm_up + segments.length))
 
     def add(self, num_read: int) -> None:
         """Count characters that were read."""
@@ -252,10 +273,10 @@ class _Meter:
 
 @torch.inference_mode()
 def _score(
-    model: CharModel, part: Gapped, segments: Segments, tick: Tick, mixture: Mixture | None
+    model: CharModel, part: Gapped, segments: Segments, meter: _Meter, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the sums of `sum_scores` over all segments for each predictor of `_blocks`, (P, 3)."""
-    totals_P3, meter = np.zeros((3 if mixture else 1, 3)), _Meter(tick, segments)
+    totals_P3 = np.zeros((3 if mixture else 1, 3))
     for group in _groups(model, segments):
         sums_P3 = np.zeros_like(totals_P3)
         for logits, targets_TB, inside_TB in _blocks(model, part, group, meter, mixture):
@@ -269,7 +290,7 @@ def _score_apart(
     model: CharModel, part: Gapped, segments: Segments, tick: Tick, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the same sums for each predictor and segment, (P, S, 3)."""
-    meter, sums_PS3 = _Meter(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
+    meter, sums_PS3 = _Meter.of(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
         sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
         for logits, targets_TB, inside_TB in _blocks(model, part, group, meter, mixture):
@@ -286,7 +307,7 @@ def read_whole(
     part = Gapped(in_reading_order(model, text))
     segments = whole(part)
     for group in _groups(model, segments):
-        yield from _blocks(model, part, group, _Meter(_ignore, segments), mixture)
+        yield from _blocks(model, part, group, _Meter.of(_ignore, segments), mixture)
 
 
 @torch.inference_mode()
@@ -304,7 +325,7 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     # The first pass is slower than later ones.
     for _ in range(2):
         start = now()
-        for block in _blocks(model, text, segments, _Meter(_ignore, segments), mixture):
+        for block in _blocks(model, text, segments, _Meter.of(_ignore, segments), mixture):
             for logits_TBV in block[0]:
                 sum_scores(logits_TBV, *block[1:])
         seconds.append(now() - start)
@@ -321,7 +342,7 @@ def _blocks(
     first_B = segments.first_S
     length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
-    block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * spec.num_symbols)))
+    block_size = max(1, min(largest, _characters_of_block(model) // len(first_B)))
     device, window = model.output.weight.device, Window(part, segments, spec.start_id)
 
     def there(array: NDArray[Any]) -> Tensor:
@@ -343,7 +364,7 @@ def _blocks(
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
-    reader = _NgramReader(mixture, window.left_of(-mixture.ngrams.order, 0).tokens_TB) if mixture else None
+    reader = MixtureReader(mixture, window.left_of(-mixture.ngrams.order, 0).tokens_TB) if mixture else None
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
         tokens_TB, targets_TB, resets_TB = window.left_of(start, end)
@@ -352,33 +373,13 @@ def _blocks(
         if resets_TB is not None:
             inside_TB &= ~resets_TB
         logits_TBV, state = model(there(tokens_TB), state, (), perhaps(right[0]), *map(perhaps, (resets_TB, right[1])))
-        logits = [logits_TBV, *(reader.read(tokens_TB, logits_TBV) if reader else ())]
+        mixed = reader.read(tokens_TB, logits_TBV.float().cpu().numpy()) if reader else ()
+        logits = [logits_TBV, *map(there, mixed)]
         yield logits, there(targets_TB), there(inside_TB)
         # They need much memory, and so do the next ones.
         logits.clear()
-        del logits_TBV
+        del logits_TBV, mixed
         meter.add((end - start) * len(first_B))
-
-
-class _NgramReader:
-    """Reads the same blocks as a net with the n-grams beside it."""
-
-    def __init__(self, mixture: Mixture, before_TB: NDArray[np.int64]) -> None:
-        self._mixture = mixture
-        self._contexts_BK = mixture.ngrams.start(before_TB.shape[1])
-        for ids_B in before_TB:
-            self._contexts_BK = mixture.ngrams.step(ids_B, self._contexts_BK)
-
-    def read(self, tokens_TB: NDArray[np.int64], logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
-        net_TBV = logits_TBV.float().cpu().numpy()
-        counts_TBV, both_TBV = np.empty_like(net_TBV), np.empty_like(net_TBV)
-        for place, ids_B in enumerate(tokens_TB):
-            self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
-            counts_TBV[place] = self._mixture.ngrams.log_probabilities(self._contexts_BK)
-            both_TBV[place] = self._mixture.mix(net_TBV[place], counts_TBV[place])
-        device = logits_TBV.device
-        return torch.from_numpy(counts_TBV).to(device), torch.from_numpy(both_TBV).to(device)
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from charlm.errors import RunError, TrainingError
 from charlm.evaluation.evaluate import in_reading_order
 from charlm.inference.mixture import Mixture
 from charlm.inference.stepper import Stepper
-from charlm.nn.runtime import Runtime
+from charlm.nn.runtime import Runtime, give_back_freed_memory
 from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
 from charlm.training.baseline import measure_baseline, recorded_baseline
@@ -215,6 +215,8 @@ class Trainer:
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
+            # Counting takes more memory than training may take.
+            give_back_freed_memory()
             line = {"step": self.state.step, "seconds": self.clock.seconds}
             self.write_down(record=line | self.in_units(baseline.to_json()) | text)
         self._listener(baseline)
