@@ -196,6 +196,19 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     return ModelFile(arrays, vocabulary, **others)
 
 
+def hash_of_file(path: Path) -> str:
+    """Return the hash of a model file, as `sha256sum` prints it.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelFileError(f"`{path}` cannot be read: {error.strerror or error}") from error
+
+
 def _content_hash(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
     for name, array in sorted(arrays.items()):

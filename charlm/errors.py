@@ -131,6 +131,10 @@ class TrainingError(CharlmError):
     """Training cannot continue."""
 
 
+class LostProcessError(TrainingError):
+    """Another process that trains the same run has ended or hangs."""
+
+
 class DeviceError(CharlmError):
     """The machine lacks the device or precision that the settings ask for."""
 

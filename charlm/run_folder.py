@@ -94,7 +94,7 @@ class RunFolder:
                 if any(expanded(path).iterdir()):
                     raise RunError(
                         f"`{path}` is not empty, and no run is overwritten",
-                        f"choose another `--out`, resume it with `--resume {path}`, or remove it",
+                        f"choose another `--out`, resume it with `charlm train --resume {path}`, or remove it",
                     )
         except OSError as error:
             raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error
@@ -117,6 +117,8 @@ class RunFolder:
             raise _no_run_folder(run.path)
         if not run.last.is_file():
             hint = did_you_mean_run(path) or "a run folder holds `last.safetensors`"
+            if run.best.is_file():
+                hint = _from_model(path)
             raise RunError(f"there is no run to resume in `{path}`", hint)
         return run
 
@@ -252,8 +254,11 @@ def _no_run_folder(file: Path) -> RunError:
     """Return the error about a model file in place of a run folder."""
     folder = next((folder for folder in file.parents[:2] if RunFolder(folder).last.is_file()), None)
     resume = f"`charlm train --resume {shlex.quote(str(folder))}` resumes the run; " if folder else ""
-    new = f"`charlm train --from {shlex.quote(str(file))} --corpus TEXT` starts a new run from this model"
-    return RunError(f"`{file}` is a model file, and a run is resumed by its folder", resume + new)
+    return RunError(f"`{file}` is a model file, and a run is resumed by its folder", resume + _from_model(file))
+
+
+def _from_model(path: Path) -> str:
+    return f"`charlm train --from {shlex.quote(str(path))} --corpus TEXT` starts a new run from this model"
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -114,6 +114,15 @@ def test_a_folder_without_a_run_cannot_be_opened(own_folders: Path) -> None:
         assert "last.safetensors" in raised.value.hint
 
 
+def test_a_run_with_its_best_model_alone_can_be_started_from(own_folders: Path) -> None:
+    """An average has no state to resume from: the hint says what can be done with it."""
+    (own_folders / "mean").mkdir()
+    (own_folders / "mean" / "best.safetensors").touch()
+    with pytest.raises(RunError, match="no run to resume") as raised:
+        RunFolder.open(Path("mean"))
+    assert raised.value.hint == "`charlm train --from mean --corpus TEXT` starts a new run from this model"
+
+
 def test_locking_a_run_removes_leftover_files(own_folders: Path) -> None:
     """Temporary files of a killed writer are removed, and the files of the run stay."""
     for name in ("config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", ".last.safetensors.x1.tmp"):

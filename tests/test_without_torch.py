@@ -35,11 +35,16 @@ LIGHT = {
     "predict-next": ["a", "-m", "model"],
     "fill": ["a_", "-m", "both"],
     "score": ["abc", "-m", "model", "--diff", "model"],
+    "average": ["model", "other", "-o", "mean.safetensors", "--json"],
     "compare": [str(ROOT / "tests" / "files" / "old_run")],
     "explain": ["-m", "model", "--text", "abc"],
     "inspect": ["abc", "-m", "model"],
     "reach": ["-m", "model", "-c", "abc.txt"],
+    # What it does without torch is tested where a server runs: tests/web/test_network.py.
+    "serve": ["--help"],
     "corpora": [],
+    "export": ["--format", "torch", "-m", "model"],
+    "import": ["model.safetensors", "--out", "imported"],
     "report": [str(ROOT / "tests" / "files" / "old_run"), "-o", "report.html"],
 }
 HEAVY = {
@@ -80,6 +85,7 @@ except ImportError as error:
 def models(make_model: Callable[..., ModelFile]) -> None:
     """A model that reads in one direction, and one that reads from both sides."""
     make_model().save(Path("model"))
+    make_model(seed=1).save(Path("other"))
     make_model(direction="both").save(Path("both"))
     Path("abc.txt").write_text("abcabc", encoding="utf-8")
 
@@ -98,6 +104,7 @@ def test_commands_work_without_torch_or_say_so() -> None:
     """Each light command succeeds; each other one ends with one line that says how to install torch."""
     assert LIGHT.keys() | HEAVY.keys() == COMMANDS.keys()
     light = [[name, *arguments] for name, arguments in LIGHT.items()]
+    light += [["eval", "-m", "model", "-m", "other", "-c", "abc.txt"]]
     light += [["train", "--help-settings"], *([name, "--help"] for name in COMMANDS)]
     heavy = [[name, *arguments] for name, arguments in HEAVY.items()]
     heavy += [

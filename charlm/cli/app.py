@@ -11,20 +11,24 @@ from typing import Annotated
 import typer
 
 from charlm import __version__
+from charlm.cli.average import average
 from charlm.cli.bench import bench
 from charlm.cli.compare import compare
 from charlm.cli.corpora import corpora
 from charlm.cli.errors import Commands
 from charlm.cli.evaluate import evaluate_model
 from charlm.cli.explain import explain
+from charlm.cli.export import export
 from charlm.cli.fill import fill
+from charlm.cli.import_model import import_model
 from charlm.cli.inspect import inspect_units
-from charlm.cli.options import TextCommand
+from charlm.cli.options import Command, TextCommand
 from charlm.cli.predict_next import predict_next
 from charlm.cli.reach import reach
 from charlm.cli.report import report
 from charlm.cli.sample import sample
 from charlm.cli.score import score
+from charlm.cli.serve import serve
 from charlm.cli.train import train
 
 app = typer.Typer(
@@ -53,10 +57,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "fill": fill,
     "compare": compare,
+    "average": average,
     "report": report,
     "explain": explain,
     "inspect": inspect_units,
     "reach": reach,
+    "export": export,
+    "import": import_model,
+    "serve": serve,
     "corpora": corpora,
     "bench": bench,
 }
@@ -74,4 +82,4 @@ def help_of(command: Callable[..., None]) -> str | None:
 
 
 for name, command in COMMANDS.items():
-    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else None, help=help_of(command))(command)
+    app.command(name, cls=TextCommand if command in TAKE_A_TEXT else Command, help=help_of(command))(command)

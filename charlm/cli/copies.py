@@ -14,7 +14,6 @@ from charlm.cli.render import may_colour, say
 from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import ModelFile
     from charlm.evaluation.copies import Copies
 
 # The table shows these lengths, and the length from which copies are marked.
@@ -29,22 +28,27 @@ class CopyCheck:
     """Finds copies in texts, and reports them at the end.
 
     Args:
-        file: the model that writes the texts.
-        model: its path, as it was given.
-        corpus: where the text is that it learned; None for where it was in training.
+        models: the paths of the models that write the texts, as they were given; None for the newest one.
+        corpus: where the text is that they learned; None for where it was in training.
 
     Raises:
         CharlmError: the text cannot be read, or is another one.
     """
 
-    def __init__(self, file: ModelFile, model: Path | None, corpus: Sequence[str] | None) -> None:
+    def __init__(self, models: Sequence[Path | None], corpus: Sequence[str] | None) -> None:
+        from charlm.checkpoint import load_checkpoint
+        from charlm.evaluation.compare import learned_part
         from charlm.evaluation.copies import LearnedText
+        from charlm.run_folder import find_model
 
-        named = f" --model {shlex.quote(str(model))}" if model else ""
+        file, *others = [load_checkpoint(find_model(path)) for path in models]
+        if any(learned_part(other) != learned_part(file) for other in others):
+            raise UsageError("the models did not all learn the same text", "`--check-copies` searches one text")
+        named = "".join(f" --model {shlex.quote(str(path))}" for path in models if path)
         command = f"charlm sample --check-copies{named} --corpus"
         self._learned = LearnedText.of(file, corpus, command, show_text_progress)
         self._found: list[tuple[int, Copies]] = []
-        if file.base:
+        if any(each.base for each in (file, *others)):
             say("note: the model started from another model, whose own text is not searched for copies")
 
     def find(self, seeds: Sequence[int], texts: Sequence[str]) -> list[Copies]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from charlm.cli.evaluate_together import measure_together, note_on_learned, open_models
+from charlm.cli.evaluation_phrases import about_baseline, about_reading
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
-from charlm.cli.options import CorpusNames, Encoding, Json, Model, Part, SkipUndecodable, Unknown, model_file
+from charlm.cli.options import CorpusNames, Encoding, Json, Models, Part, SkipUndecodable, Unknown, model_file
 from charlm.cli.render import print_json, print_lines
 from charlm.cli.texts import how_to_read, load_text
 from charlm.errors import UsageError, counted, one_line
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_model(
-    model: Model = None,
+    model: Models = None,
     part: Part = None,
     corpus: CorpusNames = None,
     window: Annotated[
@@ -53,16 +55,31 @@ def evaluate_model(
     charlm eval --corpus another.txt --json
 
     charlm eval --part validation --corpus moved.txt
+
+    charlm eval -m runs/one-1 -m runs/other-1
     """
     reading = how_to_read(corpus, encoding, skip_undecodable)
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
-    file = model_file(model)
+    command = shlex.join(["charlm", "eval", *(part for path in model or () for part in ("--model", str(path)))])
+    if model and len(model) > 1:
+        if dynamic:
+            raise UsageError("`--dynamic` is for one model, and there are several", "omit it, or give one `--model`")
+        models = open_models(model)
+        text = load_text(models[0].file, part, corpus, unknown, command, reading)
+        if part or not corpus:
+            note_on_learned(models)
+        together = measure_together(models, text, window, with_baselines)
+        if as_json:
+            print_json(together.to_json())
+        else:
+            print_lines(together.to_lines(screen_width(sys.stdout)))
+        return
+    file = model_file(model[0] if model else None)
     if file.spec.sees_both_sides and (dynamic or window is not None):
         raise UsageError(
             "`--window` and `--dynamic` are for models that read in one direction", "this one sees both sides"
         )
-    command = f"charlm eval --model {shlex.quote(str(model))}" if model else "charlm eval"
     text = load_text(file, part, corpus, unknown, command, reading)
     found = measure(file, text, window, dynamic, with_baselines)
     if as_json:
@@ -157,11 +174,7 @@ def print_evaluation(found: Evaluation) -> None:
 def evaluation_lines(found: Evaluation, width: int | None) -> list[str]:
     """Lay out the results: the figures of the model, and its place among the baselines."""
     scores, unit = found.scores, found.vocabulary.unit
-    context = "state carried through"
-    if found.num_blocks > 1:
-        context = f"in {found.num_blocks:,} blocks, state carried through each"
-    if found.window is not None:
-        context = f"windows of {counted(found.window, unit)}, each from the initial state"
+    context = about_reading(found.num_blocks, found.window, unit)
     if found.sees_both_sides:
         context = "each of them hidden in turn, all others read"
     title = f"{one_line(found.text)}, {counted(scores.characters, unit)}, {context}"
@@ -227,17 +240,6 @@ def own_entries(found: Evaluation) -> list[tuple[str, Scores, str]]:
         ("dynamic counting", dynamic, f"that copy{', its n-grams' if net else ''}, and counts of what was just read"),
     ]
     return [(name, scores, about) for name, scores, about in entries if scores]
-
-
-def about_baseline(name: str, unit: str) -> str:
-    """Return a phrase about a baseline."""
-    abouts = {
-        "uniform": f"all {unit}s equally probable",
-        "unigram": f"how often each {unit} occurs",
-        "xz": "the compressor xz",
-        "bz2": "the compressor bzip2",
-    }
-    return abouts.get(name, f"counts of up to {name.partition('-')[0]} {unit}s in a row")
 
 
 def winner(ranking: Sequence[tuple[float, str]], unit: str) -> str:

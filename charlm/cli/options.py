@@ -18,12 +18,24 @@ from charlm.errors import UsageError, as_given, did_you_mean
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
+    from charlm.inference.stepper import Stepper
 
+# The parameters of commands that name a model.
+NAME_A_MODEL = ("model", "compare", "diff", "base")
 # A little below 1: improbable characters are mostly mistakes of the model.
 SAMPLE_TEMPERATURE = 0.7
 
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="A model file or a run folder; by default the newest run in runs/.")
+]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model file or a run folder; by default the newest run in runs/. May be repeated: then the mean of the "
+        "models' probabilities counts.",
+    ),
 ]
 CorpusNames = Annotated[
     list[str] | None,
@@ -49,7 +61,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Repeats a result; if omitted, a seed is drawn and printed.")]
 
 
-class TextCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command that takes one model for each option that names a model, unless the option may be repeated."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments.
+
+        Raises:
+            UsageError: a model is given twice where there is room for one.
+        """
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in given:
+                if parameter.name in NAME_A_MODEL and not parameter.multiple and given.count(parameter) > 1:
+                    option = max(parameter.opts, key=len)
+                    raise UsageError(
+                        f"`charlm {self.name}` takes one `{option}`, and there are several", "give it once"
+                    )
+        return super().parse_args(ctx, args)
+
+
+class TextCommand(Command):
     """A command whose argument is a text, which may begin with a dash."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -125,3 +157,14 @@ def model_file(path: Path | None) -> ModelFile:
     if path is None:
         say(f"model {found}")
     return load_checkpoint(found)
+
+
+def predictor(paths: list[Path] | None) -> Stepper:
+    """Load the model that was named, or the newest one, or several, which then predict together."""
+    from charlm.inference.ensemble import Ensemble
+    from charlm.inference.ensemble_model import named_stepper
+    from charlm.inference.stepper import Stepper
+
+    if paths and len(paths) > 1:
+        return Ensemble([named_stepper(path) for path in paths])
+    return Stepper(model_file(paths[0] if paths else None))

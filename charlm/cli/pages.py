@@ -1,7 +1,8 @@
-"""Where commands write pages: to a new file, or in place of a page that charlm wrote."""
+"""Where commands write pages and exports: to a new file, or in place of one that charlm wrote."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from charlm.cli.render import say
@@ -17,19 +18,37 @@ def page_path(given: Path) -> Path:
     """
     from charlm.web.page import FIRST_LINE
 
+    return free_path(given, "page", "page.html", lambda path: begins_with(path, FIRST_LINE))
+
+
+def free_path(given: Path, what: str, example: str, is_ours: Callable[[Path], bool]) -> Path:
+    """Return where a file is to be written, after checking that it can be, before any work is done.
+
+    Args:
+        given: where.
+        what: what it is, for messages.
+        example: a name for it.
+        is_ours: whether an existing file is one that charlm wrote, which may be replaced.
+
+    Raises:
+        UsageError: the folder is missing, or what is there is not charlm's.
+    """
     path = expanded(given)
     if path.is_dir():
-        raise UsageError(f"`{given}` is a directory", f"give a file in it, such as `{given / 'page.html'}`")
+        raise UsageError(f"`{given}` is a directory", f"give a file in it, such as `{given / example}`")
     if str(given) == "-" or not may_write_to(path):
-        raise UsageError(f"a page cannot be written to `{given}`", "give the name of a file, such as `page.html`")
+        raise UsageError(f"a {what} cannot be written to `{given}`", f"give the name of a file, such as `{example}`")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder `{given.parent}`", "make it first, or give another file")
-    if path.exists():
-        with path.open("rb") as file:
-            is_page = file.read(len(FIRST_LINE.encode())) == FIRST_LINE.encode()
-        if not is_page and path.stat().st_size:
-            raise UsageError(f"`{given}` is there already, and is no page by charlm", "give another file")
+    if path.exists() and path.stat().st_size and not is_ours(path):
+        raise UsageError(f"`{given}` is there already, and is no {what} by charlm", "give another file")
     return path
+
+
+def begins_with(path: Path, text: str) -> bool:
+    """Return whether a file begins with a text."""
+    with path.open("rb") as file:
+        return file.read(len(text.encode())) == text.encode()
 
 
 def write_page(path: Path, page: str) -> None:

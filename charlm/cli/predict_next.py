@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.options import Json, Models, Unknown, predictor
 from charlm.cli.render import print_json
 from charlm.cli.texts import as_read, given_lines, given_text, read_by_both
 from charlm.errors import CharlmError, UsageError
@@ -30,7 +30,7 @@ def predict_next(
         str | None,
         typer.Argument(help="The text so far; - reads it from standard input, without its last line end."),
     ] = None,
-    model: Model = None,
+    model: Models = None,
     top: Annotated[int | None, typer.Option(min=1, help=f"How many characters to list; {TOP} by default.")] = None,
     words: Annotated[int | None, typer.Option(min=1, help="List so many words instead of characters.")] = None,
     compare: Annotated[Path | None, typer.Option(help="Another model: show what both predict, side by side.")] = None,
@@ -51,6 +51,8 @@ def predict_next(
 
     charlm predict-next "To be or not to b" --compare runs/other-1
 
+    charlm predict-next "To be or not to b" -m runs/one-1 -m runs/other-1
+
     charlm predict-next
     """
     from charlm.run_folder import find_model
@@ -61,7 +63,9 @@ def predict_next(
     if is_typed and words is not None:
         raise UsageError("`--words` needs a TEXT", f'for example: charlm predict-next "To be" --words {words}')
     steppers = _opened(model, compare)
-    names = [] if compare is None else [str(model or find_model(None)), str(compare)]
+    # Several models are one predictor.
+    name = " + ".join(map(str, model or ())) or (str(find_model(None)) if compare else "")
+    names = [] if compare is None else [name, str(compare)]
     if is_typed:
         _converse(steppers, names, top or TOP, unknown, recent, as_json)
         return
@@ -70,21 +74,18 @@ def predict_next(
         _show(each, shown, names, as_json)
 
 
-def _opened(path: Path | None, other: Path | None) -> list[Stepper]:
-    """Load the model, and perhaps the one that it is compared with.
+def _opened(paths: list[Path] | None, other: Path | None) -> list[Stepper]:
+    """Load the model, or several that predict together, and perhaps the one that is compared with them.
 
     Raises:
         UsageError: one of them predicts what comes next, and the other what stands before.
     """
-    from charlm.inference.stepper import Stepper
+    from charlm.inference.ensemble_model import named_stepper
 
-    model = Stepper(model_file(path))
+    model = predictor(paths)
     if other is None:
         return [model]
-    try:
-        compared = Stepper(model_file(other))
-    except UsageError as error:
-        raise UsageError(f"`{other}`: {error}", error.hint) from None
+    _, compared = named_stepper(other)
     if compared.is_backward != model.is_backward:
         raise UsageError(
             "one model predicts what comes next and the other what stands before",

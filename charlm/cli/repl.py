@@ -125,7 +125,7 @@ def keys_of(reader: IncrementalReader, ghost_name: str) -> Rows:
     rows = [
         ("Tab", f"insert the most probable word {side}; Alt-2 to Alt-5 insert the others"),
         ("Right arrow", "" if reader.is_backward else f"take over {ghost_name}"),
-        ("Ctrl-G", "open or close the gates at the last character"),
+        ("Ctrl-G", "open or close the gates at the last character" if reader.has_gates else ""),
         ("Enter", "a table of what may come " + ("before" if reader.is_backward else "next")),
         ("Alt-Enter", "start a new line in the text" if reader.line_end else ""),
         ("Ctrl-Q Tab", "type a tab; at the start of a line Tab does" if "\t" in reader.vocabulary else ""),

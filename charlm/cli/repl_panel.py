@@ -273,8 +273,9 @@ def key_line(instrument: Instrument, width: int) -> str:
     reader = instrument.conversation.reader
     right = "\u2192" if can_show("\u2192") else "Right"
     grey = [] if reader.is_backward else [f"{right} grey text"]
-    line = "   ".join(["Tab word", *grey, "Ctrl-G gates", "Enter table", "/help"])
-    short = ["Tab word", *grey, "^G gates", "/help"]
+    gates, short_gates = (["Ctrl-G gates"], ["^G gates"]) if reader.has_gates else ([], [])
+    line = "   ".join(["Tab word", *grey, *gates, "Enter table", "/help"])
+    short = ["Tab word", *grey, *short_gates, "/help"]
     return line if cells_of(line) <= width else whole_items(short, width, "  ")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.copies import CopyCheck, check_options
-from charlm.cli.options import SAMPLE_TEMPERATURE, Model, Seed, Unknown, model_file
+from charlm.cli.options import SAMPLE_TEMPERATURE, Models, Seed, Unknown, predictor
 from charlm.cli.render import BOUNDARY, TextWriter, print_json, say, write_texts
 from charlm.cli.texts import as_read, given_lines, given_text
 from charlm.errors import CharlmError, UnknownCharacterError, UsageError, as_given, counted
@@ -79,7 +79,7 @@ def sample(
     prompt: Annotated[
         str, typer.Argument(help="The text to continue; - reads it from standard input, without its last line end.")
     ] = "",
-    model: Model = None,
+    model: Models = None,
     length: Annotated[int, typer.Option("--length", "-n", min=0, help="How many new characters to write.")] = 500,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="0 takes the most probable; 1 draws as learned.")
@@ -112,7 +112,6 @@ def sample(
     from charlm.inference.clamp import read_clamps
     from charlm.inference.generate import check_stop, draw_seed, generate
     from charlm.inference.sampling import Sampling
-    from charlm.inference.stepper import Stepper
 
     # Wrong options are refused before the model is loaded and the prompt is read.
     sampling, stops = Sampling(temperature, top_k, top_p, min_p), [as_given(text) for text in stop or ()]
@@ -122,8 +121,8 @@ def sample(
     if prompts and prompt:
         raise UsageError("the prompts are given twice", "use PROMPT for one text, or `--prompts FILE` for many")
     check_options(check_copies, corpus, prompt, prompts)
-    stepper = Stepper(file := model_file(model)).holding(held)
-    output.check = CopyCheck(file, model, corpus) if check_copies else None
+    stepper = predictor(model).holding(held)
+    output.check = CopyCheck(model or [None], corpus) if check_copies else None
     given = _lines(prompts, stepper.vocabulary, unknown) if prompts else as_read(stepper.vocabulary, given_text(prompt))
     first_seed = draw_seed() if seed is None else seed
     for group in _groups(each for each in given for _ in range(num)):

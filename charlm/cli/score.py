@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from charlm.cli.layout import GAP, Column, cells_of, screen_width, table_lines, wrapped
-from charlm.cli.options import Json, Model, Unknown, model_file
+from charlm.cli.options import Json, Models, Unknown, model_file, predictor
 from charlm.cli.pages import page_path, write_page
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines
@@ -45,7 +45,7 @@ def score(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Score the text of this file; - is standard input.")
     ] = None,
-    model: Model = None,
+    model: Models = None,
     diff: Annotated[Path | None, typer.Option(help="Another model: show which of the two likes which passage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many places, lines or passages to list.")] = 10,
     unknown: Unknown = "error",
@@ -68,19 +68,20 @@ def score(
     charlm score --file another.txt --html page.html
     """
     from charlm.inference.score import given_what, reader_of
-    from charlm.inference.stepper import Stepper
 
+    if html is not None and model and len(model) > 1:
+        raise UsageError("a page shows one model", "omit `--html`, or give one `--model`")
     if html is not None and diff is not None:
         raise UsageError("a page shows one model: `--html` and `--diff` exclude each other", "omit one of them")
     page = None if html is None else page_path(html)
     given = _given(text, file)
-    opened = model_file(model)
-    loaded = reader_of(opened)
+    opened = None if model and len(model) > 1 else model_file(model[0] if model else None)
+    loaded = predictor(model) if opened is None else reader_of(opened)
     if diff is not None:
         _show_difference(loaded, given, diff, top, unknown, as_json)
         return
     (read,) = as_read(loaded.vocabulary, given)
-    if page is None:
+    if page is None or opened is None:
         scored = _measure(loaded, read, unknown)
     else:
         scored = _write_page(opened, read, unknown, page, "the text" if file in (None, Path("-")) else str(file))
@@ -91,8 +92,18 @@ def score(
         print_lines(_total_lines(scored, given_what(loaded), width))
     else:
         print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
-        if isinstance(loaded, Stepper) and loaded.has_ngrams:
-            print_lines(wrapped("these are the figures of the net and its n-grams together", width))
+        if whose := _of_several(loaded):
+            print_lines(wrapped(f"these are the figures of {whose}", width))
+
+
+def _of_several(model: Reader) -> str:
+    """Return what the figures are those of, if it is more than a net; otherwise an empty string."""
+    from charlm.inference.ensemble import Ensemble
+    from charlm.inference.stepper import Stepper
+
+    if isinstance(model, Ensemble):
+        return f"the mean of the probabilities of {len(model.members)} models"
+    return "the net and its n-grams together" if isinstance(model, Stepper) and model.has_ngrams else ""
 
 
 def _show_difference(model: Reader, given: str, path: Path, top: int, unknown: str, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from charlm.cli.options import SAMPLE_TEMPERATURE, CorpusNames, Encoding, Json, 
 from charlm.cli.render import print_json, print_lines, say
 from charlm.errors import UsageError, counted
 from charlm.files import bundled_configs
+from charlm.machine import process_place
 
 if TYPE_CHECKING:
     from charlm.cli.preparation import Preparation
@@ -95,7 +96,7 @@ def train(
     given = {"data.corpus": corpus, "data.encoding": encoding, "data.skip_undecodable": skip_undecodable or None}
     flags: dict[str, Any] = given | {"seed": seed, "train.time": time}
     flags = {key: value for key, value in flags.items() if value is not None}
-    _check_together(resume, new_text, dry_run, bool(config or encoding or seed is not None))
+    _check_together(resume, new_text, dry_run, family, bool(config or encoding or seed is not None))
     if resume:
         _check_new_run_in_place(resume, base, out, corpus)
     trackers = _check_trackers(track)
@@ -203,7 +204,9 @@ def _check_trackers(names: Sequence[str] | None) -> tuple[str, ...]:
     return check_trackers(names)
 
 
-def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_new_run: bool) -> None:
+def _check_together(
+    resume: Path | None, new_text: bool, dry_run: bool, family: str | None, is_of_new_run: bool
+) -> None:
     """Refuse options that do not fit together."""
     if resume and is_of_new_run:
         raise UsageError(
@@ -214,6 +217,10 @@ def _check_together(resume: Path | None, new_text: bool, dry_run: bool, is_of_ne
         raise UsageError("`--new-text` is for `--resume`", "a new run takes any text")
     if dry_run and resume:
         raise UsageError("`--dry-run` is for a new run", "`config.yaml` in its folder has the settings of a run")
+    if (size := process_place().size) > 1 and (dry_run or family is not None):
+        # Each process would do all of it.
+        option = "--dry-run" if dry_run else "--family"
+        raise UsageError(f"`{option}` is for one process, and torchrun has started {size}", "without torchrun it works")
 
 
 def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, corpus: list[str] | None) -> None:

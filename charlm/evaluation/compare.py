@@ -163,7 +163,7 @@ def compare_runs(paths: Sequence[Path], *, are_named: bool = True) -> Comparison
         ModelFileError: a model is damaged.
     """
     members: dict[tuple[Any, ...], list[ReadRun]] = {}
-    for run in map(read_run, [model for path in paths for model in _models_of(path)]):
+    for run in map(read_run, [model for path in paths for model in models_of(path)]):
         members.setdefault(_key(run.model), []).append(run)
     groups = list(members.values())
     notes = _differences([run for group in groups for run in group])
@@ -246,6 +246,11 @@ def _held_out(model: ModelFile) -> tuple[float | None, float | None, str]:
     return validation, test, blocks
 
 
+def learned_part(model: ModelFile) -> tuple[Any, ...]:
+    """Return what is equal for models that learned the same part of the same text."""
+    return _fact(model, "sha256") or _fact(model, "name"), _held_out(model)
+
+
 def _kind(model: ModelFile) -> str:
     """Describe what runs on one text must share to be comparable."""
     (validation, _, _), vocabulary, direction = _held_out(model), model.vocabulary, model.spec.direction
@@ -259,8 +264,7 @@ def _kind(model: ModelFile) -> str:
 
 def _key(model: ModelFile) -> tuple[Any, ...]:
     """Return what is equal for runs that can be compared."""
-    text = _fact(model, "sha256") or _fact(model, "name")
-    return text, model.vocabulary.kind, model.vocabulary.filter, model.spec.direction, _held_out(model)
+    return *learned_part(model), model.vocabulary.kind, model.vocabulary.filter, model.spec.direction
 
 
 def _differences(runs: Sequence[ReadRun]) -> list[str]:
@@ -288,8 +292,8 @@ def _differences(runs: Sequence[ReadRun]) -> list[str]:
     return [reason for reason, holds in reasons.items() if holds]
 
 
-def _models_of(path: Path) -> list[Path]:
-    """Return the kept models if this is their folder, or else the path itself."""
+def models_of(path: Path) -> list[Path]:
+    """Return the kept models of a run if this is their folder, or else the path itself."""
     folder = expanded(path)
     if folder.name != KEPT_FOLDER or best_in(folder):
         return [path]
@@ -315,7 +319,9 @@ def read_run(path: Path) -> ReadRun:
         raise RunError(f"there is no run in `{path}`", hint)
     model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
-    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model))
+    # An average was not trained, so others are not compared at its time and steps.
+    is_file = "averaged" in model.metrics
+    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model), is_file)
 
 
 def _read_file(path: Path) -> ReadRun:

@@ -136,6 +136,9 @@ def load_own_parts(
         ConfigError: the settings in the model file are not valid.
         ModelFileError: the held-out blocks in the model file are not valid.
     """
+    if not model.corpus.get("sha256"):
+        # It was imported.
+        raise UsageError("it is not known which text this model learned", otherwise)
     # A model file is untrusted: its settings are checked like those of a user.
     settings = validate_settings({"data": model.config.get("data")}, {}, "the model's settings").data
     read = _Reading(encoding or settings.encoding, skip_undecodable or settings.skip_undecodable)

@@ -12,7 +12,7 @@ import numpy as np
 
 from charlm.inference.sampling import Floats, Sampling, draw, require
 from charlm.inference.stepper import Stepper, StepperState, streams_of
-from charlm.vocab import Vocabulary
+from charlm.vocab import Ids, Vocabulary
 
 
 class Piece(NamedTuple):
@@ -64,10 +64,11 @@ class Generation:
 
     def _grow(self) -> Iterator[tuple[int, str, bool]]:
         """Yield what each text grows by: its number, the new characters, and whether the text is complete."""
-        growing = [_Growing(self, number, seed) for number, seed in enumerate(self.seeds)]
+        growing = [GrowingText(self.stepper, seed, self.stop, self.lines) for seed in self.seeds]
+        numbers = list(range(len(growing)))
         logits_BV, state = self.logits_BV, self.state
         if not self.length:
-            yield from ((text.number, "", True) for text in growing)
+            yield from ((number, "", True) for number in numbers)
             return
         for position in range(self.length):
             is_last = position == self.length - 1
@@ -77,13 +78,14 @@ class Generation:
             left = []
             for row, (text, drawn) in enumerate(zip(growing, drawn_B.tolist(), strict=True)):
                 new, is_complete = text.read(drawn, is_last)
-                yield text.number, new, is_complete
+                yield numbers[row], new, is_complete
                 if not is_complete:
                     left.append(row)
             if not left:
                 return
             if len(left) < len(growing):
-                growing, drawn_B, state = [growing[row] for row in left], drawn_B[left], streams_of(state, left)
+                growing, numbers = [growing[row] for row in left], [numbers[row] for row in left]
+                drawn_B, state = drawn_B[left], streams_of(state, left)
             logits_BV, state = self.stepper.step(drawn_B, state)
 
     def in_reading_order(self, with_prompt: bool = True) -> Iterator[Piece]:
@@ -177,26 +179,33 @@ def read_prompt(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[
 def read_prompts(stepper: Stepper, prompts: Sequence[str], unknown: str = "error") -> tuple[Floats, StepperState]:
     """Read prompts side by side from the start of a text, or with a backward model from its end.
 
-    Without a prompt, a text starts as a line does that is not empty, if the vocabulary has newlines.
-
     Returns:
         logits_BV: what comes next after each, shape (B, V); and the state after each prompt.
 
     Raises:
         UnknownCharacterError: a prompt holds characters the model lacks, under `unknown="error"`.
     """
-    vocabulary = stepper.vocabulary
-    order = slice(None, None, -1 if stepper.is_backward else 1)
-    ids = [vocabulary.encode(prompt, unknown)[order] for prompt in prompts]
-    if "" not in prompts or "\n" not in vocabulary or len(vocabulary) == 1:
-        return stepper.read_each(ids)
-    newline = vocabulary.encode("\n")
-    empty = [row for row, prompt in enumerate(prompts) if not prompt]
-    for row in empty:
-        ids[row] = newline
-    logits_BV, state = stepper.read_each(ids)
-    logits_BV[empty, newline] = -np.inf
+    read = [prompt_symbols(stepper, prompt, unknown) for prompt in prompts]
+    logits_BV, state = stepper.read_each([ids_T for ids_T, _ in read])
+    for row, (_, excluded) in enumerate(read):
+        logits_BV[row, excluded] = -np.inf
     return logits_BV, state
+
+
+def prompt_symbols(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Ids, Ids]:
+    """Return the symbols to read for a prompt, in the order of reading, and those that cannot be the next one.
+
+    Without a prompt, a text starts as a line does that is not empty, if the vocabulary has newlines.
+
+    Raises:
+        UnknownCharacterError: the prompt holds characters the model lacks, under `unknown="error"`.
+    """
+    vocabulary = stepper.vocabulary
+    ids_T = vocabulary.encode(prompt, unknown)
+    if not prompt and "\n" in vocabulary and len(vocabulary) > 1:
+        newline = vocabulary.encode("\n")
+        return newline, newline
+    return ids_T[:: -1 if stepper.is_backward else 1], ids_T[:0]
 
 
 def draw_seed() -> int:
@@ -213,18 +222,30 @@ def check_stop(stop: Sequence[str]) -> None:
     require("" not in stop, "an empty stop text would end every text at once", "leave `stop` out to stop at no text")
 
 
-class _Growing:
-    """One text while it grows: its random numbers, the characters it has not completed, and where it ends."""
+class GrowingText:
+    """One text while it grows: its random numbers, the characters it has not completed, and where it ends.
 
-    def __init__(self, generation: Generation, number: int, seed: int) -> None:
-        vocabulary, is_backward = generation.stepper.vocabulary, generation.stepper.is_backward
-        self.number = number
+    Args:
+        stepper: the model.
+        seed: of the random numbers.
+        stop: strings that end the text.
+        lines: ends it after that many line ends.
+
+    Attributes:
+        random: its random numbers.
+    """
+
+    def __init__(self, stepper: Stepper, seed: int, stop: Sequence[str] = (), lines: int | None = None) -> None:
+        vocabulary, is_backward = stepper.vocabulary, stepper.is_backward
         self.random = np.random.default_rng(seed)
         self._decoder = vocabulary.decoder(is_backward)
         self._order = slice(None, None, -1 if is_backward else 1)
-        self._ending = _Ending(
-            [stop[self._order] for stop in generation.stop], generation.lines, vocabulary, is_backward
-        )
+        self._ending = _Ending([text[self._order] for text in stop], lines, vocabulary, is_backward)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string or the last line has ended it."""
+        return self._ending.reached
 
     def read(self, drawn: int, is_last: bool) -> tuple[str, bool]:
         """Return the characters that a drawn symbol completes, and whether the text ends with them."""

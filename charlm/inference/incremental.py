@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError
+from charlm.inference.ensemble import Ensemble
 from charlm.inference.generate import read_prompt
 from charlm.inference.layer_changes import LayerChange, layer_changes
 from charlm.inference.predict import Prediction, rank
@@ -238,13 +239,18 @@ class IncrementalReader:
             only_additions=True,
         )
 
+    @property
+    def has_gates(self) -> bool:
+        """Whether it is one model: several that predict together have no gates in common."""
+        return not isinstance(self._stepper, Ensemble)
+
     def last_changes(self) -> list[LayerChange]:
-        """Return what the last symbol before the place did in each layer; nothing if there is none.
+        """Return what the last symbol before the place did in each layer; nothing if there is none, or no gates.
 
         Raises:
             ModelFileError: the weights are so large that the state overflows.
         """
-        if not self._place:
+        if not self._place or not self.has_gates:
             return []
         before = self._stepper.net_state(self._state_at(self._place - 1))
         return layer_changes(self._stepper.stack, int(self._ids_T[self._place - 1]), before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,11 @@ from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import Reader, score_symbols
-from charlm.inference.stepper import StepperState
+from charlm.inference.stepper import Stepper, StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.inference.words import WordPrediction, predict_words
 from charlm.run_folder import find_model
+from charlm.vocab import Vocabulary
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -40,40 +42,26 @@ class GenerateOptions(TypedDict, total=False):
     unknown: str
 
 
-class LanguageModel(InspectableModel):
-    """A trained model. `charlm.load` makes one; it needs neither torch nor the text that was learned.
-
-    >>> import charlm
-    >>> model = charlm.load("run")
-    >>> text = model.generate("To be", length=50, temperature=0.7, seed=1)
-    >>> text.startswith("To be"), len(text)
-    (True, 55)
+class TextModel(ABC):
+    """What writes, predicts and scores texts: a model, or several that predict together.
 
     Every method that takes a text also takes `unknown`, which says what to do about characters that the model does not
     know: "error", "skip", or "replace=C" with a character C. Errors of texts, options and files are
     `charlm.errors.CharlmError`; an argument of a wrong type is a TypeError or ValueError, as anywhere in Python.
-
-    Args:
-        file: the model file that was read.
     """
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None) -> LanguageModel:
-        """Read a model file, the best model of a run folder, or without a path that of the newest run in `runs/`.
-
-        Raises:
-            ModelFileError: there is no model, or its file is damaged.
-        """
-        return cls(load_checkpoint(find_model(None if path is None else Path(path))))
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """The symbols that it reads and writes."""
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures of its training when it was saved.
+    @abstractmethod
+    def _stepper(self) -> Stepper: ...
 
-        >>> model.metrics["step"]
-        20
-        """
-        return self._file.metrics
+    @property
+    def _reader(self) -> Reader:
+        return self._stepper
 
     @overload
     def generate(self, prompt: str = "", *, num: None = None, **options: Unpack[GenerateOptions]) -> str: ...
@@ -281,7 +269,7 @@ class LanguageModel(InspectableModel):
             unknown: what to do about an unknown character.
 
         Returns:
-            logits_V: shape (V,), float32; and the state.
+            logits_V: shape (V,), float32 of one model and float64 of several; and the state.
 
         Raises:
             UsageError: the id is out of range, the state is of another model, or the model reads from both sides.
@@ -295,39 +283,12 @@ class LanguageModel(InspectableModel):
                 raise UsageError(f"there is no symbol with the id {ids_T[0]}", f"there are {len(self.vocabulary)}")
         if state is not None and _shapes_of(state) != self._state_shapes:
             raise UsageError("the state is not one of this model", "a step of the same model returns it")
-        logits_BV, state = self._stepper.read(ids_T[::-1] if self.spec.is_backward else ids_T, state)
+        logits_BV, state = self._stepper.read(ids_T[::-1] if self._stepper.is_backward else ids_T, state)
         return logits_BV[0], state
-
-    def fill(self, text: str, blank: str = "_", top: int = 5, *, unknown: str = "error") -> Filling:
-        """Fill the blanks in a text, with a model that reads from both sides (`model.direction=both`).
-
-        >>> filling = charlm.load("both").fill("T_ be")
-        >>> len(filling.text), filling.places
-        (5, [1])
-
-        Args:
-            text: the text with its blanks.
-            blank: the character that stands for a character that is not known.
-            top: how many characters to list for each blank.
-            unknown: what to do about unknown characters of the text.
-
-        Raises:
-            UsageError: there is no blank, `top` is less than 1, or the model reads in one direction only.
-            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
-        """
-        return self._filler.fill(split_at_blanks(text, blank), top, unknown)
 
     @cached_property
     def _state_shapes(self) -> list[list[tuple[int, ...]]]:
         return _shapes_of(self._stepper.before(1))
-
-    @cached_property
-    def _filler(self) -> Filler:
-        return Filler(self._file)
-
-    @property
-    def _reader(self) -> Reader:
-        return self._filler if self.spec.sees_both_sides else self._stepper
 
     def _generation(
         self,
@@ -349,6 +310,65 @@ class LanguageModel(InspectableModel):
             stop=[stop] if isinstance(stop, str) else stop or (),
             unknown=unknown,
         )
+
+
+class LanguageModel(InspectableModel, TextModel):
+    """A trained model. `charlm.load` makes one; it needs neither torch nor the text that was learned.
+
+    >>> import charlm
+    >>> model = charlm.load("run")
+    >>> text = model.generate("To be", length=50, temperature=0.7, seed=1)
+    >>> text.startswith("To be"), len(text)
+    (True, 55)
+
+    Args:
+        file: the model file that was read.
+    """
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> LanguageModel:
+        """Read a model file, the best model of a run folder, or without a path that of the newest run in `runs/`.
+
+        Raises:
+            ModelFileError: there is no model, or its file is damaged.
+        """
+        return cls(load_checkpoint(find_model(None if path is None else Path(path))))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures of its training when it was saved.
+
+        >>> model.metrics["step"]
+        20
+        """
+        return self._file.metrics
+
+    def fill(self, text: str, blank: str = "_", top: int = 5, *, unknown: str = "error") -> Filling:
+        """Fill the blanks in a text, with a model that reads from both sides (`model.direction=both`).
+
+        >>> filling = charlm.load("both").fill("T_ be")
+        >>> len(filling.text), filling.places
+        (5, [1])
+
+        Args:
+            text: the text with its blanks.
+            blank: the character that stands for a character that is not known.
+            top: how many characters to list for each blank.
+            unknown: what to do about unknown characters of the text.
+
+        Raises:
+            UsageError: there is no blank, `top` is less than 1, or the model reads in one direction only.
+            UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
+        """
+        return self._filler.fill(split_at_blanks(text, blank), top, unknown)
+
+    @cached_property
+    def _filler(self) -> Filler:
+        return Filler(self._file)
+
+    @property
+    def _reader(self) -> Reader:
+        return self._filler if self.spec.sees_both_sides else self._stepper
 
 
 def _shapes_of(state: StepperState) -> list[list[tuple[int, ...]]]:

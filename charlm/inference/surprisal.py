@@ -235,7 +235,18 @@ def measure_surprisal(
         UnknownCharacterError: the text holds unknown characters, under `unknown="error"`.
         ModelFileError: the weights are so large that the logits overflow.
     """
-    vocabulary = model.vocabulary
+    text, ids_T = symbols_to_score(model.vocabulary, text, unknown)
+    scores = score_symbols(model, ids_T, progress, top)
+    return surprisal_of(model, text, ids_T, scores, unknown)
+
+
+def symbols_to_score(vocabulary: Vocabulary, text: str, unknown: str = "error") -> tuple[str, Ids]:
+    """Return a text as the filter of a model leaves it, and the symbols of it to score, in the order of the text.
+
+    Raises:
+        CorpusError: there is no character to score.
+        UnknownCharacterError: the text holds characters the model lacks, under `unknown="error"`.
+    """
     text = TextFilter(vocabulary.filter)(text)
     ids_T = vocabulary.encode(text, unknown, is_filtered=True)
     if not len(ids_T):
@@ -244,7 +255,12 @@ def measure_surprisal(
             f"there is nothing to score: the text {reason}",
             "give a text of at least one character that it knows",
         )
-    scores = score_symbols(model, ids_T, progress, top)
+    return text, ids_T
+
+
+def surprisal_of(model: Reader, text: str, ids_T: Ids, scores: SymbolScores, unknown: str = "error") -> Surprisal:
+    """Return a text with what its characters cost, from the scores of its symbols; see `symbols_to_score`."""
+    vocabulary = model.vocabulary
     if vocabulary.kind == "bytes":
         is_known_C, read = np.ones(len(text), np.bool_), text
         characters_T = np.repeat(np.arange(len(text)), _num_bytes(text))

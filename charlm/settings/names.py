@@ -57,6 +57,7 @@ USUAL_OPTIONS = {
     "--top": "topk topn k",
     "--fetch": "download",
     "--family": "cells families",
+    "--vocabulary": "vocab vocabfile",
 }
 # The same of what stands without an option.
 USUAL_ARGUMENTS = {
@@ -73,7 +74,10 @@ USUAL_COMMANDS = {
     "eval": "evaluate test score perplexity validate",
     "fill": "infill",
     "compare": "runs list ls results",
+    "average": "mean merge soup swa",
     "explain": "cells cell describe show info",
+    "export": "convert onnx",
+    "import": "load",
     "corpora": "corpus data datasets download",
     "bench": "benchmark speed",
 }

@@ -8,6 +8,7 @@ lost, or does not answer in time, is an error in all others.
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -21,13 +22,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from charlm.errors import CharlmError, TrainingError, UsageError, counted
+from charlm.errors import CharlmError, LostProcessError, UsageError, counted
 from charlm.machine import ProcessPlace, process_place, usable_cores
 
 Value = TypeVar("Value")
 
 # How long a process waits for the others. torchrun needs up to 30 s more to end one that hangs.
 TIMEOUT_SECONDS = 25.0
+# From so many numbers on, sending a result is faster than computing it.
+MIN_DIVIDED = 2**16
+REPORT_SECONDS = 3.0
 # How often a process that computes something alone says that it is alive.
 BEAT_SECONDS = 5.0
 # What torch's errors about a lost process have in common.
@@ -104,7 +108,7 @@ class World(ProcessPlace):
             try:
                 while not self.all(is_ready.wait(BEAT_SECONDS)):
                     pass
-            except TrainingError as error:
+            except LostProcessError as error:
                 errors.append(error)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -159,6 +163,31 @@ class World(ProcessPlace):
             with watched():
                 dist.broadcast(tensor.detach(), 0)
 
+    def divided(self, compute: Callable[[Tensor], Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Compute a tensor of the same shape from each tensor, and return all results in all processes.
+
+        Args:
+            compute: gives the same in every process; each process computes its share of the large tensors.
+            tensors: the same in every process.
+        """
+        large = [index for index, tensor in enumerate(tensors) if tensor.numel() >= MIN_DIVIDED and self.size > 1]
+        if len(large) < 2:
+            return [compute(tensor) for tensor in tensors]
+        owners, loads = dict[int, int](), [0] * self.size
+        for index in sorted(large, key=lambda index: -tensors[index].numel()):
+            owners[index] = loads.index(min(loads))
+            loads[owners[index]] += tensors[index].numel()
+        results, exchanges = [], []
+        with watched():
+            for index, tensor in enumerate(tensors):
+                is_own = owners.get(index, self.rank) == self.rank
+                results.append(compute(tensor).contiguous() if is_own else torch.empty_like(tensor))
+                if index in owners:
+                    exchanges.append(dist.broadcast(results[-1], owners[index], async_op=True))
+            for exchange in exchanges:
+                exchange.wait()
+        return results
+
     def parallel(self, model: nn.Module) -> nn.Module:
         """Return what is called in place of a model, so that its gradients are averaged over all processes."""
         if self.size == 1:
@@ -173,10 +202,16 @@ class World(ProcessPlace):
 
     # What lasts longer than a process
 
-    def note_run(self, path: Path) -> None:
-        """Keep the path of the run for the case that torchrun restarts the processes."""
+    @contextmanager
+    def on_run(self, path: Path) -> Iterator[None]:
+        """Work on a run: torchrun keeps its path for a restart, and the loss of a process is reported with it."""
         if self.size > 1 and self.is_first:
             _store().set(RUN_KEY, str(path))
+        try:
+            yield
+        except LostProcessError as error:
+            command = f"charlm train --resume {shlex.quote(str(path))}"
+            raise LostProcessError(str(error), f"`{command}` continues it from its last save") from error
 
     def noted_run(self) -> Path | None:
         """Return the run of the attempt before this one; None if there is none."""
@@ -226,16 +261,16 @@ def watched() -> Iterator[None]:
     """Report the loss of another process.
 
     Raises:
-        TrainingError: another process has ended, or has not answered in time.
+        LostProcessError: another process has ended, or has not answered in time.
     """
     try:
         yield
     except RuntimeError as error:
         if "allocate" in str(error) or not any(sign in str(error) for sign in SIGNS_OF_LOSS):
             raise
-        raise TrainingError(
+        raise LostProcessError(
             "another process of this run has ended, or has not answered in time",
-            "`charlm train --resume RUN` continues it from its last save, and torchrun can restart it by itself",
+            "torchrun with --max-restarts starts all of them again",
         ) from error
 
 
@@ -264,12 +299,13 @@ def is_first_to_report() -> bool:
     if place.size == 1:
         return True
     try:
-        return bool(_store().add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
+        # With the machine of torchrun's store gone, a line each is better than none for long.
+        return bool(_store(REPORT_SECONDS).add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
     except (RuntimeError, ValueError, KeyError):
         return place.rank == 0
 
 
-def _store() -> Any:
+def _store(seconds: float = TIMEOUT_SECONDS) -> Any:
     """Return the store of torchrun, which lives as long as torchrun itself."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=TIMEOUT_SECONDS))  # type: ignore[attr-defined]
+    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=seconds))  # type: ignore[attr-defined]

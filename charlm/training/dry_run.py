@@ -14,7 +14,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import hold_out
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
-from charlm.machine import resident_bytes, usable_bytes
+from charlm.machine import process_place, resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
 from charlm.settings.config import Config
 from charlm.settings.durations import Interval
@@ -68,7 +68,8 @@ def check_memory(config: Config, text: Corpus, runtime: Runtime) -> None:
     Raises:
         TrainingError: it needs more than all of the memory.
     """
-    needed, there = least_memory_bytes(config, text, runtime), usable_bytes()
+    # Each of the processes that torchrun has started on this machine needs as much.
+    needed, there = process_place().local_size * least_memory_bytes(config, text, runtime), usable_bytes()
     if needed > there:
         raise TrainingError(
             f"this run needs at least {needed / 1e9:,.2f} GB of memory, "
@@ -83,9 +84,11 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     state = (1 + MOMENTS[config.train.optimizer]) * weights
     # While a state is saved, memory also holds the last good one, the new one, its arrays as bytes, and the file.
     saving = 4 * state
+    # Several processes exchange their gradients through copies.
+    exchange = weights if runtime.processes > 1 else 0
     if runtime.device.type == "cuda":
         return resident_bytes() + LOADED_LATER_BYTES + saving
-    learning = 2 * state + weights + _block_bytes(config, text, runtime)
+    learning = 2 * state + weights + exchange + _block_bytes(config, text, runtime)
     return resident_bytes() + LOADED_LATER_BYTES + max(state + saving, learning)
 
 

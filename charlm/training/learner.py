@@ -61,7 +61,9 @@ class Learner:
         self._world, self._streams = world, world.share(self.num_streams)
         self._accumulate = train.accumulate
         self.parallel = world.parallel(self.model)
-        self.optimizer = Optimizer(self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16")
+        self.optimizer = Optimizer(
+            self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16", world=world
+        )
         sizes = (self.num_streams, self.block_size)
         self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
         self.carried = self._start_state()

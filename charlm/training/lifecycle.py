@@ -130,8 +130,7 @@ def begin(
         check_memory(config, text, runtime)
         name = f"{_name_of(config.data.corpus[0])}-{config.model.cell}"
         run = world.from_first(lambda: RunFolder.create(out, name))
-        world.note_run(run.path)
-        with run.locked() if world.is_first else nullcontext(True) as is_held:
+        with world.on_run(run.path), run.locked() if world.is_first else nullcontext(True) as is_held:
             listener(Preparing("making the model"))
             trainer = Trainer(config, text, run, runtime, clock, world=world)
             trainer.notes[:0] = [*([reason] if reason else []), *notes_on_lock(is_held)]
@@ -165,8 +164,7 @@ def resume(
         UsageError: an option does not fit the run.
     """
     run = world.from_first(lambda: RunFolder.open(path))
-    world.note_run(run.path)
-    with run.locked() if world.is_first else nullcontext(True) as is_held:
+    with world.on_run(run.path), run.locked() if world.is_first else nullcontext(True) as is_held:
         listener(Preparing("reading the last state of the run"))
         last = world.from_first(lambda: load_checkpoint(run.last))
         started = validate_settings(last.config, {}, str(run.last))

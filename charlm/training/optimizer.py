@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from charlm.checkpoint import Arrays
 from charlm.nn.model import CharModel, tensor_of
 from charlm.settings.config import TrainConfig
+from charlm.training.distributed import ALONE, World
 
 # The quintic of Jordan et al. 2024 ("Muon"): it drives singular values towards 1 fast, not precisely.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -55,6 +57,20 @@ def orthogonalise(matrices_GOI: Tensor, dtype: torch.dtype = torch.float32) -> T
     return (x.mT if is_tall else x).to(matrices_GOI.dtype)
 
 
+class Move(NamedTuple):
+    """How Muon moves a part of a matrix.
+
+    Attributes:
+        weights_GOI: a view of the weights of its gates.
+        ahead_GOI: the gradient with its momentum, whose orthogonal form is the direction.
+        rate: the length of the step.
+    """
+
+    weights_GOI: Tensor
+    ahead_GOI: Tensor
+    rate: float
+
+
 class GateMuon(torch.optim.Optimizer):
     """Muon on matrices whose rows belong to several gates; each gate's part is orthogonalised by itself.
 
@@ -66,21 +82,34 @@ class GateMuon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], num_gates: int, lr: float, dtype: torch.dtype = torch.float32
+        self,
+        groups: list[dict[str, Any]],
+        num_gates: int,
+        lr: float,
+        dtype: torch.dtype = torch.float32,
+        world: World = ALONE,
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "momentum": 0.9, "in_turns": False})
-        self._num_gates, self._dtype = num_gates, dtype
+        self._num_gates, self._dtype, self._world = num_gates, dtype, world
         self.num_turns = max(num_gates, MIN_TURNS)
 
     @torch.no_grad()
     def step(self, closure: Any = None, turn: int = 0) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient; of a group with `in_turns` the gate whose turn it is."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group, turn)
+        moves = [
+            self._move(parameter, parameter.grad, group, turn)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        # A matrix with a single gate has no turn at most steps.
+        moves = [move for move in moves if len(move.ahead_GOI)]
+        directions = self._world.divided(partial(orthogonalise, dtype=self._dtype), [move.ahead_GOI for move in moves])
+        for move, direction_GOI in zip(moves, directions, strict=True):
+            move.weights_GOI.add_(direction_GOI, alpha=-move.rate)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], turn: int) -> None:
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], turn: int) -> Move:
+        """Update the momentum of a parameter, let it decay, and return how it is to be moved."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -92,10 +121,8 @@ class GateMuon(torch.optim.Optimizer):
             gates = slice(gate, gate + 1)
         shape = (self._num_gates, -1, parameter.shape[-1])
         ahead_GOI = gradient.view(shape)[gates].add(momentum.view(shape)[gates], alpha=group["momentum"])
-        # A single gate has no turn at most steps.
-        if len(ahead_GOI):
-            scale = times * max(1.0, ahead_GOI.shape[-2] / ahead_GOI.shape[-1]) ** 0.5
-            parameter.view(shape)[gates].add_(orthogonalise(ahead_GOI, self._dtype), alpha=-group["lr"] * scale)
+        scale = times * max(1.0, ahead_GOI.shape[-2] / ahead_GOI.shape[-1]) ** 0.5
+        return Move(parameter.view(shape)[gates], ahead_GOI, group["lr"] * scale)
 
 
 # The arrays that each optimiser keeps for a weight.
@@ -119,6 +146,7 @@ class Optimizer:
         dtype: torch.dtype = torch.float32,
         *,
         scales_loss: bool = False,
+        world: World = ALONE,
     ) -> None:
         """Make the optimisers.
 
@@ -127,6 +155,7 @@ class Optimizer:
             settings: which ones, and their rates.
             dtype: of Muon's products.
             scales_loss: whether gradients are computed in fp16, whose smallest numbers a loss of usual size is below.
+            world: the processes that have the same gradients, and divide Muon's products among them.
         """
         device = model.output.weight.device.type
         self._scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=scales_loss)
@@ -140,7 +169,7 @@ class Optimizer:
             # cell of one layer with one-hot inputs has no matrices.
             narrow = [matrices.pop(name) for name in list(matrices) if name.endswith("layers.0.weight_ih_l0")]
             groups: list[dict[str, Any]] = [{"params": list(matrices.values()), "in_turns": True}, {"params": narrow}]
-            muon = GateMuon(groups, len(model.spec.recurrence.gates), settings.matrix_learning_rate, dtype)
+            muon = GateMuon(groups, len(model.spec.recurrence.gates), settings.matrix_learning_rate, dtype, world)
             self._optimizers = [muon, _classic("adamw", [list(rest.values())], settings)]
         else:
             self._optimizers = [_classic(settings.optimizer, [[*matrices.values()], [*rest.values()]], settings)]

@@ -5,7 +5,6 @@ Knows arrays, but not torch.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
-from charlm.errors import ModelFileError, RunError, counted
+from charlm.checkpoint import Arrays, ModelFile, hash_of_file, load_checkpoint
+from charlm.errors import RunError, counted
 from charlm.run_folder import find_model
 from charlm.settings.config import Inherited
 from charlm.spec import ModelSpec
@@ -49,11 +48,7 @@ class StartingModel:
     @cached_property
     def sha256(self) -> str:
         """The hash of its file, as `sha256sum` prints it."""
-        try:
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ModelFileError(f"`{self.path}` cannot be read: {error.strerror or error}") from error
+        return hash_of_file(self.path)
 
     @property
     def inherited(self) -> Inherited:

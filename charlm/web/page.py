@@ -24,19 +24,21 @@ ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 Item = TypeVar("Item")
 
 
-def render_page(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> str:
+def render_page(title: str, data: Mapping[str, Any], scripts: Sequence[str], runs_wasm: bool = False) -> str:
     """Return a page as the text of one HTML file.
 
     Args:
         title: its heading.
         data: what its sections show.
         scripts: names of the assets that draw the sections, in the order of the sections.
+        runs_wasm: whether the scripts may compile WebAssembly.
     """
     style = asset("page.css")
     codes = [asset(name) for name in ("page.js", *scripts)]
+    runs = [*map(_source, codes), *(["'wasm-unsafe-eval'"] if runs_wasm else [])]
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"style-src {_source(style)}; script-src {' '.join(map(_source, codes))}"
+        f"style-src {_source(style)}; script-src {' '.join(runs)}"
     )
     name = html.escape(title.encode("utf-8", "replace").decode("utf-8"))
     return FIRST_LINE + "\n".join(

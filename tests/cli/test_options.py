@@ -202,7 +202,7 @@ FLAGS = [
     (FILL, ["--blank", "c", "--unknown", "skip"]),
     (FILL, ["--top", "2"]),
     (FILL, ["--json"]),
-    (FILL, ["--model", "other both.safetensors"]),
+    (FILL[:2], ["--model", "other both.safetensors"]),
     (["fill", "aX_", *FILL[2:]], ["--unknown", "replace=c"]),
     (SCORE, ["--top", "2"]),
     (SCORE, ["--json"]),
@@ -225,7 +225,7 @@ FLAGS = [
     (SEARCH[:-1], ["--find"]),
     (SEARCH, ["--hypothesis", "b=b"]),
     (INSPECT, ["--json"]),
-    (INSPECT, ["--model", "other.safetensors"]),
+    (INSPECT[:2], ["--model", "other.safetensors"]),
     (["inspect", "aXb", *INSPECT[2:]], ["--unknown", "skip"]),
     ([*EXPLAIN, "--text", "ab"], ["--step", "1"]),
     ([*EXPLAIN, "--text", "ab"], ["--unit", "1"]),
@@ -266,6 +266,8 @@ def test_every_flag_changes_what_a_command_prints(
     make_model(num_layers=2).save(Path("deep.safetensors"))
     make_model(direction="both").save(Path("both.safetensors"))
     make_model(direction="both", seed=5).save(Path("other both.safetensors"))
+    Path("runs/one").mkdir(parents=True)
+    make_model(direction="both").save(Path("runs/one/best.safetensors"))
     Path("abc.txt").write_text("abcabc abc\n", encoding="utf-8")
     Path("utf16.txt").write_text("abcabc", encoding="utf-16")
     Path("unknown.txt").write_text("abXc", encoding="utf-8")
@@ -282,6 +284,10 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
     elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
     elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
+    elsewhere |= {("average", "--weights"), ("average", "--out"), ("average", "--json")}
+    elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only", "--corpus")}
+    elsewhere |= {("import", option) for option in ("--vocabulary", "--cell", "--out")}
+    elsewhere |= {("serve", option) for option in ("--model", "--host", "--port", "--token")}
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         if name == "train":
             continue

@@ -128,7 +128,7 @@ def test_words_at_a_terminal_need_a_text(model: str, monkeypatch: pytest.MonkeyP
     """The prompt has a key for words, so the option is refused there with an example."""
     monkeypatch.setattr("sys.stdin", Terminal())
     with pytest.raises(UsageError, match="needs a TEXT"):
-        predict_next(model=Path(model), words=3)
+        predict_next(model=[Path(model)], words=3)
 
 
 def test_an_untrusted_model_name_is_shown_in_one_line() -> None:

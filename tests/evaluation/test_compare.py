@@ -74,6 +74,14 @@ def test_figures_are_interpolated_between_validations(make_run: Maker) -> None:
     assert found.notes == []
 
 
+def test_an_average_does_not_set_the_time_of_a_table(make_run: Maker) -> None:
+    """It was not trained, so the others are compared where the first of them ended."""
+    average = make_run("average", metrics={"step": 5, "seconds": 1.0, "averaged": []}, best=1.5)
+    (group,) = compare_runs([average, make_run("a", *FIRST), make_run("b", *SECOND)]).groups
+    assert (group.equal_seconds, group.equal_steps) == (6.0, 25)
+    assert group.rows[0].best == 1.5
+
+
 def test_there_is_no_figure_before_the_first_validation(make_run: Maker) -> None:
     """Before the first validation a figure is missing; after the last one it stays the same."""
     short = make_run("short", record(2, 0.5, 6.0), record(3, 0.75))

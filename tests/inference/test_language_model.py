@@ -16,9 +16,9 @@ import pytest
 import charlm
 from charlm.checkpoint import ModelFile
 from charlm.errors import CharlmError, ModelFileError, UnknownCharacterError, UsageError
-from charlm.inference import inspectable_model, language_model
+from charlm.inference import ensemble_model, inspectable_model, language_model
 from charlm.inference.inspectable_model import InspectableModel
-from charlm.inference.language_model import GenerateOptions, LanguageModel
+from charlm.inference.language_model import GenerateOptions, LanguageModel, TextModel
 from charlm.inference.sampling import softmax
 from charlm.vocab import Vocabulary
 from tests.helpers.commands import answer, answers, call
@@ -28,11 +28,12 @@ SYMBOLS = "\n Tabcdefghobe"
 
 @pytest.fixture
 def file(make_model: Callable[..., ModelFile]) -> ModelFile:
-    """A model of a few characters, saved as the best of the run `run`, beside `both`, which sees both sides."""
+    """A model of a few characters, saved as the best of the run `run`, beside `other`, and `both`, of both sides."""
     symbols = "".join(sorted(set(SYMBOLS)))
     file = make_model(symbols=symbols)
     file.metrics["step"] = 20
-    for name, model in (("run", file), ("both", make_model(symbols=symbols, direction="both"))):
+    other = make_model("gru", symbols=symbols, seed=1)
+    for name, model in (("run", file), ("other", other), ("both", make_model(symbols=symbols, direction="both"))):
         Path(name).mkdir()
         model.save(Path(name) / "best.safetensors")
     return file
@@ -48,7 +49,7 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
     """The examples in each docstring are run and print what they show."""
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     names = {"charlm": charlm, "model": charlm.load("run")}
-    modules = (language_model, inspectable_model)
+    modules = (language_model, inspectable_model, ensemble_model)
     tests = [test for module in modules for test in finder.find(module, globs=dict(names)) if test.examples]
     for test in tests:
         runner.run(test)
@@ -57,7 +58,7 @@ def test_the_examples_of_the_documentation_are_true(file: ModelFile) -> None:
 
 def test_every_public_method_is_documented_with_an_example() -> None:
     """Each public method but `load` has an example in its docstring."""
-    members = vars(InspectableModel) | vars(LanguageModel)
+    members = vars(TextModel) | vars(InspectableModel) | vars(LanguageModel)
     public = {name: member for name, member in members.items() if not name.startswith("_")}
     assert {"generate", "stream", "predict_next", "score", "step", "fill"} <= public.keys()
     assert {"vocabulary", "spec", "metrics", "loss_by_context", "change_effect"} <= public.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from charlm.checkpoint import Arrays
 from charlm.cli.processes import may_report, printed_once
 from charlm.data.corpus import load_corpus
 from charlm.data.documents import document_starts
-from charlm.errors import CorpusError, DeviceError, UsageError
+from charlm.errors import CorpusError, DeviceError, LostProcessError, TrainingError, UsageError
 from charlm.machine import process_place
 from charlm.nn.runtime import Runtime
 from charlm.settings.config_file import load_config
-from charlm.training import distributed
+from charlm.training import distributed, dry_run
 from charlm.training.distributed import ALONE, World, join, shares
 from charlm.training.learner import Learner
 from charlm.training.lifecycle import begin_or_go_on
 from charlm.training.regularisation import Regularisation
 from charlm.training.scaling import measure_scaling
 from charlm.training.text import load_once, load_text
+from tests.helpers.commands import assert_refused, call
 from tests.helpers.ranks import environment, in_ranks
 from tests.helpers.texts import text_of
 from tests.helpers.training import interrupt
@@ -64,8 +66,21 @@ def learned_with_each_optimizer(world: World = ALONE) -> dict[str, tuple[list[fl
     return found
 
 
+def divided(world: World) -> tuple[list[list[float]], int]:
+    """Return four roots that several processes compute together, and how many of them this process has computed."""
+    computed = []
+
+    def root(square: torch.Tensor) -> torch.Tensor:
+        computed.append(square)
+        return square.sqrt()
+
+    roots = world.divided(root, [torch.full((length,), float(length**2)) for length in (1, 2, 3, 4)])
+    return [part.tolist() for part in roots], len(computed)
+
+
 def of_this_rank() -> tuple[Any, ...]:
     """Return what this process has learned, and what it has agreed upon with the others."""
+    distributed.MIN_DIVIDED = 2
     with join() as world:
         agreed = world.agree(world.rank + 1.5, world.rank == 0)
         some = world.any(world.rank == 1), world.any(False), world.all(world.rank == 1), world.all(True)
@@ -74,8 +89,8 @@ def of_this_rank() -> tuple[Any, ...]:
         texts = [of_standard_input(world, data) for data in (b"once\n\nonly", b"\xff")]
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
         scaling = measure_scaling(world, 1, 8)
-        found = agreed, some, told, shared, texts
-        return learned_with_each_optimizer(world), found, world.joined(part, dim=1).numpy(), scaling
+        learned, joined = learned_with_each_optimizer(world), world.joined(part, dim=1).numpy()
+        return learned, (agreed, some, told, shared, texts), joined, divided(world), scaling
 
 
 def of_standard_input(world: World, data: bytes) -> str:
@@ -104,7 +119,9 @@ def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
     """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
     ranks = in_ranks(size, of_this_rank, tmp_path)
-    for learned, (agreed, some, told, shared, texts), joined, scaling in ranks:
+    for rank, (learned, (agreed, some, told, shared, texts), joined, (roots, num_computed), scaling) in enumerate(
+        ranks
+    ):
         assert scaling == ranks[0][-1]
         assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
         assert (agreed, some, told, shared) == ((1.5, 1.0), (True, False, False, True), "rank 0", "rank 0")
@@ -113,6 +130,9 @@ def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path
         assert texts[1].startswith("`standard input` is not utf-8")
         assert joined.tolist()[0] == sorted(joined.tolist()[0])
         assert set(joined[0]) == set(range(size))
+        # Every process computes the shortest tensor, which is not worth sending. The others have one owner each.
+        assert roots == [[1], [2, 2], [3, 3, 3], [4, 4, 4, 4]]
+        assert num_computed == {2: [2, 3], 3: [2, 2, 2]}[size][rank]
         for optimizer, (losses, arrays) in learned.items():
             np.testing.assert_allclose(losses, alone[optimizer][0], rtol=1e-4, err_msg=optimizer)
             assert losses == ranks[0][0][optimizer][0]
@@ -173,11 +193,44 @@ def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: 
     for rank in (1, 0):
         for name, value in environment(rank, 2, 1).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(distributed, "_store", lambda: (_ for _ in ()).throw(RuntimeError))
+        monkeypatch.setattr(distributed, "_store", lambda seconds: (_ for _ in ()).throw(RuntimeError))
         with printed_once():
             print(f"rank {rank}")
         assert may_report() is (rank == 0)
     assert capsys.readouterr().out == "rank 0\n"
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--family", "lstm,gru"]])
+def test_options_of_one_process_are_refused_in_several(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process would do the whole work."""
+    for name, value in environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "is_first_to_report", lambda: True)
+    assert f"`{arguments[0]}` is for one process, and torchrun has started 2" in assert_refused(
+        call("train", *arguments)
+    )
+    assert not Path("runs").exists()
+
+
+def test_the_loss_of_a_process_is_reported_with_the_run() -> None:
+    """The hint is the command that continues it."""
+    with pytest.raises(LostProcessError) as caught, ALONE.on_run(Path("my run")), distributed.watched():
+        raise RuntimeError("[gloo] Connection closed by peer")
+    assert "another process of this run has ended" in str(caught.value)
+    assert "`charlm train --resume 'my run'` continues it" in (caught.value.hint or "")
+
+
+def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them needs its own weights and a copy of their gradients."""
+    config, text = load_config("lstm", (), {"model.hidden_size": 64, "train.steps": 1}), load_corpus(["hello"])
+    alone = dry_run.least_memory_bytes(config, text, FP32)
+    assert dry_run.least_memory_bytes(config, text, replace(FP32, processes=2)) <= alone
+    monkeypatch.setattr(dry_run, "usable_bytes", lambda: 1.5 * alone)
+    dry_run.check_memory(config, text, FP32)
+    for name, value in environment(0, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="needs at least"):
+        dry_run.check_memory(config, text, FP32)
 
 
 def test_a_restart_goes_on_with_the_run_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,7 @@ function follow(box, cells, { look, pin, pinned }) {
 
 // Unpacks all that text_view.py has packed: base64 of raw deflate.
 async function unpack(view) {
-  const bytes = async (packed) => {
-    const compressed = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
-    const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-    return new Response(stream).arrayBuffer();
-  };
+  const bytes = unpackedBytes;
   const values = {
     symbols_of_characters: new Uint8Array(await bytes(view.symbols_of_characters)),
     symbol_bits: new Float32Array(await bytes(view.symbol_bits)),
@@ -96,6 +92,13 @@ async function unpack(view) {
     track.num_rows = track.values.length / view.units.num_units;
   }
   return values;
+}
+
+// Returns the bytes that base64 of compressed bytes stands for.
+function unpackedBytes(packed, format = "deflate-raw") {
+  const compressed = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream(format));
+  return new Response(stream).arrayBuffer();
 }
 
 // Returns how a character is shown: itself, or something that can be seen and that no browser obeys.
@@ -359,12 +362,17 @@ function candidateTable(view, symbol) {
   const rows = Array.from({ length: num }, (_, rank) => symbol * num + rank)
     .map((place) => ({ index: view.expected[place], probability: view.probabilities[place] }));
   if (!rows.some((row) => row.index === found)) rows.push({ index: found, probability: 2 ** -view.symbol_bits[symbol] });
+  return barTable(rows, found, (index) => view.symbol_names[index]);
+}
+
+// Makes a table of symbols with their probabilities as bars, in which one of them may be found.
+function barTable(rows, found, nameOf) {
   return make("table", { class: "candidates" }, make("tbody", {}, rows.map(({ index, probability }) => {
     const bar = make("span", { class: "bar" });
     bar.style.width = `${probability * 100}%`;
     return make(
       "tr", { class: index === found ? "found" : null },
-      make("th", { scope: "row" }, make("bdi", {}, view.symbol_names[index].replace(/^(U\+\w+) .*/u, "$1"))),
+      make("th", { scope: "row" }, make("bdi", {}, nameOf(index).replace(/^(U\+\w+) .*/u, "$1"))),
       make("td", { class: "bars" }, bar),
       make("td", { class: "number" }, formatShare(probability)),
       make("td", { class: "mark" }, index === found ? "found" : ""),
