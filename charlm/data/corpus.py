@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -13,10 +15,9 @@ from typing import NamedTuple
 
 from charlm.data.cache import Cache, Description, Encoded, IdsFile, identity_of
 from charlm.data.catalog import Source
-from charlm.data.decoding import named, note_on_nul, read_chunks, refuse
+from charlm.data.decoding import Undecodable, named, note_on_nul, read_chunks, refuse
 from charlm.data.decoding import place as by_path
-from charlm.data.downloads import DownloadProgress
-from charlm.data.encoder import Fingerprint, Reading, encode
+from charlm.data.encoder import CACHE_VERSION, Fingerprint, Reading, encode
 from charlm.data.formats import STANDARD_INPUT
 from charlm.data.line_ends import describe_line_ends
 from charlm.data.mapped import map_ids
@@ -109,13 +110,11 @@ def load_corpus(
         vocabulary: encode with this one, and its filter, instead of the text's own.
         unknown: what to do about characters that a given vocabulary lacks.
         grows: add these characters to the given vocabulary instead, after its own symbols.
-        progress: called during a download, and while a large text is read for the first time, the last time when it is
-            read.
+        progress: called during a download, and while a large text is read for the first time.
         max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
         skip_undecodable: leave out files that are no text in this encoding.
         may_be_bytes: whether another kind of vocabulary may be given, for hints.
-        large_bytes: from this size on, a text is not read again as long as its files have the same names, sizes and
-            times.
+        large_bytes: from this size on, a text is not read again while its files have the same names, sizes and times.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.
@@ -126,18 +125,21 @@ def load_corpus(
         vocabulary.encode("", unknown)  # refuses an invalid policy, even if no character is unknown
         kind, filter = vocabulary.kind, vocabulary.filter
     notes: list[str] = []
-    skips = skip_undecodable and kind == "characters"
-    sources = _find(names, encoding, notes, partial(progress, DOWNLOADING) if progress else None, max_bytes, skips)
+    cache = Cache()
+    left_out = _known_left_out(cache, names, encoding) if skip_undecodable and kind == "characters" else None
+    sources = _find(names, encoding, notes, progress, max_bytes, left_out)
     title = _title(names)
     reading = Reading(sources, encoding, kind, filter, vocabulary, unknown, grows, max_bytes)
     try:
         if kind == "characters" and any(source.is_document for source in sources):
             raise UndecodableError(f"{title} is not text")
-        found = _find_encoded(reading, title, progress, large_bytes)
+        found = _find_encoded(cache, reading, title, progress, large_bytes)
     except UndecodableError:
         if kind == "characters":
             refuse(sources, encoding, may_be_bytes=may_be_bytes and vocabulary is None)
         raise
+    if left_out and left_out.has_learned and _size([*sources, *left_out.sources]) >= large_bytes:
+        _note_left_out(cache, names, encoding, found, left_out)
     if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
     return _as_corpus(title, reading, found, notes)
@@ -160,13 +162,15 @@ class _Found(NamedTuple):
     lengths: list[int]
 
 
-def _find_encoded(reading: Reading, title: str, progress: TextProgress | None, large_bytes: int) -> _Found:
+def _find_encoded(
+    cache: Cache, reading: Reading, title: str, progress: TextProgress | None, large_bytes: int
+) -> _Found:
     """Return the ids of a text: from the cache, or encoded now.
 
     The content of a text decides which ids belong to it. A large text is read once: after that, the names, sizes and
     times of its files show what its content is.
     """
-    cache, place = Cache(), _place(reading)
+    place = _place(reading)
     if found := _at_place(cache, place, reading):
         return found
     size = _size(reading.sources)
@@ -290,19 +294,37 @@ def _find(
     names: Sequence[str],
     encoding: str,
     notes: list[str],
-    progress: DownloadProgress | None,
+    progress: TextProgress | None,
     max_bytes: int | None,
-    skips_undecodable: bool,
+    left_out: Undecodable | None,
 ) -> list[Source]:
-    left_out: list[Source] | None = [] if skips_undecodable else None
-    options = (encoding, notes, progress, max_bytes, left_out)
+    options = (encoding, notes, partial(progress, DOWNLOADING) if progress else None, max_bytes, left_out)
     sources = [source for name in names for source in find_sources(name, *options)]
-    if left_out:
+    if left_out and left_out.sources:
         if not sources:
-            refuse(left_out, encoding, may_be_bytes=False)
-        files = counted(len(left_out), "file")
-        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=by_path))}")
+            refuse(left_out.sources, encoding, may_be_bytes=False)
+        files = counted(len(left_out.sources), "file")
+        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out.sources, key=by_path))}")
     return sources
+
+
+def _known_left_out(cache: Cache, names: Sequence[str], encoding: str) -> Undecodable:
+    """Return what leaves files out; it knows the files of a large text that an earlier start has looked at."""
+    noted = cache.at_place(_place_of_left_out(names, encoding))
+    return Undecodable(encoding, noted[0]["verdicts"] if noted else {})
+
+
+def _note_left_out(cache: Cache, names: Sequence[str], encoding: str, found: _Found, left_out: Undecodable) -> None:
+    facts = {"verdicts": left_out.verdicts}
+    cache.note_place(_place_of_left_out(names, encoding), found.entry.path.stem, facts)
+
+
+def _place_of_left_out(names: Sequence[str], encoding: str) -> str:
+    folder = ""
+    with suppress(OSError):
+        folder = str(Path.cwd())
+    key = json.dumps([CACHE_VERSION, "left out", folder, *names, encoding])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _title(names: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,8 @@ from charlm.vocab import Ids, Vocabulary
 MAX_ORDER = 7
 # Only the end of a longer training text, or of each of its stretches, is counted or compressed: it is next to the text
 # that is scored.
-MAX_COUNTED = 5_000_000
+# Of a text with many different characters less is counted, because most of its n-grams are different and need memory.
+MAX_COUNTED, MAX_COUNTED_OF_MANY, FEW_SYMBOLS = 5_000_000, 1_500_000, 1024
 MAX_COMPRESSED = 2_000_000
 # Only the beginning of a longer text, or of each of its stretches, is scored, because compressors are slow.
 MAX_SCORED = 2_000_000
@@ -38,13 +38,15 @@ class Baseline:
 
     Attributes:
         name: of the baseline.
-        bits_per_character: on the text that the model was scored on.
+        bits_per_character: on the text that the model was scored on, or on the beginning of it.
         characters_seen: how many characters of the training text it has read.
+        characters_scored: how many characters of the text were scored.
     """
 
     name: str
     bits_per_character: float
     characters_seen: int
+    characters_scored: int
 
     def to_json(self) -> dict[str, str | float | int]:
         """Return its fields by name."""
@@ -60,13 +62,14 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
         vocabulary: of both.
     """
     train, text = Part.of(train), Part.of(text).beginnings(MAX_SCORED)
-    yield Baseline("uniform", math.log2(len(vocabulary)), 0)
-    counted = train.endings(MAX_COUNTED)
+    num_scored = len(text)
+    yield Baseline("uniform", math.log2(len(vocabulary)), 0, num_scored)
+    counted = train.endings(MAX_COUNTED if len(vocabulary) <= FEW_SYMBOLS else MAX_COUNTED_OF_MANY)
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
     # With a single symbol the sum is -0.0.
-    yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
+    yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted), num_scored)
     best = int(np.argmin(nats))
-    yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
+    yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted), num_scored)
     seen = train.endings(MAX_COMPRESSED)
     before, after = _in_utf8(seen, vocabulary), _in_utf8(text, vocabulary)
     for name in ("xz", "bz2"):
@@ -77,7 +80,7 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
             continue
         # A longer text is sometimes compressed to fewer bytes; such a result is meaningless.
         if num_bytes > 0:
-            yield Baseline(name, 8 * num_bytes / len(text), len(seen))
+            yield Baseline(name, 8 * num_bytes / num_scored, len(seen), num_scored)
 
 
 def _compressed_size(name: str, data: bytes) -> int:
@@ -128,7 +131,7 @@ def nats_by_order(levels: list[Level], text: Part, num_symbols: int) -> Iterator
     edges = np.cumsum([0, *text.lengths_S]).tolist()
     # Which n-gram stands before each character, or -1 if it was never seen; and what shorter n-grams predict.
     context_M, shorter_M = np.zeros(len(text), np.int32), np.full(len(text), 1 / num_symbols)
-    nats_M = np.empty(len(text))
+    found_M, nats_M = np.empty(len(text), np.int32), np.empty(len(text))
     shorter = None
     for level in levels:
         if not len(level.symbols_N):
@@ -137,19 +140,22 @@ def nats_by_order(levels: list[Level], text: Part, num_symbols: int) -> Iterator
             continue
         keys_N = level.contexts_N.astype(np.int64) * num_symbols + level.symbols_N
         longest = smooth_level(level, True, shorter, num_symbols)
-        shorter = smooth_level(level, False, shorter, num_symbols)
-        for ids, (start, end) in zip(text.stretches, pairwise(edges), strict=True):
-            # The next longer context of a character is the n-gram that ends right before it.
-            last = -1
-            for first, some in zip(range(start, end, PIECE), pieces(ids, PIECE), strict=True):
+        for ids, start in zip(text.stretches, edges, strict=False):
+            for first, some in zip(range(start, start + len(ids), PIECE), pieces(ids, PIECE), strict=True):
                 here = slice(first, first + len(some))
-                found_M = _found(keys_N, context_M[here], some, num_symbols)
-                p_M = _predicted(longest, context_M[here], found_M, shorter_M[here])
-                nats_M[here] = -np.log(p_M)
-                shorter_M[here] = _predicted(shorter, context_M[here], found_M, shorter_M[here])
-                context_M[here] = np.concatenate([[last], found_M[:-1]])
-                last = int(found_M[-1])
+                found_M[here] = _found(keys_N, context_M[here], some, num_symbols)
+                nats_M[here] = -np.log(_predicted(longest, context_M[here], found_M[here], shorter_M[here]))
         yield nats_M
+        if level is levels[-1]:
+            return
+        # There are many n-grams, so that one is dropped before the other is made.
+        del keys_N, longest
+        shorter = smooth_level(level, False, shorter, num_symbols)
+        for first in range(0, len(text), PIECE):
+            here = slice(first, first + PIECE)
+            shorter_M[here] = _predicted(shorter, context_M[here], found_M[here], shorter_M[here])
+        # The next longer context of a character is the n-gram that ends right before it.
+        context_M[1:], context_M[edges[:-1]] = found_M[:-1], -1
 
 
 def _found(keys_N: NDArray[np.int64], context_M: Ints, ids_M: Ids, num_symbols: int) -> NDArray[np.int64]:
@@ -159,9 +165,7 @@ def _found(keys_N: NDArray[np.int64], context_M: Ints, ids_M: Ids, num_symbols: 
     return np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
 
 
-def _predicted(
-    values: Smoothed, context_M: Ints, found_M: NDArray[np.int64], shorter_M: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _predicted(values: Smoothed, context_M: Ints, found_M: Ints, shorter_M: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the probability of each character, given what shorter n-grams predict."""
     backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
     return np.where(found_M >= 0, values.p_N[found_M], backoff_M * shorter_M)

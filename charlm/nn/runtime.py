@@ -136,12 +136,6 @@ def keep_freed_memory(keep: bool = True) -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 64 << 20)
 
 
-def give_back_freed_memory() -> None:
-    """Let glibc return the freed memory that it keeps to the system, once; other C libraries are left alone."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _available_devices() -> list[str]:
     devices = ["cpu"]
     if torch.cuda.is_available():

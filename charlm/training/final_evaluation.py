@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charlm.evaluation.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
 from charlm.inference.mixture import Mixture
-from charlm.nn.runtime import give_back_freed_memory
+from charlm.machine import give_back_freed_memory
 from charlm.training.events import Listener, Scoring, ignore
 from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer

@@ -15,7 +15,8 @@ from charlm.errors import RunError, TrainingError
 from charlm.evaluation.evaluate import in_reading_order
 from charlm.inference.mixture import Mixture
 from charlm.inference.stepper import Stepper
-from charlm.nn.runtime import Runtime, give_back_freed_memory
+from charlm.machine import give_back_freed_memory
+from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
 from charlm.training.baseline import measure_baseline, recorded_baseline

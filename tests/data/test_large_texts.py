@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.data import corpus as module
-from charlm.data import encoder
+from charlm.data import decoding, encoder
 from charlm.data.batches import Batches
 from charlm.data.cache import Cache, Description, IdsFile, cached
 from charlm.data.catalog import Source
@@ -126,6 +126,59 @@ def test_a_large_text_that_changes_while_it_is_read_is_refused() -> None:
         with pytest.raises(CorpusError, match="changed while it was read"):
             load_large(name)
     assert text_of(load_large(name)) == "text and more"
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the names of files are added whenever all of them is read to see whether they are text."""
+    looked_at: list[str] = []
+    original = decoding.refusal_of
+
+    def refusal_of(source: Source, *arguments: object) -> object:
+        looked_at.append(source.name)
+        return original(source, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decoding, "refusal_of", refusal_of)
+    return looked_at
+
+
+def test_left_out_files_are_known_at_the_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file that has not changed is decoded again, whatever reads the text; what is left out stays named."""
+    for name, content in (("a", b"text"), ("b", b"\xff\xfe\xfd"), ("c", b"more")):
+        write(f"folder/{name}.txt", content)
+    looked_at = count_decoded(monkeypatch)
+    first = load_large("folder", skip_undecodable=True)
+    assert sorted(looked_at) == [f"folder/{name}.txt" for name in "abc"]
+    looked_at.clear()
+    for options in ({}, {"max_bytes": 8}, {"vocabulary": first.vocabulary}):
+        again = load_large("folder", skip_undecodable=True, **options)
+        assert (text_of(again), again.notes, again.sha256) == (text_of(first), first.notes, first.sha256)
+    assert looked_at == []
+    write("folder/b.txt", "good")
+    write("folder/d.txt", b"\xff\xfe\xfd")
+    changed = load_large("folder", skip_undecodable=True)
+    assert text_of(changed) == "textgoodmore"
+    assert sorted(looked_at) == ["folder/b.txt", "folder/d.txt"]
+    assert "`folder/d.txt`" in changed.notes[0]
+
+
+def test_what_is_left_out_of_a_short_text_is_always_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no change of it can be missed."""
+    names = [write("a.txt", "text"), write("b.txt", b"\xff\xfe\xfd")]
+    looked_at = count_decoded(monkeypatch)
+    for _ in range(2):
+        load_corpus(names, skip_undecodable=True)
+    assert looked_at == 2 * names
+
+
+def test_a_file_that_is_read_in_part_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the bytes of an untrusted name ends the reading, so that the rest of the file may be no text."""
+    name = write("a.txt", b"a" * CHUNK + b"\xff")
+    looked_at = count_decoded(monkeypatch)
+    with pytest.raises(TooLargeError):
+        load_large(name, skip_undecodable=True, max_bytes=2)
+    with pytest.raises(CorpusError, match="not utf-8"):
+        load_large(name, skip_undecodable=True)
+    assert looked_at[:2] == [name, name]
 
 
 def test_a_large_pipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
