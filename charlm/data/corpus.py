@@ -124,8 +124,7 @@ def load_corpus(
     if vocabulary:
         vocabulary.encode("", unknown)  # refuses an invalid policy, even if no character is unknown
         kind, filter = vocabulary.kind, vocabulary.filter
-    notes: list[str] = []
-    cache = Cache()
+    cache, notes = Cache(), list[str]()
     left_out = _known_left_out(cache, names, encoding) if skip_undecodable and kind == "characters" else None
     sources = _find(names, encoding, notes, progress, max_bytes, left_out)
     title = _title(names)
