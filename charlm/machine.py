@@ -65,6 +65,14 @@ def resident_bytes(root: Path = Path("/")) -> int:
     return pages[1] * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else 0
 
 
+def give_back_freed_memory() -> None:
+    """Let glibc return the freed memory that it keeps to the system, once; other C libraries are left alone."""
+    with suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def limit_numpy(root: Path = Path("/")) -> None:
     """Limit the threads of OpenBLAS, NumPy's library for matrix products, if it would use too many.
 

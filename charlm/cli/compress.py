@@ -192,7 +192,7 @@ def _other_sizes(source: BinaryIO, num_bytes: int) -> dict[str, int]:
     with ProgressLine() as line:
         for name in OTHERS:
             with suppress(ImportError, MemoryError):
-                sizes[name] = compressed_size(name, read(line, name))
+                sizes[name] = compressed_size(name, read(line, name), num_bytes)
     return sizes
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm.cli.layout import Column, screen_width, table_lines
-from charlm.cli.progress import ProgressLine
-from charlm.cli.render import may_colour, say, show_download
+from charlm.cli.progress import ProgressLine, show_text_progress
+from charlm.cli.render import may_colour, say
 from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class CopyCheck:
             raise UsageError("the models did not all learn the same text", "`--check-copies` searches one text")
         named = "".join(f" --model {shlex.quote(str(path))}" for path in models if path)
         command = f"charlm sample --check-copies{named} --corpus"
-        self._learned = LearnedText.of(file, corpus, command, show_download)
+        self._learned = LearnedText.of(file, corpus, command, show_text_progress)
         self._found: list[tuple[int, Copies]] = []
         if any(each.base for each in (file, *others)):
             say("note: the model started from another model, whose own text is not searched for copies")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from charlm.cli.layout import Column, screen_width, wrapped
 from charlm.cli.options import Encoding, Json
-from charlm.cli.render import print_json, print_lines, print_table, say, show_download
+from charlm.cli.progress import ProgressLine, show_text_progress
+from charlm.cli.render import print_json, print_lines, print_table, say
 from charlm.errors import UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -34,7 +37,12 @@ def corpora(
     fetch: Annotated[list[str] | None, typer.Option(help="Download this corpus now; may be repeated.")] = None,
     encoding: Encoding = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Of cache: remove all encoded texts; they are encoded again when needed.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Of cache: remove all encoded texts, or the oldest above the limit if CHARLM_CACHE_GB sets one. They "
+            "are encoded again when needed.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -80,11 +88,12 @@ def _check(
 def list_corpora(fetch: list[str], as_json: bool) -> None:
     """List the catalogue, after downloads."""
     from charlm.data.catalog import catalog_entries
+    from charlm.data.corpus import DOWNLOADING
 
     for name in map(str.lower, fetch):
         if name not in catalog_entries():
             raise UsageError(f"there is no corpus `{name}`", f"there are {', '.join(catalog_entries())}")
-        catalog_entries()[name].sources(show_download)
+        catalog_entries()[name].sources(partial(show_text_progress, DOWNLOADING))
     rows = [describe_corpus(entry) for entry in catalog_entries().values()]
     if as_json:
         print_json(rows)
@@ -99,8 +108,9 @@ def show_text(names: list[str], encoding: str, as_json: bool) -> None:
     from charlm.data.survey import survey
     from charlm.settings.config import DataConfig
 
-    corpus = load_corpus(names, encoding=encoding, progress=show_download)
-    found = survey(corpus, hold_out(corpus, DataConfig()))
+    corpus = load_corpus(names, encoding=encoding, progress=show_text_progress, may_be_bytes=False)
+    with ProgressLine() as line:
+        found = survey(corpus, hold_out(corpus, DataConfig()), progress=line.about("of the text looked at"))
     facts = {"name": corpus.name, "bytes": corpus.num_bytes, "files": len(corpus.sources), "encoding": encoding}
     if as_json:
         print_json({**facts, "notes": list(corpus.notes), **found.to_json()})
@@ -118,10 +128,12 @@ def show_text(names: list[str], encoding: str, as_json: bool) -> None:
 
 def survey_lines(found: Survey) -> Iterator[str]:
     """Describe what is in a text."""
+    from charlm.data.survey import NUM_EXAMPLES
+
     ends = [f"{number:,} {name}" for name, number in found.line_ends.items() if number]
     yield f"line ends: {', '.join(ends) or 'none'}"
     yield f"control characters: {len(found.control) or 'none'}"
-    yield from map(symbol_line, found.control)
+    yield from map(symbol_line, found.control[:NUM_EXAMPLES])
     yield f"rare characters, each less than a 100,000th of the text: {found.rare:,}"
     yield from map(symbol_line, found.rarest)
     of_some = ""
@@ -146,14 +158,14 @@ def line_line(line: Line) -> str:
     return f"  {line.count:,} times, first at {line.place:,}: {one_line(line.text)}"
 
 
-def show_cache(prune: bool, as_json: bool) -> None:
-    """List the encoded texts, or remove them."""
-    from charlm.data.cache import MAX_BYTES, cached, cached_texts
+def show_cache(is_pruned: bool, as_json: bool) -> None:
+    """List the encoded texts, after removing all of them, or those above the limit that the user has set."""
+    from charlm.data.cache import LIMIT, cache_limit, cached, cached_texts, prune
 
-    texts = cached()
-    freed = sum(text.remove() for text in texts) if prune else None
-    facts: dict[str, Any] = {"folder": str(cached_texts()), "limit": MAX_BYTES, "freed": freed}
-    left = cached() if prune else texts
+    limit = cache_limit()
+    freed = prune(limit if os.environ.get(LIMIT) else 0) if is_pruned else None
+    facts: dict[str, Any] = {"folder": str(cached_texts()), "limit": limit, "freed": freed}
+    left = cached()
     if as_json:
         rows = [{"text": text.title, "characters": text.characters, "bytes": text.num_bytes} for text in left]
         times = [datetime.fromtimestamp(text.last_used).astimezone().isoformat("T", "seconds") for text in left]
@@ -170,7 +182,7 @@ def show_cache(prune: bool, as_json: bool) -> None:
     if left:
         print_table(columns, rows_of_table)
     total = sum(text.num_bytes for text in left) / 1e6
-    say(f"{total:,.1f} of at most {MAX_BYTES / 1e6:,.0f} MB in {one_line(str(cached_texts()))}")
+    say(f"{total:,.1f} of at most {limit / 1e6:,.0f} MB (`{LIMIT}`) in {one_line(str(cached_texts()))}")
 
 
 def describe_corpus(entry: Entry) -> dict[str, Any]:

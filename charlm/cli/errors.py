@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from charlm.cli.processes import may_report, printed_once
+from charlm.cli.progress import show_text_progress
 from charlm.cli.render import report_error
 from charlm.cli.slips import CommandLineError, command_that_works, options_of, usage_error
 from charlm.cli.texts import hint_at_encoding
@@ -142,7 +143,7 @@ class Commands(TyperGroup):
             signal.signal(signal.SIGINT, _interrupt)
         try:
             _check_folder()
-            with printed_once():
+            with printed_once(), show_text_progress:
                 return super().invoke(ctx)
         except CommandLineError as error:
             raise self._refused(usage_error(error, self.commands, ctx.meta.get(ARGUMENTS) or [""])) from None

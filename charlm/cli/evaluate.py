@@ -137,10 +137,31 @@ def measure(
     file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool, with_baselines: bool
 ) -> Evaluation:
     """Score a text with a model and with the baselines."""
+    from charlm.evaluation.baselines import baselines
+
+    scores, dynamic, ngram_order = _score(file, text, window, is_dynamic)
+    # Baselines read in one direction, so they are no measure for a model that sees both sides.
+    learned = text.training_ids if with_baselines and not file.spec.sees_both_sides else None
+    return Evaluation(
+        file.vocabulary,
+        file.spec.sees_both_sides,
+        text.name,
+        len(text.ids.bounds_S2),
+        window,
+        scores,
+        dynamic,
+        ngram_order,
+        [] if learned is None else list(baselines(learned, text.ids, file.vocabulary)),
+    )
+
+
+def _score(
+    file: ModelFile, text: TextToScore, window: int | None, is_dynamic: bool
+) -> tuple[Scores, Scores | None, int]:
+    """Score a text with a model and with a copy that learns from it; return also the length of its longest n-grams."""
     from charlm.training.load_torch import load_torch
 
     load_torch()
-    from charlm.evaluation.baselines import baselines
     from charlm.evaluation.dynamic import evaluate_dynamically
     from charlm.evaluation.evaluate import evaluate
     from charlm.inference.mixture import Mixture
@@ -151,19 +172,9 @@ def measure(
     model = CharModel(file.spec)
     model.load_arrays(file.weights)
     mixture = Mixture.of(file)
-    # Baselines read in one direction, so they are no measure for a model that sees both sides.
-    learned = text.training_ids if with_baselines and not file.spec.sees_both_sides else None
-    return Evaluation(
-        file.vocabulary,
-        file.spec.sees_both_sides,
-        text.name,
-        len(text.ids.bounds_S2),
-        window,
-        evaluate(model, text.ids, window, mixture=mixture),
-        evaluate_dynamically(model, text.ids, mixture=mixture) if is_dynamic else None,
-        mixture.ngrams.order if mixture else 0,
-        [] if learned is None else list(baselines(learned, text.ids, file.vocabulary)),
-    )
+    scores = evaluate(model, text.ids, window, mixture=mixture)
+    dynamic = evaluate_dynamically(model, text.ids, mixture=mixture) if is_dynamic else None
+    return scores, dynamic, mixture.ngrams.order if mixture else 0
 
 
 def print_evaluation(found: Evaluation) -> None:
@@ -213,6 +224,10 @@ def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
     ]
     rows = [(f"{bits:8.4f}", name, seen, about) for bits, name, seen, about in entries]
     heading = f"beside others that have read the training part, in bits per {unit}, the best first:"
+    num_scored = min(row.characters_scored for row in found.baselines)
+    if num_scored < found.scores.characters:
+        where = "the beginning of each block" if found.num_blocks > 1 else "the beginning of the text"
+        heading = f"{heading[:-1]}; without a net only {where} is scored, {counted(num_scored, unit)}:"
     return [
         "",
         *wrapped(heading, width),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from charlm.cli.options import model_file
 from charlm.cli.pages import page_path
-from charlm.cli.progress import ProgressLine
-from charlm.cli.render import say, show_download
+from charlm.cli.progress import ProgressLine, show_text_progress
+from charlm.cli.render import say
 from charlm.errors import CharlmError, UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _text(model: ModelFile, corpus: list[str] | None) -> tuple[TextToScore, str]
     # Standard input can be read only once.
     if corpus is None or "-" not in corpus:
         try:
-            return load_own_text(model, "validation", corpus, COMMAND, show_download), "its validation text"
+            return load_own_text(model, "validation", corpus, COMMAND, show_text_progress), "its validation text"
         except UsageError:
             if corpus is None:
                 raise
-    return load_other_text(model, corpus, "skip", show_download), "another text"
+    return load_other_text(model, corpus, "skip", show_text_progress), "another text"

@@ -111,7 +111,7 @@ def train_family(
     keep_freed_memory()
     if out:
         check_free(out, [config.model.cell for config in configs])
-    members = equal_members(configs, preparation.download, preparation.show)
+    members = equal_members(configs, preparation.show)
     preparation.stop()
     say(_announcement(members))
     paths: list[Path] = []
@@ -120,7 +120,7 @@ def train_family(
         cell = config.model.cell
         say(f"\n{index + 1} of {len(members)}: {cell}")
         try:
-            run = begin(config, out / cell if out else None, preparation.download, None, preparation.show)
+            run = begin(config, out / cell if out else None, None, preparation.show)
             paths.append(_follow(run, preparation, 0 if as_json else sample_length, trackers))
         except (typer.Exit, KeyboardInterrupt) as error:
             preparation.stop()

@@ -9,8 +9,8 @@ import typer
 
 from charlm.cli.layout import screen_width
 from charlm.cli.options import Json, Model, Unknown, model_file
-from charlm.cli.progress import ProgressLine
-from charlm.cli.render import print_json, print_lines, say, show_download
+from charlm.cli.progress import ProgressLine, show_text_progress
+from charlm.cli.render import print_json, print_lines, say
 from charlm.cli.texts import as_read, given_text, note_on_file
 from charlm.errors import CorpusError, DownloadError, UsageError, as_given, counted, one_line
 
@@ -173,7 +173,7 @@ def _own_text(file: ModelFile, most: int) -> TextRead:
     from charlm.evaluation.scored_text import load_own_text
 
     try:
-        own = load_own_text(file, progress=show_download)
+        own = load_own_text(file, progress=show_text_progress)
     except (CorpusError, DownloadError, UsageError) as error:
         raise UsageError(
             f"there is no text, and the model's own held-out text cannot be read: {error}",

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from typing import Self
 
 from charlm.cli.layout import clock_text, screen_width
-from charlm.cli.render import say, show_download
+from charlm.cli.progress import bytes_done
+from charlm.cli.render import say
 from charlm.cli.screen import may_draw, repeated
 from charlm.training.events import Event, Preparing
 
@@ -33,7 +34,7 @@ class Preparation:
         self._is_terminal, self._may_draw = self._stream.isatty(), may_draw(self._stream)
         self._lock = threading.Lock()
         self._running = ExitStack()
-        self._what = ""
+        self._what = self._details = ""
         self._since = 0.0
         self._is_drawn = False
         self._turn = 0
@@ -46,21 +47,16 @@ class Preparation:
 
     def show(self, event: Event) -> None:
         """Show an event, if it is one of the preparations."""
-        if isinstance(event, Preparing):
-            self._show(event.what)
-
-    def download(self, here: int, total: int | None) -> None:
-        """Show how far a download is."""
-        if not self._may_draw:
-            show_download(here, total)
+        if not isinstance(event, Preparing):
             return
-        share = f" of {total / 1e6:,.1f}" if total else ""
-        self._what = f"downloading the text, {here / 1e6:,.1f}{share} MB"
+        if event.what != self._what:
+            self._show(event.what)
+        self._details = "" if event.here is None else bytes_done(event.here, event.total)
 
     def stop(self) -> None:
         """Remove the line."""
         self._running.close()
-        self._what = ""
+        self._what = self._details = ""
         with self._lock:
             if self._is_drawn:
                 self._is_drawn = False
@@ -80,7 +76,10 @@ class Preparation:
             wheel = next((w for w in WHEELS if self._can_show(w)), WHEELS[-1])
             seconds = time.monotonic() - self._since
             clock = f", {clock_text(seconds)}" if seconds >= PATIENCE_SECONDS else ""
-            line = f"{wheel[self._turn % len(wheel)]} {self._what}{clock}"[: (screen_width(self._stream) or 2) - 1]
+            details = f", {self._details}" if self._details else ""
+            line = f"{wheel[self._turn % len(wheel)]} {self._what}{details}{clock}"[
+                : (screen_width(self._stream) or 2) - 1
+            ]
             self._write(f"{chr(27) + '[A' if self._is_drawn else ''}\r{line}\x1b[K\n")
             self._is_drawn = True
             self._turn += 1

@@ -32,6 +32,10 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the line, so that something else can be printed."""
         if self._shown:
             self._write("")
             self._write("")
@@ -51,3 +55,25 @@ class ProgressLine:
         """Overwrite the line; spaces do it on every terminal."""
         print(f"\r{line:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
         self._shown = line
+
+
+def bytes_done(here: int, total: int | None) -> str:
+    """Return how much of a text is downloaded or read, as in `34% of 2,048 MB`."""
+    size = f"{(total or here) / 1e6:,.0f} MB"
+    return f"{here / total:.0%} of {size}" if total else size
+
+
+class _TextLine(ProgressLine):
+    """Shows how far a text is downloaded or read, from the first moment on. What is printed next takes its place."""
+
+    def __call__(self, what: str, here: int, total: int | None) -> None:
+        if not sys.stderr.isatty():
+            return
+        line = f"{what} the text, {bytes_done(here, total)}"[: (screen_width(sys.stderr) or USUAL_WIDTH) - 1]
+        if line != self._shown:
+            self._write(line)
+        if here == total:
+            self.remove()
+
+
+show_text_progress = _TextLine()

@@ -170,10 +170,3 @@ def write_texts(pieces: Iterable[tuple[int, str]], seeds: list[int], writer: Tex
         to.write("".join(texts))
     if writer is None:
         to.finish()
-
-
-def show_download(here: int, total: int | None) -> None:
-    """Show on a terminal how far a download is, or the reading of a large text, in a line that is overwritten."""
-    if sys.stderr.isatty():
-        share = f" of {total / 1e6:,.1f}" if total else ""
-        print(f"\r{here / 1e6:,.1f}{share} MB", end="\n" if here == total else "", file=sys.stderr, flush=True)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from charlm.cli.pages import page_path, write_page
-from charlm.cli.progress import ProgressLine
-from charlm.cli.render import say, show_download
+from charlm.cli.progress import ProgressLine, show_text_progress
+from charlm.cli.render import say
 from charlm.errors import one_line
 
 # The command says what it does if it takes longer.
@@ -45,7 +45,7 @@ def report(
         run = find_model(None).parent
         say(f"run {run}")
     with ProgressLine(PATIENCE_SECONDS) as line:
-        view = view_of(run, corpus, line.show, show_download)
+        view = view_of(run, corpus, line.show, show_text_progress)
     for section in view.values():
         if isinstance(section, dict) and "missing" in section:
             say(f"note: {section['missing'].removesuffix('.')}")

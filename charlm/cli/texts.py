@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.render import say, show_download
+from charlm.cli.progress import show_text_progress
+from charlm.cli.render import say
 from charlm.errors import UsageError, as_given, undecodable_byte
 from charlm.run_folder import is_model
 
@@ -143,8 +144,8 @@ def load_text(
     from charlm.evaluation.scored_text import load_other_text, load_own_text
 
     if part or not corpus:
-        return load_own_text(file, part or "validation", corpus, command, show_download, **reading)
-    text = load_other_text(file, corpus, unknown, show_download, **reading)
+        return load_own_text(file, part or "validation", corpus, command, show_text_progress, **reading)
+    text = load_other_text(file, corpus, unknown, show_text_progress, **reading)
     for note in text.notes:
         say(f"note: {note}")
     return text

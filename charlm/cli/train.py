@@ -126,7 +126,7 @@ def _beginning(
 ) -> Callable[[World], AbstractContextManager[Trainer]]:
     from charlm.training.lifecycle import begin_or_go_on
 
-    return lambda world: begin_or_go_on(config, out, preparation.download, start, preparation.show, world)
+    return lambda world: begin_or_go_on(config, out, start, preparation.show, world)
 
 
 def _resuming(
@@ -134,7 +134,7 @@ def _resuming(
 ) -> Callable[[World], AbstractContextManager[Trainer]]:
     from charlm.training.lifecycle import resume
 
-    return lambda world: resume(path, overrides, flags, new_text, preparation.download, preparation.show, world)
+    return lambda world: resume(path, overrides, flags, new_text, preparation.show, world)
 
 
 def _follow(
@@ -179,7 +179,7 @@ def _train_family(
             return
         from charlm.training.family import equal_members
 
-        for index, (config, _) in enumerate(equal_members(settings, preparation.download, preparation.show)):
+        for index, (config, _) in enumerate(equal_members(settings, preparation.show)):
             if index and not as_json:
                 print("---")
             _dry_run(config, None, preparation, as_json)
@@ -269,7 +269,7 @@ def _dry_run(config: Config, base: StartingModel | None, preparation: Preparatio
     from charlm.training.lifecycle import dry_run
 
     keep_freed_memory()
-    expected = dry_run(config, preparation.download, base, preparation.show)
+    expected = dry_run(config, base, preparation.show)
     preparation.stop()
     settings, values = to_yaml(expected.config), expected.config.model_dump()
     if not as_json:

@@ -8,31 +8,45 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.gaps import Gapped, resets_from_right
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
 # A stream should carry its state over at least this many blocks, or long contexts are never seen.
 MIN_BLOCKS_PER_STREAM = 8
+# What torch's losses ignore.
+NO_TARGET = -100
 
 
 class Batch(NamedTuple):
     """What one training step reads.
 
     Attributes:
-        tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol if a stream begins.
-        targets_TB: the characters to predict.
+        tokens_TB: the characters before the targets, shape (T, B), int64; the start symbol if a stream or a document
+            begins.
+        targets_TB: the characters to predict; `NO_TARGET` in a gap between documents.
         begins_B: whether a stream begins with this block, or does not continue its last one, and so has no state yet,
             shape (B,), bool.
         right_SB: for a model that reads from both sides, the characters after each target, and further ones, as many as
-            the block's own random number says; the start symbol at the end of them and of the stretch of text.
+            the block's own random number says; the start symbol at the end of them, of the stretch of text and of
+            each document.
+        resets_TB: after which of its steps a stream is in its initial state, because a document begins; None if it
+            never is.
+        right_resets_SB: the same for the layers that read `right_SB` from its end.
     """
 
     tokens_TB: NDArray[np.int64]
     targets_TB: NDArray[np.int64]
     begins_B: NDArray[np.bool_]
     right_SB: NDArray[np.int64] | None = None
+    resets_TB: NDArray[np.bool_] | None = None
+    right_resets_SB: NDArray[np.bool_] | None = None
+
+    @property
+    def num_targets_B(self) -> NDArray[np.int64]:
+        """How many characters each stream predicts."""
+        return np.asarray((self.targets_TB != NO_TARGET).sum(axis=0))
 
 
 def fit_batch(
@@ -65,7 +79,8 @@ class Batches:
     """Reads a text as B streams, each epoch from a slightly different offset.
 
     The text is divided into windows of T characters, none of which leaves its stretch of the text. Each stream reads
-    as many windows, one after another.
+    as many windows, one after another. If the state is reset at documents, a gap before each takes the place of a
+    character: a step at which nothing is predicted, and after which the stream is in its initial state.
 
     Attributes:
         batches_per_epoch: blocks until every stream has met its end.
@@ -79,7 +94,6 @@ class Batches:
         block_size: int,
         seed: int,
         reset_probability: float,
-        documents_D: NDArray[np.int64] | None = None,
     ) -> None:
         """Divide a text into streams.
 
@@ -90,15 +104,13 @@ class Batches:
             block_size: T.
             seed: of the offsets and of the resets.
             reset_probability: that a stream starts with the start symbol before a block.
-            documents_D: where documents begin in the text, ascending; the block nearest to such a place starts so too.
         """
         part = Part.of(text)
-        self._part = part.backwards() if spec.is_backward else part
+        self._part = Gapped(part.backwards() if spec.is_backward else part)
         self._sees_right = spec.sees_both_sides
         self._start_id = spec.start_id
         self._num_streams, self._block_size = num_streams, block_size
         self._seed, self._reset_probability = seed, reset_probability
-        self._documents_D, self._is_backward = documents_D, spec.is_backward
         upto_S = np.cumsum(self._part.lengths_S // block_size)
         self.batches_per_epoch = int(upto_S[-1]) // num_streams
         # Fewer than B windows are left over; the stretches lose them in proportion to their lengths.
@@ -120,43 +132,34 @@ class Batches:
         starts_S = self._part.bounds_S2[:, 0] + self._random(epoch).integers(self._slack_S + 1)
         first_B = starts_S[stretch_B] + within_B * self._block_size
         # One character more than the block, before its first target.
-        positions_BT = first_B[:, None] + np.arange(-1, self._block_size)
-        window_BT = gather(self._part.ids, np.maximum(positions_BT, 0).T).T.astype(np.int64)
+        window_TB, is_gap_TB = self._part.read(first_B + np.arange(-1, self._block_size)[:, None])
+        tokens_TB, targets_TB = window_TB[:-1].astype(np.int64), window_TB[1:].astype(np.int64)
         # A stream that comes to another stretch of the text has nothing to carry over.
         begins_B = (within_B == 0) | (index == 0)
         if self._reset_probability:
             begins_B |= self._random(epoch, index + 1).random(self._num_streams) < self._reset_probability
-        begins_B |= self._is_near_document(first_B)
-        window_BT[begins_B, 0] = self._start_id
-        right_SB = None
-        if self._sees_right:
-            ends_B = self._part.bounds_S2[stretch_B, 1]
-            right_SB = self._right(first_B, ends_B, self._random(epoch, index + 1, 1))
-        return Batch(window_BT[:, :-1].T, window_BT[:, 1:].T, begins_B, right_SB)
-
-    def _is_near_document(self, first_B: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return whether a document begins nearer to these places than to those of the blocks before and after."""
-        if self._documents_D is None:
-            return np.zeros(len(first_B), dtype=bool)
-        low_B = first_B - self._block_size // 2
-        high_B = low_B + self._block_size
-        if self._is_backward:
-            # In the reversed text these are the places where documents end.
-            low_B, high_B = len(self._part.ids) + 1 - high_B, len(self._part.ids) + 1 - low_B
-        low_B, high_B = (np.searchsorted(self._documents_D, edge_B) for edge_B in (low_B, high_B))
-        return np.asarray(low_B < high_B)
+        tokens_TB[is_gap_TB[:-1]] = self._start_id
+        tokens_TB[0, begins_B] = self._start_id
+        targets_TB[is_gap_TB[1:]] = NO_TARGET
+        batch = Batch(tokens_TB, targets_TB, begins_B, resets_TB=is_gap_TB[1:] if is_gap_TB.any() else None)
+        if not self._sees_right:
+            return batch
+        right_SB, is_gap_SB = self._right(first_B, self._part.bounds_S2[stretch_B, 1], epoch, index)
+        return batch._replace(right_SB=right_SB, right_resets_SB=resets_from_right(is_gap_SB))
 
     def _right(
-        self, first_B: NDArray[np.int64], ends_B: NDArray[np.int64], random: np.random.Generator
-    ) -> NDArray[np.int64]:
+        self, first_B: NDArray[np.int64], ends_B: NDArray[np.int64], epoch: int, index: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return what stands to the right of the targets, and which places there are gaps."""
         # Zero to half a block more: texts may end anywhere, but most targets should have a right context.
-        size = self._block_size + int(random.integers(self._block_size // 2 + 1))
+        extra = self._random(epoch, index + 1, 1).integers(self._block_size // 2 + 1)
         # Not beyond the end of a stretch, so that it ends with one start symbol, as it starts with one.
-        size = min(size, int((ends_B - first_B).min()))
-        positions_SB = first_B + np.arange(1, size + 1)[:, None]
-        right_SB: NDArray[np.int64] = gather(self._part.ids, np.minimum(positions_SB, ends_B - 1)).astype(np.int64)
+        size = min(self._block_size + int(extra), int((ends_B - first_B).min()))
+        ids_SB, is_gap_SB = self._part.read(first_B + np.arange(1, size + 1)[:, None], ends_B)
+        right_SB = ids_SB.astype(np.int64)
+        right_SB[is_gap_SB] = self._start_id
         right_SB[-1] = self._start_id
-        return right_SB
+        return right_SB, is_gap_SB
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, *key])

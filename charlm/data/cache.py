@@ -16,13 +16,14 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from charlm.data.mapped import PIECE
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, UsageError
 from charlm.files import cache_folder, holding, replacing, sweep_temporary, temporary_folder, write_atomic
 from charlm.vocab import Ids
 
 DAY_SECONDS = 86400.0
-# What the encoded texts take together at most, in bytes. Those that were not used for the longest time go first.
-MAX_BYTES = 20 << 30
+# What the encoded texts take together at most, in bytes, and the variable with another number of gigabytes. Those that
+# were not used for the longest time go first.
+MAX_BYTES, LIMIT = 20 << 30, "CHARLM_CACHE_GB"
 IDS, DESCRIPTION, PLACE, DOCUMENTS = ".ids", ".json", ".place", ".documents"
 # Errors of a file that is missing, damaged, or not what it should be.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError)
@@ -126,13 +127,16 @@ class Cache:
         folder: where they are.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
         """Find the folder, or make it.
 
         Args:
-            max_bytes: what all texts may take together.
+            max_bytes: what all texts may take together; None for what the user wants.
+
+        Raises:
+            UsageError: what the user wants is no number.
         """
-        self.folder, self._max_bytes = cached_texts(), max_bytes
+        self.folder, self._max_bytes = cached_texts(), cache_limit() if max_bytes is None else max_bytes
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep_temporary(self.folder, DAY_SECONDS)
@@ -145,18 +149,19 @@ class Cache:
         """Return the entry of a key; None if there is none or it is damaged, so that it is written again."""
         return self._read(key, lambda path, sha256: _hash_of_file(path) == sha256)
 
-    def write(self, title: str, encode: Encode) -> Encoded:
+    def write(self, title: str, encode: Encode, place: str = "") -> Encoded:
         """Encode a text, and return its entry. Texts that were not used for long make room for it.
 
         Args:
             title: of the text, for people.
             encode: encodes the text. It is called again if the disk of the cache is full.
+            place: the files of the text, if they are locked.
 
         Raises:
             CorpusError: the ids cannot be written anywhere.
         """
         try:
-            entry = _write_entry(self.folder, title, encode)
+            entry = _write_entry(self.folder, title, encode, place)
             self._make_room(entry.path.stem)
             return entry
         except OSError:  # the disk of the cache is full
@@ -197,15 +202,16 @@ class Cache:
     def locked(self, place: str) -> Iterator[None]:
         """Let one process at a time encode the same files; others wait, and find them encoded then."""
         # Without locks, two processes may encode the same text. Each writes a file of its own.
-        with holding(self.folder / f".{place}.lock"):
+        with holding(self.folder / f".{place}.lock") as is_held:
+            for leftover in [*self.folder.glob(f".{place}-*.tmp"), *self.folder.glob(f"{place}-*{IDS}")]:
+                # Of a process that was killed.
+                with suppress(OSError):
+                    if is_held:
+                        leftover.unlink()
             yield
 
     def _make_room(self, key: str) -> None:
-        texts = cached()
-        left = sum(text.num_bytes for text in texts) - self._max_bytes
-        for text in reversed(texts):
-            if left > 0 and text.key != key:
-                left -= text.remove()
+        prune(self._max_bytes, key)
 
     def _read(self, key: str, is_whole: Callable[[Path, str], bool]) -> Encoded | None:
         with suppress(*DAMAGE):
@@ -218,6 +224,38 @@ class Cache:
                     os.utime(path)
                 return Encoded(self.folder / f"{key}{IDS}", Description(**fields))
         return None
+
+
+def cache_limit() -> int:
+    """Return how many bytes the encoded texts may take together: `CHARLM_CACHE_GB`, or 20 GiB.
+
+    Raises:
+        UsageError: that is no number.
+    """
+    if not (given := os.environ.get(LIMIT)):
+        return MAX_BYTES
+    with suppress(ValueError, OverflowError):
+        if (limit := int(float(given) * 1e9)) >= 0:
+            return limit
+    raise UsageError(f"`{LIMIT}` is `{given}`, and not a number of gigabytes", f"as in `{LIMIT}=5`")
+
+
+def prune(max_bytes: int, key: str = "") -> int:
+    """Remove texts until the others take at most so many bytes; those that were not used for the longest time first.
+
+    Args:
+        max_bytes: what they may take together.
+        key: of a text that stays.
+
+    Returns:
+        how many bytes that frees.
+    """
+    texts, freed = cached(), 0
+    left = sum(text.num_bytes for text in texts) - max_bytes
+    for text in reversed(texts):
+        if left > freed and text.key != key:
+            freed += text.remove()
+    return freed
 
 
 def cached_texts() -> Path:
@@ -294,8 +332,8 @@ def identity_of(path: Path) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _write_entry(folder: Path, title: str, encode: Encode) -> Encoded:
-    unnamed = folder / f"{secrets.token_hex(16)}{IDS}"
+def _write_entry(folder: Path, title: str, encode: Encode, place: str = "") -> Encoded:
+    unnamed = folder / f"{place}-{secrets.token_hex(16)}{IDS}"
     try:
         with replacing(unnamed) as file:
             ids = IdsFile(file)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from charlm.data.cache import Cache, Description, Encoded, IdsFile, identity_of
 from charlm.data.catalog import Source
-from charlm.data.decoding import named, note_on_nul, read_chunks, refuse
+from charlm.data.decoding import Undecodable, named, note_on_nul, read_chunks, refuse
 from charlm.data.decoding import place as by_path
-from charlm.data.downloads import DownloadProgress
-from charlm.data.encoder import Fingerprint, Reading, encode
+from charlm.data.encoder import CACHE_VERSION, Fingerprint, Reading, encode
 from charlm.data.formats import STANDARD_INPUT
 from charlm.data.line_ends import describe_line_ends
 from charlm.data.mapped import map_ids
@@ -30,6 +31,10 @@ LARGE_BYTES = 64 << 20
 USUAL_COMPRESSION = 4
 # If more than one character in so many is NUL, a text may be in another encoding than the one that was given.
 NUL_SHARE = 50
+# Called while a text is downloaded or read for the first time: which of the two, how many bytes were, and how many
+# there are if that is known.
+TextProgress = Callable[[str, int, int | None], None]
+DOWNLOADING, READING = "downloading", "reading"
 CHANGED = ("the corpus changed while it was read", "try again when nothing writes to it")
 
 
@@ -59,6 +64,14 @@ class Corpus:
     sources: tuple[str, ...] = ()
     path: Path = Path()
 
+    def closed(self) -> Corpus:
+        """Return it without its ids, to be given to another process."""
+        return replace(self, ids=self.ids[:0].copy())
+
+    def opened(self) -> Corpus:
+        """Return it with the ids of its file."""
+        return replace(self, ids=map_ids(self.path, self.vocabulary.dtype))
+
     def facts(self) -> dict[str, str | int]:
         """Return what a model file says of it."""
         return {
@@ -78,9 +91,10 @@ def load_corpus(
     vocabulary: Vocabulary | None = None,
     unknown: str = "error",
     grows: bool = False,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     max_bytes: int | None = None,
     skip_undecodable: bool = False,
+    may_be_bytes: bool = True,
     large_bytes: int = LARGE_BYTES,
 ) -> Corpus:
     """Read texts, one after another, into one corpus.
@@ -99,8 +113,8 @@ def load_corpus(
         progress: called during a download, and while a large text is read for the first time.
         max_bytes: how many bytes the text may have, in files, not pipes; for names that come from an untrusted file.
         skip_undecodable: leave out files that are no text in this encoding.
-        large_bytes: from this size on, a text is not read again as long as its files have the same names, sizes and
-            times.
+        may_be_bytes: whether another kind of vocabulary may be given, for hints.
+        large_bytes: from this size on, a text is not read again while its files have the same names, sizes and times.
 
     Raises:
         CorpusError: a text is missing, empty, undecodable, or changes while it is read.
@@ -110,19 +124,21 @@ def load_corpus(
     if vocabulary:
         vocabulary.encode("", unknown)  # refuses an invalid policy, even if no character is unknown
         kind, filter = vocabulary.kind, vocabulary.filter
-    notes: list[str] = []
-    skips = skip_undecodable and kind == "characters"
-    sources = _find(names, encoding, notes, progress, max_bytes, skips)
+    cache, notes = Cache(), list[str]()
+    left_out = _known_left_out(cache, names, encoding) if skip_undecodable and kind == "characters" else None
+    sources = _find(names, encoding, notes, progress, max_bytes, left_out)
     title = _title(names)
     reading = Reading(sources, encoding, kind, filter, vocabulary, unknown, grows, max_bytes)
     try:
         if kind == "characters" and any(source.is_document for source in sources):
             raise UndecodableError(f"{title} is not text")
-        found = _find_encoded(reading, title, progress, large_bytes)
+        found = _find_encoded(cache, reading, title, progress, large_bytes)
     except UndecodableError:
         if kind == "characters":
-            refuse(sources, encoding, may_be_bytes=vocabulary is None)
+            refuse(sources, encoding, may_be_bytes=may_be_bytes and vocabulary is None)
         raise
+    if left_out and left_out.has_learned and _size([*sources, *left_out.sources]) >= large_bytes:
+        _note_left_out(cache, names, encoding, found, left_out)
     if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
     return _as_corpus(title, reading, found, notes)
@@ -145,13 +161,15 @@ class _Found(NamedTuple):
     lengths: list[int]
 
 
-def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | None, large_bytes: int) -> _Found:
+def _find_encoded(
+    cache: Cache, reading: Reading, title: str, progress: TextProgress | None, large_bytes: int
+) -> _Found:
     """Return the ids of a text: from the cache, or encoded now.
 
     The content of a text decides which ids belong to it. A large text is read once: after that, the names, sizes and
     times of its files show what its content is.
     """
-    cache, place = Cache(), _place(reading)
+    place = _place(reading)
     if found := _at_place(cache, place, reading):
         return found
     size = _size(reading.sources)
@@ -162,9 +180,9 @@ def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | Non
             if found := _at_place(cache, place, reading):
                 return found
             tick = partial(_report, progress, size if has_total else None) if progress else None
-            found = _encode(cache, reading, title, tick)
+            found = _encode(cache, reading, title, tick, place=place)
             if progress and not has_total:
-                progress(sum(found.lengths), sum(found.lengths))
+                progress(READING, sum(found.lengths), sum(found.lengths))
             return _note_place(cache, place, reading, found)
     fingerprint = Fingerprint(reading.max_bytes)
     for source in reading.sources:
@@ -175,8 +193,8 @@ def _find_encoded(reading: Reading, title: str, progress: DownloadProgress | Non
     return _encode(cache, reading, title, sha256=fingerprint.sha256)
 
 
-def _report(progress: DownloadProgress, total: int | None, num_bytes: int) -> None:
-    progress(num_bytes, total)
+def _report(progress: TextProgress, total: int | None, num_bytes: int) -> None:
+    progress(READING, num_bytes, total)
 
 
 def _place(reading: Reading) -> str:
@@ -210,7 +228,12 @@ def _note_place(cache: Cache, place: str, reading: Reading, found: _Found) -> _F
 
 
 def _encode(
-    cache: Cache, reading: Reading, title: str, tick: Callable[[int], None] | None = None, sha256: str = ""
+    cache: Cache,
+    reading: Reading,
+    title: str,
+    tick: Callable[[int], None] | None = None,
+    sha256: str = "",
+    place: str = "",
 ) -> _Found:
     """Encode a text.
 
@@ -220,6 +243,7 @@ def _encode(
         title: of the text.
         tick: called with the number of bytes so far.
         sha256: the hash of the bytes when they were first read; empty if they were not.
+        place: the files of the text, if they are locked.
 
     Raises:
         CorpusError: the text is empty, or its bytes are not those that were first read.
@@ -235,7 +259,7 @@ def _encode(
         _check_length(fingerprint, title)
         return result
 
-    entry = cache.write(title, encode_checked)
+    entry = cache.write(title, encode_checked, place)
     return _Found(entry, fingerprints[-1].sha256, fingerprints[-1].lengths)
 
 
@@ -269,19 +293,37 @@ def _find(
     names: Sequence[str],
     encoding: str,
     notes: list[str],
-    progress: DownloadProgress | None,
+    progress: TextProgress | None,
     max_bytes: int | None,
-    skips_undecodable: bool,
+    left_out: Undecodable | None,
 ) -> list[Source]:
-    left_out: list[Source] | None = [] if skips_undecodable else None
-    options = (encoding, notes, progress, max_bytes, left_out)
+    options = (encoding, notes, partial(progress, DOWNLOADING) if progress else None, max_bytes, left_out)
     sources = [source for name in names for source in find_sources(name, *options)]
-    if left_out:
+    if left_out and left_out.sources:
         if not sources:
-            refuse(left_out, encoding, may_be_bytes=False)
-        files = counted(len(left_out), "file")
-        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out, key=by_path))}")
+            refuse(left_out.sources, encoding, may_be_bytes=False)
+        files = counted(len(left_out.sources), "file")
+        notes.append(f"{files} left out, no text in {encoding}: {named(sorted(left_out.sources, key=by_path))}")
     return sources
+
+
+def _known_left_out(cache: Cache, names: Sequence[str], encoding: str) -> Undecodable:
+    """Return what leaves files out; it knows the files of a large text that an earlier start has looked at."""
+    noted = cache.at_place(_place_of_left_out(names, encoding))
+    return Undecodable(encoding, noted[0]["verdicts"] if noted else {})
+
+
+def _note_left_out(cache: Cache, names: Sequence[str], encoding: str, found: _Found, left_out: Undecodable) -> None:
+    facts = {"verdicts": left_out.verdicts}
+    cache.note_place(_place_of_left_out(names, encoding), found.entry.path.stem, facts)
+
+
+def _place_of_left_out(names: Sequence[str], encoding: str) -> str:
+    folder = ""
+    with suppress(OSError):
+        folder = str(Path.cwd())
+    key = json.dumps([CACHE_VERSION, "left out", folder, *names, encoding])
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _title(names: Sequence[str]) -> str:

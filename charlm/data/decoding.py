@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from charlm.data.cache import identity_of
 from charlm.data.catalog import Source
 from charlm.data.encodings import guess_encoding, is_damaged_utf8, reads
 from charlm.data.formats import SNIFFED_BYTES, Format, compression_of, decompressed, filtered, format_of
@@ -119,6 +123,54 @@ def refusal_of(source: Source, encoding: str, max_bytes: int | None = None) -> U
     except UndecodableError as error:
         return error
     return None
+
+
+class Undecodable:
+    """The sources that are left out of a text, because they are no text in its encoding.
+
+    Attributes:
+        sources: these sources.
+        verdicts: whether a file is one of them, by what stands for the file as it is now. Pipes are not among them.
+    """
+
+    def __init__(self, encoding: str, known: Mapping[str, bool]) -> None:
+        """Start with none.
+
+        Args:
+            encoding: how the bytes should spell characters.
+            known: the verdicts of an earlier start. A file that has not changed since then is not read again.
+        """
+        self._encoding, self._known = encoding, known
+        self.sources: list[Source] = []
+        self.verdicts: dict[str, bool] = {}
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether there are other verdicts than those of the earlier start."""
+        return self.verdicts != self._known
+
+    def leaves_out(self, source: Source, max_bytes: int | None) -> bool:
+        """Return whether a source is left out; if it is not known, read no further than `max_bytes` to find out."""
+        mark, size = _mark_of(source)
+        is_left_out = self._known.get(mark)
+        is_whole = is_left_out is not None or max_bytes is None or (size <= max_bytes and not source.compression)
+        if is_left_out is None:
+            is_left_out = refusal_of(source, self._encoding, max_bytes) is not None
+        if mark and (is_left_out or is_whole):
+            self.verdicts[mark] = is_left_out
+        if is_left_out:
+            self.sources.append(source)
+        return is_left_out
+
+
+def _mark_of(source: Source) -> tuple[str, int]:
+    """Return what stands for a file as it is now, and its size; nothing if the source is no lasting file."""
+    if source.path and source.is_kept:
+        with suppress(OSError):
+            identity = identity_of(source.path)
+            mark = json.dumps([str(source.path.resolve()), *identity])
+            return hashlib.sha256(mark.encode()).hexdigest()[:32], source.path.stat().st_size
+    return "", 0
 
 
 def refuse(sources: Sequence[Source], encoding: str, may_be_bytes: bool) -> None:

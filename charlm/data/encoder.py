@@ -15,11 +15,14 @@ from charlm.data.catalog import Source
 from charlm.data.decoding import DecodedSource, read_chunks
 from charlm.data.line_ends import LineEnds, conversion
 from charlm.errors import TooLargeError, UnknownCharacterError
+from charlm.machine import give_back_freed_memory
 from charlm.vocab import Filter, Ids, Kind, TextFilter, Vocabulary
 
 CACHE_VERSION = 7
 # A few characters that are not ASCII make the encoding of all that is with them slower, so it is done in short pieces.
 PIECE_CHARACTERS = 1 << 14
+# After so many bytes, memory that is free goes back to the system.
+GIVE_BACK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def encode(reading: Reading, fingerprint: Fingerprint, file: IdsFile) -> tuple[s
         TooLargeError: there are more bytes than there may be.
     """
     encoder = _Encoder(reading)
-    characters = skipped = unfiltered = nuls = 0
+    characters = skipped = unfiltered = nuls = given_back = 0
     marked, line_ends, ends = [], [], []
     for index, source in enumerate(reading.sources):
         chunks = fingerprint.passed(read_chunks(source))
@@ -128,6 +131,10 @@ def encode(reading: Reading, fingerprint: Fingerprint, file: IdsFile) -> tuple[s
                 position += length
                 characters, skipped = characters + len(ids), skipped + length - len(ids)
             unfiltered += len(piece)
+            if fingerprint.num_bytes - given_back >= GIVE_BACK_BYTES:
+                # The pieces differ in size, and the room that is left between them would grow with the text.
+                given_back = fingerprint.num_bytes
+                give_back_freed_memory()
         line_ends.append(counter.counts)
         ends.append(characters)
         if decoded.has_mark:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -41,10 +41,13 @@ class Part:
     Attributes:
         ids: the whole text, shape (N,); it is not copied.
         bounds_S2: where each stretch starts and where it ends, shape (S, 2), ascending.
+        documents_D: where documents of the whole text begin at which the state of a net is reset, ascending; empty
+            if it is carried over.
     """
 
     ids: Ids
     bounds_S2: NDArray[np.int64]
+    documents_D: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @classmethod
     def of(cls, text: Ids | Part) -> Part:
@@ -88,17 +91,28 @@ class Part:
 
     def backwards(self) -> Part:
         """Return the same characters of the reversed text."""
-        return Part(self.ids[::-1], len(self.ids) - self.bounds_S2[::-1, ::-1])
+        total = len(self.ids)
+        return Part(self.ids[::-1], total - self.bounds_S2[::-1, ::-1], total - self.documents_D[::-1])
+
+    def divided(self) -> Part:
+        """Return the same characters, with a stretch for each document at which the state is reset."""
+        inside = [self.documents_D[slice(*self.documents_D.searchsorted(bounds))] for bounds in self.bounds_S2]
+        edges = [np.unique([*bounds, *some]) for bounds, some in zip(self.bounds_S2, inside, strict=True)]
+        return self._of([block for some in edges for block in pairwise(some.tolist())])
+
+    def _of(self, blocks: Sequence[Block]) -> Part:
+        """Return other stretches of the same text."""
+        return replace(Part.between(self.ids, blocks), documents_D=self.documents_D)
 
     def beginnings(self, num_characters: int) -> Part:
         """Return so many characters, or all: the beginning of each stretch, in proportion to its length."""
         starts_S = self.bounds_S2[:, 0]
-        return Part.between(self.ids, list(zip(starts_S, starts_S + self._shares_of(num_characters), strict=True)))
+        return self._of(list(zip(starts_S, starts_S + self._shares_of(num_characters), strict=True)))
 
     def endings(self, num_characters: int) -> Part:
         """Return so many characters, or all: the end of each stretch, in proportion to its length."""
         ends_S = self.bounds_S2[:, 1]
-        return Part.between(self.ids, list(zip(ends_S - self._shares_of(num_characters), ends_S, strict=True)))
+        return self._of(list(zip(ends_S - self._shares_of(num_characters), ends_S, strict=True)))
 
     def without_blocks(self, num_characters: int, num_blocks: int) -> tuple[Part, Part]:
         """Return the part without blocks of so many characters in all, and these blocks, which are evenly spaced."""
@@ -120,7 +134,7 @@ class Part:
             if not any(first <= a < last for first, last in taken)
             and any(start <= a < end for start, end in self.bounds_S2.tolist())
         ]
-        return Part.between(self.ids, left), Part.between(self.ids, taken)
+        return self._of(left), self._of(taken)
 
     def _shares_of(self, num_characters: int) -> NDArray[np.int64]:
         # Python's integers, because the products are large.
@@ -238,6 +252,14 @@ def recorded_split(ids: Ids, data: DataConfig, facts: Mapping[str, Any]) -> Spli
     if any(start > end for start, end in pairwise(edges)) or sum(end - start for start, end in ordered) >= len(ids):
         raise _no_blocks()
     return _RecordedSplit(*_split_at(ids, validation, test))
+
+
+def at_documents(split: Split, corpus: Corpus, data: DataConfig) -> Split:
+    """Return the parts of a text with the places where the state of a net is reset, if the settings ask for it."""
+    if not data.reset_state_at_documents or data.documents is None:
+        return split
+    starts_D = document_starts(corpus, data.documents)
+    return type(split)(*(replace(part, documents_D=starts_D) for part in split))
 
 
 def _checked(blocks: Any) -> list[Block]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charlm.data.catalog import Source, catalog_entries, source_of
-from charlm.data.decoding import MAX_NAMES, first_bytes, named, place, recognised, refusal_of, refuse, with_encoding
+from charlm.data.decoding import MAX_NAMES, Undecodable, first_bytes, named, place, recognised, refuse, with_encoding
 from charlm.data.downloads import DownloadProgress
 from charlm.data.formats import STANDARD_INPUT
 from charlm.errors import CorpusError, TooLargeError, UndecodableError, counted, did_you_mean, nearest_name
@@ -34,7 +34,7 @@ def find_sources(
     notes: list[str],
     progress: DownloadProgress | None = None,
     max_bytes: int | None = None,
-    left_out: list[Source] | None = None,
+    left_out: Undecodable | None = None,
 ) -> list[Source]:
     """Return what a name stands for, in order.
 
@@ -45,7 +45,7 @@ def find_sources(
         progress: called during a download.
         max_bytes: refuse more bytes than this, and everything that is not a file, without reading it. Of compressed
             files it does not know how many they have.
-        left_out: a list to which this adds the sources that are no text in this encoding, instead of returning them.
+        left_out: takes the sources that are no text in this encoding, which are not returned then.
 
     Raises:
         CorpusError: there is no such text, or it cannot be read.
@@ -53,14 +53,14 @@ def find_sources(
         DownloadError: it could not be fetched.
     """
     if name == "-":
-        return list(_decodable([recognised(_spool(STANDARD_INPUT, sys.stdin.buffer))], encoding, left_out))
+        return list(_decodable([recognised(_spool(STANDARD_INPUT, sys.stdin.buffer))], left_out))
     if not name:
         raise CorpusError("the name of a corpus is empty", "`.` is the current folder")
     if entry := catalog_entries().get(catalog_name(name)):
         if os.path.lexists(name):
             notes.append(f"`{name}` is a text that charlm knows by name; what is here is `--corpus .{os.sep}{name}`")
         return entry.sources(progress)
-    num_left_out = len(left_out or [])
+    num_left_out = _num_left_out(left_out)
     try:
         path = expanded(name)
         if path.is_dir():
@@ -68,13 +68,15 @@ def find_sources(
         if path.exists():
             if max_bytes is not None and not path.is_file():
                 raise CorpusError(f"`{name}` is not a file")
-            return list(_within(_decodable([_checked(path)], encoding, left_out, max_bytes), max_bytes))
+            return list(_within(_decodable([_checked(path)], left_out, max_bytes), max_bytes))
         files = (_checked(file) for file in _once(_matches(path)))
-        sources = sorted(_within(_decodable(files, encoding, left_out, max_bytes), max_bytes), key=place)
+        sources = sorted(_within(_decodable(files, left_out, max_bytes), max_bytes), key=place)
     except (OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"`{name}` cannot be read: {error}") from error
-    if sources or len(left_out or []) > num_left_out:
+    if sources or _num_left_out(left_out) > num_left_out:
         return sources
+    if path.is_symlink():
+        raise CorpusError(f"`{name}` is a link, and there is nothing where it leads")
     hint = f"{_near(name, path)} `charlm corpora` lists the corpora by name"
     raise CorpusError(f"there is no corpus, file or folder `{name}`", hint.lstrip())
 
@@ -102,10 +104,10 @@ def _matches(pattern: Path) -> Iterator[Path]:
 
 
 def _in_folder(
-    folder: Path, encoding: str, notes: list[str], max_bytes: int | None, left_out: list[Source] | None
+    folder: Path, encoding: str, notes: list[str], max_bytes: int | None, left_out: Undecodable | None
 ) -> list[Source]:
     binary: list[Source] = []
-    num_left_out = len(left_out or [])
+    num_left_out = _num_left_out(left_out)
 
     def texts() -> Iterator[Source]:
         for source in map(_checked, _below(folder)):
@@ -114,12 +116,12 @@ def _in_folder(
             else:
                 yield source
 
-    sources = sorted(_within(_decodable(texts(), encoding, left_out, max_bytes), max_bytes), key=place)
+    sources = sorted(_within(_decodable(texts(), left_out, max_bytes), max_bytes), key=place)
     if binary:
         binary = sorted(binary, key=place)
         known = [with_encoding(source, encoding) for source in binary[:MAX_NAMES]] + binary[MAX_NAMES:]
         notes.append(f"{counted(len(binary), 'binary file')} in `{folder}` left out: {named(known)}")
-    if not sources and len(left_out or []) == num_left_out:
+    if not sources and _num_left_out(left_out) == num_left_out:
         refuse(binary, encoding, may_be_bytes=False)
         is_run = (folder / LAST_MODEL).is_file()
         hint = f"`charlm train --resume {shlex.quote(str(folder))}` continues the run in it" if is_run else ""
@@ -138,14 +140,16 @@ def _is_binary(source: Source, encoding: str) -> bool:
 
 
 def _decodable(
-    sources: Iterable[Source], encoding: str, left_out: list[Source] | None, max_bytes: int | None = None
+    sources: Iterable[Source], left_out: Undecodable | None, max_bytes: int | None = None
 ) -> Iterator[Source]:
     """Yield the sources that are text in this encoding; all of them if none may be dropped."""
     for source in sources:
-        if left_out is not None and refusal_of(source, encoding, max_bytes):
-            left_out.append(source)
-        else:
+        if left_out is None or not left_out.leaves_out(source, max_bytes):
             yield source
+
+
+def _num_left_out(left_out: Undecodable | None) -> int:
+    return len(left_out.sources) if left_out else 0
 
 
 def _once(paths: Iterable[Path]) -> Iterator[Path]:

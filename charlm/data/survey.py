@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ RARE_SHARE = 1e-5
 NUM_EXAMPLES, EXAMPLE_CHARACTERS = 5, 60
 
 Hashes = NDArray[np.uint64]
+Progress = Callable[[int, int], None]
 Places = NDArray[np.int64]
 
 
@@ -99,19 +101,25 @@ class Survey:
         return asdict(self)
 
 
-def survey(corpus: Corpus, parts: Split, piece: int = PIECE) -> Survey:
+def survey(corpus: Corpus, parts: Split, piece: int = PIECE, progress: Progress | None = None) -> Survey:
     """Look at all of a text, in two passes and in little memory.
 
     Args:
         corpus: the text.
         parts: how it is divided.
         piece: how many characters are looked at together.
+        progress: called with how many characters of how many were looked at, both passes together.
     """
-    ids, vocabulary = corpus.ids, corpus.vocabulary
-    counts_V, first_V, line_ends = _count(ids, vocabulary, piece)
-    lines = _Lines()
+    ids, vocabulary, lines = corpus.ids, corpus.vocabulary, _Lines()
+
+    def tick(done: int) -> None:
+        if progress:
+            progress(done, 2 * len(ids))
+
+    counts_V, first_V, line_ends = _count(ids, vocabulary, piece, tick)
     for places_L, ends_L, hashes_L in _hashed_lines(ids, vocabulary, piece):
         lines.add(places_L, ends_L, hashes_L)
+        tick(len(ids) + int(ends_L.max(initial=0)))
 
     def symbols(which: list[int]) -> list[Symbol]:
         return [
@@ -130,7 +138,7 @@ def survey(corpus: Corpus, parts: Split, piece: int = PIECE) -> Survey:
         len(ids),
         int(np.count_nonzero(counts_V)),
         line_ends,
-        symbols(control[:NUM_EXAMPLES]),
+        symbols(control),
         int(is_rare_V.sum()),
         symbols(rarest),
         lines.total,
@@ -143,7 +151,9 @@ def survey(corpus: Corpus, parts: Split, piece: int = PIECE) -> Survey:
     )
 
 
-def _count(ids: Ids, vocabulary: Vocabulary, size: int) -> tuple[NDArray[np.int64], Places, dict[str, int]]:
+def _count(
+    ids: Ids, vocabulary: Vocabulary, size: int, tick: Callable[[int], None]
+) -> tuple[NDArray[np.int64], Places, dict[str, int]]:
     """Return how often each symbol stands in a text, where it stands first, and how many lines end in which way."""
     counts_V = np.zeros(len(vocabulary), dtype=np.int64)
     first_V = np.full(len(vocabulary), -1, dtype=np.int64)
@@ -159,6 +169,7 @@ def _count(ids: Ids, vocabulary: Vocabulary, size: int) -> tuple[NDArray[np.int6
         for index in np.flatnonzero((counts_V == 0) & (here_V > 0)).tolist():
             first_V[index] = start + int((piece == index).argmax())
         counts_V += here_V
+        tick(start + len(piece))
     ends = [int(counts_V[index]) if index >= 0 else 0 for index in (lf, cr)]
     return counts_V, first_V, {"LF": ends[0] - pairs, "CR LF": pairs, "CR": ends[1] - pairs}
 
@@ -177,9 +188,14 @@ def _hashed_lines(ids: Ids, vocabulary: Vocabulary, size: int) -> Iterator[tuple
     while start < len(ids):
         piece = read(ids, start, start + size)
         ends_L = line_starts(piece, vocabulary)[0]
-        if start + len(piece) == len(ids) or not len(ends_L):
-            # The last line has no end; of a line that is longer than a piece, each piece is a line.
+        if start + len(piece) == len(ids):
+            # The last line has no end.
             ends_L = np.append(ends_L, len(piece))
+        elif not len(ends_L):
+            end, hash_ = _long_line(ids, vocabulary, start, size)
+            yield np.array([start]), np.array([end]), np.array([hash_], dtype=np.uint64)
+            start = end
+            continue
         places_L = np.concatenate([[0], ends_L[:-1]])
         inked = np.flatnonzero(~is_space_V[piece])
         if len(inked):
@@ -194,6 +210,19 @@ def _hashed_lines(ids: Ids, vocabulary: Vocabulary, size: int) -> Iterator[tuple
             hashes_L ^= hashes_L >> np.uint64(32)
             yield start + first_L, start + last_L, hashes_L
         start += int(ends_L[-1])
+
+
+def _long_line(ids: Ids, vocabulary: Vocabulary, start: int, size: int) -> tuple[int, int]:
+    """Return where a line ends that is longer than a piece, and a hash of it, with white space at its ends."""
+    digest, end, has_ended = hashlib.blake2b(digest_size=8), start, False
+    while end < len(ids) and not has_ended:
+        piece = read(ids, end, end + size)
+        ends_L = line_starts(piece, vocabulary)[0]
+        has_ended = len(ends_L) > 0
+        piece = piece[: ends_L[0]] if has_ended else piece
+        digest.update(piece.tobytes())
+        end += len(piece)
+    return end, int.from_bytes(digest.digest(), "little")
 
 
 def _powers(factor: int, number: int) -> Hashes:

@@ -16,16 +16,22 @@ from numpy.typing import NDArray
 
 from charlm.data.formats import module_for
 from charlm.data.holdout import Part
-from charlm.inference.kneser_ney import Level, count, longest_order, smooth
+from charlm.data.mapped import pieces
+from charlm.inference.kneser_ney import Ints, Level, Smoothed, count, longest_order, smooth_level
 from charlm.vocab import Ids, Vocabulary
 
 MAX_ORDER = 7
 # Only the end of a longer training text, or of each of its stretches, is counted or compressed: it is next to the text
 # that is scored.
-MAX_COUNTED = 5_000_000
+# Of a text with many different characters less is counted, because most of its n-grams are different and need memory.
+MAX_COUNTED, MAX_COUNTED_OF_MANY, FEW_SYMBOLS = 5_000_000, 1_500_000, 1024
 MAX_COMPRESSED = 2_000_000
-# Only the beginning of a longer text, or of each of its stretches, is scored: each character takes much memory.
+# Only the beginning of a longer text, or of each of its stretches, is scored, because compressors are slow.
 MAX_SCORED = 2_000_000
+# So many characters are looked at together.
+PIECE = 1 << 16
+# The sizes of dictionary that xz allows, in bytes, up to that of its strongest preset.
+MIN_DICTIONARY, MAX_DICTIONARY = 1 << 12, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,15 @@ class Baseline:
 
     Attributes:
         name: of the baseline.
-        bits_per_character: on the text that the model was scored on.
+        bits_per_character: on the text that the model was scored on, or on the beginning of it.
         characters_seen: how many characters of the training text it has read.
+        characters_scored: how many characters of the text were scored.
     """
 
     name: str
     bits_per_character: float
     characters_seen: int
+    characters_scored: int
 
     def to_json(self) -> dict[str, str | float | int]:
         """Return its fields by name."""
@@ -56,37 +64,45 @@ def baselines(train: Ids | Part, text: Ids | Part, vocabulary: Vocabulary) -> It
         vocabulary: of both.
     """
     train, text = Part.of(train), Part.of(text).beginnings(MAX_SCORED)
-    yield Baseline("uniform", math.log2(len(vocabulary)), 0)
-    counted = train.endings(MAX_COUNTED)
+    num_scored = len(text)
+    yield Baseline("uniform", math.log2(len(vocabulary)), 0, num_scored)
+    counted = train.endings(MAX_COUNTED if len(vocabulary) <= FEW_SYMBOLS else MAX_COUNTED_OF_MANY)
     nats = kneser_ney(counted, text, len(vocabulary), MAX_ORDER)
     # With a single symbol the sum is -0.0.
-    yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted))
+    yield Baseline("unigram", max(0.0, nats[0] / math.log(2)), len(counted), num_scored)
     best = int(np.argmin(nats))
-    yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted))
+    yield Baseline(f"{best + 1}-gram Kneser-Ney", nats[best] / math.log(2), len(counted), num_scored)
     seen = train.endings(MAX_COMPRESSED)
-    before, after = (vocabulary.decode(part.joined()).encode("utf-8", "surrogatepass") for part in (seen, text))
+    before, after = _in_utf8(seen, vocabulary), _in_utf8(text, vocabulary)
     for name, program in (("xz", "xz"), ("bz2", "bzip2")):
         try:
-            num_bytes = compressed_size(program, [before, after]) - compressed_size(program, [before])
+            alone, together = (
+                compressed_size(program, data, sum(map(len, data))) for data in ([before], [before, after])
+            )
         except ImportError:
             # A Python that was built without their libraries lacks them.
             continue
         # A longer text is sometimes compressed to fewer bytes; such a result is meaningless.
-        if num_bytes > 0:
-            yield Baseline(name, 8 * num_bytes / len(text), len(seen))
+        if together > alone:
+            yield Baseline(name, 8 * (together - alone) / num_scored, len(seen), num_scored)
 
 
-def compressed_size(name: str, pieces: Iterable[bytes]) -> int:
+def compressed_size(name: str, data: Iterable[bytes], num_bytes: int) -> int:
     """Return how many bytes a general compressor needs at its best: `gzip`, `bzip2`, `xz` or `zstd`.
+
+    Args:
+        name: of the compressor.
+        data: to compress, in pieces.
+        num_bytes: how many bytes they have together; few of them need little memory.
 
     Raises:
         ImportError: this Python lacks it.
     """
-    compressor = _compressor(name)
-    return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())
+    compressor = _compressor(name, num_bytes)
+    return sum(len(compressor.compress(piece)) for piece in data) + len(compressor.flush())
 
 
-def _compressor(name: str) -> Any:
+def _compressor(name: str, num_bytes: int) -> Any:
     if name == "gzip":
         return zlib.compressobj(9, wbits=31)
     module = module_for(name)
@@ -94,7 +110,18 @@ def _compressor(name: str) -> Any:
         return module.BZ2Compressor(9)
     if name == "zstd":
         return module.ZstdCompressor(level=19)
-    return module.LZMACompressor(preset=9 | module.PRESET_EXTREME)
+    # A dictionary that is larger than the data takes much memory for nothing.
+    size = min(max(MIN_DICTIONARY, 1 << num_bytes.bit_length()), MAX_DICTIONARY)
+    strongest = {"id": module.FILTER_LZMA2, "preset": 9 | module.PRESET_EXTREME, "dict_size": size}
+    return module.LZMACompressor(filters=[strongest])
+
+
+def _in_utf8(part: Part, vocabulary: Vocabulary) -> bytes:
+    """Return the bytes of a text in UTF-8."""
+    decoder = vocabulary.decoder()
+    texts = (decoder.decode(some.tolist()) for stretch in part.stretches for some in pieces(stretch, PIECE))
+    data = b"".join(text.encode("utf-8", "surrogatepass") for text in texts)
+    return data + decoder.decode([], final=True).encode("utf-8", "surrogatepass")
 
 
 def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order: int) -> list[float]:
@@ -122,31 +149,46 @@ def nats_by_order(levels: list[Level], text: Part, num_symbols: int) -> Iterator
         num_symbols: V.
 
     Yields:
-        for each order, the shortest first, the nats of each character, shape (M,).
+        for each order, the shortest first, the nats of each character, shape (M,). The next one takes its memory.
     """
-    walks = [_walk(levels, stretch.astype(np.int64), num_symbols) for stretch in text.stretches]
-    places = [tuple(map(np.concatenate, zip(*of_level, strict=True))) for of_level in zip(*walks, strict=True)]
-    for order in range(1, len(levels) + 1):
-        p_M = np.full(len(text), 1 / num_symbols)
-        for values, (context_M, found_M) in zip(smooth(levels[:order], num_symbols), places, strict=False):
-            backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
-            p_M = np.where(found_M >= 0, values.p_N[found_M], backoff_M * p_M)
-        yield -np.log(p_M)
-
-
-def _walk(
-    levels: list[Level], ids_M: NDArray[np.int64], num_symbols: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield for each length which n-gram stands before each character, and which one ends with it; -1 for unseen."""
-    context_M = np.zeros(len(ids_M), np.int64)
+    edges = np.cumsum([0, *text.lengths_S]).tolist()
+    # Which n-gram stands before each character, or -1 if it was never seen; and what shorter n-grams predict.
+    context_M, shorter_M = np.zeros(len(text), np.int32), np.full(len(text), 1 / num_symbols)
+    found_M, nats_M = np.empty(len(text), np.int32), np.empty(len(text))
+    shorter = None
     for level in levels:
         if not len(level.symbols_N):
             # The text that was counted is shorter.
-            return
+            yield -np.log(shorter_M)
+            continue
         keys_N = level.contexts_N.astype(np.int64) * num_symbols + level.symbols_N
-        wanted_M = context_M * num_symbols + ids_M
-        found_M = np.minimum(keys_N.searchsorted(wanted_M), len(keys_N) - 1)
-        found_M = np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
-        yield context_M, found_M
+        longest = smooth_level(level, True, shorter, num_symbols)
+        for ids, start in zip(text.stretches, edges, strict=False):
+            for first, some in zip(range(start, start + len(ids), PIECE), pieces(ids, PIECE), strict=True):
+                here = slice(first, first + len(some))
+                found_M[here] = _found(keys_N, context_M[here], some, num_symbols)
+                nats_M[here] = -np.log(_predicted(longest, context_M[here], found_M[here], shorter_M[here]))
+        yield nats_M
+        if level is levels[-1]:
+            return
+        # There are many n-grams, so that one is dropped before the other is made.
+        del keys_N, longest
+        shorter = smooth_level(level, False, shorter, num_symbols)
+        for first in range(0, len(text), PIECE):
+            here = slice(first, first + PIECE)
+            shorter_M[here] = _predicted(shorter, context_M[here], found_M[here], shorter_M[here])
         # The next longer context of a character is the n-gram that ends right before it.
-        context_M = np.concatenate([[-1], found_M[:-1]])
+        context_M[1:], context_M[edges[:-1]] = found_M[:-1], -1
+
+
+def _found(keys_N: NDArray[np.int64], context_M: Ints, ids_M: Ids, num_symbols: int) -> NDArray[np.int64]:
+    """Return which n-gram ends with each character, -1 if none that was seen."""
+    wanted_M = context_M.astype(np.int64) * num_symbols + ids_M
+    found_M = np.minimum(keys_N.searchsorted(wanted_M), len(keys_N) - 1)
+    return np.where((context_M >= 0) & (keys_N[found_M] == wanted_M), found_M, -1)
+
+
+def _predicted(values: Smoothed, context_M: Ints, found_M: Ints, shorter_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability of each character, given what shorter n-grams predict."""
+    backoff_M = np.where(context_M >= 0, values.backoff_C[context_M], 1.0)
+    return np.where(found_M >= 0, values.p_N[found_M], backoff_M * shorter_M)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.checkpoint import ModelFile, load_checkpoint
 from charlm.data.copies import MAX_LENGTH, Progress, Run, is_covered, longest_run, match
-from charlm.data.corpus import Corpus
-from charlm.data.downloads import DownloadProgress
+from charlm.data.corpus import Corpus, TextProgress
 from charlm.data.holdout import Split
 from charlm.errors import UndecodableError
 from charlm.evaluation.scored_text import load_own_parts
@@ -145,7 +144,7 @@ class LearnedText:
         model: ModelFile,
         names: Sequence[str] | None = None,
         command: str = "charlm sample --check-copies --corpus",
-        progress: DownloadProgress | None = None,
+        progress: TextProgress | None = None,
     ) -> LearnedText:
         """Read the text that a model learned.
 
@@ -153,7 +152,7 @@ class LearnedText:
             model: the model.
             names: where the text is now; None for where it was in training.
             command: what does the same with a text whose name follows, for hints.
-            progress: called as a download proceeds.
+            progress: called as a text is downloaded or read.
 
         Raises:
             CharlmError: see `load_own_parts`.

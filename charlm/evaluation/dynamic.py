@@ -41,7 +41,7 @@ def evaluate_dynamically(
     What was just read is also counted, so that it is expected when it comes again. The text is one stream, in float32.
     Each segment gives one step of gradient descent, which divides every gradient by its running size and draws the
     weights back towards the original ones. The model itself does not change. If the text has several stretches, each
-    is read from the initial state, and the copy continues to learn.
+    is read from the initial state, and so is each document at which the state is reset; the copy continues to learn.
 
     Args:
         model: in any mode; it reads in one direction.
@@ -63,7 +63,7 @@ def evaluate_dynamically(
     model, part = copy.deepcopy(model), in_reading_order(model, text)
     device, descent = model.output.weight.device, _Descent(model, rate)
     sums, counting = np.zeros(3), _Counting(mixture)
-    for ids in part.stretches:
+    for ids in part.divided().stretches:
         state = model.start_state(1)
         counting.start()
         before = model.spec.start_id

@@ -9,23 +9,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
-from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole
-from charlm.inference.mixture import Mixture
+from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole, windows
+from charlm.evaluation.window import Window
+from charlm.inference.mixture import Mixture, MixtureReader
 from charlm.nn.model import CharModel
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
-MAX_LOGITS, MAX_RANKED = 1 << 24, 1 << 20
+# The logits of a block, and the gates of a layer, are at most so many numbers, so that a large vocabulary takes no more
+# memory. Larger blocks are faster on an accelerator, and where a model sees both sides, because it reads the right
+# context again for each of them.
+MAX_NUMBERS, MAX_NUMBERS_OF_LARGE_BLOCK = 1 << 20, 1 << 24
+MAX_RANKED = 1 << 20
 # How many characters each stream reads in the measurement of a model's speed.
 TRIAL_LENGTH = 32
 # Called with the share of an evaluation that is done. An exception raised in it ends the evaluation.
@@ -113,7 +118,7 @@ def evaluate(
 
     A backward model predicts each character from those after it. A model that sees both sides predicts each character
     from all others; it reads at least 256 characters before and 256 after it. If the text has several stretches, each
-    is read as a text of its own.
+    is read as a text of its own, and so is each document at which the state is reset.
 
     Args:
         model: in any mode, which does not change.
@@ -127,9 +132,14 @@ def evaluate(
         CorpusError: the text is empty.
         ModelFileError: the model's numbers overflow.
     """
-    part = in_reading_order(model, text)
-    segments = whole(part, window, model.spec.sees_both_sides)
-    return _averaged(_score(model, part, segments, tick, mixture), len(part))
+    part = Gapped(in_reading_order(model, text))
+    if window:
+        meter, portions = _Meter(tick, len(part)), windows(part, window)
+    else:
+        segments = whole(part, model.spec.sees_both_sides)
+        meter, portions = _Meter.of(tick, segments), iter([segments])
+    sums_P3 = sum(_score(model, part, some, meter, mixture) for some in portions)
+    return _averaged(np.asarray(sums_P3), part.num_characters)
 
 
 def evaluate_sample(
@@ -154,15 +164,16 @@ def evaluate_sample(
     """
     if len(text) <= num_read:
         return evaluate(model, text, None, tick, mixture)
-    part = in_reading_order(model, text)
+    part = Gapped(in_reading_order(model, text))
     segments = sample(part, num_read)
     sums_PS3 = _score_apart(model, part, segments, tick, mixture)
+    characters_S = part.num_characters_of(segments.first_S, segments.last_S)
     # The spread of a single segment is unknown.
     errors = [None] * len(sums_PS3)
     if len(segments) > 1:
-        means_PS = sums_PS3[:, :, 0] / segments.lengths_S
+        means_PS = sums_PS3[:, :, 0] / np.maximum(characters_S, 1)
         errors = (means_PS.std(axis=1, ddof=1) / math.sqrt(len(segments))).tolist()
-    return _averaged(sums_PS3.sum(1), int(segments.lengths_S.sum()), errors)
+    return _averaged(sums_PS3.sum(1), max(1, int(characters_S.sum())), errors)
 
 
 def _averaged(sums_P3: NDArray[np.float64], num_characters: int, errors: Sequence[float | None] = ()) -> Scores:
@@ -215,11 +226,19 @@ def in_reading_order(model: CharModel, text: Ids | Part) -> Part:
     return part.backwards() if model.spec.is_backward else part
 
 
+def _characters_of_block(model: CharModel) -> int:
+    """Return how many characters a block has at most, in all streams together."""
+    spec = model.spec
+    is_large = spec.sees_both_sides or model.output.weight.device.type != "cpu"
+    max_numbers = MAX_NUMBERS_OF_LARGE_BLOCK if is_large else MAX_NUMBERS
+    return max_numbers // max(spec.num_symbols, len(spec.recurrence.gates) * spec.hidden_size)
+
+
 def _num_at_once(model: CharModel) -> int:
     # The right context is read again for every block, so long blocks matter more than many streams.
     if not model.spec.sees_both_sides:
         return MAX_STREAMS
-    return max(1, min(MAX_STREAMS, MAX_LOGITS // (model.spec.num_symbols * (BLOCK_SIZE + WARM_UP))))
+    return max(1, min(MAX_STREAMS, _characters_of_block(model) // (BLOCK_SIZE + WARM_UP)))
 
 
 def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
@@ -238,9 +257,13 @@ def _groups(model: CharModel, segments: Segments) -> Iterator[Segments]:
 class _Meter:
     """Counts the characters that were read, and reports their share of all."""
 
-    def __init__(self, tick: Tick, segments: Segments) -> None:
-        self._tick, self._num_read = tick, 0
-        self._total = len(segments) * (segments.warm_up + segments.length)
+    def __init__(self, tick: Tick, total: int) -> None:
+        self._tick, self._total, self._num_read = tick, total, 0
+
+    @classmethod
+    def of(cls, tick: Tick, segments: Segments) -> Self:
+        """Return one for these segments."""
+        return cls(tick, len(segments) * (segments.warm_up + segments.length))
 
     def add(self, num_read: int) -> None:
         """Count characters that were read."""
@@ -250,13 +273,13 @@ class _Meter:
 
 @torch.inference_mode()
 def _score(
-    model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
+    model: CharModel, part: Gapped, segments: Segments, meter: _Meter, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the sums of `sum_scores` over all segments for each predictor of `_blocks`, (P, 3)."""
-    totals_P3, meter = np.zeros((3 if mixture else 1, 3)), _Meter(tick, segments)
+    totals_P3 = np.zeros((3 if mixture else 1, 3))
     for group in _groups(model, segments):
         sums_P3 = np.zeros_like(totals_P3)
-        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+        for logits, targets_TB, inside_TB in _blocks(model, part, group, meter, mixture):
             sums_P3 += [sum_scores(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
         totals_P3 += sums_P3
     return totals_P3
@@ -264,13 +287,13 @@ def _score(
 
 @torch.inference_mode()
 def _score_apart(
-    model: CharModel, part: Part, segments: Segments, tick: Tick, mixture: Mixture | None
+    model: CharModel, part: Gapped, segments: Segments, tick: Tick, mixture: Mixture | None
 ) -> NDArray[np.float64]:
     """Return the same sums for each predictor and segment, (P, S, 3)."""
-    meter, sums_PS3 = _Meter(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
+    meter, sums_PS3 = _Meter.of(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
         sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
-        for logits, targets_TB, inside_TB in _blocks(model, part.ids, group, meter, mixture):
+        for logits, targets_TB, inside_TB in _blocks(model, part, group, meter, mixture):
             sums_PB3 += [_sum_scores_apart(logits_TBV, targets_TB, inside_TB) for logits_TBV in logits]
         sums_PS3[:, np.searchsorted(segments.first_S, group.first_S)] = sums_PB3
     return sums_PS3
@@ -281,10 +304,10 @@ def read_whole(
     model: CharModel, text: Ids | Part, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
     """Read a text as `evaluate` does, and yield for each block what `_blocks` yields."""
-    part = in_reading_order(model, text)
+    part = Gapped(in_reading_order(model, text))
     segments = whole(part)
     for group in _groups(model, segments):
-        yield from _blocks(model, part.ids, group, _Meter(_ignore, segments), mixture)
+        yield from _blocks(model, part, group, _Meter.of(_ignore, segments), mixture)
 
 
 @torch.inference_mode()
@@ -295,14 +318,14 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     # A model that sees both sides reads beyond the block, so a short block would look slow.
     length = min(BLOCK_SIZE if model.spec.sees_both_sides else TRIAL_LENGTH, total // num_streams)
     # Which characters it reads does not matter, so gaps between stretches do not either.
-    ids = part.ids[:total]
+    text = Gapped(in_reading_order(model, part.ids[:total]))
     first_S = np.arange(num_streams) * (total // num_streams)
-    segments = Segments.of(in_reading_order(model, ids), [(0, first_S, first_S + length)], 0)
+    segments = Segments.of(text, [(0, first_S, first_S + length)], 0)
     seconds = []
     # The first pass is slower than later ones.
     for _ in range(2):
         start = now()
-        for block in _blocks(model, ids, segments, _Meter(_ignore, segments), mixture):
+        for block in _blocks(model, text, segments, _Meter.of(_ignore, segments), mixture):
             for logits_TBV in block[0]:
                 sum_scores(logits_TBV, *block[1:])
         seconds.append(now() - start)
@@ -310,81 +333,53 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
 
 
 def _blocks(
-    model: CharModel, ids: Ids, segments: Segments, meter: _Meter, mixture: Mixture | None = None
+    model: CharModel, part: Gapped, segments: Segments, meter: _Meter, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
     """Read segments side by side; yield logits_TBV of each predictor, targets_TB, and which of them count, inside_TB.
 
     The predictors are the net alone, or the net, its n-grams, and both together.
     """
-    first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
+    first_B = segments.first_S
     length, warm_up, spec = segments.length, segments.warm_up, model.spec
     largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
-    block_size = max(1, min(largest, MAX_LOGITS // (len(first_B) * spec.num_symbols)))
-    device = model.output.weight.device
+    block_size = max(1, min(largest, _characters_of_block(model) // len(first_B)))
+    device, window = model.output.weight.device, Window(part, segments, spec.start_id)
 
-    def inputs(start: int, end: int) -> Tensor:
-        """Return the character before each of the targets `start` to `end`; the start symbol at a stretch's start."""
-        positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
-        tokens_TB = gather(ids, np.clip(positions_TB, 0, ends_B - 1)).astype(np.int64)
-        tokens_TB[positions_TB < starts_B] = spec.start_id
-        return torch.from_numpy(tokens_TB).to(device)
+    def there(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device)
 
-    def right_of(start: int, end: int) -> Tensor:
-        """Return the character after each of these targets and up to `WARM_UP` more, then the start symbol."""
-        num_left = int((ends_B - first_B).max()) - end
-        positions_TB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
-        tokens_TB = gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)
-        tokens_TB[-1] = spec.start_id
-        return torch.from_numpy(tokens_TB).to(device)
+    def perhaps(array: NDArray[Any] | None) -> Tensor | None:
+        return None if array is None else there(array)
 
     state = model.start_state(len(first_B))
     start_1B = torch.full((1, len(first_B)), spec.start_id, device=device)
     state = model.advance(start_1B, state)
     for start in range(-warm_up, 0, block_size):
         end = min(start + block_size, 0)
-        state = model.advance(inputs(start, end), state)
+        tokens_TB, _, resets_TB = window.left_of(start, end)
+        state = model.advance(there(tokens_TB), state, perhaps(resets_TB))
         meter.add((end - start) * len(first_B))
     # A segment at the start of a stretch has had no warm-up.
-    begins_B1 = torch.from_numpy(first_B == starts_B).to(device)[:, None]
+    begins_B1 = there((first_B == segments.starts_S)[:, None])
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
     # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
-    reader = _NgramReader(mixture, inputs(-mixture.ngrams.order, 0).cpu().numpy()) if mixture else None
+    reader = MixtureReader(mixture, window.left_of(-mixture.ngrams.order, 0).tokens_TB) if mixture else None
     for start in range(0, length, block_size):
         end = min(start + block_size, length)
-        right_TB = right_of(start, end) if spec.sees_both_sides else None
-        tokens_TB = inputs(start, end)
-        logits_TBV, state = model(tokens_TB, state, (), right_TB)
-        logits = [logits_TBV, *(reader.read(tokens_TB, logits_TBV) if reader else ())]
-        positions_TB = first_B + np.arange(start, end)[:, None]
-        inside_TB = positions_TB < segments.last_S
-        targets_TB = torch.from_numpy(gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)).to(device)
-        yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
+        tokens_TB, targets_TB, resets_TB = window.left_of(start, end)
+        right = window.right_of(start, end) if spec.sees_both_sides else (None, None)
+        inside_TB = first_B + np.arange(start, end)[:, None] < segments.last_S
+        if resets_TB is not None:
+            inside_TB &= ~resets_TB
+        logits_TBV, state = model(there(tokens_TB), state, (), perhaps(right[0]), *map(perhaps, (resets_TB, right[1])))
+        mixed = reader.read(tokens_TB, logits_TBV.float().cpu().numpy()) if reader else ()
+        logits = [logits_TBV, *map(there, mixed)]
+        yield logits, there(targets_TB), there(inside_TB)
         # They need much memory, and so do the next ones.
         logits.clear()
-        del logits_TBV
+        del logits_TBV, mixed
         meter.add((end - start) * len(first_B))
-
-
-class _NgramReader:
-    """Reads the same blocks as a net with the n-grams beside it."""
-
-    def __init__(self, mixture: Mixture, before_TB: NDArray[np.int64]) -> None:
-        self._mixture = mixture
-        self._contexts_BK = mixture.ngrams.start(before_TB.shape[1])
-        for ids_B in before_TB:
-            self._contexts_BK = mixture.ngrams.step(ids_B, self._contexts_BK)
-
-    def read(self, tokens_TB: Tensor, logits_TBV: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
-        net_TBV = logits_TBV.float().cpu().numpy()
-        counts_TBV, both_TBV = np.empty_like(net_TBV), np.empty_like(net_TBV)
-        for place, ids_B in enumerate(tokens_TB.cpu().numpy()):
-            self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
-            counts_TBV[place] = self._mixture.ngrams.log_probabilities(self._contexts_BK)
-            both_TBV[place] = self._mixture.mix(net_TBV[place], counts_TBV[place])
-        device = logits_TBV.device
-        return torch.from_numpy(counts_TBV).to(device), torch.from_numpy(both_TBV).to(device)
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:

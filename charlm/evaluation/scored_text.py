@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from charlm.checkpoint import ModelFile
-from charlm.data.corpus import Corpus, load_corpus
-from charlm.data.downloads import DownloadProgress
-from charlm.data.holdout import Part, Split, recorded_split
+from charlm.data.corpus import Corpus, TextProgress, load_corpus
+from charlm.data.holdout import Part, Split, at_documents, recorded_split
 from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
 
@@ -45,7 +44,7 @@ def load_other_text(
     model: ModelFile,
     names: Sequence[str],
     unknown: str,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> TextToScore:
@@ -55,17 +54,20 @@ def load_other_text(
         model: the model.
         names: corpora of the catalogue, files, folders, globs, or `-` for standard input.
         unknown: what to do about characters the model does not know: `error`, `skip`, or `replace=C`.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how the bytes of the text spell characters; None for UTF-8.
         skip_undecodable: leave out files that are no text in this encoding.
 
     Raises:
         CorpusError: the text is missing, empty or undecodable.
+        ConfigError: the settings in the model file are not valid.
         UnknownCharacterError: it holds unknown characters, under `unknown="error"`.
     """
     read = _Reading(encoding or "utf-8", skip_undecodable)
     corpus = load_corpus(names, vocabulary=model.vocabulary, unknown=unknown, progress=progress, **read._asdict())
-    return TextToScore(corpus.name, Part.of(corpus.ids), notes=(*corpus.notes, *_notes_on_learned(model, corpus)))
+    return TextToScore(
+        corpus.name, _with_documents(model, corpus), notes=(*corpus.notes, *_notes_on_learned(model, corpus))
+    )
 
 
 def load_own_text(
@@ -73,7 +75,7 @@ def load_own_text(
     part: PartName = "validation",
     names: Sequence[str] | None = None,
     command: str = "charlm eval",
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> TextToScore:
@@ -84,7 +86,7 @@ def load_own_text(
         part: the name of the part.
         names: where the text is now; None for where it was in training.
         command: what scores the model, for hints.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how its bytes spell characters; None for what it was in training.
         skip_undecodable: leave out files that are no text in this encoding, also if training did not.
 
@@ -110,7 +112,7 @@ def load_own_parts(
     names: Sequence[str] | None,
     command: str,
     otherwise: str,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     encoding: str | None = None,
     skip_undecodable: bool = False,
 ) -> tuple[Corpus, Split]:
@@ -121,7 +123,7 @@ def load_own_parts(
         names: where the text is now; None for where it was in training.
         command: what does the same with a text whose name follows, for hints.
         otherwise: what can be done if the text at `names` is another one, for hints.
-        progress: called as a download proceeds.
+        progress: called as a text is downloaded or read.
         encoding: how its bytes spell characters; None for what it was in training.
         skip_undecodable: leave out files that are no text in this encoding, also if training did not.
 
@@ -148,7 +150,20 @@ def load_own_parts(
         corpus = _load_from_where_it_was(model, settings.corpus, read, command)
     if corpus.vocabulary != model.vocabulary:
         raise UsageError(f"the symbols of this model are not those of its text `{corpus.name}`", otherwise)
-    return corpus, recorded_split(corpus.ids, settings, model.corpus)
+    return corpus, at_documents(recorded_split(corpus.ids, settings, model.corpus), corpus, settings)
+
+
+def _with_documents(model: ModelFile, corpus: Corpus) -> Part:
+    """Return a text with the documents that the model has learned to start anew at.
+
+    Raises:
+        ConfigError: the settings in the model file are not valid.
+    """
+    data, text = model.config.get("data"), Part.of(corpus.ids)
+    if not isinstance(data, dict) or not data.get("reset_state_at_documents"):
+        return text
+    settings = validate_settings({"data": data}, {}, "the model's settings").data
+    return at_documents(Split(text, text, text), corpus, settings).validation
 
 
 def _notes_on_learned(model: ModelFile, corpus: Corpus) -> list[str]:
@@ -190,7 +205,7 @@ def _load_as_in_training(
     model: ModelFile,
     names: Sequence[str],
     read: _Reading,
-    progress: DownloadProgress | None = None,
+    progress: TextProgress | None = None,
     max_bytes: int | None = None,
 ) -> Corpus:
     options: dict[str, Any] = {"kind": model.vocabulary.kind, "filter": model.vocabulary.filter, **read._asdict()}

@@ -5,18 +5,21 @@ Letters: `S` segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 
 # A long text is read in several streams at once, each of at least this many characters.
 MAX_STREAMS = 64
 MIN_CHARACTERS_PER_STREAM = 2048
+# How many windows of a text are in memory together.
+WINDOWS_TOGETHER = 1 << 16
 # Characters that a stream reads unscored before its own part, so that its state is close to that of one long pass.
 WARM_UP = 256
 # The length of each segment of a sample. A small sample has shorter segments, but this many of them.
@@ -45,7 +48,7 @@ class Segments:
     warm_up: int
 
     @classmethod
-    def of(cls, part: Part, places: Sequence[tuple[int, Any, Any]], warm_up: int) -> Self:
+    def of(cls, part: Part | Gapped, places: Sequence[tuple[int, Any, Any]], warm_up: int) -> Self:
         """Make segments, each given by the number of its stretch and by the places in it where it starts and ends.
 
         Args:
@@ -77,36 +80,52 @@ class Segments:
         return type(self)(self.first_S[which_S], self.last_S[which_S], starts_S, ends_S, self.warm_up)
 
 
-def whole(part: Part, window: int | None = None, sees_both_sides: bool = False) -> Segments:
+def windows(part: Part | Gapped, length: int) -> Iterator[Segments]:
+    """Yield segments of this length, or less where a stretch ends, that are all of a text together; some at a time.
+
+    They have no warm-up.
+    """
+    places: list[tuple[int, Any, Any]] = []
+    for stretch, size in enumerate(part.lengths_S.tolist()):
+        for start in range(0, size, length * WINDOWS_TOGETHER):
+            first = np.arange(start, min(start + length * WINDOWS_TOGETHER, size), length)
+            places.append((stretch, first, np.minimum(first + length, size)))
+            if sum(np.size(first) for _, first, _ in places) >= WINDOWS_TOGETHER:
+                yield Segments.of(part, places, 0)
+                places = []
+    if places:
+        yield Segments.of(part, places, 0)
+
+
+def whole(part: Part | Gapped, sees_both_sides: bool = False) -> Segments:
     """Return segments that are all of a text together, to be read side by side.
 
     Args:
         part: the text, of at least one character.
-        window: the length of each, which then has no warm-up; None for as many as can be read side by side.
         sees_both_sides: whether the model also reads what comes after them.
     """
-    length = min(window, len(part)) if window else -(-len(part) // _num_streams(len(part)))
+    length = -(-len(part) // _num_streams(len(part)))
     lengths = part.lengths_S.tolist()
     # Where a stretch ends, a model that sees both sides reads less on the right. It reads segments side by side only
     # if that is equally much, so the last segments of all stretches have the same length.
-    has_tails = sees_both_sides and not window and min(length, min(lengths) - WARM_UP) >= WARM_UP
+    has_tails = sees_both_sides and min(length, min(lengths) - WARM_UP) >= WARM_UP
     tail = min(length, min(lengths) - WARM_UP) if has_tails and len(lengths) > 1 else 0
     places: list[tuple[int, Any, Any]] = []
     for stretch, size in enumerate(lengths):
         before = size - tail
         # Several stretches are divided evenly, because the longest segment determines how long all are read.
-        step = length if window or len(lengths) == 1 else -(-before // -(-before // length))
+        step = length if len(lengths) == 1 else -(-before // -(-before // length))
         first = np.arange(0, before, step)
         places.append((stretch, first, np.minimum(first + step, before)))
         if tail:
             places.append((stretch, before, size))
-    segments = Segments.of(part, places, 0 if window else WARM_UP)
+    segments = Segments.of(part, places, WARM_UP)
     # Before the start of a stretch there is nothing to read.
     has_warm_up = (segments.first_S > segments.starts_S).any()
     return segments if has_warm_up else replace(segments, warm_up=0)
 
 
-def sample(part: Part, num_read: int) -> Segments:
+def sample(part: Part | Gapped, num_read: int) -> Segments:
     """Return segments that are evenly spaced in a text: `num_read` characters with their warm-ups."""
     total, lengths = len(part), part.lengths_S.tolist()
     num_segments = min(total, max(MIN_SEGMENTS, num_read // (SEGMENT_LENGTH + WARM_UP)))

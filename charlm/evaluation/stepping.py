@@ -9,19 +9,19 @@ characters of the text, in the order of its segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
 from charlm.errors import CorpusError
-from charlm.evaluation.segments import MAX_STREAMS, Segments, sample, whole
+from charlm.evaluation.segments import MAX_STREAMS, Segments, sample, whole, windows
+from charlm.evaluation.window import Inputs, Window
 from charlm.inference.ngrams import MAX_ORDER
 from charlm.inference.sampling import log2_probabilities
-from charlm.inference.stepper import Progress, Stepper, StepperState
-from charlm.vocab import Ids
+from charlm.inference.stepper import Progress, Stepper
 
 # So many characters of each stream are taken from the text together.
 BLOCK_SIZE = 256
@@ -56,20 +56,42 @@ def symbol_bits(
     """
     if not len(text):
         raise CorpusError("there is nothing to evaluate: the text is empty", "choose another part or corpus")
-    part = text.backwards() if stepper.is_backward else text
-    segments = whole(part, window) if num_read is None or len(part) <= num_read else sample(part, num_read)
-    ends_S = np.cumsum(segments.lengths_S)
+    part = Gapped(text.backwards() if stepper.is_backward else text)
+    portions, total = windows(part, window) if window else iter([whole(part)]), part.num_characters
+    if num_read is not None and total > num_read:
+        some = sample(part, num_read)
+        portions, total = iter([some]), int(part.num_characters_of(some.first_S, some.last_S).sum())
+    num_scored, bits = 0, []
+
+    def tick(num_now: int) -> None:
+        if progress is not None:
+            progress(num_scored + num_now, total)
+
+    for segments in portions:
+        bits.append(_bits_of(stepper, part, segments, ids_V, tick))
+        num_scored += bits[-1].shape[1]
+    return np.concatenate(bits, axis=1)
+
+
+def _bits_of(
+    stepper: Stepper, part: Gapped, segments: Segments, ids_V: NDArray[np.intp] | None, tick: Callable[[int], None]
+) -> Bits:
+    """Return the costs of the characters of some segments, (P, N)."""
+    characters_S = part.num_characters_of(segments.first_S, segments.last_S)
+    ends_S = np.cumsum(characters_S)
     bits_PN = np.empty((1 + stepper.has_ngrams, int(ends_S[-1])))
     num_scored = 0
     for which in np.array_split(np.arange(len(segments)), -(-len(segments) // MAX_STREAMS)):
-        reading = _Reading(stepper, part.ids, segments[which], ids_V)
-        starts_B = ends_S[which] - segments.lengths_S[which]
+        reading = _Reading(stepper, part, segments[which], ids_V)
+        next_B = ends_S[which] - characters_S[which]
         for place in range(reading.segments.length):
-            is_inside_B = place < reading.segments.lengths_S
-            bits_PN[:, starts_B[is_inside_B] + place] = reading.next_bits()[:, is_inside_B]
+            bits_PB, is_character_B = reading.next_bits()
+            is_inside_B = (place < reading.segments.lengths_S) & is_character_B
+            bits_PN[:, next_B[is_inside_B]] = bits_PB[:, is_inside_B]
+            next_B += is_inside_B
             num_scored += int(is_inside_B.sum())
-            if progress is not None and not place % BLOCK_SIZE:
-                progress(num_scored, bits_PN.shape[1])
+            if not place % BLOCK_SIZE:
+                tick(num_scored)
     return bits_PN
 
 
@@ -85,7 +107,7 @@ class _Reading:
 
     Args:
         stepper: the model.
-        ids: the text.
+        part: the text.
         segments: the segments.
         ids_V: as for `symbol_bits`.
 
@@ -93,46 +115,53 @@ class _Reading:
         segments: as above.
     """
 
-    def __init__(self, stepper: Stepper, ids: Ids, segments: Segments, ids_V: NDArray[np.intp] | None) -> None:
+    def __init__(self, stepper: Stepper, part: Gapped, segments: Segments, ids_V: NDArray[np.intp] | None) -> None:
         self.segments = segments
-        self._stepper, self._ids, self._ids_V = stepper, ids, ids_V
-        self._next, self._block_TB = 0, np.empty((0, len(segments)), np.int64)
+        self._stepper, self._ids_V = stepper, ids_V
         num_streams, num_symbols = len(segments), len(stepper.vocabulary)
-        before = stepper.before(num_streams)
-        started = state = stepper.advance(np.full(num_streams, num_symbols), before)
+        self._window, self._next = Window(part, segments, num_symbols), 0
+        self._before = stepper.before(num_streams)
+        self._state = started = stepper.advance(np.full(num_streams, num_symbols), self._before)
         # As in `evaluate`, n-grams also read what stands before a window.
         num_before = segments.warm_up or (MAX_ORDER if stepper.has_ngrams else 0)
-        for ids_B in self._symbols(-num_before - 1, -1):
-            state = stepper.advance(self._translated(ids_B), state)
+        inputs = self._window.left_of(-num_before, 0)
+        for place, ids_B in enumerate(inputs.tokens_TB):
+            self._state = stepper.advance(self._translated(ids_B), self._state)
+            self._set_back(inputs, place)
         if not segments.warm_up:
-            num_layers = len(stepper.net_state(state))
-            state = (*started[:num_layers], *state[num_layers:])
+            num_layers = len(stepper.net_state(self._state))
+            self._state = (*started[:num_layers], *self._state[num_layers:])
         # Before the start of a stretch there was nothing to read.
-        begins_B1 = (segments.first_S == segments.starts_S)[:, None]
-        self._state: StepperState = tuple(
-            tuple(np.where(begins_B1, start, part) for start, part in zip(starts, parts, strict=True))
-            for starts, parts in zip(before, state, strict=True)
-        )
+        self._start_anew(segments.first_S == segments.starts_S)
 
-    def next_bits(self) -> Bits:
-        """Read the character before the next one of each segment, and return the costs of that one, (P, B)."""
+    def next_bits(self) -> tuple[Bits, NDArray[np.bool_]]:
+        """Read the character before the next place of each segment.
+
+        Returns:
+            the costs of what stands at that place, (P, B), and whether it is a character and no gap.
+        """
         place = self._next % BLOCK_SIZE
         if not place:
-            # One more than are read: the last one is only predicted.
-            self._block_TB = self._symbols(self._next - 1, self._next + BLOCK_SIZE)
+            self._inputs = self._window.left_of(self._next, self._next + BLOCK_SIZE)
         self._next += 1
-        logits_BV, self._state = self._stepper.step(self._translated(self._block_TB[place]), self._state)
-        each_B, targets_B = np.arange(len(self.segments)), self._translated(self._block_TB[place + 1])
+        inputs = self._inputs
+        logits_BV, self._state = self._stepper.step(self._translated(inputs.tokens_TB[place]), self._state)
+        each_B, targets_B = np.arange(len(self.segments)), self._translated(inputs.targets_TB[place])
         logits = [logits_BV, *([self._stepper.net_logits(self._state)] if self._stepper.has_ngrams else [])]
-        return np.array([0 - log2_probabilities(each_BV)[each_B, targets_B] for each_BV in logits])
+        bits_PB = np.array([0 - log2_probabilities(each_BV)[each_B, targets_B] for each_BV in logits])
+        self._set_back(inputs, place)
+        is_character_B = np.ones(len(each_B), bool) if inputs.resets_TB is None else ~inputs.resets_TB[place]
+        return bits_PB, is_character_B
 
-    def _symbols(self, start: int, end: int) -> NDArray[np.int64]:
-        """Return the characters at these places of each segment, (T, B); start symbols before its stretch."""
-        segments = self.segments
-        places_TB = segments.first_S + np.arange(start, end)[:, None]
-        found_TB = gather(self._ids, np.clip(places_TB, 0, segments.ends_S - 1)).astype(np.int64)
-        found_TB[places_TB < segments.starts_S] = len(self._stepper.vocabulary)
-        return found_TB
+    def _set_back(self, inputs: Inputs, place: int) -> None:
+        if inputs.resets_TB is not None and inputs.resets_TB[place].any():
+            self._start_anew(inputs.resets_TB[place])
+
+    def _start_anew(self, is_start_B: NDArray[np.bool_]) -> None:
+        self._state = tuple(
+            tuple(np.where(is_start_B[:, None], start, part) for start, part in zip(starts, parts, strict=True))
+            for starts, parts in zip(self._before, self._state, strict=True)
+        )
 
     def _translated(self, ids_B: NDArray[np.int64]) -> NDArray[np.int64]:
         return ids_B if self._ids_V is None else self._ids_V[ids_B]

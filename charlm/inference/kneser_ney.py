@@ -19,6 +19,8 @@ Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 # The bits of a number that holds the symbols of a whole n-gram.
 NUM_BITS = 63
+# So many characters of a text are looked at together.
+PIECE = 1 << 18
 LEAST_THRESHOLD = 0.01
 
 
@@ -78,34 +80,52 @@ def count(stretches: Sequence[Ids], num_symbols: int, order: int) -> list[Level]
         the n-grams of the lengths 1 to `order`.
     """
     digit_bits = num_symbols.bit_length()
-    # Digit 0 stands for nothing, after the end of a text.
-    digits = np.concatenate([np.pad(ids.astype(np.int64) + 1, (0, order)) for ids in stretches])
-    numbers = np.zeros(len(digits) - order, np.int64)
-    for place in range(order):
-        numbers = numbers << digit_bits | digits[place : place + len(numbers)]
-    numbers = numbers[digits[: len(numbers)] > 0]
+    numbers = _numbers(stretches, digit_bits, order)
     numbers.sort()
     levels: list[Level] = []
     before = np.zeros(1, np.int64)
     for length in range(1, order + 1):
-        prefixes = numbers >> digit_bits * (order - length)
-        first = np.flatnonzero(np.concatenate([[True], prefixes[1:] != prefixes[:-1]]))
-        occurrences_N, keys_N = np.diff(first, append=len(prefixes)), prefixes[first]
-        last_N = keys_N & ((1 << digit_bits) - 1)
-        is_whole = last_N > 0
-        keys_N, last_N, occurrences_N = keys_N[is_whole], last_N[is_whole], occurrences_N[is_whole]
-        contexts_N = np.searchsorted(before, keys_N >> digit_bits)
-        suffixes_N = np.searchsorted(before, keys_N & ((1 << digit_bits * (length - 1)) - 1))
+        shift = digit_bits * (order - length)
+        first = _firsts(numbers, shift)
+        # There are many n-grams, and 32 bits are enough for most numbers.
+        occurrences_N, keys_N = np.diff(first, append=len(numbers)).astype(np.int32), numbers[first] >> shift
+        is_whole = keys_N & ((1 << digit_bits) - 1) > 0
+        keys_N, occurrences_N = keys_N[is_whole], occurrences_N[is_whole]
+        symbols_N = ((keys_N & ((1 << digit_bits) - 1)) - 1).astype(np.int32)
+        contexts_N = np.searchsorted(before, keys_N >> digit_bits).astype(np.int32)
+        suffixes_N = np.searchsorted(before, keys_N & ((1 << digit_bits * (length - 1)) - 1)).astype(np.int32)
         if levels:
             # Each different n-gram is one predecessor of the n-gram without its first symbol.
             levels[-1].predecessors_N[:] = np.bincount(suffixes_N, minlength=len(before))
-        # There are many n-grams, and 32 bits are enough for each number.
-        contexts, suffixes, symbols, occurrences = (
-            column.astype(np.int32) for column in (contexts_N, suffixes_N, last_N - 1, occurrences_N)
-        )
-        levels.append(Level(contexts, suffixes, symbols, occurrences, np.zeros_like(occurrences), len(before)))
+        counts = (occurrences_N, np.zeros_like(occurrences_N))
+        levels.append(Level(contexts_N, suffixes_N, symbols_N, *counts, len(before)))
         before = keys_N
     return levels
+
+
+def _numbers(stretches: Sequence[Ids], digit_bits: int, order: int) -> NDArray[np.int64]:
+    """Return a number for each position of the texts, whose digits are the symbols that start there."""
+    numbers = np.zeros(sum(map(len, stretches)), np.int64)
+    left = numbers
+    for ids in stretches:
+        for start in range(0, len(ids), PIECE):
+            here, left = np.split(left, [min(PIECE, len(ids) - start)])
+            digits = ids[start : start + len(here) + order - 1].astype(np.int64) + 1
+            # Digit 0 stands for nothing, after the end of a text.
+            digits = np.pad(digits, (0, len(here) + order - 1 - len(digits)))
+            for place in range(order):
+                here <<= digit_bits
+                here |= digits[place : place + len(here)]
+    return numbers
+
+
+def _firsts(numbers: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+    """Return where sorted numbers begin to differ from those before them in the digits above the lowest bits."""
+    found = [np.zeros(1, np.int64)]
+    for start in range(1, len(numbers), PIECE):
+        here = numbers[start - 1 : start + PIECE]
+        found.append(start + np.flatnonzero((here[1:] ^ here[:-1]) >> shift))
+    return np.concatenate(found)
 
 
 def smooth(levels: list[Level], num_symbols: int) -> list[Smoothed]:
@@ -121,14 +141,31 @@ def smooth(levels: list[Level], num_symbols: int) -> list[Smoothed]:
     """
     smoothed: list[Smoothed] = []
     for length, level in enumerate(levels, start=1):
-        counts = level.occurrences_N if length == len(levels) else level.predecessors_N
-        discounts_N = _discounts(counts)[np.minimum(counts, 3)]
-        totals_C = _sums(level, counts)
-        lower_N = smoothed[-1].p_N[level.suffixes_N] if smoothed else np.full(len(counts), 1 / num_symbols)
-        backoff_C = np.where(totals_C > 0, _sums(level, discounts_N) / np.maximum(totals_C, 1), 1.0)
-        shares_N = (counts - discounts_N) / np.maximum(totals_C, 1)[level.contexts_N]
-        smoothed.append(Smoothed(shares_N + backoff_C[level.contexts_N] * lower_N, lower_N, backoff_C))
+        smoothed.append(smooth_level(level, length == len(levels), smoothed[-1] if smoothed else None, num_symbols))
     return smoothed
+
+
+def smooth_level(level: Level, is_longest: bool, shorter: Smoothed | None, num_symbols: int) -> Smoothed:
+    """Give the n-grams of one length their probabilities, see `smooth`.
+
+    Args:
+        level: the n-grams.
+        is_longest: whether there are no longer ones.
+        shorter: the probabilities of the n-grams that are one shorter; None if there are none.
+        num_symbols: V.
+    """
+    counts = level.occurrences_N if is_longest else level.predecessors_N
+    discounts_N = _discounts(counts)[np.minimum(counts, 3)]
+    totals_C = _sums(level, counts)
+    lower_N = shorter.p_N[level.suffixes_N] if shorter else np.full(len(counts), 1 / num_symbols)
+    backoff_C = np.where(totals_C > 0, _sums(level, discounts_N) / np.maximum(totals_C, 1), 1.0)
+    # In place, because there are many n-grams.
+    shares_N = np.subtract(counts, discounts_N, out=discounts_N)
+    shares_N /= np.maximum(totals_C, 1)[level.contexts_N]
+    p_N = backoff_C[level.contexts_N]
+    p_N *= lower_N
+    p_N += shares_N
+    return Smoothed(p_N, lower_N, backoff_C)
 
 
 def trie(

@@ -62,3 +62,28 @@ class Mixture:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays for a model file."""
         return {WEIGHT_NAME: np.array(self.weight, np.float32), **pack(self.ngrams)}
+
+
+class MixtureReader:
+    """Reads the blocks of text that a net reads, with the n-grams beside it."""
+
+    def __init__(self, mixture: Mixture, before_TB: NDArray[np.int64]) -> None:
+        """Read the last characters before the first block.
+
+        Args:
+            mixture: the n-grams and their weight.
+            before_TB: these characters; the start symbol V empties what was read.
+        """
+        self._mixture = mixture
+        self._contexts_BK = mixture.ngrams.start(before_TB.shape[1])
+        for ids_B in before_TB:
+            self._contexts_BK = mixture.ngrams.step(ids_B, self._contexts_BK)
+
+    def read(self, ids_TB: NDArray[np.int64], net_TBV: Floats) -> tuple[Floats, Floats]:
+        """Return the logits of the n-grams alone and of both, (T, B, V) each, given those of the net."""
+        counts_TBV, both_TBV = np.empty_like(net_TBV), np.empty_like(net_TBV)
+        for place, ids_B in enumerate(ids_TB):
+            self._contexts_BK = self._mixture.ngrams.step(ids_B, self._contexts_BK)
+            counts_TBV[place] = self._mixture.ngrams.log_probabilities(self._contexts_BK)
+            both_TBV[place] = self._mixture.mix(net_TBV[place], counts_TBV[place])
+        return counts_TBV, both_TBV

@@ -16,7 +16,8 @@ Letters: `T` steps, `S` some of them, `B` streams, `N` steps times streams, `E` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -57,7 +58,12 @@ class _Matrices(NamedTuple):
 
 
 def read_block(
-    cell: str, x: Tensor, state_PBH: Tensor, weights: Weights, embedding_VE: Tensor | None = None
+    cell: str,
+    x: Tensor,
+    state_PBH: Tensor,
+    weights: Weights,
+    embedding_VE: Tensor | None = None,
+    resets: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Read a block with one of `ARITHMETIC`, in the precision that autocast asks for.
 
@@ -68,6 +74,8 @@ def read_block(
         state_PBH: the state before the block; it is not changed.
         weights: of the layer.
         embedding_VE: the input for each id.
+        resets: steps after which streams are set back, (T, B) booleans, and the state that they are set back to, like
+            `state_PBH`. The output of such a step is that state.
 
     Returns:
         the outputs (T, B, H), in the precision of the products, and the state after the block, in the precision of the
@@ -84,7 +92,7 @@ def read_block(
             matrices = _padded(matrices)
         num_inputs, state_PBH = weights.weight_ih_RE.shape[1], state_PBH.to(weight.dtype)
         results: tuple[Tensor, Tensor] = _Block.apply(  # type: ignore[no-untyped-call]
-            arithmetic, dtype, x, num_inputs, state_PBH, weights.peepholes_3H, *matrices
+            arithmetic, dtype, x, num_inputs, state_PBH, *(resets or (None, None)), weights.peepholes_3H, *matrices
         )
     return results
 
@@ -265,6 +273,8 @@ class _Block(torch.autograd.Function):
         x: Tensor,
         num_inputs: int,
         state_PBH: Tensor,
+        resets_TB: Tensor | None,
+        start_PBH: Tensor | None,
         peepholes_3H: Tensor | None,
         *matrices: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -273,7 +283,9 @@ class _Block(torch.autograd.Function):
         assert outer_OK is not None
         num_outer, scales = len(outer_OK), (cell.hidden_scale, cell.cell_scale)
         saved = _Saved(cell, _columns(x, num_inputs, H, outer_OK), H, state_PBH.dtype)
-        saved.start([part_BH.t() * scale for part_BH, scale in zip(state_PBH, scales, strict=False)])
+        saved.start(_scaled(state_PBH, scales))
+        resets = _streams_by_step(resets_TB)
+        start = [] if start_PBH is None else _scaled(start_PBH.to(state_PBH.dtype), scales)
         outer_TOB = saved.gates_TGB[:, :num_outer].unbind()
         for t, (outer_OB, column_KB) in enumerate(zip(outer_TOB, saved.columns_TKB.unbind(), strict=False)):
             step = saved.step(t)
@@ -288,8 +300,11 @@ class _Block(torch.autograd.Function):
                 if saved.is_rounded:
                     step.gates.each[-1].copy_(saved.gates_TGB[t, num_outer:])
             arithmetic.forward(step)
+            if t in resets:
+                for part_HB, start_HB in zip(step.after, start, strict=False):
+                    part_HB[:, resets[t]] = start_HB[:, resets[t]]
             saved.save(t, step)
-        ctx.cell, ctx.saved, ctx.num_inputs = cell, saved, num_inputs
+        ctx.cell, ctx.saved, ctx.num_inputs, ctx.resets = cell, saved, num_inputs, resets
         ctx.save_for_backward(peepholes_3H, outer_OK, separate_HK, inner_HH)
         # Units come first in memory, because the next product reads them so.
         y_HTB = saved.columns_TKB.new_empty(H, T, x.shape[1])
@@ -315,13 +330,16 @@ class _Block(torch.autograd.Function):
         d_gates_SGB = saved.gates_TGB.new_empty(min(T, STEPS_AT_ONCE), G, B)
         d_gates_by_step, d_outer_by_step = _by_step(d_gates_SGB, H), d_gates_SGB[:, :num_outer].unbind()
         (working,) = _by_step(torch.empty(1, G, B, dtype=full), H) if saved.is_rounded else (None,)
+        d_start = [torch.zeros_like(d_h_THB[0]) for _ in d_state_PBH] if ctx.needs_input_grad[6] else []
         matrices = _Matrices(outer_OK, separate_HK, inner_HH)
         gradients = _Gradients(cell, saved, matrices, ctx.num_inputs if ctx.needs_input_grad[2] else 0)
         for first in range((T - 1) // STEPS_AT_ONCE * STEPS_AT_ONCE, -1, -STEPS_AT_ONCE):
             for t in range(min(first + STEPS_AT_ONCE, T) - 1, first - 1, -1):
                 step, d_h_HB, d_outer_OB = saved.restore(t), d_h_by_step[t], d_outer_by_step[t - first]
-                d_gates = working or d_gates_by_step[t - first]
-                arithmetic.backward(step, (d_h_by_step[t + 1], *d_cells), d_h_HB, d_gates)
+                d_gates, d_after = working or d_gates_by_step[t - first], (d_h_by_step[t + 1], *d_cells)
+                if t in ctx.resets:
+                    _cut(d_after, d_start, ctx.resets[t])
+                arithmetic.backward(step, d_after, d_h_HB, d_gates)
                 if inner_HH is not None:
                     d_inner_HB = (inner_HH.t() @ d_gates.each[-1].to(dtype)).to(full)
                     arithmetic.inner_backward(step, d_inner_HB, d_h_HB, d_gates)
@@ -331,9 +349,32 @@ class _Block(torch.autograd.Function):
                 else:
                     d_h_HB.addmm_(outer_HO, d_outer_OB)
             gradients.add(first, d_gates_SGB[: T - first])
-        parts = [d_h_THB[0].t() * cell.hidden_scale, *(d_cell_HB.t() * cell.cell_scale for d_cell_HB in d_cells)]
+        scales = (cell.hidden_scale, cell.cell_scale)
+        d_before = torch.stack(_scaled([d_h_THB[0], *d_cells], scales))
+        d_start_PBH = torch.stack(_scaled(d_start, scales)) if d_start else None
         d_x_TBE = gradients.inputs_TEB.transpose(1, 2) if ctx.needs_input_grad[2] else None
-        return None, None, d_x_TBE, None, torch.stack(parts), gradients.peepholes_3H, *gradients.matrices
+        d_weights = gradients.peepholes_3H, *gradients.matrices
+        return None, None, d_x_TBE, None, d_before, None, d_start_PBH, *d_weights
+
+
+def _scaled(parts: Iterable[Tensor], scales: Sequence[float]) -> list[Tensor]:
+    """Return the parts of a state, or of its gradient, transposed and in another scale."""
+    return [part.t() * scale for part, scale in zip(parts, scales, strict=False)]
+
+
+def _streams_by_step(resets_TB: Tensor | None) -> dict[int, Tensor]:
+    """Return the numbers of the streams that are set back after a step, by step."""
+    if resets_TB is None:
+        return {}
+    return {t: resets_TB[t].nonzero()[:, 0] for t in resets_TB.any(1).nonzero()[:, 0].tolist()}
+
+
+def _cut(d_after: Sequence[Tensor], d_start: Sequence[Tensor], streams: Tensor) -> None:
+    """Move the gradient of the state after a reset to the state that the streams are set back to."""
+    for d_part_HB, d_start_HB in zip_longest(d_after, d_start):
+        if d_start_HB is not None:
+            d_start_HB[:, streams] += d_part_HB[:, streams]
+        d_part_HB[:, streams] = 0
 
 
 def _columns(x: Tensor, num_inputs: int, num_units: int, outer_OK: Tensor) -> Tensor:

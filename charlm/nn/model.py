@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from charlm.checkpoint import Arrays
-from charlm.nn.layers import LSTM, make_layer, trains_by_blocks
+from charlm.nn.layers import LSTM, Resets, make_layer, trains_by_blocks
 from charlm.settings.config import NAMED_INITIALISER
 from charlm.spec import ModelSpec
 
@@ -112,7 +112,13 @@ class CharModel(nn.Module):
         return tuple(torch.zeros(shape, device=device) for _ in self.spec.recurrence.state)
 
     def forward(
-        self, tokens_TB: Tensor, state: State, masks: Sequence[Masks] = (), right_SB: Tensor | None = None
+        self,
+        tokens_TB: Tensor,
+        state: State,
+        masks: Sequence[Masks] = (),
+        right_SB: Tensor | None = None,
+        resets_TB: Tensor | None = None,
+        right_resets_SB: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Read a block.
 
@@ -123,21 +129,25 @@ class CharModel(nn.Module):
             masks: one for each layer, or empty to drop nothing.
             right_SB: only for a model of both directions: S >= T ids, V for the end of a text. The first T are the
                 characters after those to predict; the rest is further text to the right.
+            resets_TB: after which of its steps a stream is in its initial state again; None if it never is. What is
+                predicted at such a step does not count.
+            right_resets_SB: the same for the layers that read from right to left.
 
         Returns:
             logits_TBV, and the state after the block, not detached.
         """
-        y_TBH, state = self._read(self.layers, tokens_TB, state, masks[: len(self.layers)])
+        y_TBH, state = self._read(self.layers, tokens_TB, state, masks[: len(self.layers)], resets_TB)
         if self.spec.sees_both_sides:
             assert right_SB is not None
             start = self._start_state(right_SB.shape[1], slice(len(self.layers), None))
-            y_SBH, _ = self._read(self.backward_layers, right_SB.flip(0), start, masks[len(self.layers) :])
+            resets_SB = None if right_resets_SB is None else right_resets_SB.flip(0)
+            y_SBH, _ = self._read(self.backward_layers, right_SB.flip(0), start, masks[len(self.layers) :], resets_SB)
             y_TBH = torch.cat([y_TBH, y_SBH.flip(0)[: len(tokens_TB)]], dim=-1)
         return self._logits(y_TBH), state
 
-    def advance(self, tokens_TB: Tensor, state: State) -> State:
+    def advance(self, tokens_TB: Tensor, state: State, resets_TB: Tensor | None = None) -> State:
         """Read a block only for the state after it; see `forward`."""
-        return self._read(self.layers, tokens_TB, state, ())[1]
+        return self._read(self.layers, tokens_TB, state, (), resets_TB)[1]
 
     def _logits(self, y_TBH: Tensor) -> Tensor:
         y_HTB = y_TBH.permute(2, 0, 1)
@@ -163,8 +173,16 @@ class CharModel(nn.Module):
         return trains_by_blocks(layer) and 2 * (self.spec.num_symbols + 1) <= 3 * self.spec.num_inputs
 
     def _read(
-        self, layers: nn.ModuleList, tokens_TB: Tensor, state: State, masks: Sequence[Masks]
+        self,
+        layers: nn.ModuleList,
+        tokens_TB: Tensor,
+        state: State,
+        masks: Sequence[Masks],
+        resets_TB: Tensor | None = None,
     ) -> tuple[Tensor, State]:
+        # The initial state is that of the stack of these layers.
+        first = 0 if layers is self.layers else len(self.layers)
+        starts = () if resets_TB is None else self._start_state(tokens_TB.shape[1], slice(first, first + len(layers)))
         layer_states: list[tuple[Tensor, ...]] = []
         embedding: tuple[Tensor, ...] = ()
         if self._reads_ids(layers[0]):
@@ -175,7 +193,11 @@ class CharModel(nn.Module):
         for index, layer in enumerate(layers):
             outputs_BH, recurrent_RH = masks[index] if masks else (None, None)
             before = tuple(part_LBH[index : index + 1] for part_LBH in state)
-            arguments = (x, before if len(before) > 1 else before[0], *embedding)
+            resets = None
+            if resets_TB is not None:
+                start = tuple(part_LBH[index : index + 1] for part_LBH in starts)
+                resets = Resets(resets_TB, start, is_zero=self.initial_state is None)
+            arguments = (x, before if len(before) > 1 else before[0], *(embedding or (None,)), resets)
             if recurrent_RH is None:
                 x, after = layer(*arguments)
             else:

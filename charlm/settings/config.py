@@ -259,7 +259,7 @@ class DataConfig(Settings):
         "one), or a regular expression that its first line begins with; null: anywhere",
     )
     reset_state_at_documents: bool = Field(
-        False, description="read the block nearest to where a document begins from the initial state"
+        False, description="read each document from the initial state, also where it begins inside a block"
     )
 
     @model_validator(mode="after")

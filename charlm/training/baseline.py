@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
 from charlm.errors import RunError
-from charlm.evaluation.baselines import MAX_ORDER, nats_by_order
+from charlm.evaluation.baselines import MAX_ORDER, MAX_SCORED, nats_by_order
 from charlm.evaluation.compare import is_number, read_records
 from charlm.evaluation.segments import sample
 from charlm.run_folder import RunFolder
@@ -26,10 +26,12 @@ def measure_baseline(counting: Counting, part: Part, num_read: int, num_symbols:
 
     Args:
         counting: of the run.
-        part: what a validation reads at most, in the order in which the model reads it.
+        part: what a validation reads at most, in the order in which the model reads it. Of a longer part only the
+            first `MAX_SCORED` characters are scored.
         num_read: how many characters a validation has time for; 0 for any number.
         num_symbols: V.
     """
+    part = part.beginnings(MAX_SCORED)
     is_read_M = _is_read(part, num_read)
     # The n-grams of the run may be longer.
     levels = counting.count()[:MAX_ORDER]

@@ -20,8 +20,8 @@ USUAL_WEIGHT = 0.4
 # The share of the training part that is neither trained on nor counted, so that the weight can be fitted on it.
 TUNING_SHARE = 0.01
 MIN_TUNING, MAX_TUNING = 1_000, 20_000
-# Predictions that are in memory at once.
-MAX_PREDICTIONS = 1 << 24
+# So many predictions of net and n-grams may be kept for the fitting, and so many are in memory at once.
+MAX_PREDICTIONS, MAX_FITTED = 1 << 24, 1 << 23
 # A shorter text has no n-grams if the settings leave it open.
 LEAST_CHARACTERS = 20_000
 # At most so many characters are counted, which takes a second and about 300 MB.
@@ -81,7 +81,7 @@ class Counting:
         assert self._ngrams is not None
         weight = self._model.ngram_weight
         if weight == "auto":
-            tuning = self.tuning.beginnings(num_read)
+            tuning = self.tuning.beginnings(min(num_read, MAX_FITTED // self._num_symbols))
             weight = fit_weight(model, tuning, self._ngrams) if model and len(tuning) else USUAL_WEIGHT
         return Mixture(self._ngrams, weight)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from charlm.errors import LostProcessError, UsageError, counted
+from charlm.errors import CharlmError, LostProcessError, UsageError, counted
 from charlm.machine import ProcessPlace, process_place, usable_cores
 
 Value = TypeVar("Value")
@@ -120,22 +121,32 @@ class World(ProcessPlace):
         return value
 
     def from_first(self, work: Callable[[], Value]) -> Value:
-        """Do something in the first process, however long it takes, and return its result in all of them."""
+        """Do something in the first process, however long it takes, and return its result in all of them.
+
+        Raises:
+            CharlmError: the first process has raised it; it is raised in all of them.
+        """
         if self.size == 1:
             return work()
-        values = [self.together(work if self.is_first else _nothing)]
+        values = [self.together(partial(_attempt, work) if self.is_first else _nothing)]
         with watched():
             dist.broadcast_object_list(values, 0)
-        return cast(Value, values[0])
+        return cast(Value, _taken(values[0]))
 
-    def in_turns(self, work: Callable[[], Value]) -> Value:
-        """Do something in the first process, and then in the others: they find what the first one put into a cache."""
-        if self.is_first:
-            value = self.together(work)
-            self.together(_nothing)
-            return value
-        self.together(_nothing)
-        return self.together(work)
+    def from_first_of_machine(self, work: Callable[[], Value]) -> Value:
+        """Do something in the first process of each machine, and return its result in all of that machine.
+
+        Raises:
+            CharlmError: one of them has raised it; it is raised in all processes.
+        """
+        if self.size == 1:
+            return work()
+        own = self.together(_nothing if self.local_rank else partial(_attempt, work))
+        attempts: list[Any] = [None] * self.size
+        with watched():
+            dist.all_gather_object(attempts, own)
+        values = [_taken(attempt) for attempt in attempts]
+        return cast(Value, values[self.rank - self.local_rank])
 
     def joined(self, part: Tensor, dim: int) -> Tensor:
         """Return the parts of all processes side by side, as shared out by `share`."""
@@ -227,6 +238,22 @@ def is_set_by_user() -> bool:
 
 def _nothing() -> Any:
     return None
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, CharlmError | None]:
+    """Return the result of something, or the error that it raises."""
+    try:
+        return work(), None
+    except CharlmError as error:
+        return None, error
+
+
+def _taken(attempt: tuple[Any, CharlmError | None] | None) -> Any:
+    """Return the result of another process, or raise its error."""
+    value, error = attempt or (None, None)
+    if error:
+        raise error
+    return value
 
 
 @contextmanager

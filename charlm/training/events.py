@@ -17,9 +17,13 @@ class Preparing:
 
     Attributes:
         what: as in `reading the text`.
+        here: how many bytes of the text are downloaded or read; None if something else is done.
+        total: how many there are; None if that is unknown.
     """
 
     what: str
+    here: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from charlm.inference.generate import draw_seed
 from charlm.settings.config import Config
 from charlm.training.events import Listener, Preparing, ignore
-from charlm.training.lifecycle import MEASURING, READING, OnDownload, load_text
+from charlm.training.lifecycle import MEASURING
 from charlm.training.sizing import fit_to_machine, size_like, warm_up
+from charlm.training.text import load_text
 
 
 class Member(NamedTuple):
@@ -24,21 +25,17 @@ class Member(NamedTuple):
     num_parameters: int
 
 
-def equal_members(
-    configs: Sequence[Config], on_download: OnDownload | None = None, listener: Listener = ignore
-) -> list[Member]:
+def equal_members(configs: Sequence[Config], listener: Listener = ignore) -> list[Member]:
     """Give runs one seed, and their models about as many parameters as the first of them has.
 
     Args:
         configs: settings of runs that differ in nothing but the cell. If the size is `auto`, it is chosen for the
             first of them, as for a run alone.
-        on_download: called while the text is downloaded.
         listener: called with what is prepared.
     """
     first = configs[0]
     seed = draw_seed() if first.seed is None else first.seed
-    listener(Preparing(READING))
-    text = load_text(first, on_download)
+    text = load_text(first, listener)
     listener(Preparing(MEASURING))
     if first.model.hidden_size == "auto":
         first, _, _ = fit_to_machine(first, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from charlm.evaluation.evaluate import Scores, Tick, evaluate_sample, reading_that_fits
 from charlm.inference.mixture import Mixture
+from charlm.machine import give_back_freed_memory
 from charlm.training.events import Listener, Scoring, ignore
 from charlm.training.time_budget import GRACE_SHARE, MAX_SCORING_SHARE
 from charlm.training.trainer import Trainer
@@ -40,6 +41,7 @@ def measure_best(trainer: Trainer, listener: Listener = ignore) -> Scores | None
     counting = trainer.learner.counting
     num_read = _characters_to_score(trainer, counting.mixture())
     mixture = counting.mixture(model, int(num_read * FITTING_SHARE))
+    give_back_freed_memory()
     try:
         scores = evaluate_sample(model, part, num_read, ticking(trainer, listener), mixture)
     except Stopped:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from charlm.checkpoint import MAX_NUMBER, Arrays
 from charlm.data.batches import Batch, Batches, fit_batch
 from charlm.data.corpus import Corpus
-from charlm.data.documents import document_starts
-from charlm.data.holdout import Split, hold_out
+from charlm.data.holdout import Split, at_documents, hold_out
 from charlm.nn.model import CharModel, Masks, State, draw_masks, tensor_of
 from charlm.nn.runtime import Runtime
 from charlm.settings.config import Config
@@ -47,7 +48,7 @@ class Learner:
         assert config.seed is not None
         self._seed, self._dropout, self._runtime = config.seed, config.model.dropout, runtime
         train = config.train
-        self.parts = parts or hold_out(corpus, config.data)
+        self.parts = at_documents(parts or hold_out(corpus, config.data), corpus, config.data)
         self.counting = Counting(config, self.parts.train, len(corpus.vocabulary))
         learned = self.counting.learned
         self.num_streams, self.block_size = fit_batch(
@@ -64,9 +65,7 @@ class Learner:
             self.model, train, runtime.dtype, scales_loss=runtime.precision == "fp16", world=world
         )
         sizes = (self.num_streams, self.block_size)
-        documents = config.data.documents if config.data.reset_state_at_documents else None
-        starts_D = document_starts(corpus, documents) if documents else None
-        self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability, starts_D)
+        self.batches = Batches(learned, self.model.spec, *sizes, config.seed, train.reset_probability)
         self.carried = self._start_state()
         self.gradient_norm = 0.0
 
@@ -116,14 +115,14 @@ class Learner:
         # Drawn from (seed, step) alone, so that there is no state of a generator to save.
         masks = draw_masks(self.model, self.num_streams, dropout, regularisation.weight_dropout, (self._seed, step))
         pieces = shares(self._streams, min(self._accumulate, self._streams.stop - self._streams.start))
-        nats, states = 0.0, []
+        nats, states, num_targets_B = 0.0, [], batch.num_targets_B
         for streams in pieces:
             is_last = streams is pieces[-1]
             # The processes exchange their gradients once, with the last piece.
             with nullcontext() if is_last else self._world.without_exchange(self.parallel):
                 loss, state = self._read(batch, masks, streams)
-                share = (streams.stop - streams.start) / self.num_streams
-                # The exchange takes the mean over the processes, and the loss of a block is the mean over its streams.
+                share = float(num_targets_B[streams].sum() / max(1, num_targets_B.sum()))
+                # The exchange takes the mean over the processes, and the loss of a block is the mean over its targets.
                 self.optimizer.backward(loss * (share * self._world.size))
             nats += loss.item() * share
             states.append(state)
@@ -132,9 +131,12 @@ class Learner:
     def _read(self, batch: Batch, masks: list[Masks], streams: slice) -> tuple[Tensor, State]:
         """Read some streams of a block; return the mean of their losses, and their state after it."""
         device, own = self._runtime.device, self._streams
-        tokens_TB = torch.from_numpy(batch.tokens_TB[:, streams]).to(device)
+
+        def own_of(array: NDArray[Any] | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(array[:, streams]).to(device)
+
         targets_TB = torch.from_numpy(batch.targets_TB[:, streams]).to(device)
-        right_SB = None if batch.right_SB is None else torch.from_numpy(batch.right_SB[:, streams]).to(device)
+        inputs = [own_of(batch.right_SB), own_of(batch.resets_TB), own_of(batch.right_resets_SB)]
         begins_B1 = torch.from_numpy(batch.begins_B[streams]).to(device)[:, None]
         carried = [part_LBH[:, streams.start - own.start : streams.stop - own.start] for part_LBH in self.carried]
         starts = self.model.start_state(len(begins_B1))
@@ -143,8 +145,11 @@ class Learner:
             mask._replace(outputs_BH=None if mask.outputs_BH is None else mask.outputs_BH[streams]) for mask in masks
         ]
         with self._runtime.autocast():
-            logits_TBV, after = self.parallel(tokens_TB, state, own_masks, right_SB)
-        return functional.cross_entropy(logits_TBV.float().flatten(0, 1), targets_TB.flatten()), after
+            logits_TBV, after = self.parallel(own_of(batch.tokens_TB), state, own_masks, *inputs)
+        logits_NV = logits_TBV.float().flatten(0, 1)
+        if not batch.num_targets_B[streams].any():
+            return logits_NV.sum() * 0, after
+        return functional.cross_entropy(logits_NV, targets_TB.flatten()), after
 
     def arrays(self) -> Arrays:
         """Return copies of all arrays that an exact resume needs: weights, optimiser and the state of all streams."""

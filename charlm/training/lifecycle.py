@@ -6,14 +6,14 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from charlm.checkpoint import ModelFile, load_checkpoint
-from charlm.data.corpus import Corpus, load_corpus
+from charlm.data.corpus import Corpus
 from charlm.data.holdout import recorded_split
 from charlm.data.sources import catalog_name
 from charlm.errors import (
@@ -43,14 +43,12 @@ from charlm.training.notes import notes_on_changes, notes_on_lock
 from charlm.training.schedule import awake_clock
 from charlm.training.sizing import choose_runtime, fit_to_machine
 from charlm.training.state import TrainState
+from charlm.training.text import load_once, load_text
 from charlm.training.trainer import Trainer
 from charlm.training.transfer import StartingModel, command_from, note_on_new_symbols, text_has_changed
-from charlm.vocab import Vocabulary
 
-# Called during a download with the bytes received, and with their total if that is known.
-OnDownload = Callable[[int, int | None], None]
 # What is prepared, for a person.
-READING, MEASURING = "reading the text", "measuring what is fast on this machine"
+MEASURING = "measuring what is fast on this machine"
 
 
 class DryRun(NamedTuple):
@@ -87,7 +85,6 @@ class Outcome(NamedTuple):
 
 def dry_run(
     config: Config,
-    on_download: OnDownload | None = None,
     base: StartingModel | None = None,
     listener: Listener = ignore,
 ) -> DryRun:
@@ -95,11 +92,10 @@ def dry_run(
 
     Args:
         config: the settings.
-        on_download: called while the text is downloaded.
         base: the model that the run would start from.
         listener: called with what is prepared.
     """
-    text = _load_new_text(config, on_download, base, listener)
+    text = _load_new_text(config, base, listener)
     config, runtime, reason = _fit(config, text, base, listener)
     check_memory(config, text, runtime)
     seeded = config if config.seed is not None else config.model_copy(update={"seed": 0})
@@ -110,7 +106,6 @@ def dry_run(
 def begin(
     config: Config,
     out: Path | None,
-    on_download: OnDownload | None = None,
     base: StartingModel | None = None,
     listener: Listener = ignore,
     world: World = ALONE,
@@ -120,7 +115,6 @@ def begin(
     Args:
         config: the settings.
         out: the folder to make; None for the first free one in `runs`.
-        on_download: called while the text is downloaded.
         base: the model to start from; the settings are those that it hands down.
         listener: called with what is prepared.
         world: the processes that train together; the first one holds the folder.
@@ -129,7 +123,7 @@ def begin(
         config = config.model_copy(update={"seed": world.from_first(draw_seed)})
     named = config.data.model_copy(update={"corpus": [catalog_name(name) for name in config.data.corpus]})
     config = config.model_copy(update={"data": named})
-    text = world.in_turns(lambda: _load_new_text(config, on_download, base, listener))
+    text = load_once(world, config, lambda: _load_new_text(config, base, listener))
     old_text = load_old_text(base) if base else ""
     with awake_clock(config.train.time is not None) as clock:
         config, runtime, reason = _fit(config, text, base, listener, world)
@@ -152,7 +146,6 @@ def resume(
     overrides: list[str],
     flags: dict[str, Any],
     is_new_text: bool,
-    on_download: OnDownload | None = None,
     listener: Listener = ignore,
     world: World = ALONE,
 ) -> Iterator[Trainer]:
@@ -163,7 +156,6 @@ def resume(
         overrides: settings of `train` to change, as `key=value`.
         flags: values by dotted key, which win over the overrides.
         is_new_text: whether the text may be another one.
-        on_download: called while the text is downloaded.
         listener: called with what is prepared.
         world: the processes that train together; the first one reads the folder and holds it.
 
@@ -183,8 +175,7 @@ def resume(
             raise UsageError(f"the text of `{path}` came through standard input", "give it again with `--corpus`")
         listener(Preparing(MEASURING))
         runtime = choose_runtime(config.model, config.train, last.runtime, world)
-        listener(Preparing(READING))
-        text = world.in_turns(lambda: _resumed_text(path, config, started, last, is_new_text, on_download))
+        text = load_once(world, config, lambda: _resumed_text(path, config, started, last, is_new_text, listener))
         check_memory(config, text, runtime)
         is_same_text = text.sha256 == last.corpus.get("sha256")
         parts = recorded_split(text.ids, config.data, last.corpus) if is_same_text else None
@@ -206,7 +197,6 @@ def resume(
 def begin_or_go_on(
     config: Config,
     out: Path | None,
-    on_download: OnDownload | None = None,
     base: StartingModel | None = None,
     listener: Listener = ignore,
     world: World = ALONE,
@@ -214,10 +204,10 @@ def begin_or_go_on(
     """Set up a new run as `begin` does, or resume it if torchrun has restarted the processes since it began."""
     path = world.noted_run()
     if path and world.from_first(lambda: RunFolder(path).last.is_file()):
-        return resume(path, [], {}, False, on_download, listener, world)
+        return resume(path, [], {}, False, listener, world)
     if path:
         world.from_first(RunFolder(path).forget_start)
-    return begin(config, path or out, on_download, base, listener, world)
+    return begin(config, path or out, base, listener, world)
 
 
 def finish(trainer: Trainer, listener: Listener = ignore) -> Outcome:
@@ -248,11 +238,8 @@ def write_all(trainer: Trainer) -> RunError | None:
     return RunError(trouble, "what was saved before is still there")
 
 
-def _load_new_text(
-    config: Config, on_download: OnDownload | None, base: StartingModel | None, listener: Listener
-) -> Corpus:
-    listener(Preparing(READING))
-    text = load_text(config, on_download, base.file.vocabulary if base else None, grows=True)
+def _load_new_text(config: Config, base: StartingModel | None, listener: Listener) -> Corpus:
+    text = load_text(config, listener, base.file.vocabulary if base else None, grows=True)
     note = note_on_new_symbols(base.file.vocabulary, text.vocabulary) if base else None
     return replace(text, notes=(*text.notes, note)) if note else text
 
@@ -288,7 +275,7 @@ def _resumed_config(started: Config, last: ModelFile, overrides: list[str], flag
 
 
 def _resumed_text(
-    path: Path, config: Config, started: Config, last: ModelFile, is_new_text: bool, on_download: OnDownload | None
+    path: Path, config: Config, started: Config, last: ModelFile, is_new_text: bool, listener: Listener
 ) -> Corpus:
     # Names that were not given now come from the model file, which is untrusted: its size limits what is read.
     is_given = is_new_text or config.data.corpus != started.data.corpus
@@ -296,7 +283,7 @@ def _resumed_text(
     try:
         # A run that started from a model has that model's symbols too.
         vocabulary = last.vocabulary if is_new_text or last.base else None
-        return load_text(config, on_download, vocabulary, max_bytes, grows=not is_new_text)
+        return load_text(config, listener, vocabulary, max_bytes, grows=not is_new_text)
     except UnknownCharacterError as error:
         hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
@@ -376,27 +363,3 @@ def _name_of(corpus: str) -> str:
         return "stdin"
     path = expanded(corpus).resolve()
     return re.sub(r"[^\w.-]+", "", path.stem if path.is_file() else path.name).strip(".-")[:60] or "text"
-
-
-def load_text(
-    config: Config,
-    on_download: OnDownload | None = None,
-    vocabulary: Vocabulary | None = None,
-    max_bytes: int | None = None,
-    *,
-    grows: bool = False,
-) -> Corpus:
-    """Load the text that the settings of a run name.
-
-    Args:
-        config: the settings.
-        on_download: called while the text is downloaded.
-        vocabulary: the symbols that it must have; by default its own.
-        max_bytes: the most bytes that it may have.
-        grows: whether the vocabulary may grow by symbols that it lacks.
-    """
-    data, vocab = config.data, config.vocab
-    options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
-    options |= {"vocabulary": vocabulary, "max_bytes": max_bytes, "grows": grows}
-    options |= {"skip_undecodable": data.skip_undecodable}
-    return load_corpus(data.corpus, progress=on_download, **options)

@@ -107,7 +107,7 @@ def train(
     threads = torch.get_num_threads()
     try:
         # Making a model draws numbers from torch's own generator, which belongs to the program.
-        with torch.random.fork_rng(devices=[]), begin(effective, folder, None, start, on_event) as trainer:
+        with torch.random.fork_rng(devices=[]), begin(effective, folder, start, on_event) as trainer:
             trainer.trackers = trackers
             for note in trainer.notes:
                 on_event(Note(note))

@@ -15,6 +15,7 @@ from charlm.errors import RunError, TrainingError
 from charlm.evaluation.evaluate import in_reading_order
 from charlm.inference.mixture import Mixture
 from charlm.inference.stepper import Stepper
+from charlm.machine import give_back_freed_memory
 from charlm.nn.runtime import Runtime
 from charlm.run_folder import RunFolder
 from charlm.settings.config import Config
@@ -215,6 +216,8 @@ class Trainer:
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
+            # Counting takes more memory than training may take.
+            give_back_freed_memory()
             line = {"step": self.state.step, "seconds": self.clock.seconds}
             self.write_down(record=line | self.in_units(baseline.to_json()) | text)
         self._listener(baseline)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.checkpoint import ModelFile
-from charlm.data.corpus import Corpus
-from charlm.data.downloads import DownloadProgress
+from charlm.data.corpus import Corpus, TextProgress
 from charlm.data.holdout import HELD_OUT, Split
 from charlm.errors import CharlmError, UndecodableError, one_line
 from charlm.evaluation.compare import ReadRun, bits_of, compare_runs, is_number, read_run
@@ -43,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def report(
-    path: Path, names: Sequence[str] | None, progress: Progress, download_progress: DownloadProgress | None = None
+    path: Path, names: Sequence[str] | None, progress: Progress, download_progress: TextProgress | None = None
 ) -> dict[str, Any]:
     """Return what the page of a run holds, as plain values.
 
@@ -92,7 +91,7 @@ def _or_reason(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _own_parts(
-    path: Path, model: ModelFile, names: Sequence[str] | None, progress: DownloadProgress | None
+    path: Path, model: ModelFile, names: Sequence[str] | None, progress: TextProgress | None
 ) -> tuple[Corpus, Split]:
     """Read the text that a run learned.
 

@@ -13,11 +13,11 @@ from charlm.evaluation.evaluate import Scores
 from charlm.vocab import Vocabulary
 
 BASELINES = [
-    Baseline("uniform", 5.8826, 0),
-    Baseline("unigram", 4.3698, 166_130),
-    Baseline("7-gram Kneser-Ney", 1.7965, 166_130),
-    Baseline("xz", 2.2779, 166_130),
-    Baseline("bz2", 1.9373, 166_130),
+    Baseline("uniform", 5.8826, 0, 18_459),
+    Baseline("unigram", 4.3698, 166_130, 18_459),
+    Baseline("7-gram Kneser-Ney", 1.7965, 166_130, 18_459),
+    Baseline("xz", 2.2779, 166_130, 18_459),
+    Baseline("bz2", 1.9373, 166_130, 18_459),
 ]
 
 

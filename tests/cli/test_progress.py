@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from charlm.cli import progress
-from charlm.cli.progress import ProgressLine
+from charlm.cli.progress import ProgressLine, show_text_progress
 from tests.helpers.terminal import Terminal
 
 
@@ -51,3 +51,21 @@ def test_an_error_removes_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
         line.about("of it")(1, 2)
         raise KeyboardInterrupt
     assert terminal.getvalue().endswith(f"\r{'':9}\r")
+
+
+def test_a_text_that_is_read_is_shown_until_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of a known size, else the size so far; whatever ends the reading, the line is removed."""
+    for stream, expected in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        show_text_progress("reading", 500_000_000, 2_000_000_000)
+        show_text_progress("reading", 2_000_000_000, 2_000_000_000)
+        with suppress(KeyboardInterrupt), show_text_progress:
+            show_text_progress("downloading", 7_000_000, None)
+            raise KeyboardInterrupt
+        lines = [
+            "reading the text, 25% of 2,000 MB",
+            "reading the text, 100% of 2,000 MB",
+            "downloading the text, 7 MB",
+        ]
+        assert [line.strip() for line in stream.getvalue().split("\r") if line.strip()] == lines * expected
+        assert stream.getvalue().endswith("\r") is expected

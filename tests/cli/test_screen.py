@@ -170,10 +170,13 @@ def test_a_preparation_is_seen_at_once_and_removed(monkeypatch: pytest.MonkeyPat
         preparation.show(BlockLearned(1, 0.5, None))
         look[0]()
         assert re.search(r"\x1b\[A\r. reading the text\x1b\[K\n$", terminal.getvalue())
-        preparation.download(2_000_000, 4_000_000)
+        preparation.show(Preparing("reading", 200_000_000, 1_000_000_000))
         look[0]()
         # The last column stays free, so that the line is never broken.
-        assert terminal.getvalue().endswith(" downloading the t\x1b[K\n")
+        assert terminal.getvalue().endswith(" reading, 20% of 1\x1b[K\n")
+        preparation.show(Preparing("reading", 700_000_000))
+        look[0]()
+        assert terminal.getvalue().endswith(" reading, 700 MB\x1b[K\n")
     assert terminal.getvalue().endswith("\r\x1b[K\x1b[A\x1b[K")
 
 
@@ -186,4 +189,5 @@ def test_a_preparation_elsewhere_is_plain(monkeypatch: pytest.MonkeyPatch) -> No
         with Preparation() as preparation:
             preparation.show(Preparing("loading torch"))
             preparation.show(Preparing("reading the text"))
+            preparation.show(Preparing("reading the text", 1, 2))
         assert stream.getvalue() == expected

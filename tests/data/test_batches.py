@@ -31,7 +31,7 @@ def test_every_target_follows_its_input_within_the_text(length: int, batch: int,
     assert streams.batches_per_epoch >= 1
     last = None
     for step in range(min(2 * streams.batches_per_epoch, 40)):
-        tokens_TB, targets_TB, begins_B, right_SB = streams.batch(step)
+        tokens_TB, targets_TB, begins_B, right_SB, *_ = streams.batch(step)
         assert right_SB is None
         assert tokens_TB.shape == targets_TB.shape == (block_size, num_streams)
         assert (targets_TB[1:] == tokens_TB[1:] + 1).all()
@@ -197,7 +197,7 @@ def test_no_block_reads_across_a_gap(part: Part, batch: int, block: int, reset: 
     stretch_of = {int(place): number for number, ids in enumerate(part.stretches) for place in ids}
     last_B = None
     for step in range(min(3 * streams.batches_per_epoch, 30)):
-        tokens_TB, targets_TB, begins_B, right_SB = streams.batch(step)
+        tokens_TB, targets_TB, begins_B, right_SB, *_ = streams.batch(step)
         assert (tokens_TB[1:] == targets_TB[:-1]).all()
         assert (np.diff(targets_TB, axis=0) == step_to_next).all()
         if step % streams.batches_per_epoch == 0:

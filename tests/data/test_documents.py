@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from charlm.data.batches import Batches
+from charlm.data.batches import NO_TARGET, Batch, Batches, fit_batch
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.documents import document_starts
-from charlm.data.holdout import hold_out, recorded_split
+from charlm.data.gaps import Gapped
+from charlm.data.holdout import Part, hold_out, recorded_split
 from charlm.errors import ConfigError, CorpusError
 from charlm.settings.config import Config, DataConfig
 from charlm.settings.config_file import override_config
-from charlm.spec import ModelSpec
+from charlm.spec import Direction, ModelSpec
 from tests.helpers.texts import write
+
+# The start symbol where the symbols are the positions of a text.
+START = 1000
 
 
 def corpus_of(*texts: str, kind: str = "characters") -> Corpus:
@@ -103,20 +109,80 @@ def test_one_document_cannot_be_held_out() -> None:
     assert len(hold_out(corpus, DataConfig(documents="files", validation_fraction=0.0)).train) == 1000
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_stream_starts_at_the_block_nearest_to_a_document(direction: str) -> None:
-    """The block nearest to the start of a document, in reading order to its end, begins with the start symbol."""
-    ids, size = np.arange(200, dtype=np.uint8), 10
-    starts = np.array([34, 77, 120])
-    spec = ModelSpec("lstm", 256, 0, 1, 1, direction)  # type: ignore[arg-type]
-    batches = Batches(ids, spec, 1, size, 0, 0.0, starts)
-    places = [200 - start for start in starts.tolist()] if direction == "backward" else starts.tolist()
-    first = [int(batches.batch(step).targets_TB[0, 0]) for step in range(batches.batches_per_epoch)]
-    first = [199 - place for place in first] if direction == "backward" else first
-    begins = [bool(batches.batch(step).begins_B[0]) for step in range(batches.batches_per_epoch)]
-    expected = [any(-5 <= place - here < 5 for place in places) for here in first]
-    assert begins == [True, *expected[1:]]
-    assert sum(begins) == 4
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[Part, list[int]]:
+    """Draw a text in which each character is its own position, some of its stretches, and where documents begin."""
+    size = draw(st.integers(1, 90))
+    edges = sorted(draw(st.sets(st.integers(0, size), min_size=2, max_size=6)))
+    starts = sorted(draw(st.sets(st.integers(1, size - 1))) if size > 1 else [])
+    blocks = list(zip(edges[::2], edges[1::2], strict=False))
+    part = Part.between(np.arange(size, dtype=np.uint16), blocks)
+    return replace(part, documents_D=np.array(starts, dtype=np.int64)), starts
+
+
+@settings(deadline=None, max_examples=150)
+@given(texts(), st.sampled_from(["forward", "backward", "both"]), st.integers(1, 12), st.booleans())
+def test_a_document_starts_anew_at_its_first_character(
+    text: tuple[Part, list[int]], direction: Direction, size: int, resets_at_random: bool
+) -> None:
+    """Before it there is a gap with nothing to predict; each character is predicted from its own document alone."""
+    part, starts = text
+    spec, chance = ModelSpec("lstm", START, 0, 1, 1, direction), 0.3 * resets_at_random
+    document = np.searchsorted(starts, np.arange(len(part.ids)), side="right")
+    batches = Batches(part, spec, *fit_batch(part.lengths_S.tolist(), 3, size, chance), 0, chance)
+    step_to_next = -1 if direction == "backward" else 1
+    was_reset_B = None
+    for step in range(2 * batches.batches_per_epoch):
+        batch = batches.batch(step)
+        is_gap_TB = batch.targets_TB == NO_TARGET
+        resets_TB = np.zeros_like(is_gap_TB) if batch.resets_TB is None else batch.resets_TB
+        assert (is_gap_TB == resets_TB).all()
+        starts_anew_TB = np.vstack([batch.begins_B if was_reset_B is None else batch.begins_B | was_reset_B, resets_TB])
+        for (t, b), target in np.ndenumerate(batch.targets_TB):
+            before = batch.tokens_TB[t, b]
+            if target == NO_TARGET:
+                assert t + 1 == len(resets_TB) or batch.tokens_TB[t + 1, b] == START
+            elif starts_anew_TB[t, b]:
+                assert before == START
+            else:
+                assert before == target - step_to_next
+                assert document[before] == document[target]
+        if batch.right_SB is not None:
+            assert_only_its_document_is_on_the_right(batch, document)
+        was_reset_B = resets_TB[-1]
+
+
+def assert_only_its_document_is_on_the_right(batch: Batch, document: NDArray[np.int64]) -> None:
+    """Check what layers that read from the right have read since their last reset when they predict a character."""
+    assert batch.right_SB is not None
+    for b in range(batch.right_SB.shape[1]):
+        read: list[int] = []
+        for s in reversed(range(len(batch.right_SB))):
+            read.append(int(batch.right_SB[s, b]))
+            if s < len(batch.targets_TB) and (target := batch.targets_TB[s, b]) != NO_TARGET:
+                inside = [place for place in read if place != START]
+                assert inside == list(range(target + len(inside), target, -1))
+                assert {int(document[place]) for place in inside} <= {int(document[target])}
+                assert read[0] == START
+            if batch.right_resets_SB is not None and batch.right_resets_SB[s, b]:
+                read = []
+
+
+def test_a_stretch_has_a_gap_before_each_document_inside_it() -> None:
+    """Places count gaps; the characters of an epoch are those of the text."""
+    part = replace(
+        Part.between(np.arange(20, dtype=np.uint8), [(2, 9), (12, 20)]), documents_D=np.array([2, 5, 12, 19])
+    )
+    gapped = Gapped(part)
+    assert (len(gapped), gapped.num_characters) == (17, 15)
+    first_S, last_S = gapped.bounds_S2.T
+    assert gapped.num_characters_of(first_S, last_S).tolist() == [7, 8]
+    ids_TB, is_gap_TB = gapped.read(first_S + np.arange(9)[:, None])
+    assert ids_TB[~is_gap_TB[:, 0], 0].tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert ids_TB[~is_gap_TB[:, 1], 1].tolist() == [12, 13, 14, 15, 16, 17, 18, 19]
+    assert [stretch.tolist() for stretch in part.divided().stretches] == [
+        [2, 3, 4], [5, 6, 7, 8], [12, 13, 14, 15, 16, 17, 18], [19],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

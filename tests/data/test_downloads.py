@@ -386,13 +386,13 @@ def test_a_corpus_of_the_catalogue_is_downloaded_once(server: Server, monkeypatc
     """A corpus is downloaded when it is first named, and read from the cache the second time."""
     server.body = b"to be or not to be"
     entry = catalogued(monkeypatch, server.address(), server.body)
-    calls: list[tuple[int, int | None]] = []
+    calls: list[tuple[str, int, int | None]] = []
     for _ in range(2):
-        loaded = load_corpus(["small"], progress=lambda here, total: calls.append((here, total)))
+        loaded = load_corpus(["small"], progress=lambda *progress: calls.append(progress))
         assert loaded.vocabulary.decode(loaded.ids) == "to be or not to be"
         assert hashlib.sha256(server.body).hexdigest() == loaded.sha256
     assert server.requests == [("/text.txt", None)]
-    assert calls == [(18, 18)]
+    assert calls == [("downloading", 18, 18)]
     assert entry.is_here
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.data import corpus as module
-from charlm.data import encoder
+from charlm.data import decoding, encoder
 from charlm.data.batches import Batches
 from charlm.data.cache import Cache, Description, IdsFile, cached
 from charlm.data.catalog import Source
@@ -23,7 +23,7 @@ from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import hold_out
 from charlm.data.mapped import gather, map_ids, pieces, read
 from charlm.data.sources import find_sources
-from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError
+from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError, UsageError
 from charlm.settings.config import DataConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -128,6 +128,59 @@ def test_a_large_text_that_changes_while_it_is_read_is_refused() -> None:
     assert text_of(load_large(name)) == "text and more"
 
 
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the names of files are added whenever all of them is read to see whether they are text."""
+    looked_at: list[str] = []
+    original = decoding.refusal_of
+
+    def refusal_of(source: Source, *arguments: object) -> object:
+        looked_at.append(source.name)
+        return original(source, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decoding, "refusal_of", refusal_of)
+    return looked_at
+
+
+def test_left_out_files_are_known_at_the_second_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file that has not changed is decoded again, whatever reads the text; what is left out stays named."""
+    for name, content in (("a", b"text"), ("b", b"\xff\xfe\xfd"), ("c", b"more")):
+        write(f"folder/{name}.txt", content)
+    looked_at = count_decoded(monkeypatch)
+    first = load_large("folder", skip_undecodable=True)
+    assert sorted(looked_at) == [f"folder/{name}.txt" for name in "abc"]
+    looked_at.clear()
+    for options in ({}, {"max_bytes": 8}, {"vocabulary": first.vocabulary}):
+        again = load_large("folder", skip_undecodable=True, **options)
+        assert (text_of(again), again.notes, again.sha256) == (text_of(first), first.notes, first.sha256)
+    assert looked_at == []
+    write("folder/b.txt", "good")
+    write("folder/d.txt", b"\xff\xfe\xfd")
+    changed = load_large("folder", skip_undecodable=True)
+    assert text_of(changed) == "textgoodmore"
+    assert sorted(looked_at) == ["folder/b.txt", "folder/d.txt"]
+    assert "`folder/d.txt`" in changed.notes[0]
+
+
+def test_what_is_left_out_of_a_short_text_is_always_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no change of it can be missed."""
+    names = [write("a.txt", "text"), write("b.txt", b"\xff\xfe\xfd")]
+    looked_at = count_decoded(monkeypatch)
+    for _ in range(2):
+        load_corpus(names, skip_undecodable=True)
+    assert looked_at == 2 * names
+
+
+def test_a_file_that_is_read_in_part_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the bytes of an untrusted name ends the reading, so that the rest of the file may be no text."""
+    name = write("a.txt", b"a" * CHUNK + b"\xff")
+    looked_at = count_decoded(monkeypatch)
+    with pytest.raises(TooLargeError):
+        load_large(name, skip_undecodable=True, max_bytes=2)
+    with pytest.raises(CorpusError, match="not utf-8"):
+        load_large(name, skip_undecodable=True)
+    assert looked_at[:2] == [name, name]
+
+
 def test_a_large_pipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard input has no lasting file, so nothing is noted about it."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"pipe"), encoding="ascii"))
@@ -167,9 +220,9 @@ def test_damaged_ids_of_a_large_text_are_encoded_again(tmp_path: Path) -> None:
 def test_the_reading_of_a_large_text_is_reported() -> None:
     """Progress is in bytes of all files together; a second start has none."""
     names = [write("a.txt", "a" * (CHUNK + 10)), write("b.txt", "b" * 10)]
-    seen: list[tuple[int, int | None]] = []
+    seen: list[tuple[str, int, int | None]] = []
     load_large(*names, progress=lambda *progress: seen.append(progress))
-    assert seen == [(CHUNK, CHUNK + 20), (CHUNK + 10, CHUNK + 20), (CHUNK + 20, CHUNK + 20)]
+    assert seen == [("reading", here, CHUNK + 20) for here in (CHUNK, CHUNK + 10, CHUNK + 20)]
     load_large(*names, progress=lambda *progress: seen.append(progress))
     assert len(seen) == 3
 
@@ -197,6 +250,43 @@ def test_of_several_processes_one_encodes_a_text() -> None:
     lines = [line for process in processes for line in process.communicate()[0].splitlines()]
     assert sorted(lines) == ["encoded", *["xyz 3000000"] * 3]
     assert not list(Cache().folder.glob(".*.lock"))
+
+
+KILLED = """
+import sys
+from charlm.data import corpus
+original = corpus.encode
+def encode(reading, fingerprint, file):
+    result = original(reading, fingerprint, file)
+    print("half", flush=True)
+    sys.stdin.read()
+    return result
+corpus.encode = encode
+loaded = corpus.load_corpus(["a.txt"], large_bytes=1)
+print(loaded.vocabulary.decode(loaded.ids[:3]), len(loaded.ids))
+"""
+
+
+def test_a_killed_encoding_is_done_by_another_process() -> None:
+    """What the killed process has left is removed; others never read it, and the last one encodes the text."""
+    write("a.txt", "xyz" * 100_000)
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", KILLED], **options)  # type: ignore[call-overload]
+    assert first.stdout.readline() == "half\n"
+    second = subprocess.Popen([sys.executable, "-c", KILLED], **options)  # type: ignore[call-overload]
+    assert list(Cache().folder.glob(".*.tmp"))
+    first.kill()
+    first.communicate()
+    assert second.communicate()[0] == "half\nxyz 300000\n"
+    assert sorted(path.suffix for path in Cache().folder.iterdir()) == [".ids", ".json", ".place"]
+
+
+@pytest.mark.parametrize("limit", ["a lot", "-1", "inf", "nan"])
+def test_a_limit_of_the_cache_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("CHARLM_CACHE_GB", limit)
+    with pytest.raises(UsageError, match=f"`CHARLM_CACHE_GB` is `{limit}`"):
+        encode_one("text")
 
 
 def test_ids_are_gathered_read_and_gone_through_as_they_are(tmp_path: Path) -> None:

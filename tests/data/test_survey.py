@@ -74,3 +74,24 @@ def test_a_text_with_nothing_held_out_has_no_lines_in_both() -> None:
     corpus: Corpus = load_corpus([write("a.txt", "the same line of text\n" * 3)])
     found = survey(corpus, split_at_end(corpus.ids, 0.0, 0.0))
     assert (found.held_out_lines, found.lines_in_both, found.duplicate_lines) == (0, 0, 2)
+
+
+def test_a_line_longer_than_a_piece_is_one_line() -> None:
+    """It is compared with other long lines as a whole, not in pieces that look alike."""
+    long, other = "ab " * 100 + "\n", "ab " * 99 + "ac \n"
+    corpus = load_corpus([write("a.txt", f"{long}a line of some length\n{other}{long}{long}")])
+    edge = len(corpus.ids) - len(long)
+    parts = Split(*(Part.between(corpus.ids, [block]) for block in ((0, edge), (edge, len(corpus.ids)), (0, 0))))
+    found = survey(corpus, parts, 40)
+    assert (found.lines, found.duplicate_lines, found.held_out_lines, found.lines_in_both) == (5, 2, 1, 1)
+    assert [line.count for line in found.duplicates] == [3]
+
+
+def test_the_survey_says_how_far_it_is() -> None:
+    """Both passes together are the whole."""
+    seen: list[tuple[int, int]] = []
+    corpus = load_corpus([write("a.txt", "a line of some length\n" * 9)])
+    survey(corpus, hold_out(corpus, DataConfig()), 50, lambda *progress: seen.append(progress))
+    assert seen == sorted(seen)
+    # White space at the end of the last line is not hashed.
+    assert seen[-1][0] >= 2 * len(corpus.ids) - 1

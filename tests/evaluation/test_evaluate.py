@@ -310,3 +310,29 @@ def test_two_sided_models_read_stretches_side_by_side(
         passes.append(0)
         evaluate(module, part_of([900 + 7 * index for index in range(number)]))
     assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "direction"), [("lstm", "forward"), ("lstm", "backward"), ("lstm", "both"), ("gru", "both")]
+)
+@pytest.mark.parametrize("size", [13, 300])
+def test_each_document_is_scored_as_a_text(
+    make_model: Callable[..., ModelFile], cell: str, direction: str, size: int
+) -> None:
+    """The sums over a text with documents are those over the documents; a sample of it has about their mean."""
+    module, ids = module_of(make_model(cell, direction=direction)), random_ids(3000)
+    part = replace(Part.between(ids, [(0, 1000), (1300, 3000)]), documents_D=np.arange(size, 2990, size))
+    found, documents = evaluate(module, part), part.divided().stretches
+    assert found.characters == sum(map(len, documents)) == 2700
+    nats = [evaluate(module, document).nats_per_character * len(document) for document in documents]
+    assert found.nats_per_character == pytest.approx(sum(nats) / 2700, abs=1e-5)
+    some = evaluate_sample(module, part, 2000)
+    assert some.standard_error_nats is not None
+    assert abs(some.nats_per_character - found.nats_per_character) < 5 * some.standard_error_nats + 0.01
+
+
+def test_dynamic_evaluation_starts_each_document_anew(make_model: Callable[..., ModelFile]) -> None:
+    """Documents score as stretches do."""
+    module, ids = module_of(make_model("lstm")), random_ids(200)
+    part, stretches = replace(Part.of(ids), documents_D=np.array([50, 90])), [(0, 50), (50, 90), (90, 200)]
+    assert evaluate_dynamically(module, part) == evaluate_dynamically(module, Part.between(ids, stretches))

@@ -107,3 +107,17 @@ def test_another_text_is_scored_as_a_whole(model: ModelFile) -> None:
     assert any("1 character that the model does not know" in note for note in text.notes)
     with pytest.raises(UnknownCharacterError, match="X"):
         load_other_text(model, ["other.txt"], "error")
+
+
+@pytest.mark.parametrize("is_reset", [True, False])
+def test_texts_have_the_documents_that_a_model_learned(model: ModelFile, is_reset: bool) -> None:
+    """The held-out text and another one are divided where the settings say, if the state is reset there."""
+    settings = {"documents": "cd", "reset_state_at_documents": is_reset, "corpus": ["lines.txt"]}
+    lines = "ab\ncd\n" * 20
+    Path("lines.txt").write_text(lines, encoding="utf-8")
+    corpus = load_corpus(["lines.txt"])
+    data = model.config["data"] | settings
+    model = replace(model, vocabulary=corpus.vocabulary, corpus=corpus.facts(), config=model.config | {"data": data})
+    expected = list(range(3, 120, 6)) if is_reset else []
+    assert load_own_text(model).ids.documents_D.tolist() == expected
+    assert load_other_text(model, ["lines.txt"], "error").ids.documents_D.tolist() == expected

@@ -27,6 +27,9 @@ WHOLE = Part.of(random_ids(4500))
 BLOCKS = Part.between(random_ids(6000), [(0, 300), (1000, 3200), (5000, 5001)])
 
 
+DOCUMENTS = replace(BLOCKS, documents_D=np.array([0, 120, 121, 1500, 3199, 5000]))
+
+
 @pytest.fixture
 def mixed(make_model: Make) -> ModelFile:
     """A net with n-grams."""
@@ -36,7 +39,7 @@ def mixed(make_model: Make) -> ModelFile:
 
 
 @pytest.mark.parametrize("window", [None, 7, 400])
-@pytest.mark.parametrize("text", [WHOLE, BLOCKS], ids=["whole", "blocks"])
+@pytest.mark.parametrize("text", [WHOLE, BLOCKS, DOCUMENTS], ids=["whole", "blocks", "documents"])
 def test_the_means_are_those_of_torch(mixed: ModelFile, text: Part, window: int | None) -> None:
     """With the state carried and in windows, of the mixture and of its net."""
     bits_PN = symbol_bits(Stepper(mixed), text, window)
@@ -50,10 +53,11 @@ def test_the_means_are_those_of_torch(mixed: ModelFile, text: Part, window: int 
 def test_a_sample_is_that_of_torch(make_model: Make, options: dict[str, Any]) -> None:
     """Of a net alone, which may read from the end."""
     file = make_model(**options)
-    bits_PN = symbol_bits(Stepper(file), BLOCKS, num_read=1500)
-    scores = evaluate_sample(module_of(file), BLOCKS, 1500)
-    assert bits_PN.shape == (1, scores.characters)
-    assert bits_PN.mean() == pytest.approx(scores.bits_per_character, abs=1e-5)
+    for text in (BLOCKS, DOCUMENTS):
+        bits_PN = symbol_bits(Stepper(file), text, num_read=1500)
+        scores = evaluate_sample(module_of(file), text, 1500)
+        assert bits_PN.shape == (1, scores.characters)
+        assert bits_PN.mean() == pytest.approx(scores.bits_per_character, abs=1e-5)
 
 
 def test_several_models_cost_what_an_ensemble_costs(make_model: Make) -> None:

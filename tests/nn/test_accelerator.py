@@ -50,6 +50,25 @@ def test_a_layer_on_a_device_equals_the_layer_on_the_cpu(cell: str, device: str)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
+@pytest.mark.parametrize("initial_state", ["zero", "learned"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_streams_are_set_back_on_a_device_as_on_the_cpu(cell: str, initial_state: str, device: str) -> None:
+    """Logits and gradients of a block with resets equal those on the CPU."""
+    generator, found = torch.Generator().manual_seed(0), []
+    tokens_TB, resets_TB = torch.randint(8, (12, 4), generator=generator), torch.rand(12, 4, generator=generator) < 0.2
+    for name in ("cpu", device):
+        model = CharModel(ModelSpec(cell, 7, 6, 8, 2, initial_state=initial_state))  # type: ignore[arg-type]
+        model.initialise(torch.Generator().manual_seed(1))
+        model.to(name)
+        logits_TBV, _ = model(tokens_TB.to(name), model.start_state(4), (), None, resets_TB.to(name))
+        logits_TBV = logits_TBV * ~resets_TB.to(name)[..., None]
+        gradients = torch.autograd.grad(logits_TBV.square().sum(), list(model.parameters()))
+        found.append([logits_TBV.cpu(), *(gradient.cpu() for gradient in gradients)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
 def test_a_run_on_a_device_learns_and_resumes(cell: str, precision: str, device: str) -> None:

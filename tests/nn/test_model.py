@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
 from charlm.cells import CELLS
+from charlm.nn.layers import Resets, Variant
 from charlm.nn.model import CharModel, Masks, draw_masks
 from charlm.spec import ModelSpec
 
@@ -250,3 +252,60 @@ def test_the_start_of_a_text_is_an_input_but_never_an_output() -> None:
     logits_TBV, _ = model(torch.tensor([[7]]), model.start_state(1))
     assert model.embedding is not None
     assert (model.embedding.num_embeddings, logits_TBV.shape[-1]) == (8, 7)
+
+
+@pytest.mark.parametrize("initial_state", ["zero", "learned"])
+@pytest.mark.parametrize("embedding_size", [0, 6])
+@pytest.mark.parametrize("by_blocks", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_stream_that_is_set_back_reads_a_new_text(
+    cell: str, by_blocks: bool, embedding_size: int, initial_state: str
+) -> None:
+    """Logits, state and gradients are those of each document alone; no gradient flows across a reset."""
+    model = fresh(cell, embedding_size=embedding_size, initial_state=initial_state)
+    model.choose_kernel(by_blocks)
+    if model.initial_state is not None:
+        torch.nn.init.normal_(model.initial_state, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(1)
+    tokens_TB = torch.randint(8, (12, 4), generator=generator)
+    resets_TB = torch.rand(12, 4, generator=generator) < 0.2
+    resets_TB[-1, 0] = True
+    state = tuple(torch.randn(part.shape, generator=generator).requires_grad_() for part in model.start_state(4))
+    weights_TBV = torch.randn(12, 4, 7, generator=generator) * ~resets_TB[..., None]
+
+    def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+        inputs = [*state, *model.parameters()]
+        return list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+
+    logits_TBV, after = model(tokens_TB, state, (), None, resets_TB)
+    loss = (logits_TBV * weights_TBV).sum() + sum((part * part).sum() for part in after)
+    expected, afters = torch.zeros(()), []
+    for stream in range(4):
+        own, places = tuple(part[:, stream : stream + 1] for part in state), resets_TB[:, stream].nonzero()[:, 0]
+        for first, last in pairwise([0, *(places + 1).tolist(), 12]):
+            if last > first:
+                alone_TBV, own = model(tokens_TB[first:last, stream : stream + 1], own)
+                expected = expected + (alone_TBV * weights_TBV[first:last, stream : stream + 1]).sum()
+            if last - 1 in places:
+                own = model.start_state(1)
+        expected = expected + sum((part * part).sum() for part in own)
+        afters.append(own)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after, tuple(torch.cat(parts, 1) for parts in zip(*afters, strict=True)))
+    torch.testing.assert_close(gradients(loss), gradients(expected), rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens_TB, state, (), None, resets_TB)[1], after, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", [name for name in WITH_PRODUCTS if "-" in name and name != "rnn-relu"])
+def test_the_loop_for_accelerators_sets_streams_back(cell: str) -> None:
+    """It does what the kernel of the CPU does."""
+    layer, generator = fresh(cell, num_layers=1).all_layers[0], torch.Generator().manual_seed(1)
+    assert isinstance(layer, Variant)
+    x_TBE, steps_TB = torch.randn(9, 3, 6, generator=generator), torch.rand(9, 3, generator=generator) < 0.3
+    start = tuple(torch.randn(1, 3, 8, generator=generator) for _ in CELLS[cell].state)
+    state, resets = tuple(torch.zeros_like(part) for part in start), Resets(steps_TB, start, is_zero=False)
+    y_TBH, after = layer(x_TBE, state if len(state) > 1 else state[0], None, resets)
+    by_steps_TBH, parts_PBH = layer.read_by_steps(x_TBE, torch.cat(state), resets)
+    torch.testing.assert_close(by_steps_TBH, y_TBH)
+    torch.testing.assert_close(parts_PBH, torch.cat(after) if isinstance(after, tuple) else after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from charlm.checkpoint import Arrays
 from charlm.cli.processes import may_report, printed_once
 from charlm.data.corpus import load_corpus
-from charlm.errors import DeviceError, LostProcessError, TrainingError, UsageError
+from charlm.data.documents import document_starts
+from charlm.errors import CorpusError, DeviceError, LostProcessError, TrainingError, UsageError
 from charlm.machine import process_place
 from charlm.nn.runtime import Runtime
 from charlm.settings.config_file import load_config
@@ -24,8 +27,10 @@ from charlm.training.learner import Learner
 from charlm.training.lifecycle import begin_or_go_on
 from charlm.training.regularisation import Regularisation
 from charlm.training.scaling import measure_scaling
+from charlm.training.text import load_once, load_text
 from tests.helpers.commands import assert_refused, call
 from tests.helpers.ranks import environment, in_ranks
+from tests.helpers.texts import text_of
 from tests.helpers.training import interrupt
 
 OPTIMIZERS = ("muon", "adamw", "adam", "rmsprop", "adagrad", "sgd")
@@ -80,11 +85,23 @@ def of_this_rank() -> tuple[Any, ...]:
         agreed = world.agree(world.rank + 1.5, world.rank == 0)
         some = world.any(world.rank == 1), world.any(False), world.all(world.rank == 1), world.all(True)
         told = world.from_first(lambda: f"rank {world.rank}")
-        order = world.in_turns(lambda: world.rank)
+        shared = world.from_first_of_machine(lambda: f"rank {world.rank}")
+        texts = [of_standard_input(world, data) for data in (b"once\n\nonly", b"\xff")]
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
         scaling = measure_scaling(world, 1, 8)
         learned, joined = learned_with_each_optimizer(world), world.joined(part, dim=1).numpy()
-        return learned, agreed, some, told, order, joined, divided(world), scaling
+        return learned, (agreed, some, told, shared, texts), joined, divided(world), scaling
+
+
+def of_standard_input(world: World, data: bytes) -> str:
+    """Return the text that the first process gets through standard input, as this process has it, or the error."""
+    sys.stdin = io.TextIOWrapper(io.BytesIO(b"" if world.rank else data))
+    config = load_config("lstm", (), {"data.corpus": ["-"], "data.documents": "blank-line"})
+    try:
+        text = load_once(world, config, lambda: load_text(config))
+    except CorpusError as error:
+        return str(error)
+    return text_of(text) + str(document_starts(text, "blank-line"))
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +119,15 @@ def assert_close(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path: Path) -> None:
     """Up to the order of additions, with every optimiser and with dropout; the processes agree bit for bit."""
     ranks = in_ranks(size, of_this_rank, tmp_path)
-    for rank, (learned, agreed, some, told, order, joined, (roots, num_computed), scaling) in enumerate(ranks):
+    for rank, (learned, (agreed, some, told, shared, texts), joined, (roots, num_computed), scaling) in enumerate(
+        ranks
+    ):
         assert scaling == ranks[0][-1]
         assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
-        assert (agreed, some, told, order) == ((1.5, 1.0), (True, False, False, True), "rank 0", rank)
+        assert (agreed, some, told, shared) == ((1.5, 1.0), (True, False, False, True), "rank 0", "rank 0")
+        # Standard input is read once, and so are its documents; what cannot be read is an error of all.
+        assert texts[0] == "once\n\nonly[6]"
+        assert texts[1].startswith("`standard input` is not utf-8")
         assert joined.tolist()[0] == sorted(joined.tolist()[0])
         assert set(joined[0]) == set(range(size))
         # Every process computes the shortest tensor, which is not worth sending. The others have one owner each.

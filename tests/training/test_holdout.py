@@ -11,12 +11,14 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.train_session import verdict
+from charlm.data.batches import NO_TARGET
 from charlm.data.corpus import load_corpus
 from charlm.data.holdout import split_at_end
 from charlm.evaluation.evaluate import evaluate
 from charlm.evaluation.scored_text import load_own_text
 from charlm.training.final_evaluation import measure_best
 from charlm.training.lifecycle import resume as resume_run
+from charlm.training.regularisation import Regularisation
 from charlm.training.trainer import Trainer
 from tests.helpers.commands import SHORT, answer, assert_refused, call
 from tests.helpers.evaluation import module_of
@@ -42,7 +44,7 @@ def test_blocks_are_never_trained_on() -> None:
         text = training.corpus.vocabulary.decode(part.joined())
         assert text.count("t") == pytest.approx(text.count("\u03c4"), rel=0.2)
     # Each character becomes its own position.
-    batches._part = type(batches._part)(np.arange(len(training.corpus.ids), dtype=np.uint32), batches._part.bounds_S2)
+    batches._part._ids = np.arange(len(training.corpus.ids), dtype=np.uint32)
     learned = {int(place) for step in range(batches.batches_per_epoch) for place in batches.batch(step).targets_TB.flat}
     allowed = {place for start, end in parts.train.bounds_S2 for place in range(start, end)}
     assert learned <= allowed
@@ -70,8 +72,8 @@ def test_a_run_with_documents_divides_none_and_resumes_exactly() -> None:
     assert edges
     assert all(text[edge - 1] == "\n" for edge in edges)
     steps = range(plain.learner.batches.batches_per_epoch)
-    numbers = [sum(run.learner.batches.batch(step).begins_B.sum() for step in steps) for run in (whole, plain)]
-    assert numbers[0] > numbers[1]
+    resets = [any(run.learner.batches.batch(step).resets_TB is not None for step in steps) for run in (whole, plain)]
+    assert resets == [True, False]
     interrupt(whole, 1000)
     interrupt(stopped, 9)
     again = resume(stopped.run)
@@ -202,3 +204,26 @@ def test_an_old_run_on_several_texts_resumes_with_its_end() -> None:
         interrupt(runs[number], 1000)
     assert not runs[1].learner.parts.is_spread
     assert_same_run(*runs)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_the_loss_of_a_block_is_the_mean_over_its_documents(direction: str) -> None:
+    """A block costs what its documents cost alone, also if it is learned in parts; the gaps count for nothing."""
+    lines = [f"{'ab' * (number % 4 + 1)}\n" for number in range(12)]
+    for parts in (1, 2):
+        training = begin(
+            f"run{parts}", "".join(lines), model__direction=direction, data__documents="a", train__accumulate=parts,
+            data__reset_state_at_documents=True, data__validation_fraction=0.0, train__reset_probability=1.0,
+            train__batch_size=2, train__block_size=100, model__ngram_order=0,
+        )  # fmt: skip
+        learner = training.learner
+        batch = learner.batches.batch(0)
+        nats = learner.learn_block(0, 0.0, Regularisation(0.0, 0.0, 0.0, settled=True))
+        stretches = []
+        for targets_T in batch.targets_TB.T:
+            ids = targets_T[targets_T != NO_TARGET]
+            text = training.corpus.vocabulary.decode(ids[::-1] if direction == "backward" else ids)
+            stretches += text.splitlines(keepends=True)
+        scores = [evaluate(learner.model, training.corpus.vocabulary.encode(text)) for text in stretches]
+        total = sum(score.nats_per_character * score.characters for score in scores)
+        assert nats == pytest.approx(total / sum(score.characters for score in scores), rel=1e-5)
