@@ -143,10 +143,10 @@ def decayed(num: int, bits: int) -> Float64s:
     exp(-(j + 2^i) h) is exp(-j h) times exp(-2^i h). The few numbers of the second kind come from `decimal`, which
     computes without floating point.
     """
-    powers = np.ones(num)
+    powers, context = np.ones(num), Context(prec=40)
     done = 1
     while done < num:
-        factor = float((Decimal(-done) / (1 << bits)).exp(Context(prec=40)))
+        factor = float(context.exp(context.divide(Decimal(-done), 1 << bits)))
         powers[done : 2 * done] = powers[: min(done, num - done)] * factor
         done *= 2
     return powers

@@ -27,6 +27,8 @@ Tick = Callable[[int], None]
 SYMBOLS_FOR_PARTS, LEAST_SYMBOLS = 256, 4096
 # The first unknown character is expected as if a sixteenth of one had been seen.
 PRIOR = 16
+# Of an unknown character that is all but certain: for each known one so many unknown ones.
+MOST_EXPECTED = 256
 # What one byte of an unknown character adds to its count, and when the counts are halved.
 INCREMENT, MOST_COUNTED = 32, 1 << 16
 
@@ -153,9 +155,10 @@ class _Coding:
         num_symbols = len(cumulative_V)
         while len(symbols) < length:
             symbol = self._given[part][len(symbols)] if self._given is not None else 0
-            # The share of unknown ones so far, among all and one more.
-            share = PRIOR * self._num_unknown + 1
-            escape = max(1, cumulative_V.item(-1) * share // (PRIOR * (self._num_known + 1)))
+            # As many unknown ones are expected for each known one as there were so far, but not so many that the total
+            # leaves no room for rounding.
+            total, share = cumulative_V.item(-1), PRIOR * self._num_unknown + 1
+            escape = min(max(1, total * share // (PRIOR * (self._num_known + 1))), total * MOST_EXPECTED)
             index = self._coder.code(cumulative_V, escape, symbol if symbol >= 0 else num_symbols)
             if index < num_symbols:
                 symbols.append(index)

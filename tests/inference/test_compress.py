@@ -134,6 +134,11 @@ def test_unknown_characters_are_learned() -> None:
     text = "".join(random.choice(list("\u0431\u0433\u0434\u0436"), 4000))
     size = len(compressed(COMPRESSORS["characters"], text.encode())[0])
     assert 1000 < size < 1150
+    # Thousands of unknown characters in a row do not use up the precision, whatever the size of the vocabulary.
+    many = Compressor(random_model(symbols="".join(map(chr, range(0x4E00, 0x4E00 + 5000))), hidden_size=2))
+    file = compressed(many, text.encode())[0]
+    assert len(file) < 1200
+    assert decompressed(many, file) == text.encode()
     noise = random.bytes(5000)
     assert len(compressed(COMPRESSORS["characters"], noise)[0]) <= 5000 + HEADER_BYTES
 
