@@ -70,7 +70,7 @@ def largest_difference(file: ModelFile, num_streams: int = 3) -> float:
         {"initial_state": "learned", "num_layers": 2},
         {"symbols": Vocabulary.of_bytes(), "hidden_size": 7},
     ],
-    ids=str,
+    ids=["two layers", "one-hot and backward", "learned start", "bytes"],
 )
 def test_the_graph_has_the_logits_of_the_stepper(cell: str, settings: dict[str, Any]) -> None:
     """Every cell, with all that a model may have, agrees over 60 steps, one stream or several."""
