@@ -86,6 +86,8 @@ def windows(part: Part | Gapped, length: int) -> Iterator[Segments]:
     They have no warm-up.
     """
     places: list[tuple[int, Any, Any]] = []
+    # A longer window is the whole stretch. Its length may be no number that NumPy has.
+    length = min(length, max(part.lengths_S.tolist()))
     for stretch, size in enumerate(part.lengths_S.tolist()):
         for start in range(0, size, length * WINDOWS_TOGETHER):
             first = np.arange(start, min(start + length * WINDOWS_TOGETHER, size), length)
