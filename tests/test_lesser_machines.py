@@ -61,6 +61,7 @@ def test_layers_and_resume_are_exact_on_older_processors(instructions: dict[str,
     assert " passed" in printed
 
 
+@pytest.mark.slow
 @machines
 def test_the_default_settings_keep_the_pace_of_a_stock_loop(instructions: dict[str, str]) -> None:
     """Three seconds of default training are compared with torch's module and AdamW at the same size.

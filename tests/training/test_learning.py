@@ -126,11 +126,12 @@ def standard_error(values: Floats) -> float:
 
 # The other cells take as long, and their equations are tested one by one.
 QUICK = ("lstm", "gru", "mingru")
-
-
-@pytest.mark.parametrize(
+some_cells = pytest.mark.parametrize(
     "cell", [cell if cell in QUICK else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS]
 )
+
+
+@some_cells
 def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On held-out text each cell costs at most 3 % more than the source itself, and is never lower beyond chance.
 
@@ -164,7 +165,7 @@ def test_a_source_is_learned_to_its_entropy_and_not_below(cell: str, monkeypatch
     assert scored < (1 + MAX_EXCESS) * rate
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@some_cells
 def test_each_cell_scores_an_overfit_text_at_next_to_nothing(cell: str) -> None:
     """The finished model needs under 0.05 nats for each of 100 random characters, by the ordinary evaluation."""
     training = begin(
@@ -206,7 +207,7 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
         assert array.tobytes() == other[name].tobytes(), name
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@some_cells
 def test_another_held_out_text_gives_the_same_last_model(cell: str) -> None:
     """The held-out text may be anything: weights, optimiser and carried state are the same bit for bit.
 

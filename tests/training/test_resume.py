@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,20 @@ def assert_resumed_exactly(**changes: Any) -> Trainer:
     return last
 
 
+def in_part(*lists: Sequence[Any], every: int) -> list[Any]:
+    """Return all combinations of values; one half or third of them is not slow, with every value among them."""
+    found = []
+    for places in itertools.product(*(range(len(values)) for values in lists)):
+        values = [values[place] for values, place in zip(lists, places, strict=True)]
+        found.append(pytest.param(*values, marks=[] if sum(places) % every == 0 else pytest.mark.slow))
+    return found
+
+
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    ("cell", "num_layers", "dropout", "optimizer"),
+    in_part(["lstm", "gru", "rnn"], [1, 2], [0.0, 0.3], ["muon", "adamw"], every=2),
+)
 def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     cell: str, num_layers: int, dropout: float, optimizer: str, precision: str
 ) -> None:
@@ -73,8 +84,7 @@ def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     assert_resumed_exactly(**changes)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("cell", "direction"), in_part(list(CELLS), ["forward", "backward", "both"], every=3))
 def test_a_resumed_run_of_any_cell_and_direction_is_exact(cell: str, direction: str) -> None:
     """The runs have one-hot inputs, a learned initial state and a dropout for each layer, in bf16 where it works."""
     changes: dict[str, Any] = {
