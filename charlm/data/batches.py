@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
+from charlm.data.mapped import gather, search
 from charlm.spec import ModelSpec
 from charlm.vocab import Ids
 
@@ -143,7 +143,7 @@ class Batches:
         if self._is_backward:
             # In the reversed text these are the places where documents end.
             low_B, high_B = len(self._part.ids) + 1 - high_B, len(self._part.ids) + 1 - low_B
-        low_B, high_B = (np.searchsorted(self._documents_D, edge_B) for edge_B in (low_B, high_B))
+        low_B, high_B = (search(self._documents_D, edge_B) for edge_B in (low_B, high_B))
         return np.asarray(low_B < high_B)
 
     def _right(
