@@ -127,8 +127,7 @@ def load_corpus(
             refuse(sources, encoding, may_be_bytes=vocabulary is None)
         raise
     if left_out and left_out.has_learned and _size([*sources, *left_out.sources]) >= large_bytes:
-        place = _place_of_left_out(names, encoding)
-        cache.note_place(place, found.entry.path.stem, {"verdicts": left_out.verdicts})
+        _note_left_out(cache, names, encoding, found, left_out)
     if not found.entry.description.characters:
         raise CorpusError(f"{title} holds no character that could be used")
     return _as_corpus(title, reading, found, notes)
@@ -295,6 +294,11 @@ def _known_left_out(cache: Cache, names: Sequence[str], encoding: str) -> Undeco
     """Return what leaves files out; it knows the files of a large text that an earlier start has looked at."""
     noted = cache.at_place(_place_of_left_out(names, encoding))
     return Undecodable(encoding, noted[0]["verdicts"] if noted else {})
+
+
+def _note_left_out(cache: Cache, names: Sequence[str], encoding: str, found: _Found, left_out: Undecodable) -> None:
+    facts = {"verdicts": left_out.verdicts}
+    cache.note_place(_place_of_left_out(names, encoding), found.entry.path.stem, facts)
 
 
 def _place_of_left_out(names: Sequence[str], encoding: str) -> str:
