@@ -227,7 +227,7 @@ def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
     num_scored = min(row.characters_scored for row in found.baselines)
     if num_scored < found.scores.characters:
         where = "the beginning of each block" if found.num_blocks > 1 else "the beginning of the text"
-        heading = f"{heading[:-1]}; without a net only {where} is scored, {counted(num_scored, unit)}:"
+        heading = f"{heading[:-1]}; these others score only {where}, {counted(num_scored, unit)}:"
     return [
         "",
         *wrapped(heading, width),

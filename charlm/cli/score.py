@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from charlm.inference.surprisal import Place, Surprisal
     from charlm.inference.surprisal_difference import Passage, SurprisalDifference
 
+# Each character that is shown takes several hundred bytes of memory.
+MAX_CHARACTERS, MAX_BYTES_OF_CHARACTER = 1_000_000, 4
 # The last shade stands for this many bits or more, so that the marks from 1 to 9 are bits.
 MAX_BITS = 9
 # The same for a difference between two models.
@@ -142,18 +145,33 @@ def _given(text: str | None, file: Path | None) -> str:
     """Return the text of the argument, of the file, or of standard input if it is no terminal.
 
     Raises:
-        UsageError: there are two texts or none, or the file is not UTF-8.
+        UsageError: there are two texts or none, the file is not UTF-8, or the text is too long.
     """
     if text is not None and file is not None:
         raise UsageError("the text is given twice", "use TEXT or `--file FILE`")
     if file is not None and str(file) != "-":
-        return given_file(file)
+        if file.is_file() and file.stat().st_size > MAX_BYTES_OF_CHARACTER * MAX_CHARACTERS:
+            raise _too_long(f"`{file}` has {file.stat().st_size:,} bytes", str(file))
+        return _checked(given_file(file), str(file))
     if text is None:
         if file is None and sys.stdin.isatty():
             raise UsageError("there is no text", "give a TEXT, `--file FILE`, or - for standard input")
-        return given_text("-")
+        return _checked(given_text("-"), "-")
     note_on_file(text, "--file")
-    return given_text(text)
+    return _checked(given_text(text), "-")
+
+
+def _checked(text: str, source: str) -> str:
+    if len(text) > MAX_CHARACTERS:
+        raise _too_long(f"the text has {len(text):,} characters", source)
+    return text
+
+
+def _too_long(what: str, source: str) -> UsageError:
+    return UsageError(
+        f"{what}; `charlm score` shows each character of {MAX_CHARACTERS:,} at most",
+        f"`charlm eval --corpus {shlex.quote(source)}` scores a text of any length",
+    )
 
 
 def _measure(model: Reader, text: str, unknown: str, num_expected: int = 1) -> Surprisal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.data.cache import DAMAGE, DOCUMENTS
 from charlm.data.corpus import Corpus
-from charlm.data.mapped import PIECE, read
+from charlm.data.mapped import PIECE, map_places, read
 from charlm.errors import ConfigError, CorpusError
 from charlm.files import replacing
 from charlm.settings.expressions import MAX_CHARACTERS, compile_line_start
@@ -117,10 +116,9 @@ def _write(file: BinaryIO, found: Iterator[Places]) -> None:
 def _read(path: Path) -> Places | None:
     """Return the places that a file holds; None if there is none or it is damaged."""
     with suppress(*DAMAGE), path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        digest, size = hashlib.sha256(), len(mapped) - DIGEST_BYTES
+        digest, size = hashlib.sha256(), path.stat().st_size - DIGEST_BYTES
         for start in range(0, size, PIECE):
-            digest.update(mapped[start : min(start + PIECE, size)])
-        if digest.digest() == mapped[size:]:
-            return np.frombuffer(mapped, dtype=np.int64, count=size // 8)
+            digest.update(file.read(min(PIECE, size - start)))
+        if digest.digest() == file.read():
+            return map_places(file, size // 8)
     return None

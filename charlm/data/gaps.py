@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
+from charlm.data.mapped import gather, note_search
 from charlm.vocab import Ids
 
 Places = NDArray[np.int64]
@@ -92,6 +92,7 @@ class Gapped:
             is_open_B = low_B < high_B
             low_B = np.where(is_open_B & is_before_B, middle_B + 1, low_B)
             high_B = np.where(is_open_B & ~is_before_B, middle_B, high_B)
+        note_search(self._starts_D, len(places_B))
         return low_B
 
 

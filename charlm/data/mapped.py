@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from charlm.vocab import Ids
 PIECE = 1 << 20
 # The system maps about 64 KB around each place that is read. After so many places, all of it is given back.
 MAX_PLACES = 256
+# A search reads so many places about that other searches do not read.
+PLACES_OF_SEARCH = 4
 
 
 class _Mapping(mmap.mmap):
@@ -36,6 +38,16 @@ def map_ids(path: Path, dtype: np.dtype[np.unsignedinteger]) -> Ids:
     """Return the ids of a file, shape (N,), which are read when they are used."""
     with path.open("rb") as file:
         return np.frombuffer(_Mapping(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=dtype)
+
+
+def map_places(file: BinaryIO, number: int) -> NDArray[np.int64]:
+    """Return the first so many places that a file holds, which are read when they are used."""
+    return np.frombuffer(_Mapping(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.int64, count=number)
+
+
+def note_search(places: NDArray[np.int64], number: int) -> None:
+    """Note that something was searched so often in ascending places, of `map_places` or any others."""
+    _count(_mapping_of(places), PLACES_OF_SEARCH * number)
 
 
 def gather(ids: Ids, places_TB: NDArray[np.int64]) -> Ids:
@@ -73,7 +85,7 @@ def pieces(ids: Ids, size: int = PIECE) -> Iterator[Ids]:
         _count(mapping, 1 + MAX_PLACES * size // PIECE)
 
 
-def _mapping_of(ids: Ids) -> _Mapping | None:
+def _mapping_of(ids: Ids | NDArray[np.int64]) -> _Mapping | None:
     base: Any = ids
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj

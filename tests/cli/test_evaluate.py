@@ -72,6 +72,16 @@ def test_an_evaluation_fits_at_every_width(dynamic: bool) -> None:
     assert any("7 characters in a row" in line for line in lines_of(80))
 
 
+def test_baselines_that_score_less_say_so() -> None:
+    """The heading has the number of characters; that of a text all of which is scored has none."""
+    less = [replace(row, characters_scored=4000) for row in BASELINES]
+    text = " ".join(lines_of(None, baselines=less))
+    assert "the best first; these others score only the beginning of the text, 4,000 characters:" in text
+    blocks = " ".join(lines_of(None, baselines=less, num_blocks=3))
+    assert "the best first; these others score only the beginning of each block, 4,000 characters:" in blocks
+    assert "score only" not in " ".join(lines_of(80))
+
+
 def test_without_baselines_nobody_wins() -> None:
     """Another text, or a model of both sides, has only the figures of the model."""
     assert len(lines_of(None, baselines=[])) == 4

@@ -47,6 +47,18 @@ def printed(*arguments: str, stdin: bytes | None = None) -> list[str]:
     return result.stdout.split("\n")
 
 
+def test_a_text_that_is_too_long_is_refused() -> None:
+    """Each character that is shown takes memory; the hint is the command that scores a text of any length."""
+    Path("long.txt").write_bytes(b"a" * 1_000_001)
+    with Path("huge.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("long.txt", "huge.txt"):
+        result = call("score", "--file", name, "-m", "first")
+        assert "1,000,000 at most" in assert_refused(result)
+        assert f"`charlm eval --corpus {name}`" in result.stderr
+    assert "1,000,001" in assert_refused(call("score", "-", "-m", "first", stdin=b"a" * 1_000_001))
+
+
 def test_a_pipe_gets_marks_that_are_the_rounded_bits() -> None:
     """Beneath each character stands the whole number that is nearest to its bits, 9 at most, in each of its cells."""
     lines = printed("--file", "text.txt", "-m", "first")

@@ -217,6 +217,15 @@ def test_damaged_ids_of_a_large_text_are_encoded_again(tmp_path: Path) -> None:
     assert text_of(load_large(name)) == "text"
 
 
+def test_free_memory_is_given_back_while_a_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each so many bytes, so that the memory does not grow with the text."""
+    given_back: list[None] = []
+    monkeypatch.setattr(encoder, "GIVE_BACK_BYTES", 2 * CHUNK)
+    monkeypatch.setattr(encoder, "give_back_freed_memory", lambda: given_back.append(None))
+    load_large(write("a.txt", "a" * (5 * CHUNK)), write("b.txt", "b" * CHUNK))
+    assert len(given_back) == 3
+
+
 def test_the_reading_of_a_large_text_is_reported() -> None:
     """Progress is in bytes of all files together; a second start has none."""
     names = [write("a.txt", "a" * (CHUNK + 10)), write("b.txt", "b" * 10)]

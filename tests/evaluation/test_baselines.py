@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import lzma
 import math
 import sys
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.data.holdout import Part, split_at_end
+from charlm.evaluation import baselines as module
 from charlm.evaluation.baselines import baselines, kneser_ney
 from charlm.vocab import Vocabulary
 
@@ -135,6 +137,38 @@ def test_baselines_are_uniform_unigram_counts_and_compressors() -> None:
     assert rows["bz2"].bits_per_character == 8 * added / len(held_out)
     (counting,) = (row for name, row in rows.items() if "Kneser-Ney" in name)
     assert counting.bits_per_character < rows["unigram"].bits_per_character
+
+
+def test_a_dictionary_of_the_size_of_the_data_loses_nothing() -> None:
+    """What xz makes of a text is as short as with the dictionary of 64 MB of its strongest preset."""
+    data = np.random.default_rng(0).integers(97, 105, 70_000).astype(np.uint8).tobytes()
+    for text in (b"", data[:1], data[:4095], data[:4096], data[:4097], data, data + data):
+        strongest = len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
+        assert module._compressed_size("xz", text) == strongest
+
+
+def test_the_beginning_of_a_long_text_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row says how many characters that is, and its figure is the one of that beginning alone."""
+    vocabulary = Vocabulary.of_characters("abcd")
+    ids = np.random.default_rng(0).integers(4, size=3000).astype(np.uint8)
+    train, text = ids[:2000], ids[2000:]
+    expected = list(baselines(train, text[:400], vocabulary))
+    assert {row.characters_scored for row in baselines(train, text, vocabulary)} == {1000}
+    monkeypatch.setattr(module, "MAX_SCORED", 400)
+    found = list(baselines(train, text, vocabulary))
+    assert found == expected
+    assert {row.to_json()["characters_scored"] for row in found} == {400}
+
+
+def test_less_is_counted_of_many_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-grams of a text with many different characters are nearly all different."""
+    monkeypatch.setattr(module, "MAX_COUNTED_OF_MANY", 100)
+    seen = {}
+    for number in (1024, 1025):
+        vocabulary = Vocabulary.of_characters("".join(map(chr, range(0x4E00, 0x4E00 + number))))
+        ids = np.arange(900).astype(vocabulary.dtype)
+        seen[number] = {row.characters_seen for row in baselines(ids, ids[:9], vocabulary) if "gram" in row.name}
+    assert seen == {1024: {900}, 1025: {100}}
 
 
 def test_a_compressor_that_python_lacks_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,12 @@ from charlm.errors import ConfigError
 from charlm.inference.mixture import WEIGHT_NAME, Mixture
 from charlm.settings.config import Config, ModelConfig
 from charlm.settings.config_file import load_config
+from charlm.training import counting as module
 from charlm.training.counting import LEAST_CHARACTERS, USUAL_WEIGHT, Counting
 from charlm.training.final_evaluation import measure_best
 from tests.helpers.commands import ONE_STEP, answer, call
+from tests.helpers.evaluation import module_of
+from tests.helpers.model_files import random_model
 from tests.helpers.training import begin, interrupt, resume
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "that", "dog", "ran", "to", "his", "log", "said", "one", "frog"]
@@ -103,6 +106,22 @@ def test_a_small_table_takes_the_length_that_predicts_best() -> None:
     assert fixed is not None
     nats = [-np.log(each.ngrams.score(chosen.tuning.joined())).mean() for each in (mixture, fixed)]
     assert nats[0] <= nats[1]
+
+
+def test_the_weight_is_fitted_on_what_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many symbols it is the beginning of the text that is kept back for it; the rest is still not learned."""
+    parts, fitted = counting(random_part(150_000)), []
+
+    def fit_weight(model: object, part: Part, ngrams: object) -> float:
+        fitted.append(len(part))
+        return 0.5
+
+    monkeypatch.setattr(module, "fit_weight", fit_weight)
+    model = module_of(random_model())
+    for max_fitted in (module.MAX_FITTED, 9 * 800):
+        monkeypatch.setattr(module, "MAX_FITTED", max_fitted)
+        parts.mixture(model, 10_000)
+    assert fitted == [1500, 800]
 
 
 def test_a_backward_model_counts_from_the_right() -> None:
