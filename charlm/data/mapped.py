@@ -15,8 +15,9 @@ from charlm.vocab import Ids
 
 # So many characters are looked at together where all of a text is.
 PIECE = 1 << 20
-# The system maps about 64 KB around each place that is read. After so many places, all of it is given back.
-MAX_PLACES = 256
+# The system maps 64 KB around each place that is read, and some systems up to 2 MB. After so many places, all of it is
+# given back.
+MAX_PLACES = 16
 # A search reads so many places about that other searches do not read.
 PLACES_OF_SEARCH = 4
 
@@ -47,8 +48,13 @@ def map_places(file: BinaryIO, number: int) -> NDArray[np.int64]:
 
 def search(places: NDArray[np.int64], wanted_B: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return before which of ascending places, of `map_places` or any others, some numbers belong."""
-    found_B: NDArray[np.int64] = np.searchsorted(places, wanted_B)
-    _count(_mapping_of(places), PLACES_OF_SEARCH * len(wanted_B))
+    mapping, some = _mapping_of(places), max(1, MAX_PLACES // PLACES_OF_SEARCH)
+    if mapping is None:
+        return np.searchsorted(places, wanted_B)
+    found_B = np.empty(len(wanted_B), np.int64)
+    for first in range(0, len(wanted_B), some):
+        found_B[first : first + some] = np.searchsorted(places, wanted_B[first : first + some])
+        _count(mapping, MAX_PLACES)
     return found_B
 
 

@@ -21,7 +21,7 @@ from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, CorpusError, ModelFileError
 from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole, windows
 from charlm.inference.mixture import Mixture, MixtureReader
-from charlm.nn.model import CharModel
+from charlm.nn.model import CharModel, State
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
@@ -330,6 +330,43 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
     return num_streams * length / max(min(seconds), 1e-9)
 
 
+class _Characters:
+    """The characters of segments that are read side by side, as tensors. Places count from where each segment starts.
+
+    Args:
+        ids: the text.
+        segments: B of them.
+        model: the model that reads them.
+    """
+
+    def __init__(self, ids: Ids, segments: Segments, model: CharModel) -> None:
+        self._ids, self._segments = ids, segments
+        self._start_id, self._device = model.spec.start_id, model.output.weight.device
+
+    def before(self, start: int, end: int) -> Tensor:
+        """Return the character before each of the targets `start` to `end`; the start symbol at a stretch's start."""
+        positions_TB, tokens_TB = self._at(start - 1, end - 1)
+        tokens_TB[positions_TB < self._segments.starts_S] = self._start_id
+        return torch.from_numpy(tokens_TB).to(self._device)
+
+    def right_of(self, start: int, end: int) -> Tensor:
+        """Return the character after each of these targets and up to `WARM_UP` more, then the start symbol."""
+        num_left = int((self._segments.ends_S - self._segments.first_S).max()) - end
+        _, tokens_TB = self._at(start + 1, end + min(WARM_UP, num_left) + 1)
+        tokens_TB[-1] = self._start_id
+        return torch.from_numpy(tokens_TB).to(self._device)
+
+    def targets(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return these targets, and which of them are inside their segments."""
+        positions_TB, targets_TB = self._at(start, end)
+        inside_TB = positions_TB < self._segments.last_S
+        return torch.from_numpy(targets_TB).to(self._device), torch.from_numpy(inside_TB).to(self._device)
+
+    def _at(self, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        positions_TB = self._segments.first_S + np.arange(start, end)[:, None]
+        return positions_TB, gather(self._ids, np.clip(positions_TB, 0, self._segments.ends_S - 1)).astype(np.int64)
+
+
 def _blocks(
     model: CharModel, ids: Ids, segments: Segments, meter: _Meter, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
@@ -337,55 +374,47 @@ def _blocks(
 
     The predictors are the net alone, or the net, its n-grams, and both together.
     """
-    first_B, starts_B, ends_B = segments.first_S, segments.starts_S, segments.ends_S
-    length, warm_up, spec = segments.length, segments.warm_up, model.spec
-    largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
-    block_size = max(1, min(largest, _characters_of_block(model) // len(first_B)))
-    device = model.output.weight.device
+    sees_both_sides, num_streams = model.spec.sees_both_sides, len(segments)
+    largest = BLOCK_SIZE + WARM_UP if sees_both_sides else BLOCK_SIZE
+    size = max(1, min(largest, _characters_of_block(model) // num_streams))
+    text = _Characters(ids, segments, model)
+    state, reader = _warmed_up(model, text, segments, size, meter, mixture)
+    # More is read from the text at once than by the model, because each place of the text takes time.
+    for start in range(0, segments.length, largest):
+        end = min(start + largest, segments.length)
+        tokens_TB, (targets_TB, inside_TB) = text.before(start, end), text.targets(start, end)
+        for first in range(0, end - start, size):
+            some = slice(first, min(first + size, end - start))
+            right_TB = text.right_of(start + some.start, start + some.stop) if sees_both_sides else None
+            logits_TBV, state = model(tokens_TB[some], state, (), right_TB)
+            mixed = reader.read(tokens_TB[some].cpu().numpy(), logits_TBV.float().cpu().numpy()) if reader else ()
+            logits = [logits_TBV, *(torch.from_numpy(array_TBV).to(logits_TBV.device) for array_TBV in mixed)]
+            yield logits, targets_TB[some], inside_TB[some]
+            # They need much memory, and so do the next ones.
+            logits.clear()
+            del logits_TBV, mixed
+            meter.add((some.stop - some.start) * num_streams)
 
-    def inputs(start: int, end: int) -> Tensor:
-        """Return the character before each of the targets `start` to `end`; the start symbol at a stretch's start."""
-        positions_TB = first_B + np.arange(start - 1, end - 1)[:, None]
-        tokens_TB = gather(ids, np.clip(positions_TB, 0, ends_B - 1)).astype(np.int64)
-        tokens_TB[positions_TB < starts_B] = spec.start_id
-        return torch.from_numpy(tokens_TB).to(device)
 
-    def right_of(start: int, end: int) -> Tensor:
-        """Return the character after each of these targets and up to `WARM_UP` more, then the start symbol."""
-        num_left = int((ends_B - first_B).max()) - end
-        positions_TB = first_B + np.arange(start + 1, end + min(WARM_UP, num_left) + 1)[:, None]
-        tokens_TB = gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)
-        tokens_TB[-1] = spec.start_id
-        return torch.from_numpy(tokens_TB).to(device)
-
+def _warmed_up(
+    model: CharModel, text: _Characters, segments: Segments, size: int, meter: _Meter, mixture: Mixture | None
+) -> tuple[State, MixtureReader | None]:
+    """Read what stands before segments, some steps at a time; return the state of the net, and the n-grams."""
+    first_B, device = segments.first_S, model.output.weight.device
     state = model.start_state(len(first_B))
-    start_1B = torch.full((1, len(first_B)), spec.start_id, device=device)
-    state = model.advance(start_1B, state)
-    for start in range(-warm_up, 0, block_size):
-        end = min(start + block_size, 0)
-        state = model.advance(inputs(start, end), state)
-        meter.add((end - start) * len(first_B))
+    state = model.advance(torch.full((1, len(first_B)), model.spec.start_id, device=device), state)
+    if segments.warm_up:
+        for tokens_TB in torch.split(text.before(-segments.warm_up, 0), size):
+            state = model.advance(tokens_TB, state)
+            meter.add(tokens_TB.numel())
     # A segment at the start of a stretch has had no warm-up.
-    begins_B1 = torch.from_numpy(first_B == starts_B).to(device)[:, None]
+    begins_B1 = torch.from_numpy(first_B == segments.starts_S).to(device)[:, None]
     starts = model.start_state(len(first_B))
     state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
+    if mixture is None:
+        return state, None
     # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
-    reader = MixtureReader(mixture, inputs(-mixture.ngrams.order, 0).cpu().numpy()) if mixture else None
-    for start in range(0, length, block_size):
-        end = min(start + block_size, length)
-        right_TB = right_of(start, end) if spec.sees_both_sides else None
-        tokens_TB = inputs(start, end)
-        logits_TBV, state = model(tokens_TB, state, (), right_TB)
-        mixed = reader.read(tokens_TB.cpu().numpy(), logits_TBV.float().cpu().numpy()) if reader else ()
-        logits = [logits_TBV, *(torch.from_numpy(array_TBV).to(device) for array_TBV in mixed)]
-        positions_TB = first_B + np.arange(start, end)[:, None]
-        inside_TB = positions_TB < segments.last_S
-        targets_TB = torch.from_numpy(gather(ids, np.minimum(positions_TB, ends_B - 1)).astype(np.int64)).to(device)
-        yield logits, targets_TB, torch.from_numpy(inside_TB).to(device)
-        # They need much memory, and so do the next ones.
-        logits.clear()
-        del logits_TBV, mixed
-        meter.add((end - start) * len(first_B))
+    return state, MixtureReader(mixture, text.before(-mixture.ngrams.order, 0).cpu().numpy())
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:
