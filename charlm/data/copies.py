@@ -299,7 +299,7 @@ def _agreement(text: Ids, learned: Part, place: int) -> int:
     """Return how many characters of a text stand at a place of a longer one."""
     stretch = int(np.searchsorted(learned.bounds_S2[:, 1], place, side="right"))
     length = min(len(text), int(learned.bounds_S2[stretch, 1]) - place)
-    differ = np.flatnonzero(text[:length] != learned.ids[place : place + length])
+    differ = np.flatnonzero(text[:length] != read(learned.ids, place, place + length))
     return int(differ[0]) if len(differ) else length
 
 
@@ -325,7 +325,7 @@ def _find(text: Ids, starts: NDArray[np.intp], length: int, learned: Part) -> Ru
             lower, upper = (np.searchsorted(hashes, there[maybe], side=side) for side in ("left", "right"))
             for place, low, high in zip(chunk + maybe, lower, upper, strict=True):
                 for start in starts[low:high].tolist():
-                    if np.array_equal(text[start : start + length], learned.ids[place : place + length]):
+                    if np.array_equal(text[start : start + length], read(learned.ids, place, place + length)):
                         return Run(start, length, int(place))
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather, note_search
+from charlm.data.mapped import gather, search
 from charlm.vocab import Ids
 
 Places = NDArray[np.int64]
@@ -84,7 +84,11 @@ class Gapped:
         return Reading(gather(self._ids, np.clip(numbers_TB, 0, len(self._ids) - 1)), is_gap_TB)
 
     def _num_gaps(self, places_B: Places) -> Places:
-        """Return how many gaps there are before each place, by bisection: the places of all gaps may be too many."""
+        """Return how many gaps there are before each place."""
+        return search(self._starts_D, places_B, self._bisect)
+
+    def _bisect(self, places_B: Places) -> Places:
+        """Count the gaps before each place by bisection: the places of all gaps may be too many for an array."""
         low_B, high_B = np.zeros_like(places_B), np.full_like(places_B, len(self._starts_D))
         while (low_B < high_B).any():
             middle_B = (low_B + high_B) // 2
@@ -92,7 +96,6 @@ class Gapped:
             is_open_B = low_B < high_B
             low_B = np.where(is_open_B & is_before_B, middle_B + 1, low_B)
             high_B = np.where(is_open_B & ~is_before_B, middle_B, high_B)
-        note_search(self._starts_D, len(places_B))
         return low_B
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.data.corpus import Corpus
 from charlm.data.documents import document_starts, line_starts
-from charlm.data.mapped import gather
+from charlm.data.mapped import gather, read
 from charlm.errors import CorpusError, ModelFileError, counted
 from charlm.settings.config import DataConfig
 from charlm.vocab import Ids
@@ -363,7 +363,7 @@ def _nearest_end(corpus: Corpus, place: int, reach: int) -> int:
     """Return where a file ends near this place; else where a paragraph does; else a line; else the place itself."""
     start, end = max(place - reach, 0), place + reach
     files = corpus.ends[bisect_left(corpus.ends, start) : bisect_left(corpus.ends, end)]
-    lines_L, paragraphs_P = line_starts(corpus.ids[start:end], corpus.vocabulary)
+    lines_L, paragraphs_P = line_starts(read(corpus.ids, start, end), corpus.vocabulary)
     for ends in (np.array(files), start + paragraphs_P, start + lines_L):
         if len(ends):
             return int(ends[np.abs(ends - place).argmin()])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.data.corpus import Corpus
 from charlm.data.holdout import Part, Split, hold_out, should_spread
+from charlm.data.mapped import read
 from charlm.settings.config import DataConfig
 
 # The training part is divided into pieces, to see how much they differ from one another. Each piece, and the held-out
@@ -147,7 +148,7 @@ def _has_sorted_lines(corpus: Corpus) -> bool:
     """Return whether the first characters of lines rise, or fall, from the start of the text to its end."""
     initials: dict[int, int] = {}
     for place in np.linspace(0, max(len(corpus.ids) - LONGEST_LINE, 0), LINES_LOOKED_AT).astype(int).tolist():
-        before, end, after = corpus.vocabulary.decode(corpus.ids[place : place + LONGEST_LINE]).partition("\n")
+        before, end, after = corpus.vocabulary.decode(read(corpus.ids, place, place + LONGEST_LINE)).partition("\n")
         if end and after[:1].strip():
             initials[place + len(before)] = ord(after[0].lower()[0])
     steps = np.diff(list(initials.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +15,9 @@ from charlm.vocab import Ids
 
 # So many characters are looked at together where all of a text is.
 PIECE = 1 << 20
-# The system maps about 64 KB around each place that is read. After so many places, all of it is given back.
-MAX_PLACES = 256
+# The system maps 64 KB around each place that is read, and some systems up to 2 MB. After so many places, all of it is
+# given back.
+MAX_PLACES = 16
 # A search reads so many places about that other searches do not read.
 PLACES_OF_SEARCH = 4
 
@@ -45,9 +46,24 @@ def map_places(file: BinaryIO, number: int) -> NDArray[np.int64]:
     return np.frombuffer(_Mapping(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.int64, count=number)
 
 
-def note_search(places: NDArray[np.int64], number: int) -> None:
-    """Note that something was searched so often in ascending places, of `map_places` or any others."""
-    _count(_mapping_of(places), PLACES_OF_SEARCH * number)
+def search(
+    places: NDArray[np.int64], wanted_B: NDArray[np.int64], find: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return what a search in ascending places finds for some numbers.
+
+    Args:
+        places: of `map_places`, or any others.
+        wanted_B: the numbers.
+        find: searches the places; called with a few numbers at a time if the places are read from a file.
+    """
+    mapping, some = _mapping_of(places), max(1, MAX_PLACES // PLACES_OF_SEARCH)
+    if mapping is None:
+        return find(wanted_B)
+    found_B = np.empty(len(wanted_B), np.int64)
+    for first in range(0, len(wanted_B), some):
+        found_B[first : first + some] = find(wanted_B[first : first + some])
+        _count(mapping, MAX_PLACES)
+    return found_B
 
 
 def gather(ids: Ids, places_TB: NDArray[np.int64]) -> Ids:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.data.formats import module_for
 from charlm.data.holdout import Part
-from charlm.data.mapped import pieces
+from charlm.data.mapped import pieces, read
 from charlm.inference.kneser_ney import Ints, Level, Smoothed, count, longest_order, smooth_level
 from charlm.vocab import Ids, Vocabulary
 
@@ -136,7 +136,8 @@ def kneser_ney(train: Ids | Part, text: Ids | Part, num_symbols: int, max_order:
     Returns:
         nats per character for every order from 1 to `max_order`, or to the longest that can be counted.
     """
-    levels = count(Part.of(train).stretches, num_symbols, min(max_order, longest_order(num_symbols)))
+    stretches = [read(stretch, 0, len(stretch)) for stretch in Part.of(train).stretches]
+    levels = count(stretches, num_symbols, min(max_order, longest_order(num_symbols)))
     return [float(nats_M.mean()) for nats_M in nats_by_order(levels, Part.of(text), num_symbols)]
 
 

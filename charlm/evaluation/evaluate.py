@@ -22,7 +22,7 @@ from charlm.errors import OVERFLOW, CorpusError, ModelFileError
 from charlm.evaluation.segments import MAX_STREAMS, MIN_SEGMENTS, WARM_UP, Segments, sample, whole, windows
 from charlm.evaluation.window import Window
 from charlm.inference.mixture import Mixture, MixtureReader
-from charlm.nn.model import CharModel
+from charlm.nn.model import CharModel, State
 from charlm.vocab import Ids
 
 BLOCK_SIZE = 256
@@ -339,47 +339,54 @@ def _blocks(
 
     The predictors are the net alone, or the net, its n-grams, and both together.
     """
-    first_B = segments.first_S
-    length, warm_up, spec = segments.length, segments.warm_up, model.spec
-    largest = BLOCK_SIZE + WARM_UP if spec.sees_both_sides else BLOCK_SIZE
+    first_B, sees_both_sides = segments.first_S, model.spec.sees_both_sides
+    largest = BLOCK_SIZE + WARM_UP if sees_both_sides else BLOCK_SIZE
     block_size = max(1, min(largest, _characters_of_block(model) // len(first_B)))
-    device, window = model.output.weight.device, Window(part, segments, spec.start_id)
+    there, window = _to(model), Window(part, segments, model.spec.start_id)
+    state = _warmed_up(model, window, segments, block_size, meter)
+    # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
+    reader = MixtureReader(mixture, window.left_of(-mixture.ngrams.order, 0).tokens_TB) if mixture else None
+    # More is read from the text at once than by the model, because each place of the text takes time.
+    for start in range(0, segments.length, largest):
+        end = min(start + largest, segments.length)
+        read, inside_TB = window.left_of(start, end), first_B + np.arange(start, end)[:, None] < segments.last_S
+        if read.resets_TB is not None:
+            inside_TB &= ~read.resets_TB
+        for first in range(0, end - start, block_size):
+            some = slice(first, min(first + block_size, end - start))
+            tokens_TB, targets_TB, resets_TB = read.rows(some)
+            right = window.right_of(start + some.start, start + some.stop) if sees_both_sides else (None, None)
+            inputs = there(tokens_TB), state, (), there(right[0]), there(resets_TB), there(right[1])
+            logits_TBV, state = model(*inputs)
+            mixed = reader.read(tokens_TB, logits_TBV.float().cpu().numpy()) if reader else ()
+            logits = [logits_TBV, *map(there, mixed)]
+            yield logits, there(targets_TB), there(inside_TB[some])
+            # They need much memory, and so do the next ones.
+            logits.clear()
+            del logits_TBV, mixed
+            meter.add((some.stop - some.start) * len(first_B))
 
-    def there(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device)
 
-    def perhaps(array: NDArray[Any] | None) -> Tensor | None:
-        return None if array is None else there(array)
+def _to(model: CharModel) -> Callable[[NDArray[Any] | None], Any]:
+    """Return what turns an array into a tensor where a model is, and None into None."""
+    device = model.output.weight.device
+    return lambda array: None if array is None else torch.from_numpy(array).to(device)
 
+
+def _warmed_up(model: CharModel, window: Window, segments: Segments, block_size: int, meter: _Meter) -> State:
+    """Read what stands before segments, and return the state after it."""
+    first_B, there = segments.first_S, _to(model)
     state = model.start_state(len(first_B))
-    start_1B = torch.full((1, len(first_B)), spec.start_id, device=device)
-    state = model.advance(start_1B, state)
-    for start in range(-warm_up, 0, block_size):
+    state = model.advance(there(np.full((1, len(first_B)), model.spec.start_id)), state)
+    for start in range(-segments.warm_up, 0, block_size):
         end = min(start + block_size, 0)
-        tokens_TB, _, resets_TB = window.left_of(start, end)
-        state = model.advance(there(tokens_TB), state, perhaps(resets_TB))
+        read = window.left_of(start, end)
+        state = model.advance(there(read.tokens_TB), state, there(read.resets_TB))
         meter.add((end - start) * len(first_B))
     # A segment at the start of a stretch has had no warm-up.
     begins_B1 = there((first_B == segments.starts_S)[:, None])
     starts = model.start_state(len(first_B))
-    state = tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
-    # N-grams need no more of the warm-up than they are long. Before a stretch stand start symbols, which empty them.
-    reader = MixtureReader(mixture, window.left_of(-mixture.ngrams.order, 0).tokens_TB) if mixture else None
-    for start in range(0, length, block_size):
-        end = min(start + block_size, length)
-        tokens_TB, targets_TB, resets_TB = window.left_of(start, end)
-        right = window.right_of(start, end) if spec.sees_both_sides else (None, None)
-        inside_TB = first_B + np.arange(start, end)[:, None] < segments.last_S
-        if resets_TB is not None:
-            inside_TB &= ~resets_TB
-        logits_TBV, state = model(there(tokens_TB), state, (), perhaps(right[0]), *map(perhaps, (resets_TB, right[1])))
-        mixed = reader.read(tokens_TB, logits_TBV.float().cpu().numpy()) if reader else ()
-        logits = [logits_TBV, *map(there, mixed)]
-        yield logits, there(targets_TB), there(inside_TB)
-        # They need much memory, and so do the next ones.
-        logits.clear()
-        del logits_TBV, mixed
-        meter.add((end - start) * len(first_B))
+    return tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:

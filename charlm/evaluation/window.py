@@ -27,6 +27,11 @@ class Inputs(NamedTuple):
     targets_TB: NDArray[np.int64]
     resets_TB: NDArray[np.bool_] | None
 
+    def rows(self, some: slice) -> Inputs:
+        """Return what is read for some of the places."""
+        resets_TB = None if self.resets_TB is None or not self.resets_TB[some].any() else self.resets_TB[some]
+        return Inputs(self.tokens_TB[some], self.targets_TB[some], resets_TB)
+
 
 class Window:
     """What segments read, by places that are counted from their first ones."""

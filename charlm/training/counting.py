@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charlm.data.holdout import Part
+from charlm.data.mapped import read
 from charlm.evaluation.baselines import MAX_ORDER as BASELINE_ORDER
 from charlm.evaluation.mixing import fit_weight
 from charlm.inference.kneser_ney import Level, count, longest_order, smooth, trie
@@ -93,7 +94,8 @@ class Counting:
         stretches: list[Ids] = []
         for part in (self.learned, *self._also):
             counted = part.without_blocks(MAX_COUNTED, 8 * NUM_BLOCKS)[1] if len(part) > MAX_COUNTED else part
-            stretches += (counted.backwards() if self._model.direction == "backward" else counted).stretches
+            counted = counted.backwards() if self._model.direction == "backward" else counted
+            stretches += [read(stretch, 0, len(stretch)) for stretch in counted.stretches]
         order = max(self.order, min(BASELINE_ORDER, longest_order(self._num_symbols)))
         levels = count(stretches, self._num_symbols, order)
         if self.order and self._ngrams is None:

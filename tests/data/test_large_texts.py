@@ -21,12 +21,13 @@ from charlm.data.cache import Cache, Description, IdsFile, cached
 from charlm.data.catalog import Source
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import hold_out
-from charlm.data.mapped import gather, map_ids, pieces, read
+from charlm.data.mapped import gather, map_ids, pieces, read, search
 from charlm.data.sources import find_sources
 from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError, UsageError
 from charlm.settings.config import DataConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
+from tests.helpers.memory import resident_growth
 from tests.helpers.texts import CHUNK, cached_ids, text_of, write
 
 LARGE = {"large_bytes": 1}
@@ -308,6 +309,17 @@ def test_ids_are_gathered_read_and_gone_through_as_they_are(tmp_path: Path) -> N
         assert np.array_equal(gather(some, places), expected[places])
         assert np.array_equal(np.concatenate(list(pieces(some, 7))), expected)
         assert np.array_equal(read(some, 10, 4000), expected[10:4000])
+
+
+def test_what_was_read_of_mapped_ids_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """Some systems map a megabyte or two around each place that is read, and all of that is given back soon."""
+    (tmp_path / "ids").write_bytes(bytes(100 * CHUNK))
+    mapped = map_ids(tmp_path / "ids", np.dtype(np.uint8))
+    places = np.linspace(0, len(mapped) - 1, 1000).astype(int)[None]
+    assert resident_growth(lambda: gather(mapped, places)) < 12 * CHUNK
+    assert resident_growth(lambda: [read(mapped, place, place + 9) for place in places[0].tolist()]) < 12 * CHUNK
+    sorted_places = np.frombuffer(mapped.data, dtype=np.int64)
+    assert resident_growth(lambda: search(sorted_places, places[0], sorted_places.searchsorted)) < 40 * CHUNK
 
 
 def encode_one(text: str) -> Corpus:

@@ -144,7 +144,7 @@ def test_a_dictionary_of_the_size_of_the_data_loses_nothing() -> None:
     data = np.random.default_rng(0).integers(97, 105, 70_000).astype(np.uint8).tobytes()
     for text in (b"", data[:1], data[:4095], data[:4096], data[:4097], data, data + data):
         strongest = len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
-        assert module._compressed_size("xz", text) == strongest
+        assert module.compressed_size("xz", [text], len(text)) == strongest
 
 
 def test_the_beginning_of_a_long_text_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
