@@ -9,6 +9,7 @@ Letters, beside those of the models: `R` rows and `C` columns of a matrix, `I` i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,6 +200,11 @@ class Loss:
     bits: float
     bits_full: float
     largest_change: float
+
+    @property
+    def tolerance(self) -> str:
+        """What no probability changed by more than, rounded up to three decimals."""
+        return f"{math.ceil(self.largest_change * 1000) / 1000:.3f}"
 
 
 def measure_loss(model: ModelFile, net: QuantisedNet, text: Part, name: str, progress: Progress | None = None) -> Loss:
