@@ -215,7 +215,11 @@ def _table(sizes: Sizes, others: dict[str, int], vocabulary: Vocabulary) -> list
         )
         for name, size in sorted(rows, key=lambda row: row[1])
     ]
-    return ["", *table_lines(columns, shown, width), *wrapped("the model is needed again, and not counted", width)]
+    return [
+        "",
+        *table_lines(columns, shown, width),
+        *wrapped("decompressing needs the same model, which is not counted", width),
+    ]
 
 
 def _share(sizes: Sizes) -> str:
