@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +79,11 @@ class Cell:
         if self.peepholes:
             biases["peephole_l0"] = (len(self.peepholes), num_units)
         return weights | biases
+
+    def product_rows(self, num_units: int) -> list[slice]:
+        """Return the rows of `weight_hh_l0` and `bias_hh_l0` that belong to each product."""
+        ends = (num_units * num_gates for num_gates in accumulate(self.products, initial=0))
+        return [slice(*pair) for pair in pairwise(ends)]
 
 
 RNN = """Simple recurrent network (Elman 1990).

@@ -146,9 +146,9 @@ def _load(file: BinaryIO, size: int) -> ModelFile:
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
         raise ValueError("it does not begin with a header")
     header = json.loads(file.read(length))
-    metadata = dict(header.pop("__metadata__"))
+    metadata = dict(header.pop("__metadata__", {}))
     if metadata.get("format") != "charlm":
-        raise _Refused("is not a charlm model file")
+        raise _Refused("is not a charlm model file", "`charlm import` reads nets of other programs")
     if not re.fullmatch("[1-9][0-9]{0,8}", metadata["format_version"]):
         raise _Refused("has a format that is not a number")
     if int(metadata["format_version"]) > FORMAT_VERSION:

@@ -99,7 +99,7 @@ def decompress(
     charlm decompress small.charlm -m runs/first --out again.txt
     """
     if out is None and str(file) != "-" and file.suffix != SUFFIX:
-        raise UsageError(f"the name of `{file}` does not end in {SUFFIX}", "`--out` names the file to write")
+        raise UsageError(f"the name of `{file}` does not end with {SUFFIX}", "`--out` names the file to write")
     _check(file)
     target = _new_file(_suggested(file, file.stem) if out is None else out)
     with _opened(file) as source:
@@ -215,7 +215,11 @@ def _table(sizes: Sizes, others: dict[str, int], vocabulary: Vocabulary) -> list
         )
         for name, size in sorted(rows, key=lambda row: row[1])
     ]
-    return ["", *table_lines(columns, shown, width), *wrapped("the model is needed again, and not counted", width)]
+    return [
+        "",
+        *table_lines(columns, shown, width),
+        *wrapped("decompressing needs the same model, which is not counted", width),
+    ]
 
 
 def _share(sizes: Sizes) -> str:

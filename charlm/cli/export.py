@@ -35,7 +35,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; by default `model` with its ending.")
     ] = None,
-    net_only: Annotated[bool, typer.Option("--net-only", help="Leave out the n-grams beside the net.")] = False,
+    net_only: Annotated[bool, typer.Option("--net-only", help="Export the net without the n-grams beside it.")] = False,
     corpus: Annotated[
         list[str] | None,
         typer.Option("--corpus", "-c", help="The text on which a page is measured; by default that of the model."),

@@ -56,7 +56,7 @@ def _loss(model: ModelFile, net: QuantisedNet, corpus: list[str] | None) -> Loss
     say(
         f"{loss.bits:.4f} bits per {unit} with 8-bit weights, {loss.bits_full:.4f} with the full ones, on "
         f"{counted(loss.characters, unit)} of {name}; no probability there changed by more than "
-        f"{loss.largest_change:.3f}"
+        f"{loss.tolerance}"
     )
     return loss
 

@@ -24,6 +24,7 @@ OPTIONS_OF_SETTINGS = {
 }
 # Their argument is a text.
 TEXT_COMMANDS = ("sample", "predict-next", "fill")
+CORPORA_ACTIONS = ("show", "cache")
 
 
 def options_of(command: Any) -> dict[str, bool]:
@@ -276,12 +277,12 @@ def _with_options(name: str, command: Any, arguments: list[str]) -> list[str]:
         return _with_one_text(command, arguments, texts, options)
     if name == "train":
         num_taken = int(bool(texts) and _may_be_settings(texts[0]))
-    if name == "corpora":
-        num_taken = -1 if texts and texts[0].lower() in ("show", "cache") else 0
+    if name == "corpora" and texts and texts[0].lower() not in CORPORA_ACTIONS:
+        return _with_action(texts, options)
     if num_taken < 0 or len(texts) <= num_taken:
         return arguments
     result = [*texts[:num_taken], *options]
-    for text in texts[num_taken:] if name in ("train", "eval", "corpora") else ():
+    for text in texts[num_taken:] if name in ("train", "eval") else ():
         result += [_option_for(name, text), _meant_override(text, []) if _is_override(name, text) else text]
     return result
 
@@ -293,6 +294,17 @@ def _with_one_text(command: Any, arguments: list[str], texts: list[str], options
         return [*arguments[:at], *arguments[at + 2 :], *arguments[at : at + 2]]
     text = " ".join(texts)
     return [*options, "--", text] if text.startswith("-") else [text, *options]
+
+
+def _with_action(texts: list[str], options: list[str]) -> list[str]:
+    """Return the arguments of `corpora` with the action that is meant: a misspelled one, a download, or a look."""
+    from charlm.data.catalog import catalog_entries
+
+    if action := nearest_name(texts[0], CORPORA_ACTIONS):
+        return [action, *texts[1:], *options]
+    if all(text.lower() in catalog_entries() for text in texts):
+        return [*options, *(part for text in texts for part in ("--fetch", text))]
+    return ["show", *texts, *options]
 
 
 def _may_be_settings(text: str) -> bool:
@@ -311,8 +323,6 @@ def _may_be_settings(text: str) -> bool:
 
 def _option_for(name: str, text: str) -> str:
     """Return the option of a command that takes a text which stands alone."""
-    if name == "corpora":
-        return "--fetch"
     if _is_override(name, text):
         return "--set"
     if is_model(text):

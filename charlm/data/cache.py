@@ -23,7 +23,7 @@ from charlm.vocab import Ids
 DAY_SECONDS = 86400.0
 # What the encoded texts take together at most, in bytes, and the variable with another number of gigabytes. Those that
 # were not used for the longest time go first.
-MAX_BYTES, LIMIT = 20 << 30, "CHARLM_CACHE_GB"
+MAX_BYTES, LIMIT = 20 * 10**9, "CHARLM_CACHE_GB"
 IDS, DESCRIPTION, PLACE, DOCUMENTS = ".ids", ".json", ".place", ".documents"
 # Errors of a file that is missing, damaged, or not what it should be.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError)
@@ -162,7 +162,7 @@ class Cache:
         """
         try:
             entry = _write_entry(self.folder, title, encode, place)
-            self._make_room(entry.path.stem)
+            prune(self._max_bytes, entry.path.stem)
             return entry
         except OSError:  # the disk of the cache is full
             self.folder = temporary_folder()
@@ -210,9 +210,6 @@ class Cache:
                         leftover.unlink()
             yield
 
-    def _make_room(self, key: str) -> None:
-        prune(self._max_bytes, key)
-
     def _read(self, key: str, is_whole: Callable[[Path, str], bool]) -> Encoded | None:
         with suppress(*DAMAGE):
             path = self.folder / f"{key}{DESCRIPTION}"
@@ -227,7 +224,7 @@ class Cache:
 
 
 def cache_limit() -> int:
-    """Return how many bytes the encoded texts may take together: `CHARLM_CACHE_GB`, or 20 GiB.
+    """Return how many bytes the encoded texts may take together: `CHARLM_CACHE_GB`, or 20 GB.
 
     Raises:
         UsageError: that is no number.

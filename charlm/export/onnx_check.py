@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 
 from charlm.checkpoint import ModelFile
-from charlm.errors import OVERFLOW, ModelFileError
+from charlm.errors import ModelFileError
 from charlm.export.onnx_graph import NEXT
-from charlm.inference.sampling import Floats
+from charlm.inference.sampling import Floats, draw, log2_probabilities
 from charlm.inference.stepper import Stepper
 
 NUM_STEPS = 120
@@ -82,31 +82,19 @@ def check_onnx(data: bytes, model: ModelFile) -> Comparison:
         for step in range(NUM_STEPS):
             own_logits_BV, own = stepper.step(ids_B, own)
             other_logits_BV, other = runner.step(ids_B, other)
-            p_BV, other_BV = _softmax(own_logits_BV), _softmax(other_logits_BV)
-            if not np.isfinite(p_BV).all():
-                raise ModelFileError(*OVERFLOW)
-            # The maximum is NaN if any of them is.
-            difference = np.maximum(difference, np.abs(p_BV - other_BV).max())
+            p_BV, other_BV = (np.exp2(log2_probabilities(logits_BV)) for logits_BV in (own_logits_BV, other_logits_BV))
+            difference = max(difference, float(np.abs(p_BV - other_BV).max()))
             predictions += num_streams
             ids_B = _next_ids(p_BV, random) if step != NUM_STEPS // 2 else np.full(num_streams, model.spec.start_id)
-    if not difference <= TOLERANCE:
+    if difference > TOLERANCE:
         raise ModelFileError(
             f"a probability in ONNX Runtime differs by {difference:.1e}, more than {TOLERANCE:.0e}: nothing is written",
             "a model that amplifies every rounding error predicts something else in each program; use another model",
         )
-    return Comparison(float(difference), predictions)
+    return Comparison(difference, predictions)
 
 
-# What overflows becomes NaN, and is refused.
-@np.errstate(invalid="ignore")
-def _softmax(logits_BV: Floats) -> Floats:
-    exponentials_BV = np.exp(logits_BV.astype(np.float64) - logits_BV.max(axis=1, keepdims=True))
-    p_BV: Floats = exponentials_BV / exponentials_BV.sum(axis=1, keepdims=True)
-    return p_BV
-
-
-def _next_ids(p_BV: Floats, random: np.random.Generator) -> NDArray[Any]:
+def _next_ids(p_BV: NDArray[np.float64], random: np.random.Generator) -> NDArray[Any]:
     num_streams, num_symbols = p_BV.shape
-    # The first symbol whose cumulative probability is above a random number.
-    written_B = (p_BV.cumsum(axis=1) < random.random((num_streams, 1))).sum(axis=1).clip(max=num_symbols - 1)
+    written_B = draw(p_BV, random.random((num_streams,)))
     return np.where(np.arange(num_streams) % 2, random.integers(num_symbols, size=num_streams), written_B)

@@ -148,15 +148,14 @@ def _net_step(
 def _recurrent(graph: Graph, spec: ModelSpec, weights: Arrays, own: str) -> Recurrent:
     """Return the recurrent weights of a layer, for the equations of its cell."""
 
-    def product(start: int, end: int) -> Any:
+    def product(rows: slice) -> Any:
         matrix, bias = (
-            graph.constant(f"{own}{name}.{start}", weights[f"{own}{name}"][start:end])
+            graph.constant(f"{own}{name}.{rows.start}", weights[f"{own}{name}"][rows])
             for name in ("weight_hh_l0", "bias_hh_l0")
         )
         return lambda h: h.linear(matrix, bias)
 
-    ends = [number * spec.hidden_size for number in itertools.accumulate(spec.recurrence.products, initial=0)]
-    products = [product(*pair) for pair in itertools.pairwise(ends)]
+    products = [product(rows) for rows in spec.recurrence.product_rows(spec.hidden_size)]
     peepholes = [
         graph.constant(f"{own}peephole.{gate}", weights[f"{own}peephole_l0"][row])
         for row, gate in enumerate(spec.recurrence.peepholes)

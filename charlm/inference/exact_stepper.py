@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from functools import cache
 
@@ -183,8 +182,7 @@ class ExactCounts:
 
 def _recurrent(cell: Cell, weights: Arrays) -> Recurrent:
     """Return the products of a layer with its state, one for each group of gates."""
-    ends = np.cumsum((0, *cell.products)) * (len(weights["bias_ih_l0"]) // len(cell.gates))
-    rows = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
+    rows = cell.product_rows(len(weights["bias_ih_l0"]) // len(cell.gates))
     products = [ExactLinear(weights["weight_hh_l0"][part], weights["bias_hh_l0"][part]) for part in rows]
     peepholes = weights.get("peephole_l0")
     return Recurrent(products, None if peepholes is None else ExactArray(peepholes.astype(np.float64)))

@@ -291,11 +291,9 @@ def _threads() -> ThreadPoolExecutor:
 
 def _recurrent(cell: Cell, weights: Arrays) -> Recurrent:
     """Return the products of a layer with its state, one for each group of gates."""
-    ends = np.cumsum((0, *cell.products)) * (len(weights["bias_ih_l0"]) // len(cell.gates))
-    rows = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
     products = [
         partial(_linear, weight_PI=_padded(weights["weight_hh_l0"][part]), bias_O=weights["bias_hh_l0"][part])
-        for part in rows
+        for part in cell.product_rows(len(weights["bias_ih_l0"]) // len(cell.gates))
     ]
     return Recurrent(products, weights.get("peephole_l0"))
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -144,7 +144,7 @@ class Work:
         self.deadline = time.monotonic() + seconds
         self.is_abandoned = False
         self.error: Exception | None = None
-        self._lock = Condition()
+        self._lock = Lock()
         self._news: list[News] = []
         self._num_open = len(self.texts)
         self._waiter: asyncio.Future[None] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from base64 import b64encode
 from typing import Any
 
@@ -92,7 +91,7 @@ def _about(model: ModelFile, mixture: Mixture | None, loss: Loss | str) -> list[
     measured = (
         f"On {counted(loss.characters, unit)} of {loss.text} the model needs {loss.bits:.4f} bits per {unit} as it is "
         f"here, and {loss.bits_full:.4f} with its full weights: the rounding costs {costs}. No probability there "
-        f"changed by more than {math.ceil(loss.largest_change * 1000) / 1000:.3f}."
+        f"changed by more than {loss.tolerance}."
     )
     return [f"{net}; {knows}{reads}.{counts}", f"{rounded} {measured}"]
 

@@ -24,7 +24,7 @@ IDLE_SECONDS = 10
 EXTRA_SECONDS = 20
 # So many connections may be open. For another one, the one ends that has been idle the longest.
 MAX_CONNECTIONS = 512
-# Requests that run when the server stops may go on for so long. Then their texts end as they are.
+# Requests that run when the server stops may continue for so long. Then their texts end as they are.
 GRACE_SECONDS = 3
 # The end after that.
 LAST_SECONDS = 2
@@ -70,7 +70,7 @@ def run(service: Service, listening: socket.socket, announce: Callable[[int], No
     Args:
         service: what answers.
         listening: as `listen` returned it.
-        announce: called with the number of requests that still run when the server begins to stop.
+        announce: called with the number of requests that still run when the server stops.
 
     Returns:
         the number of the signal.

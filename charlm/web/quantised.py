@@ -8,7 +8,7 @@ Letters, beside those of the models: `R` rows and `C` columns of a matrix, `I` i
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,10 +173,9 @@ class QuantisedNet:
 def _layer(cell: Cell, weights: Arrays, index: int, start_PH: Floats, has_inputs: bool) -> QuantisedLayer:
     arrays = {name: weights[f"layers.{index}.{name}"] for name in cell.weight_shapes(1, 1)}
     bias_G = arrays["bias_ih_l0"]
-    ends = np.cumsum((0, *cell.products)) * (len(bias_G) // len(cell.gates))
     recurrent = [
-        Matrix.with_bias(arrays["weight_hh_l0"][start:end], arrays["bias_hh_l0"][start:end])
-        for start, end in itertools.pairwise(ends.tolist())
+        Matrix.with_bias(arrays["weight_hh_l0"][rows], arrays["bias_hh_l0"][rows])
+        for rows in cell.product_rows(len(bias_G) // len(cell.gates))
     ]
     inputs = Matrix.with_bias(arrays["weight_ih_l0"], bias_G) if has_inputs else None
     return QuantisedLayer(inputs, bias_G, recurrent, arrays.get("peephole_l0"), start_PH)
@@ -199,6 +198,11 @@ class Loss:
     bits: float
     bits_full: float
     largest_change: float
+
+    @property
+    def tolerance(self) -> str:
+        """What no probability changed by more than, rounded up to three decimals."""
+        return f"{math.ceil(self.largest_change * 1000) / 1000:.3f}"
 
 
 def measure_loss(model: ModelFile, net: QuantisedNet, text: Part, name: str, progress: Progress | None = None) -> Loss:

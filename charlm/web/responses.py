@@ -72,7 +72,7 @@ def refuse_route(request: Request, error: Exception) -> Response:
     allowed = (error.headers or {}).get("Allow", "")
     message = f"this address takes {allowed} only" if allowed else "there is no such address"
     hint = "" if allowed else "there are /generate, /predict, /score, /v1/completions, /v1/models and /healthz"
-    response = error_response(Refusal(error.status_code, HTTPStatus(error.status_code).phrase.lower(), message, hint))
+    response = error_response(Refusal(error.status_code, HTTPStatus(error.status_code).name.lower(), message, hint))
     if allowed:
         response.headers["allow"] = allowed
     return response
@@ -103,5 +103,5 @@ def error_response(refusal: Refusal, closes: bool = False) -> Response:
 def error_json(refusal: Refusal) -> dict[str, Any]:
     """Return a refusal as OpenAI's clients know it, with a hint beside."""
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
-    values = {"message": str(refusal), "type": kind, "param": refusal.field, "code": refusal.code.replace(" ", "_")}
+    values = {"message": str(refusal), "type": kind, "param": refusal.field, "code": refusal.code}
     return {"error": values | ({"hint": refusal.hint} if refusal.hint else {})}

@@ -83,7 +83,7 @@ def test_nothing_is_overwritten(model: str) -> None:
         (["compress", "."], "is not a file"),
         (["compress", "/dev/zero", "-o", "x"], "is not a file"),
         (["compress", "a.txt", "--out", "-", "--json"], "cannot both be"),
-        (["decompress", "a.txt"], "does not end in .charlm"),
+        (["decompress", "a.txt"], "does not end with .charlm"),
         (["decompress", "a.txt", "-o", "b"], "not a file that `charlm compress` wrote"),
         (["compress", "a.txt", "-m", "both"], "reads from both sides"),
     ],

@@ -73,6 +73,8 @@ def hint_on(*arguments: str) -> str:
         ("eval m.safetensors", "eval --model m.safetensors"),
         ("eval --no-baseline", "eval --no-baselines"),
         ("corpora enwik8", "corpora --fetch enwik8"),
+        ("corpora shwo a.txt", "corpora show a.txt"),
+        ("corpora a.txt --json", "corpora show a.txt --json"),
         ("train fables", "train --corpus fables"),
         ("train Fables --time 5s", "train --time 5s --corpus Fables"),
         ("train novel.txt", "train --corpus novel.txt"),

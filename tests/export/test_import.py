@@ -340,6 +340,13 @@ def test_a_cell_that_does_not_fit_is_refused() -> None:
     assert "no input for the start of a text" in assert_refused(result)
 
 
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}], ids=str)
+def test_who_samples_from_a_state_dict_reads_of_import(metadata: dict[str, str] | None) -> None:
+    """A command that needs a model says what makes one of a net of another program."""
+    save_file(made().state_dict(), FILE, metadata)
+    assert "`charlm import` reads nets" in call("sample", "-m", FILE).stderr
+
+
 def test_no_run_is_overwritten() -> None:
     """A folder that is not empty is refused before the file is read."""
     Path("full").mkdir()

@@ -152,7 +152,7 @@ class Reading {
     return state;
   }
 
-  // Returns the state from which a text goes on, and the symbol that may not come first. Without a text, it starts as a
+  // Returns the state from which a text continues, and the symbol that may not come first. Without a text, it starts as a
   // line does that is not empty.
   continuation(newline) {
     if (this.ids.length || newline === undefined || this.net.spec.num_symbols === 1) return { state: this.stateAt(this.ids.length), excluded: null };
