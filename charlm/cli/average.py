@@ -121,7 +121,7 @@ def _check_out(out: Path | None) -> None:
 
     if out is None:
         return
-    if expanded(out).exists():
+    if expanded(out).exists() or expanded(out).is_symlink():
         raise UsageError(f"`{out}` is there already", "`--out` names another file or folder")
     if out.suffix == ENDING and not expanded(out).parent.is_dir():
         raise UsageError(f"there is no folder `{out.parent}`", "make it first, or give another `--out`")

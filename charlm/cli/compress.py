@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import stat
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
@@ -163,7 +165,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 def _writing(target: Path | None) -> Iterator[BinaryIO]:
     """Open what becomes the file, or is copied to standard output, when the block ends without an error."""
     if target is not None:
-        with creating(target) as file:
+        with _ended_by_signals(), creating(target) as file:
             yield file
         return
     with tempfile.TemporaryFile() as file:
@@ -176,6 +178,26 @@ def _writing(target: Path | None) -> Iterator[BinaryIO]:
         else:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.flush()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let the signals that end a process raise SystemExit, so that no half-written file is left."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # An ignored signal (`nohup`) stays so; None is a handler that Python did not set.
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, leave)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _other_sizes(source: BinaryIO, num_bytes: int) -> dict[str, int]:

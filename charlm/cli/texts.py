@@ -28,7 +28,7 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 
 def given_text(argument: str) -> str:
     """Return the text that an argument stands for: - is standard input, less one line end at its end."""
-    if is_model(argument):
+    if argument and is_model(argument):
         say(f"note: `{argument}` is read as a text; `--model {shlex.quote(argument)}` names a model")
     return LINE_END_AT_THE_END.sub("", sys.stdin.read()) if argument == "-" else as_given(argument)
 

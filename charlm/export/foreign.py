@@ -132,6 +132,9 @@ def _names_in(arrays: Arrays) -> _Names:
             others.append(name)
     if not found:
         raise ModelFileError("there are no recurrent layers: no array is named `weight_ih_l0` at its end", WHAT_FITS)
+    for (where, number), names in found.items():
+        if number and (where, number - 1) not in found:
+            raise ModelFileError(f"`{min(names.values())}` stands without the layer before it", WHAT_FITS)
     layers = [found[place] for place in sorted(found, key=lambda place: (*_in_order(place[0]), place[1]))]
     if len({re.sub("[0-9]+", "", where) for where, _ in found}) > 1:
         first, *_, last = (next(iter(layer.values())) for layer in layers)

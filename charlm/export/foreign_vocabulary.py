@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import UsageError
+from charlm.errors import UsageError, counted
 from charlm.files import CHUNK_BYTES, expanded
 from charlm.vocab import Vocabulary
 
@@ -83,9 +83,10 @@ def _symbols_of(listed: Any) -> list[Any]:
     for name in INSIDE:
         if isinstance(listed.get(name), list | dict):
             return _symbols_of(listed[name])
-    by_id = {number: symbol for symbol, number in listed.items()}
-    if not all(type(number) is int for number in by_id):
-        by_id = {int(number): symbol for number, symbol in listed.items()}
+    if all(type(number) is int for number in listed.values()):
+        by_id = {number: symbol for symbol, number in listed.items()}
+    else:
+        by_id = {int(number): symbol for number, symbol in listed.items() if number.isdecimal()}
     if by_id.keys() != set(range(len(listed))):
-        raise ValueError(f"the ids of its {len(listed):,} characters are not 0, 1, 2, ...")
+        raise ValueError(f"the ids of its {counted(len(listed), 'character')} are not 0, 1, 2, ...")
     return [by_id[number] for number in range(len(listed))]

@@ -61,6 +61,8 @@ def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:
     if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
         raise ValueError("it does not begin with a header")
     header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no dictionary")
     # The bytes stay in memory, beside the copy of each array and what is made of it.
     needed, there = 4 * size, usable_bytes()
     if needed > there:
@@ -70,6 +72,8 @@ def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:
         )
     metadata = header.pop("__metadata__", None) or {}
     for name, entry in header.items():
+        if not isinstance(entry, dict) or "dtype" not in entry:
+            raise ValueError(f"`{name}` has no type")
         if entry["dtype"] not in TYPES:
             raise ModelFileError(f"`{path}` has `{name}` as {entry['dtype']}, and weights are {', '.join(TYPES)}")
     file.seek(0)

@@ -224,7 +224,12 @@ def _refusal(kind: type[Body], error: ValidationError) -> Refusal:
     if problem["type"] == "missing":
         return Refusal(400, "missing_field", f"the field `{name}` is missing", field=name)
     message = problem["msg"].removeprefix("Value error, ")
-    for spelled, plain in (("Input should be", "it should be"), ("a valid integer", "an integer"), ("a valid", "a")):
+    for spelled, plain in (
+        ("Input should be", "it should be"),
+        ("a valid integer", "an integer"),
+        ("a valid dictionary or instance of StreamOptions", "an object"),
+        ("a valid", "a"),
+    ):
         message = message.replace(spelled, plain)
     return Refusal(400, "invalid_value", f"`{name}`: {message}" if name else message, field=name or None)
 

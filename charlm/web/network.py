@@ -172,8 +172,9 @@ class _Protocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._is_busy():
-            self._expect(IDLE_SECONDS, is_idle=True)
+        # The next request may have come already. It has a time of its own.
+        is_idle = not self._is_busy()
+        self._expect(IDLE_SECONDS if is_idle else self.request_seconds, is_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:

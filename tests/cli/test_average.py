@@ -90,6 +90,7 @@ def test_a_worse_average_is_warned_of(average: float, said: str) -> None:
         (["a.safetensors", "b.safetensors", "--weights", "1"], "1 weight for 2 models"),
         (["a.safetensors", "b.safetensors", "-o", "c.safetensors"], "`c.safetensors` is there already"),
         (["a.safetensors", "b.safetensors", "-o", "folder"], "`folder` is there already"),
+        (["a.safetensors", "b.safetensors", "-o", "link.safetensors"], "`link.safetensors` is there already"),
         (["a.safetensors", "b.safetensors", "-o", "none/x.safetensors"], "no folder `none`"),
         ([], "needs MODELS"),
     ],
@@ -100,9 +101,10 @@ def test_what_cannot_be_averaged_is_refused(make_model: Make, arguments: list[st
     make_model(seed=1).save(Path("b.safetensors"))
     make_model(hidden_size=9).save(Path("c.safetensors"))
     Path("folder").mkdir()
-    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    Path("link.safetensors").symlink_to("nowhere")
+    before = {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
     assert message in assert_refused(call("average", *arguments))
-    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+    assert {path: path.lstat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
 def test_names_obey_no_terminal(make_model: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,31 @@ def test_no_file_is_left(model: str, command: str, error: BaseException, monkeyp
     arguments = [command, "a.charlm", "-m", model, "-o", "out"]
     result = call(*arguments)
     assert result.exit_code == (1 if isinstance(error, OSError) else 130)
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_process_leaves_no_file(
+    model: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is that of the signal, and what the signal did before is as it was."""
+
+    def fail(received: int, frame: object) -> None:
+        pytest.fail("the command does not handle the signal")
+
+    def end(_: Compressor, source: io.BytesIO, target: io.BytesIO, *arguments: object) -> None:
+        target.write(b"half of it")
+        signal.raise_signal(number)
+
+    Path("a").write_bytes(b"abc")
+    before = sorted(Path().iterdir())
+    monkeypatch.setattr(Compressor, "compress", end)
+    handler = signal.signal(number, fail)
+    try:
+        assert call("compress", "a", "-m", model).exit_code == 128 + number
+        assert signal.getsignal(number) is fail
+    finally:
+        signal.signal(number, handler)
     assert sorted(Path().iterdir()) == before
 
 

@@ -293,6 +293,15 @@ def test_a_run_in_place_of_a_text_is_noticed() -> None:
     assert "note" not in call("sample", "hello", "-n", "2", "--unknown", "skip").stderr
 
 
+@pytest.mark.usefixtures("run")
+def test_no_text_is_no_run_in_the_folder_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty text is not taken for the folder in which the command is used, though that is a run."""
+    monkeypatch.chdir("runs/hello-1")
+    result = call("sample", "-m", ".", "-n", "2")
+    assert result.exit_code == 0
+    assert "note" not in result.stderr
+
+
 def test_a_folder_of_texts_is_no_settings_file() -> None:
     """The hint is the option that reads it."""
     Path("texts").mkdir()

@@ -20,7 +20,7 @@ from charlm.errors import UsageError
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.stepper import Stepper
 from charlm.web.bodies import Body, CompletionBody, GenerateBody, PredictBody, ScoreBody
-from charlm.web.network import is_loopback, listen, server_of
+from charlm.web.network import _Protocol, is_loopback, listen, server_of
 from charlm.web.server import Limits, Service
 from tests.helpers.commands import assert_refused, call, within
 from tests.helpers.model_files import random_model
@@ -179,6 +179,23 @@ def test_requests_after_one_another_on_a_connection(server: Server) -> None:
     requests = [http_post("/generate", body) for body in bodies[:2]]
     answer = server.send(b"".join(requests) + http_post("/generate", bodies[2], "Connection: close\r\n"))
     assert [part.split()[0] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400", b"200"]
+
+
+def test_each_request_on_a_connection_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that has come while another was answered."""
+    expected, expect = [], _Protocol._expect
+
+    def remember(connection: _Protocol, seconds: float, is_idle: bool) -> None:
+        expected.append(is_idle)
+        expect(connection, seconds, is_idle)
+
+    monkeypatch.setattr(_Protocol, "_expect", remember)
+    with server_in_a_thread() as (server, _, _):
+        request = http_post("/generate", b'{"length": 1}')
+        last = http_post("/generate", b'{"length": 1}', "Connection: close\r\n")
+        server.send(request + request + last)
+    # For the connection, for each of three requests, and for the end.
+    assert expected == [True, False, False, False, True]
 
 
 def test_a_thousand_connections_do_not_keep_others_out(server: Server) -> None:

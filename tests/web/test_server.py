@@ -459,6 +459,7 @@ def test_harmless_fields_of_other_tools_are_taken(client: TestClient) -> None:
         ({"prompt": "a", "logprobs": True}, 400, "`logprobs`: it should be an integer"),
         ({"prompt": "a", "logprobs": 1, "n": 3, "max_tokens": MAX_LENGTH}, 400, "`logprobs` are given for at most"),
         ({"stream_options": {"x": 1}}, 400, "there is no field `stream_options.x`"),
+        ({"stream_options": 7}, 400, "`stream_options`: it should be an object"),
         ({"messages": []}, 400, "there is no field `messages`"),
     ],
 )
