@@ -154,13 +154,21 @@ class _Held:
             self._cut(max((len(stop) for stop in self._stops if tail.endswith(stop)), default=0))
             # Its end is told in any case.
             self._items.append(News(item.number, "", None, item.end))
-        starts = (stop[:size] for stop in self._stops for size in range(1, len(stop)))
-        num_held = 0 if item.end else max((len(start) for start in starts if tail.endswith(start)), default=0)
+        num_held = 0 if item.end else self._num_open(tail)
         num_shown, num_free = 0, len(tail) - num_held
         while num_shown < len(self._items) and (num_free := num_free - len(self._items[num_shown].text)) >= 0:
             num_shown += 1
         shown, self._items = self._items[:num_shown], self._items[num_shown:]
         return shown
+
+    def _num_open(self, tail: str) -> int:
+        """Return how many characters at the end may become a stop string."""
+        # Little more is held than what may become one, so that this is short, whatever the stop strings are.
+        for start in range(len(tail)):
+            held = tail[start:]
+            if any(len(held) < len(stop) and stop.startswith(held) for stop in self._stops):
+                return len(held)
+        return 0
 
     def _cut(self, num_characters: int) -> None:
         """Drop so many characters at the end, with their scores."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from charlm.checkpoint import ModelFile
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
+from charlm.web.batching import News
 from charlm.web.bodies import MAX_BYTES, MAX_CHARACTERS, MAX_LENGTH
+from charlm.web.completions import _Held
 from charlm.web.server import Limits, Service
 from tests.helpers.commands import answer
 from tests.helpers.model_files import random_model
@@ -389,6 +392,24 @@ def test_a_completion_ends_before_a_stop_string(
         assert [piece["finish_reason"] for piece in pieces][-1] == choice["finish_reason"]
         for key, whole in choice["logprobs"].items():
             assert list(itertools.chain.from_iterable(piece["logprobs"][key] for piece in pieces)) == whole
+
+
+def test_long_stop_strings_do_not_keep_others_waiting() -> None:
+    """All requests share one thread: a character costs a few calls for each stop string, however long these are."""
+    held = _Held([chr(0x4E00 + number) * 200 for number in range(16)], is_backward=False)
+    num_calls = 0
+
+    def count(*_: Any) -> None:
+        nonlocal num_calls
+        num_calls += 1
+
+    sys.setprofile(count)
+    try:
+        for _ in range(20):
+            held.release(News(0, "a", None, None))
+    finally:
+        sys.setprofile(None)
+    assert num_calls < 20 * 16 * 20
 
 
 def test_echo_scores_the_prompt_as_score_does(client: TestClient, model: LanguageModel) -> None:
