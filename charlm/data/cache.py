@@ -203,10 +203,10 @@ class Cache:
         """Let one process at a time encode the same files; others wait, and find them encoded then."""
         # Without locks, two processes may encode the same text. Each writes a file of its own.
         with holding(self.folder / f".{place}.lock") as is_held:
-            for leftover in [*self.folder.glob(f".{place}-*.tmp"), *self.folder.glob(f"{place}-*{IDS}")]:
-                # Of a process that was killed.
-                with suppress(OSError):
-                    if is_held:
+            if is_held:
+                # What a process that was killed has left.
+                for leftover in [*self.folder.glob(f".{place}-*.tmp"), *self.folder.glob(f"{place}-*{IDS}")]:
+                    with suppress(OSError):
                         leftover.unlink()
             yield
 
