@@ -112,7 +112,7 @@ def holding(path: Path, timeout: float = -1) -> Iterator[bool]:
         timeout: how many seconds to wait for another process that holds it; by default as long as it takes.
 
     Yields:
-        Whether it is held. It is not if the file system has no locks or no space for the file.
+        Whether it is held. It is not if the file cannot be made, or the file system has no locks.
 
     Raises:
         TimeoutError: another process still holds it.
@@ -125,9 +125,10 @@ def holding(path: Path, timeout: float = -1) -> Iterator[bool]:
         with warnings.catch_warnings(action="ignore"):
             lock.acquire()
     except Timeout:
+        # It is an `OSError` too, but the file can be locked, and another process has done so.
         raise
     except (OSError, NotImplementedError):
-        # `filelock` raises the second on a system without locks.
+        # The file cannot be made or locked. `filelock` raises the second on a system without locks.
         yield False
         return
     try:
