@@ -97,7 +97,7 @@ class Part:
     def divided(self) -> Part:
         """Return the same characters, with a stretch for each document at which the state is reset."""
         inside = [self.documents_D[slice(*self.documents_D.searchsorted(bounds))] for bounds in self.bounds_S2]
-        edges = [np.unique([*bounds, *some]) for bounds, some in zip(self.bounds_S2, inside, strict=True)]
+        edges = map(np.union1d, self.bounds_S2, inside)
         return self._of([block for some in edges for block in pairwise(some.tolist())])
 
     def _of(self, blocks: Sequence[Block]) -> Part:
