@@ -256,10 +256,15 @@ def recorded_split(ids: Ids, data: DataConfig, facts: Mapping[str, Any]) -> Spli
 
 def at_documents(split: Split, corpus: Corpus, data: DataConfig) -> Split:
     """Return the parts of a text with the places where the state of a net is reset, if the settings ask for it."""
-    if not data.reset_state_at_documents or data.documents is None:
-        return split
-    starts_D = document_starts(corpus, data.documents)
+    starts_D = reset_places(corpus, data)
     return type(split)(*(replace(part, documents_D=starts_D) for part in split))
+
+
+def reset_places(corpus: Corpus, data: DataConfig) -> NDArray[np.int64]:
+    """Return where documents begin at which the state of a net is reset; none if the settings do not ask for it."""
+    if not data.reset_state_at_documents or data.documents is None:
+        return np.zeros(0, dtype=np.int64)
+    return document_starts(corpus, data.documents)
 
 
 def _checked(blocks: Any) -> list[Block]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from charlm.checkpoint import ModelFile
 from charlm.data.corpus import Corpus, TextProgress, load_corpus
-from charlm.data.holdout import Part, Split, at_documents, recorded_split
+from charlm.data.holdout import Part, Split, at_documents, recorded_split, reset_places
 from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
 
@@ -163,7 +163,7 @@ def _with_documents(model: ModelFile, corpus: Corpus) -> Part:
     if not isinstance(data, dict) or not data.get("reset_state_at_documents"):
         return text
     settings = validate_settings({"data": data}, {}, "the model's settings").data
-    return at_documents(Split(text, text, text), corpus, settings).validation
+    return replace(text, documents_D=reset_places(corpus, settings))
 
 
 def _notes_on_learned(model: ModelFile, corpus: Corpus) -> list[str]:
