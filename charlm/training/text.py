@@ -1,9 +1,8 @@
-"""The text of a run: read as its settings say, once on each machine. Knows no runs."""
+"""The text of a run: read as its settings say, once on each machine. Knows no run folders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.documents import document_starts
@@ -34,15 +33,22 @@ def load_text(
         grows: whether the vocabulary may grow by symbols that it lacks.
     """
     data, vocab = config.data, config.vocab
-    options: dict[str, Any] = {"encoding": data.encoding, "kind": vocab.kind, "filter": vocab.filter}
-    options |= {"vocabulary": vocabulary, "max_bytes": max_bytes, "grows": grows}
-    options |= {"skip_undecodable": data.skip_undecodable}
 
     def progress(what: str, here: int, total: int | None) -> None:
         listener(Preparing(f"{what} the text", here, total))
 
     listener(Preparing(READING))
-    return load_corpus(data.corpus, progress=progress, **options)
+    return load_corpus(
+        data.corpus,
+        encoding=data.encoding,
+        kind=vocab.kind,
+        filter=vocab.filter,
+        vocabulary=vocabulary,
+        grows=grows,
+        progress=progress,
+        max_bytes=max_bytes,
+        skip_undecodable=data.skip_undecodable,
+    )
 
 
 def load_once(world: World, config: Config, load: Callable[[], Corpus]) -> Corpus:
