@@ -9,7 +9,7 @@ Source: Polyak & Juditsky 1992; Izmailov et al. 2018 (stochastic weight averagin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
     total: Arrays = {}
     members: list[dict[str, Any]] = []
     tables: list[Arrays] = []
-    progress: dict[str, list[float]] = {"step": [], "epoch": [], "seconds": []}
+    reached: dict[str, list[float]] = {"step": [], "epoch": [], "seconds": []}
     first: ModelFile | None = None
     is_one_text = True
     for path, file, share in zip(paths, files, shares, strict=True):
@@ -77,11 +77,12 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
         if table := {name: array for name, array in model.arrays.items() if name.startswith(NGRAMS_PREFIX)}:
             tables.append(table)
         members.append({"model": str(path), "sha256": hash_of_file(file), "weight": share})
-        for name, values in progress.items():
-            values += [model.metrics[name]] if is_number(model.metrics.get(name)) else []
+        for name, values in reached.items():
+            if is_number(model.metrics.get(name)):
+                values.append(model.metrics[name])
     assert first is not None
     ngrams, notes = _common_ngrams(tables, is_one_text)
-    metrics = {name: max(values) for name, values in progress.items() if values} | {"averaged": members}
+    metrics = {name: max(values) for name, values in reached.items() if values} | {"averaged": members}
     arrays = {name: array.astype(np.float32) for name, array in total.items()} | ngrams
     return Average(replace(first, arrays=arrays, metrics=metrics), notes)
 
@@ -202,10 +203,11 @@ def _measured(
 
 def with_figures(average: ModelFile, measurement: Measurement) -> ModelFile:
     """Return the average with its figures among its metrics, as a run writes them."""
-    found, has_ngrams = measurement.average, WEIGHT_NAME in average.arrays
-    figures: Mapping[str, float] = {
+    found = measurement.average
+    figures: dict[str, Any] = {
         "validation_bits_per_character": found.bits,
         "validation_characters": measurement.characters,
-        **({"validation_net_bits_per_character": found.net_bits} if has_ngrams else {}),
     }
-    return replace(average, metrics=average.metrics | average.vocabulary.in_units(dict(figures)))
+    if WEIGHT_NAME in average.arrays:
+        figures["validation_net_bits_per_character"] = found.net_bits
+    return replace(average, metrics=average.metrics | average.vocabulary.in_units(figures))
