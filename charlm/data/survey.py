@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.copies import Progress
 from charlm.data.corpus import Corpus
 from charlm.data.documents import line_starts
 from charlm.data.holdout import Split
@@ -26,7 +27,6 @@ RARE_SHARE = 1e-5
 NUM_EXAMPLES, EXAMPLE_CHARACTERS = 5, 60
 
 Hashes = NDArray[np.uint64]
-Progress = Callable[[int, int], None]
 Places = NDArray[np.int64]
 
 
