@@ -66,7 +66,7 @@ def resident_bytes(root: Path = Path("/")) -> int:
 
 
 def give_back_freed_memory() -> None:
-    """Let glibc return the freed memory that it keeps to the system, once; other C libraries are left alone."""
+    """Let glibc return, once, what it keeps of freed memory to the system; with another C library, do nothing."""
     with suppress(ImportError, OSError, AttributeError, TypeError):
         import ctypes
 

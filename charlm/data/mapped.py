@@ -18,7 +18,7 @@ PIECE = 1 << 20
 # The system maps 64 KB around each place that is read, and some systems up to 2 MB. After so many places, all of it is
 # given back.
 MAX_PLACES = 16
-# A search reads so many places about that other searches do not read.
+# A search reads about so many places that no other search reads.
 PLACES_OF_SEARCH = 4
 
 

@@ -81,12 +81,12 @@ class Segments:
 
 
 def windows(part: Part | Gapped, length: int) -> Iterator[Segments]:
-    """Yield segments of this length, or less where a stretch ends, that are all of a text together; some at a time.
+    """Yield all of a text as segments of this length without a warm-up, some of them at a time.
 
-    They have no warm-up.
+    The last one of a stretch may be shorter.
     """
     places: list[tuple[int, Any, Any]] = []
-    # A longer window is the whole stretch. Its length may be no number that NumPy has.
+    # A longer window is the whole stretch, and its length may be too large for NumPy.
     length = min(length, max(part.lengths_S.tolist()))
     for stretch, size in enumerate(part.lengths_S.tolist()):
         for start in range(0, size, length * WINDOWS_TOGETHER):

@@ -21,7 +21,8 @@ USUAL_WEIGHT = 0.4
 # The share of the training part that is neither trained on nor counted, so that the weight can be fitted on it.
 TUNING_SHARE = 0.01
 MIN_TUNING, MAX_TUNING = 1_000, 20_000
-# So many predictions of net and n-grams may be kept for the fitting, and so many are in memory at once.
+# One prediction is the probability of one symbol at one place. The tuning part has at most `MAX_PREDICTIONS` of them.
+# The weight is fitted on at most `MAX_FITTED`, which are all in memory at once.
 MAX_PREDICTIONS, MAX_FITTED = 1 << 24, 1 << 23
 # A shorter text has no n-grams if the settings leave it open.
 LEAST_CHARACTERS = 20_000

@@ -31,6 +31,7 @@ Value = TypeVar("Value")
 TIMEOUT_SECONDS = 25.0
 # From so many numbers on, sending a result is faster than computing it.
 MIN_DIVIDED = 2**16
+# How long a process that reports an error waits for the store of torchrun.
 REPORT_SECONDS = 3.0
 # How often a process that computes something alone says that it is alive.
 BEAT_SECONDS = 5.0
@@ -232,7 +233,7 @@ def shares(streams: slice, number: int) -> list[slice]:
 
 
 def is_set_by_user() -> bool:
-    """Return whether `OMP_NUM_THREADS` is a wish: torchrun sets it to 1 unless it is set already."""
+    """Return whether the user has set `OMP_NUM_THREADS`; torchrun sets it to 1 if it is not set."""
     return os.environ.get("OMP_NUM_THREADS") != "1"
 
 
@@ -299,9 +300,9 @@ def is_first_to_report() -> bool:
     if place.size == 1:
         return True
     try:
-        # With the machine of torchrun's store gone, a line each is better than none for long.
         return bool(_store(REPORT_SECONDS).add(f"{REPORTED_KEY}/{place.attempt}", 1) == 1)
     except (RuntimeError, ValueError, KeyError):
+        # The store of torchrun is gone, so they cannot agree on one.
         return place.rank == 0
 
 

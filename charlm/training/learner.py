@@ -148,6 +148,7 @@ class Learner:
             logits_TBV, after = self.parallel(own_of(batch.tokens_TB), state, own_masks, *inputs)
         logits_NV = logits_TBV.float().flatten(0, 1)
         if not batch.num_targets_B[streams].any():
+            # The mean over no targets would not be a number. All weights have gradients, for the other processes.
             return logits_NV.sum() * 0, after
         return functional.cross_entropy(logits_NV, targets_TB.flatten()), after
 

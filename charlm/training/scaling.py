@@ -99,7 +99,7 @@ def measure_scaling(world: World, rounds: int, units: int) -> Scaling:
     config, text = load_config("lstm", (), flags), load_corpus(["fables"])
 
     def alone() -> tuple[float, int]:
-        # All cores, for which torchrun has set another number.
+        # All cores, and not the one thread that torchrun sets.
         settings = config.train.model_copy(update={"threads": usable_cores(obeys_openmp=is_set_by_user())})
         learner = Learner(config, text, choose_runtime(config.model, settings))
         return _median(lambda step: learner.learn_block(step, 0.0, PLAIN), rounds), learner.model.spec.num_parameters

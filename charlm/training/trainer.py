@@ -216,7 +216,7 @@ class Trainer:
             num_read, num_symbols = self.state.evaluation_characters, len(self.corpus.vocabulary)
             part = in_reading_order(learner.model, part)
             baseline = measure_baseline(learner.counting, part, num_read, num_symbols)
-            # Counting takes more memory than training may take.
+            # Counting may have taken more memory than training needs.
             give_back_freed_memory()
             line = {"step": self.state.step, "seconds": self.clock.seconds}
             self.write_down(record=line | self.in_units(baseline.to_json()) | text)

@@ -233,7 +233,7 @@ def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyP
         dry_run.check_memory(config, text, FP32)
 
 
-def test_a_restart_goes_on_with_the_run_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_continues_the_run_that_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was killed before its first save begins again in its folder; another one is resumed."""
     monkeypatch.chdir(tmp_path)
     flags = {"model.hidden_size": 8, "train.steps": 4, "seed": 5, "data.corpus": ["hello"]}
