@@ -89,7 +89,7 @@ class Body(BaseModel):
     """The JSON of a request. Null stands for a field that is not given."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
-    # Fields that are taken as if they were not given if they have one of these values.
+    # Fields that are ignored, and the values that they may have; an empty tuple allows any.
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     unknown: String = "error"
