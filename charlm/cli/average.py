@@ -168,12 +168,12 @@ def verdict(measurement: Measurement, unit: str) -> str:
     """Say whether the average is better than the best of its models."""
     average, best = measurement.average, measurement.best
     gain = round(best.net_bits - average.net_bits, 4)
-    its_net = "the net of " if average.bits != average.net_bits or best.bits != best.net_bits else ""
+    net_of = "the net of " if average.bits != average.net_bits or best.bits != best.net_bits else ""
     if gain > 0:
-        return f"{its_net}the average needs {gain:.4f} bits per {unit} fewer than that of the best, `{best.name}`"
+        return f"{net_of}the average needs {gain:.4f} bits per {unit} fewer than {net_of}the best, `{best.name}`"
     if not gain:
-        return f"{its_net}the average is as good as that of the best, `{best.name}`"
-    text = f"warning: {its_net}the average needs {-gain:.4f} bits per {unit} more than that of `{best.name}`"
+        return f"{net_of}the average is as good as {net_of}the best, `{best.name}`"
+    text = f"warning: {net_of}the average needs {-gain:.4f} bits per {unit} more than {net_of}`{best.name}`"
     if -gain > APART_BITS:
         text += "; models that were trained apart have no useful average"
     return text

@@ -201,7 +201,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _other_sizes(source: BinaryIO, num_bytes: int) -> dict[str, int]:
-    """Return how many bytes other compressors need, without those that this Python lacks."""
+    """Return how many bytes other compressors need, without those that this Python lacks or that run out of memory."""
     from charlm.evaluation.baselines import compressed_size
 
     def read(line: ProgressLine, name: str) -> Iterator[bytes]:

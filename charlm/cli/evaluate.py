@@ -61,7 +61,7 @@ def evaluate_model(
     reading = how_to_read(corpus, encoding, skip_undecodable)
     if dynamic and window is not None:
         raise UsageError("`--dynamic` and `--window` exclude each other", "dynamic evaluation has no windows")
-    command = shlex.join(["charlm", "eval", *(part for path in model or () for part in ("--model", str(path)))])
+    command = shlex.join(["charlm", "eval", *(word for path in model or () for word in ("--model", str(path)))])
     if model and len(model) > 1:
         if dynamic:
             raise UsageError("`--dynamic` is for one model, and there are several", "omit it, or give one `--model`")
@@ -223,14 +223,14 @@ def ranking_lines(found: Evaluation, width: int | None) -> list[str]:
         Column("what it is", rank=1, least=36),
     ]
     rows = [(f"{bits:8.4f}", name, seen, about) for bits, name, seen, about in entries]
-    heading = f"beside others that have read the training part, in bits per {unit}, the best first:"
+    heading = f"beside others that have read the training part, in bits per {unit}, the best first"
     num_scored = min(row.characters_scored for row in found.baselines)
     if num_scored < found.scores.characters:
         where = "the beginning of each block" if found.num_blocks > 1 else "the beginning of the text"
-        heading = f"{heading[:-1]}; these others score only {where}, {counted(num_scored, unit)}:"
+        heading += f"; these others score only {where}, {counted(num_scored, unit)}"
     return [
         "",
-        *wrapped(heading, width),
+        *wrapped(f"{heading}:", width),
         *table_lines(columns, rows, width),
         *wrapped(winner([(bits, name) for bits, name, _, _ in entries], unit), width),
     ]

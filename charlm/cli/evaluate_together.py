@@ -117,6 +117,7 @@ def open_models(paths: Sequence[Path]) -> list[OpenModel]:
                 f"`{path}` reads from both sides, and such models do not predict together", "give it alone"
             )
         models.append(OpenModel(path, file, Stepper(file)))
+    # It refuses models that do not fit together; each is scored alone.
     Ensemble([(str(model.path), model.stepper) for model in models])
     return models
 

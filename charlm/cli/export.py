@@ -88,7 +88,7 @@ def export_onnx(given: Path, model: Path | None, net_only: bool) -> None:
     )
 
 
-def export_html(given: Path, model: Path | None, net_only: bool, corpus: list[str] | None = None) -> None:
+def export_html(given: Path, model: Path | None, net_only: bool, corpus: list[str] | None) -> None:
     """Write a page that runs the model."""
     from charlm.cli.export_page import page_of
 

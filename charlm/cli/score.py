@@ -95,12 +95,12 @@ def score(
         print_lines(_total_lines(scored, given_what(loaded), width))
     else:
         print_lines(score_lines(scored, given_what(loaded), top, width, style_for(sys.stdout)))
-        if whose := _of_several(loaded):
+        if whose := _whose_figures(loaded):
             print_lines(wrapped(f"these are the figures of {whose}", width))
 
 
-def _of_several(model: Reader) -> str:
-    """Return what the figures are those of, if it is more than a net; otherwise an empty string."""
+def _whose_figures(model: Reader) -> str:
+    """Return what predicts together, if it is more than a net; otherwise an empty string."""
     from charlm.inference.ensemble import Ensemble
     from charlm.inference.stepper import Stepper
 

@@ -72,6 +72,7 @@ class Text:
         num_drawn: how many symbols were drawn.
         read_scores: what each symbol cost that was read, in the order of reading.
         next_logits_V: what comes after the symbols that were read, once all of them are.
+        next_symbol: the symbol to read next; None for the start of the text.
     """
 
     def __init__(

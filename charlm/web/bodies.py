@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from charlm.errors import CharlmError, UsageError, counted, did_you_mean, one_line
+from charlm.errors import CharlmError, counted, did_you_mean, one_line
 from charlm.inference.sampling import Sampling
 
 # Bounds of one request.
@@ -89,7 +89,7 @@ class Body(BaseModel):
     """The JSON of a request. Null stands for a field that is not given."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
-    # Fields that are taken as if they were not given if they have one of these values.
+    # Fields that are ignored, and the values that they may have; an empty tuple allows any.
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     unknown: String = "error"
@@ -207,8 +207,6 @@ def read_body(kind: type[AnyBody], content: bytes) -> AnyBody:
         return kind.model_validate(values)
     except ValidationError as error:
         raise _refusal(kind, error) from None
-    except UsageError as error:
-        raise Refusal(400, "invalid_value", str(error), error.hint) from None
 
 
 def _refuse_constant(name: str) -> None:

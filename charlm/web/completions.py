@@ -110,7 +110,8 @@ class Completing:
             parts = [prompt, *drawn] if is_first else drawn
             scores = [*text.read_scores, *scores] if is_first else scores
             self._is_started[number] |= is_first
-        reason = {"stop": "stop", None: None}.get(text.end if items and items[-1].end else None, "length")
+        end = items[-1].end if items else None
+        reason = None if end is None else "stop" if end == "stop" else "length"
         logprobs = None if self._body.logprobs is None or not items else self._logprobs(number, scores)
         return {"index": number, "text": "".join(parts), "logprobs": logprobs, "finish_reason": reason}
 

@@ -64,7 +64,10 @@ def texts_to_grow(
     seeds: Sequence[int],
     sampling: Sampling,
     length: int,
-    **options: Any,
+    stop: Sequence[str] = (),
+    lines: int | None = None,
+    top: int | None = None,
+    scores_reading: bool = False,
 ) -> list[Text]:
     """Return texts that continue prompts, each with a seed of its own.
 
@@ -74,11 +77,13 @@ def texts_to_grow(
         seeds: one for each text.
         sampling: how each symbol is drawn.
         length: how many symbols to draw for each.
-        options: `stop` and `lines` end a text; the others are those of `Text`.
+        stop: strings that end a text.
+        lines: ends a text after that many line ends.
+        top: as for `Text`.
+        scores_reading: as for `Text`.
     """
-    ends = {name: options.pop(name) for name in ("stop", "lines") if name in options}
     return [
-        Text(*prompt, length, sampling, GrowingText(stepper, seed, **ends), **options)
+        Text(*prompt, length, sampling, GrowingText(stepper, seed, stop, lines), top, scores_reading)
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
 

@@ -14,7 +14,7 @@ from charlm.export.net import of_one_direction
 from charlm.inference.mixture import Mixture
 from charlm.inference.packed_ngrams import CODES_PER_NAT
 from charlm.inference.units import gates_of
-from charlm.ramps import DIVERGING, SEQUENTIAL
+from charlm.ramps import SEQUENTIAL
 from charlm.spec import ModelSpec
 from charlm.web.kernel import COLUMNS, ROWS, module
 from charlm.web.page import render_page
@@ -46,10 +46,7 @@ def model_page(model: ModelFile, title: str, net: QuantisedNet | None = None, lo
     units = model.spec.recurrence
     data = {
         "about": _about(model, mixture, loss),
-        "typing": {
-            "max_bits": MAX_BITS,
-            "ramps": {"sequential": ramp_colours(SEQUENTIAL), "diverging": ramp_colours(DIVERGING)},
-        },
+        "typing": {"max_bits": MAX_BITS, "ramp": ramp_colours(SEQUENTIAL)},
         "writing": {"unit": model.vocabulary.unit},
         "units": {"gates": gates_of(units), "all_gates": units.gates, "state": units.state},
         "net": _net(model, net or QuantisedNet(model), mixture),

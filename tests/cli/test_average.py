@@ -64,9 +64,9 @@ def test_without_its_text_an_average_is_made_unmeasured(make_model: Make) -> Non
 @pytest.mark.parametrize(
     ("average", "said"),
     [
-        (1.75, "the average needs 0.2500 bits per character fewer than that of the best, `b`"),
-        (2.0, "the average is as good as that of the best, `b`"),
-        (2.25, "warning: the average needs 0.2500 bits per character more than that of `b`"),
+        (1.75, "the average needs 0.2500 bits per character fewer than the best, `b`"),
+        (2.0, "the average is as good as the best, `b`"),
+        (2.25, "warning: the average needs 0.2500 bits per character more than `b`"),
         (4.5, "models that were trained apart have no useful average"),
     ],
 )
@@ -76,6 +76,13 @@ def test_a_worse_average_is_warned_of(average: float, said: str) -> None:
     text = verdict(Measurement("text", 9, 9, Measured("average", average, average), members), "character")
     assert said in text
     assert text.startswith("warning: ") == (average > 2)
+
+
+def test_beside_n_grams_the_nets_are_compared() -> None:
+    """The n-grams are not averaged, and the sentence says whose figures it has."""
+    members = [Measured("a", 1.5, 2.1), Measured("b", 1.6, 2.0)]
+    text = verdict(Measurement("text", 9, 9, Measured("average", 1.5, 1.75), members), "character")
+    assert text == "the net of the average needs 0.2500 bits per character fewer than the net of the best, `b`"
 
 
 @pytest.mark.parametrize(

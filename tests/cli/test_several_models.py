@@ -143,7 +143,7 @@ def test_what_is_for_one_model_is_refused(arguments: list[str], message: str) ->
 
 
 def test_the_prompt_takes_several_models() -> None:
-    """It answers lines; where it is drawn, no key shows gates."""
+    """It answers each line of standard input."""
     lines = answers("predict-next", *BOTH, "--json", stdin="bad\ncab\n")
     assert [line["text"] for line in lines] == ["bad", "cab"]
 

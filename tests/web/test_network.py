@@ -19,9 +19,23 @@ import charlm
 from charlm.errors import UsageError
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.stepper import Stepper
-from charlm.web.bodies import Body, CompletionBody, GenerateBody, PredictBody, ScoreBody
-from charlm.web.network import _Protocol, is_loopback, listen, server_of
-from charlm.web.server import Limits, Service
+from charlm.web.bodies import (
+    MAX_BYTES,
+    MAX_CHARACTERS,
+    MAX_DRAWN,
+    MAX_LENGTH,
+    MAX_SCORED,
+    MAX_STOP_CHARACTERS,
+    MAX_STOPS,
+    MAX_TEXTS,
+    Body,
+    CompletionBody,
+    GenerateBody,
+    PredictBody,
+    ScoreBody,
+)
+from charlm.web.network import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, _Protocol, is_loopback, listen, server_of
+from charlm.web.server import MAX_HEAD_BYTES, Limits, Service
 from tests.helpers.commands import assert_refused, call, within
 from tests.helpers.model_files import random_model
 from tests.helpers.server import Server, http_post, read_to_end, running_server
@@ -111,6 +125,28 @@ def test_the_page_names_every_field(kind: type[Body]) -> None:
     page = DOCUMENTATION.read_text(encoding="utf-8")
     fields = {*kind.model_fields, *kind.neutral} - {"frequency_penalty", "presence_penalty"}
     assert [field for field in fields if f"`{field}`" not in page] == []
+
+
+def test_the_page_has_the_bounds() -> None:
+    """Each row of the table has what the server holds, and the end its seconds."""
+    page, limits = DOCUMENTATION.read_text(encoding="utf-8"), Limits()
+    table = page.partition("## Bounds")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("|")]
+    assert dict(rows[2:]) == {
+        "a body": f"{MAX_BYTES // 1024} KiB, within {limits.body_seconds:g} s",
+        "a prompt or text, or all prompts together": f"{MAX_CHARACTERS:,} characters",
+        "a new text": f"{MAX_LENGTH:,} characters",
+        "the texts of a request": f"{MAX_TEXTS}, of {MAX_DRAWN:,} characters in all",
+        "stop strings": f"{MAX_STOPS}, of {MAX_STOP_CHARACTERS} characters each",
+        "characters that have `logprobs`": f"{MAX_SCORED:,} in all",
+        "a request": f"{limits.seconds:g} s",
+        "texts that are written side by side": f"{limits.texts}",
+        "texts that wait": f"{limits.waiting_texts}",
+        "requests at a time": f"{limits.requests}",
+        "connections": f"{MAX_CONNECTIONS}, or half of the files that the process may open",
+        "the head of a request": f"{MAX_HEAD_BYTES // 1024} KiB, within {IDLE_SECONDS} s",
+    }
+    assert f"those that run have {GRACE_SECONDS} s to end" in table
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,7 @@ function ticksBetween(low, high, most, steps) {
   if (!(high > low)) return [low];
   const step = steps((high - low) / most);
   const ticks = [];
+  // Plus 0, because -0 would be shown with its sign.
   for (let index = Math.ceil(low / step); index * step <= high && ticks.length < 100; index++) ticks.push(index * step + 0);
   return ticks;
 }

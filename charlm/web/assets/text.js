@@ -78,17 +78,16 @@ function follow(box, cells, { look, pin, pinned }) {
 
 // Unpacks all that text_view.py has packed: base64 of raw deflate.
 async function unpack(view) {
-  const bytes = unpackedBytes;
   const values = {
-    symbols_of_characters: new Uint8Array(await bytes(view.symbols_of_characters)),
-    symbol_bits: new Float32Array(await bytes(view.symbol_bits)),
-    symbol_names: new TextDecoder().decode(await bytes(view.symbol_names)).split("\n"),
-    found: new Uint16Array(await bytes(view.found)),
-    expected: new Uint16Array(await bytes(view.expected)),
-    probabilities: new Float32Array(await bytes(view.probabilities)),
+    symbols_of_characters: new Uint8Array(await unpackedBytes(view.symbols_of_characters)),
+    symbol_bits: new Float32Array(await unpackedBytes(view.symbol_bits)),
+    symbol_names: new TextDecoder().decode(await unpackedBytes(view.symbol_names)).split("\n"),
+    found: new Uint16Array(await unpackedBytes(view.found)),
+    expected: new Uint16Array(await unpackedBytes(view.expected)),
+    probabilities: new Float32Array(await unpackedBytes(view.probabilities)),
   };
   for (const track of view.units?.tracks ?? []) {
-    track.values = new Uint8Array(await bytes(track.values));
+    track.values = new Uint8Array(await unpackedBytes(track.values));
     track.num_rows = track.values.length / view.units.num_units;
   }
   return values;

@@ -29,7 +29,7 @@ section("typing", "Type, and see what the model expects", (view) => {
   const status = make("p", { class: "chart-readout" });
   const about = make("h3", {});
   const bars = make("div", { class: "next-symbols" });
-  const scale = view.ramps.sequential.colours.map((_, shade, all) => {
+  const scale = view.ramp.colours.map((_, shade, all) => {
     const bits = (shade / (all.length - 1)) * view.max_bits;
     return make("span", { class: `step shade-${shade}` }, shade === all.length - 1 ? `${bits}+` : `${bits}`);
   });
@@ -38,7 +38,7 @@ section("typing", "Type, and see what the model expects", (view) => {
     make("p", { class: "quiet", id: "typing-hint" }, hintOf(isBackward)),
     make("div", { class: "typed-box" }, shown, field),
     make("div", { class: "filter" }, take, legend), status, about, bars);
-  setRamp(element, view.ramps.sequential);
+  setRamp(element, view.ramp);
   loading.then((model) => {
     const typed = new Typed(model, view, { field, shown, take, status, about, bars });
     typed.follow();
@@ -168,7 +168,7 @@ class Typed {
     const { reading } = model;
     encoded.characters.forEach((character, index) => {
       const bits = this.bitsOf(index);
-      const shade = bits === null ? (encoded.unknown.has(index) ? "unknown" : "") : `shade-${shadeOf(view.ramps.sequential, bits / view.max_bits)}`;
+      const shade = bits === null ? (encoded.unknown.has(index) ? "unknown" : "") : `shade-${shadeOf(view.ramp, bits / view.max_bits)}`;
       const span = this.spans[index] ?? this.newSpan();
       // What is set anew is laid out anew.
       if (span.textContent !== character) span.textContent = character;
