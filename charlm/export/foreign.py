@@ -25,7 +25,7 @@ from charlm.vocab import Filter, Kind, Vocabulary
 RECURRENT = re.compile(
     r"(?P<where>.*?)(?P<weight>(?:weight|bias)_(?:[ih]h|hr)|peephole)(?:_l(?P<layer>[0-9]{1,4}))?(?P<reverse>_reverse)?"
 )
-# What programs call an embedding and a linear layer. It matters where shapes leave a choice.
+# What programs call an embedding and a linear layer. These names count before biases and shapes do.
 EMBEDDINGS = {"encoder", "embedding", "embeddings", "embed", "emb", "wte", "tok_emb", "token_embedding", "embed_tokens"}
 OUTPUTS = {"decoder", "output", "out", "fc", "linear", "head", "lm_head", "proj", "projection", "classifier"}
 # The cell of torch that has so many gates.
@@ -194,7 +194,7 @@ def _output_among(matrices: list[str], arrays: Arrays, num_inputs: int) -> str:
         if len(candidates) == 1:
             return candidates[0]
     shapes = " and ".join(f"`{name}` {arrays[name].shape}" for name in matrices[:3])
-    raise ModelFileError(f"which of {shapes} is the embedding and which the linear layer cannot be said", WHAT_FITS)
+    raise ModelFileError(f"it is not clear which of {shapes} is the linear layer", WHAT_FITS)
 
 
 def _usual_cell(arrays: Arrays, layer: dict[str, str]) -> str:

@@ -67,7 +67,7 @@ class OnnxRunner:
 
 
 def check_onnx(data: bytes, model: ModelFile) -> Comparison:
-    """Compare a graph with its model over texts: half of the streams read what the model writes, the others anything.
+    """Compare a graph with its model over texts: half of the streams read what the model writes, the others random ids.
 
     In the middle the start of a text comes again, with the state as it is.
 

@@ -1,8 +1,8 @@
 """Compressed files: a text in as few bytes as a model's probabilities allow, and the same bytes back, or an error.
 
 A file has a header and pieces. The header: four letters, the version of the format, a hash of the model, a digest of
-what it predicts for a made-up text, a hash of the original, and the numbers of its bytes and characters. A piece: how
-it is coded, the numbers of its symbols, bytes and bytes of code, the code, and a CRC-32 of the whole file so far.
+what it predicts for made-up texts, a hash of the original, and the numbers of its bytes and characters. A piece: how it
+is coded, the numbers of its symbols, bytes and bytes of code, the code, and a CRC-32 of all before it but these sums.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _read(source: BinaryIO, size: int) -> bytes:
 
 
 def _number(number: int) -> bytes:
-    """Return a number in as few bytes as it needs, seven bits a byte, the lowest ones first."""
+    """Return a number as LEB128: in as few bytes as it needs, seven bits a byte, the lowest ones first."""
     data = bytearray()
     while number >= 0x80:
         data.append(number & 0x7F | 0x80)

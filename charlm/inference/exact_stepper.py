@@ -125,7 +125,7 @@ class ExactStepper:
         return frequencies_BV
 
     def probe(self) -> bytes:
-        """Return a digest of the frequencies after some made-up texts: another machine must find the same."""
+        """Return a digest of the frequencies in some made-up texts: another machine must find the same."""
         digest = hashlib.sha256()
         state = self.before(PROBE_STREAMS)
         ids_B = np.full(PROBE_STREAMS, self.num_symbols)
@@ -162,6 +162,7 @@ class ExactCounts:
             ngrams.num_symbols, self._backoff_M[0] + CODES_PER_NAT * natural_logarithm(ngrams.num_symbols)
         )
         self._codes_V[ngrams.symbols_N[first]] = self._codes_N[first]
+        # The least probability is a power of two.
         self._most = CODES_PER_NAT * (1 - math.frexp(MIN_PROBABILITY)[1]) * natural_logarithm(2)
 
     def mix(self, logits_BV: Float64s, contexts_BK: Contexts) -> Float64s:

@@ -87,7 +87,7 @@ def count(stretches: Sequence[Ids], num_symbols: int, order: int) -> list[Level]
     for length in range(1, order + 1):
         shift = digit_bits * (order - length)
         first = _firsts(numbers, shift)
-        # There are many n-grams, and 32 bits are enough for most numbers.
+        # There are many n-grams, and 32 bits are enough for all of these numbers but the keys.
         occurrences_N, keys_N = np.diff(first, append=len(numbers)).astype(np.int32), numbers[first] >> shift
         is_whole = keys_N & ((1 << digit_bits) - 1) > 0
         keys_N, occurrences_N = keys_N[is_whole], occurrences_N[is_whole]

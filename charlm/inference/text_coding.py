@@ -27,7 +27,7 @@ Tick = Callable[[int], None]
 SYMBOLS_FOR_PARTS, LEAST_SYMBOLS = 256, 4096
 # The first unknown character is expected as if a sixteenth of one had been seen.
 PRIOR = 16
-# Of an unknown character that is all but certain: for each known one so many unknown ones.
+# However many characters are unknown, no more than so many are expected for each known one.
 MOST_EXPECTED = 256
 # What one byte of an unknown character adds to its count, and when the counts are halved.
 INCREMENT, MOST_COUNTED = 32, 1 << 16

@@ -11,6 +11,8 @@ import pytest
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
 from charlm.errors import ModelFileError
+from charlm.inference.kneser_ney import count, smooth, trie
+from charlm.inference.mixture import Mixture
 from charlm.settings.config import Config, ModelConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -47,6 +49,13 @@ def random_model(
     arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}
     corpus = {"name": "made up", "sha256": "0" * 64, "characters": 1, "bytes": 1}
     return ModelFile(arrays, vocabulary, config, {"step": 0}, corpus)
+
+
+def with_ngrams(file: ModelFile) -> ModelFile:
+    """Put the trigrams of a random text beside a net."""
+    size = len(file.vocabulary)
+    levels = count([np.random.default_rng(1).integers(size, size=300).astype(np.uint8)], size, 3)
+    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, size), size), 0.4).arrays())
 
 
 def tiny_model(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:
