@@ -12,6 +12,7 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.data.holdout import Part
 from charlm.errors import CorpusError
+from charlm.evaluation import segments
 from charlm.evaluation.evaluate import evaluate, evaluate_sample
 from charlm.evaluation.stepping import bits_together, symbol_bits
 from charlm.inference.ensemble import Ensemble, ids_in
@@ -82,12 +83,14 @@ def test_costs_of_impossible_symbols_do_not_underflow() -> None:
     assert bits_together([np.array([5000.0]), np.array([5000.0])]) == pytest.approx([5000.0])
 
 
-def test_progress_ends_with_all_characters(make_model: Make) -> None:
-    """The share that is done grows."""
+def test_progress_counts_the_characters_of_all_windows(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that is done grows, also where windows are made some at a time."""
     seen: list[tuple[int, int]] = []
-    symbol_bits(Stepper(make_model()), WHOLE, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr(segments, "WINDOWS_TOGETHER", 100)
+    symbol_bits(Stepper(make_model()), WHOLE, 9, progress=lambda done, total: seen.append((done, total)))
     assert {total for _, total in seen} == {4500}
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] > 4000
 
 
 def test_an_empty_text_is_refused(make_model: Make) -> None:
