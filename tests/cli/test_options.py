@@ -282,7 +282,7 @@ def test_every_flag_of_a_command_has_a_test() -> None:
     elsewhere = {("eval", "--part"), ("eval", "--baselines"), ("eval", "--corpus"), ("corpora", "--fetch")}
     elsewhere |= {("compare", "--json"), ("compare", "--curves"), ("sample", "--prompts"), ("reach", "--part")}
     elsewhere |= {("score", "--html"), ("corpora", "--prune"), ("corpora", "--encoding"), ("bench", "--distributed")}
-    elsewhere |= {("score", "--html"), ("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
+    elsewhere |= {("compare", "--html"), ("report", "--out"), ("report", "--corpus")}
     elsewhere |= {("sample", "--check-copies"), ("sample", "--corpus")}
     elsewhere |= {("average", "--weights"), ("average", "--out"), ("average", "--json")}
     elsewhere |= {("export", option) for option in ("--format", "--model", "--out", "--net-only", "--corpus")}
