@@ -16,27 +16,23 @@ from charlm.evaluation import segments
 from charlm.evaluation.evaluate import evaluate, evaluate_sample
 from charlm.evaluation.stepping import bits_together, symbol_bits
 from charlm.inference.ensemble import Ensemble, ids_in
-from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 from tests.helpers.evaluation import module_of, random_ids
+from tests.helpers.model_files import with_ngrams
 
 Make = Callable[..., ModelFile]
 WHOLE = Part.of(random_ids(4500))
 BLOCKS = Part.between(random_ids(6000), [(0, 300), (1000, 3200), (5000, 5001)])
-
-
 DOCUMENTS = replace(BLOCKS, documents_D=np.array([0, 120, 121, 1500, 3199, 5000]))
 
 
 @pytest.fixture
 def mixed(make_model: Make) -> ModelFile:
     """A net with n-grams."""
-    levels = count([random_ids(300, 1)], 10, 3)
-    file = make_model()
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, 10), 10), 0.4).arrays())
+    return with_ngrams(make_model())
 
 
 @pytest.mark.parametrize("window", [None, 7, 400])

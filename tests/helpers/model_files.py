@@ -11,6 +11,8 @@ import pytest
 
 from charlm.checkpoint import Arrays, ModelFile, load_checkpoint
 from charlm.errors import ModelFileError
+from charlm.inference.kneser_ney import count, smooth, trie
+from charlm.inference.mixture import Mixture
 from charlm.settings.config import Config, ModelConfig
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary
@@ -47,6 +49,15 @@ def random_model(
     arrays = {name: random.normal(0, scales[name], shape).astype(np.float32) for name, shape in shapes.items()}
     corpus = {"name": "made up", "sha256": "0" * 64, "characters": 1, "bytes": 1}
     return ModelFile(arrays, vocabulary, config, {"step": 0}, corpus)
+
+
+def with_ngrams(file: ModelFile) -> ModelFile:
+    """Put the trigrams of a random text of at most ten symbols beside a net."""
+    num_symbols = len(file.vocabulary)
+    text = np.random.default_rng(1).integers(min(num_symbols, 10), size=300).astype(np.uint8)
+    levels = count([text], num_symbols, 3)
+    mixture = Mixture(trie(levels, smooth(levels, num_symbols), num_symbols), 0.4)
+    return replace(file, arrays=file.arrays | mixture.arrays())
 
 
 def tiny_model(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:

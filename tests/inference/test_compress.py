@@ -24,8 +24,7 @@ from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 from tests.helpers.memory import traced_growth
-from tests.helpers.model_files import random_model
-from tests.inference.test_exact import with_ngrams
+from tests.helpers.model_files import random_model, with_ngrams
 
 SYMBOLS = "\n abcdefgh"
 MODELS = {

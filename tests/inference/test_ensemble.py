@@ -17,15 +17,13 @@ from charlm.errors import ModelFileError, UsageError
 from charlm.inference.ensemble import Ensemble
 from charlm.inference.generate import generate
 from charlm.inference.incremental import IncrementalReader
-from charlm.inference.kneser_ney import count, smooth, trie
-from charlm.inference.mixture import Mixture
 from charlm.inference.predict import predict
 from charlm.inference.sampling import Sampling
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.inference.words import predict_words
 from charlm.vocab import Vocabulary
-from tests.helpers.evaluation import random_ids
+from tests.helpers.model_files import with_ngrams
 
 SYMBOLS = "\n abcdefgh"
 TEXT = "a bad cab had\na bad head"
@@ -35,12 +33,6 @@ Make = Callable[..., ModelFile]
 def together(*files: ModelFile) -> Ensemble:
     """Make an ensemble of models that are called m0, m1, ..."""
     return Ensemble([(f"m{number}", Stepper(file)) for number, file in enumerate(files)])
-
-
-def with_ngrams(file: ModelFile) -> ModelFile:
-    """Put the trigrams of a random text beside a net."""
-    levels = count([random_ids(300, 1)], 10, 3)
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, 10), 10), 0.4).arrays())
 
 
 def in_other_order(file: ModelFile, symbols: str) -> ModelFile:

@@ -18,11 +18,10 @@ from charlm.checkpoint import ModelFile
 from charlm.errors import UsageError
 from charlm.inference.exact import ExactArray, ExactLinear, natural_logarithm
 from charlm.inference.exact_stepper import ExactStepper
-from charlm.inference.kneser_ney import count, smooth, trie
-from charlm.inference.mixture import Mixture
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from tests.helpers.machines import OLDER_CPU
+from tests.helpers.model_files import with_ngrams
 
 SYMBOLS = "\n abcdefgh"
 # The model and the text of the test in other processes, which prints a digest of what is predicted.
@@ -48,13 +47,6 @@ product = ExactLinear(random.normal(size=(512, 300)).astype(np.float32), np.zero
 digest.update(product(ExactArray(random.normal(size=(12, 300)))).values.tobytes())
 print(digest.hexdigest(), hashlib.sha256(np.tanh(np.linspace(-3, 3, 1000)).tobytes()).hexdigest())
 """
-
-
-def with_ngrams(file: ModelFile) -> ModelFile:
-    """Put the trigrams of a random text beside a net."""
-    size = len(file.vocabulary)
-    levels = count([np.random.default_rng(1).integers(size, size=300).astype(np.uint8)], size, 3)
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, size), size), 0.4).arrays())
 
 
 def exact_bits(file: ModelFile, ids_T: np.ndarray) -> np.ndarray:

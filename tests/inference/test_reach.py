@@ -15,23 +15,16 @@ import torch
 from charlm.checkpoint import ModelFile
 from charlm.errors import ModelFileError, UsageError
 from charlm.inference import reach
-from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.language_model import LanguageModel
-from charlm.inference.mixture import Mixture
 from charlm.inference.reach import change_effect, evenly_spaced, loss_by_context
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
 from tests.helpers.evaluation import module_of, random_ids
+from tests.helpers.model_files import with_ngrams
 
 Make = Callable[..., ModelFile]
 # More places than a short text has, so that all of them are taken.
 ALL = 1000
-
-
-def with_ngrams(file: ModelFile) -> ModelFile:
-    """Put the trigrams of a random text beside a net."""
-    levels = count([random_ids(300, 1)], 10, 3)
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, 10), 10), 0.4).arrays())
 
 
 def from_fresh(file: ModelFile, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

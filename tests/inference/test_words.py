@@ -20,7 +20,7 @@ from charlm.inference.sampling import Floats, softmax
 from charlm.inference.stepper import Stepper, StepperState
 from charlm.inference.words import most_probable_words, predict_words, word_probabilities
 from charlm.vocab import Vocabulary
-from tests.inference.test_reach import with_ngrams
+from tests.helpers.model_files import with_ngrams
 
 Make = Callable[..., ModelFile]
 ALPHABET = "\n 'abc"
