@@ -51,7 +51,7 @@ def nodes(file: Path) -> tuple[ast.AST, ...]:
 
 def long_functions(file: Path) -> list[str]:
     """Return the names of a file's functions that have 60 lines or more."""
-    functions = [node for node in nodes(file) if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in nodes(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60]
 
 

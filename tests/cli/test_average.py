@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,4 +120,4 @@ def test_names_obey_no_terminal(make_model: Make) -> None:
     make_model("gru").save(Path("y.safetensors"))
     result = call("average", "x\x1b[2J", "y.safetensors")
     assert "\x1b" not in assert_refused(result)
-    assert json.dumps(result.stdout) == '""'
+    assert result.stdout == ""

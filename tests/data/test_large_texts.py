@@ -21,7 +21,7 @@ from charlm.data.cache import Cache, Description, IdsFile, cached
 from charlm.data.catalog import Source
 from charlm.data.corpus import Corpus, load_corpus
 from charlm.data.holdout import hold_out
-from charlm.data.mapped import gather, map_ids, pieces, read, search
+from charlm.data.mapped import gather, map_ids, map_places, pieces, read, search
 from charlm.data.sources import find_sources
 from charlm.errors import CorpusError, TooLargeError, UnknownCharacterError, UsageError
 from charlm.settings.config import DataConfig
@@ -318,8 +318,11 @@ def test_what_was_read_of_mapped_ids_does_not_stay_in_memory(tmp_path: Path) -> 
     places = np.linspace(0, len(mapped) - 1, 1000).astype(int)[None]
     assert resident_growth(lambda: gather(mapped, places)) < 12 * CHUNK
     assert resident_growth(lambda: [read(mapped, place, place + 9) for place in places[0].tolist()]) < 12 * CHUNK
-    sorted_places = np.frombuffer(mapped.data, dtype=np.int64)
-    assert resident_growth(lambda: search(sorted_places, places[0], sorted_places.searchsorted)) < 40 * CHUNK
+    np.arange(100 * CHUNK // 8, dtype=np.int64).tofile(tmp_path / "places")
+    with (tmp_path / "places").open("rb") as file:
+        ascending = map_places(file, 100 * CHUNK // 8)
+    wanted = np.linspace(0, len(ascending) - 1, 1000).astype(int)
+    assert resident_growth(lambda: search(ascending, wanted, ascending.searchsorted)) < 40 * CHUNK
 
 
 def encode_one(text: str) -> Corpus:

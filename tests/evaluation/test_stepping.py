@@ -12,30 +12,27 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.data.holdout import Part
 from charlm.errors import CorpusError
+from charlm.evaluation import segments
 from charlm.evaluation.evaluate import evaluate, evaluate_sample
 from charlm.evaluation.stepping import bits_together, symbol_bits
 from charlm.inference.ensemble import Ensemble, ids_in
-from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.mixture import Mixture
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
 from tests.helpers.evaluation import module_of, random_ids
+from tests.helpers.model_files import with_ngrams
 
 Make = Callable[..., ModelFile]
 WHOLE = Part.of(random_ids(4500))
 BLOCKS = Part.between(random_ids(6000), [(0, 300), (1000, 3200), (5000, 5001)])
-
-
 DOCUMENTS = replace(BLOCKS, documents_D=np.array([0, 120, 121, 1500, 3199, 5000]))
 
 
 @pytest.fixture
 def mixed(make_model: Make) -> ModelFile:
     """A net with n-grams."""
-    levels = count([random_ids(300, 1)], 10, 3)
-    file = make_model()
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, 10), 10), 0.4).arrays())
+    return with_ngrams(make_model())
 
 
 @pytest.mark.parametrize("window", [None, 7, 400])
@@ -91,6 +88,16 @@ def test_progress_grows_towards_all_characters(make_model: Make) -> None:
     assert len(seen) > 5
     assert seen[0][0] < 100
     assert 4000 < seen[-1][0] <= 4500
+
+
+def test_progress_counts_the_characters_of_all_windows(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share that is done grows, also where windows are made some at a time."""
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(segments, "WINDOWS_TOGETHER", 100)
+    symbol_bits(Stepper(make_model()), WHOLE, 9, progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {4500}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] > 4000
 
 
 def test_an_empty_text_is_refused(make_model: Make) -> None:

@@ -52,10 +52,12 @@ def random_model(
 
 
 def with_ngrams(file: ModelFile) -> ModelFile:
-    """Put the trigrams of a random text beside a net."""
-    size = len(file.vocabulary)
-    levels = count([np.random.default_rng(1).integers(size, size=300).astype(np.uint8)], size, 3)
-    return replace(file, arrays=file.arrays | Mixture(trie(levels, smooth(levels, size), size), 0.4).arrays())
+    """Put the trigrams of a random text of at most ten symbols beside a net."""
+    num_symbols = len(file.vocabulary)
+    text = np.random.default_rng(1).integers(min(num_symbols, 10), size=300).astype(np.uint8)
+    levels = count([text], num_symbols, 3)
+    mixture = Mixture(trie(levels, smooth(levels, num_symbols), num_symbols), 0.4)
+    return replace(file, arrays=file.arrays | mixture.arrays())
 
 
 def tiny_model(cell: str = "rnn", symbols: str = SYMBOLS, layers: int = 1, extra: Arrays | None = None) -> ModelFile:

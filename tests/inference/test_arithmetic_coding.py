@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm.errors import CompressedFileError
-from charlm.inference.arithmetic_coding import Decoder, Encoder
+from charlm.inference.arithmetic_coding import INTERVAL_BITS, Decoder, Encoder
 
 # For each symbol the frequencies of all, that of the escape, and the symbol.
 Steps = list[tuple[list[int], int, int]]
@@ -67,10 +67,19 @@ def test_long_codes_are_as_short_as_the_probabilities_say() -> None:
 
 
 def test_a_carry_runs_through_all_bytes() -> None:
-    """The first symbol ends just below a half; what follows carries over a run of 0xFF."""
-    for rest in range(1, 40):
-        given_steps = [([(1 << 24) - 1, (1 << 24) + 1], 0, 0), *[([1, 255], 0, 1)] * rest, ([1, 1], 0, 1)]
-        assert decoded(given_steps, encoded(given_steps)) == [index for _, _, index in given_steps]
+    """Intervals around a half leave a run of 0xFF, and the last symbol is above the half."""
+    for num_around in range(2, 40):
+        encoder, given_steps = Encoder(), []
+        for number in range(num_around + 1):
+            half = 1 << INTERVAL_BITS - (not encoder._bytes)
+            below = (half - encoder._low) * 256 // encoder._range
+            counts = [below, 1, 255 - below] if number < num_around else [below + 1, 255 - below]
+            assert encoder._bytes in (b"", b"\x7f" + b"\xff" * (len(encoder._bytes) - 1))
+            given_steps.append((counts, 0, 1))
+            encoder.code(np.cumsum(counts), 0, 1)
+        assert encoder._bytes[:-1] == b"\x80" + b"\0" * (len(encoder._bytes) - 2)
+        assert len(encoder._bytes) >= num_around - 1
+        assert decoded(given_steps, encoder.finish()) == [1] * len(given_steps)
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,6 +6,7 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from charlm.inference.sampling import Sampling
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
 from charlm.vocab import Vocabulary
+from tests.helpers.memory import traced_growth
 from tests.helpers.model_files import random_model, with_ngrams
 
 SYMBOLS = "\n abcdefgh"
@@ -176,8 +178,14 @@ def test_huge_lengths_are_refused(numbers: bytes) -> None:
     compressor = COMPRESSORS["characters"]
     start = compressed(compressor, b"")[0][:25]
     for coding in (0, 1):
-        with pytest.raises(CompressedFileError):
-            decompressed(compressor, with_checksums(start + numbers * 2 + bytes([coding]) + numbers * 3 + bytes(20)))
+        crafted = with_checksums(start + numbers * 2 + bytes([coding]) + numbers * 3 + bytes(20))
+        Path("crafted").write_bytes(crafted)
+
+        def refuse() -> None:
+            with Path("crafted").open("rb") as file, pytest.raises(CompressedFileError):
+                compressor.decompress(file, io.BytesIO())
+
+        assert traced_growth(refuse) < 1_000_000
 
 
 def test_another_model_or_machine_is_refused() -> None:

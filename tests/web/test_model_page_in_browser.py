@@ -12,7 +12,6 @@ import pytest
 
 from charlm.cells import CELLS
 from charlm.checkpoint import ModelFile
-from charlm.inference.kneser_ney import count, smooth, trie
 from charlm.inference.language_model import LanguageModel
 from charlm.inference.mixture import Mixture
 from charlm.inference.sampling import softmax
@@ -22,8 +21,7 @@ from charlm.vocab import Vocabulary
 from charlm.web.model_page import blocked, model_page
 from charlm.web.quantised import Matrix, QuantisedNet
 from tests.helpers.browser import after_drawing
-from tests.helpers.evaluation import random_ids
-from tests.helpers.model_files import random_model
+from tests.helpers.model_files import random_model, with_ngrams
 from tests.web.test_text_view import embedded
 
 pytestmark = pytest.mark.browser
@@ -45,14 +43,6 @@ READ = """
     done([net.kernel.kind, ids.map((id) => (net.read(id, state), Array.from(net.predict(state))))]);
   }).catch((error) => done(String(error)));
 """
-
-
-def with_ngrams(file: ModelFile) -> ModelFile:
-    """Put the trigrams of a random text beside a net."""
-    num_symbols = len(file.vocabulary)
-    levels = count([random_ids(300, 1) % min(num_symbols, 9)], num_symbols, 3)
-    arrays = Mixture(trie(levels, smooth(levels, num_symbols), num_symbols), 0.4).arrays()
-    return replace(file, arrays=file.arrays | arrays)
 
 
 MODELS = {cell: lambda cell=cell: random_model(cell, 2, SYMBOLS) for cell in CELLS} | {

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,16 @@ from charlm.web.bodies import (
     PredictBody,
     ScoreBody,
 )
-from charlm.web.network import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, _Protocol, is_loopback, listen, server_of
+from charlm.web.network import (
+    EXTRA_SECONDS,
+    GRACE_SECONDS,
+    IDLE_SECONDS,
+    MAX_CONNECTIONS,
+    _Protocol,
+    is_loopback,
+    listen,
+    server_of,
+)
 from charlm.web.server import MAX_HEAD_BYTES, Limits, Service
 from tests.helpers.commands import assert_refused, call, within
 from tests.helpers.model_files import random_model
@@ -179,10 +188,8 @@ def test_what_is_hardly_http_is_refused(server: Server, request_: bytes, status:
 
 def test_a_head_without_end_is_refused(server: Server) -> None:
     """It is refused while it comes, so that it takes no memory."""
-    with server.connect() as connection, suppress(ConnectionError):
-        connection.sendall(b"GET / HTTP/1.1\r\n")
-        for _ in range(1000):
-            connection.sendall(b"X: " + b"a" * 60_000 + b"\r\n")
+    with server.connect() as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\n" + (b"X: " + b"a" * 60_000 + b"\r\n") * 1000)
     assert server.post("/predict", {"text": "a"})[0] == 200
 
 
@@ -222,16 +229,16 @@ def test_each_request_on_a_connection_has_its_own_time(monkeypatch: pytest.Monke
     expected, expect = [], _Protocol._expect
 
     def remember(connection: _Protocol, seconds: float, is_idle: bool) -> None:
-        expected.append(is_idle)
+        expected.append((seconds, is_idle))
         expect(connection, seconds, is_idle)
 
     monkeypatch.setattr(_Protocol, "_expect", remember)
-    with server_in_a_thread() as (server, _, _):
+    with server_in_a_thread(body_seconds=1, seconds=2) as (server, _, _):
         request = http_post("/generate", b'{"length": 1}')
         last = http_post("/generate", b'{"length": 1}', "Connection: close\r\n")
         server.send(request + request + last)
     # For the connection, for each of three requests, and for the end.
-    assert expected == [True, False, False, False, True]
+    assert expected == [(IDLE_SECONDS, True), *[(1 + 2 + EXTRA_SECONDS, False)] * 3, (IDLE_SECONDS, True)]
 
 
 def test_a_thousand_connections_do_not_keep_others_out(server: Server) -> None:
