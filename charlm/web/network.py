@@ -16,6 +16,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from charlm.errors import UsageError
+from charlm.web.bodies import Refusal
+from charlm.web.responses import error_response
 from charlm.web.server import Service
 
 # A connection ends that sends no whole head of a request for so long, or whose answer is not taken.
@@ -182,14 +184,11 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        content = (
-            b'{"error":{"message":"this is no HTTP request","type":"invalid_request_error","code":"invalid_http"}}\n'
-        )
-        headers = [("content-type", "application/json"), ("content-length", str(len(content))), ("connection", "close")]
+        refused = error_response(Refusal(400, "invalid_http", "this is no HTTP request"), closes=True)
         try:
             for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                h11.Data(content),
+                h11.Response(status_code=400, headers=refused.raw_headers, reason=b"Bad Request"),
+                h11.Data(bytes(refused.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -186,6 +186,19 @@ def test_what_is_hardly_http_is_refused(server: Server, request_: bytes, status:
     assert server.post("/predict", {"text": "a"})[0] == 200
 
 
+def test_what_is_no_http_gets_the_error_of_all_addresses(server: Server) -> None:
+    """It has the same fields."""
+    body = server.send(b"what is this\r\n\r\n").partition(b"\r\n\r\n")[2]
+    assert json.loads(body) == {
+        "error": {
+            "message": "this is no HTTP request",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "invalid_http",
+        }
+    }
+
+
 def test_a_head_without_end_is_refused(server: Server) -> None:
     """It is refused while it comes, so that it takes no memory."""
     with server.connect() as connection, pytest.raises(ConnectionError):
