@@ -220,7 +220,8 @@ def test_a_seed_gives_the_same_text_again(show: Callable[[ModelFile], Any]) -> N
 
 def test_a_long_text_can_be_stopped(show: Callable[[ModelFile], Any]) -> None:
     """What was written stays, and the page says how much it is."""
-    browser = show(random_model(symbols=SYMBOLS))
+    # A net of this size writes for more than a second: there is time to stop it.
+    browser = show(random_model(symbols=SYMBOLS, hidden_size=256))
     browser.execute_script("document.getElementById('length').value = '20000'")
     names = browser.execute_async_script(
         "const done = arguments[0]; const button = document.getElementById('write');"
