@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelFileError, RunError, nearest_name
+from charlm.errors import ModelFileError, RunError, nearest_name, one_line
 from charlm.files import append_whole, expanded, holding, may_write_to, sweep_temporary, write_atomic
 
 RUNS_FOLDER = "runs"
@@ -227,6 +227,13 @@ def is_model(name: str) -> bool:
         return Path(name).suffix == ".safetensors" or best_in(expanded(name)) is not None
     except (OSError, ValueError):
         return False
+
+
+def model_name(path: Path) -> str:
+    """Return what people call a model, in one line: its run if it is the best or last one, or the name of its file."""
+    path = path.resolve()
+    # The folder of a run has the name that people gave it; what is above it is nobody's business.
+    return one_line(path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem)
 
 
 def did_you_mean_run(path: Path) -> str:

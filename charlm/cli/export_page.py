@@ -9,7 +9,7 @@ from charlm.cli.options import model_file
 from charlm.cli.pages import page_path
 from charlm.cli.progress import ProgressLine, show_text_progress
 from charlm.cli.render import say
-from charlm.errors import CharlmError, UsageError, counted, one_line
+from charlm.errors import CharlmError, UsageError, counted
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
@@ -22,19 +22,17 @@ COMMAND = "charlm export --format html"
 def page_of(given: Path, model: Path | None, net_only: bool, corpus: list[str] | None) -> tuple[Path, str, ModelFile]:
     """Return where the page of a model is to be written, the page, and the model with all that was left out."""
     from charlm.export.net import net_of
-    from charlm.run_folder import find_model
+    from charlm.run_folder import find_model, model_name
     from charlm.web.model_page import check_fits, model_page
     from charlm.web.quantised import QuantisedNet
 
     path, whole = page_path(given), model_file(model)
     shown = net_of(whole) if net_only else whole
     check_fits(shown)
-    found = find_model(model)
-    # The folder of a run has the name that people gave it; what is above it is nobody's business.
-    name = found.parent.name if found.stem in ("best", "last") and found.parent.name else found.stem
+    name = model_name(find_model(model))
     net = QuantisedNet(shown)
     loss = _loss(shown, net, corpus)
-    return path, model_page(shown, f"charlm: {one_line(name)}", net, loss), whole
+    return path, model_page(shown, f"charlm: {name}", net, loss), whole
 
 
 def _loss(model: ModelFile, net: QuantisedNet, corpus: list[str] | None) -> Loss | str:

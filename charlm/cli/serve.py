@@ -45,7 +45,7 @@ def serve(
     """
     require_packages("serve", "starlette", "uvicorn")
     from charlm.inference.stepper import Stepper
-    from charlm.run_folder import find_model
+    from charlm.run_folder import find_model, model_name
     from charlm.web.model_page import model_page
     from charlm.web.network import is_loopback, listen, run
     from charlm.web.server import Service
@@ -60,9 +60,7 @@ def serve(
                 f"other machines can reach {one_line(host)}, so that requests must show a token",
                 "set the environment variable CHARLM_TOKEN, or stay with `--host 127.0.0.1`",
             )
-        path = find_model(model).resolve()
-        file = model_file(model)
-        name = one_line(path.parent.name if path.name == "best.safetensors" else path.stem)
+        file, name = model_file(model), model_name(find_model(model))
         shown = f"[{address}]" if ":" in address else address
         hosts = frozenset({shown, "localhost", host.lower(), f"[{host.lower()}]"}) if is_local and not token else None
         service = Service(Stepper(file), name, lambda: model_page(file, name), hosts, token, report=say)

@@ -383,8 +383,8 @@ def _warmed_up(model: CharModel, window: Window, segments: Segments, block_size:
         read = window.left_of(start, end)
         state = model.advance(there(read.tokens_TB), state, there(read.resets_TB))
         meter.add((end - start) * len(first_B))
-    # A segment at the start of a stretch has had no warm-up.
-    begins_B1 = there((first_B == segments.starts_S)[:, None])
+    # Nothing stands before the start of a stretch or of a document.
+    begins_B1 = there((window.left_of(0, 1).tokens_TB[0] == model.spec.start_id)[:, None])
     starts = model.start_state(len(first_B))
     return tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
 

@@ -18,10 +18,10 @@ from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 from charlm.errors import CorpusError
 from charlm.evaluation.segments import MAX_STREAMS, Segments, sample, whole, windows
-from charlm.evaluation.window import Inputs, Window
+from charlm.evaluation.window import Window
 from charlm.inference.ngrams import MAX_ORDER
 from charlm.inference.sampling import log2_probabilities
-from charlm.inference.stepper import Progress, Stepper
+from charlm.inference.stepper import Progress, Stepper, StepperState, start_anew
 
 # So many characters of each stream are taken from the text together.
 BLOCK_SIZE = 256
@@ -117,22 +117,18 @@ class _Reading:
 
     def __init__(self, stepper: Stepper, part: Gapped, segments: Segments, ids_V: NDArray[np.intp] | None) -> None:
         self.segments = segments
-        self._stepper, self._ids_V = stepper, ids_V
-        num_streams, num_symbols = len(segments), len(stepper.vocabulary)
-        self._window, self._next = Window(part, segments, num_symbols), 0
+        self._stepper, self._ids_V, self._start_id = stepper, ids_V, len(stepper.vocabulary)
+        num_streams = len(segments)
+        self._window, self._next = Window(part, segments, self._start_id), 0
         self._before = stepper.before(num_streams)
-        self._state = started = stepper.advance(np.full(num_streams, num_symbols), self._before)
+        self._state = started = stepper.advance(np.full(num_streams, self._start_id), self._before)
         # As in `evaluate`, n-grams also read what stands before a window.
         num_before = segments.warm_up or (MAX_ORDER if stepper.has_ngrams else 0)
-        inputs = self._window.left_of(-num_before, 0)
-        for place, ids_B in enumerate(inputs.tokens_TB):
-            self._state = stepper.advance(self._translated(ids_B), self._state)
-            self._set_back(inputs, place)
+        for ids_B in self._window.left_of(-num_before, 0).tokens_TB:
+            self._state = stepper.advance(*self._reads(ids_B))
         if not segments.warm_up:
             num_layers = len(stepper.net_state(self._state))
             self._state = (*started[:num_layers], *self._state[num_layers:])
-        # Before the start of a stretch there was nothing to read.
-        self._start_anew(segments.first_S == segments.starts_S)
 
     def next_bits(self) -> tuple[Bits, NDArray[np.bool_]]:
         """Read the character before the next place of each segment.
@@ -145,23 +141,16 @@ class _Reading:
             self._inputs = self._window.left_of(self._next, self._next + BLOCK_SIZE)
         self._next += 1
         inputs = self._inputs
-        logits_BV, self._state = self._stepper.step(self._translated(inputs.tokens_TB[place]), self._state)
+        logits_BV, self._state = self._stepper.step(*self._reads(inputs.tokens_TB[place]))
         each_B, targets_B = np.arange(len(self.segments)), self._translated(inputs.targets_TB[place])
         logits = [logits_BV, *([self._stepper.net_logits(self._state)] if self._stepper.has_ngrams else [])]
         bits_PB = np.array([0 - log2_probabilities(each_BV)[each_B, targets_B] for each_BV in logits])
-        self._set_back(inputs, place)
         is_character_B = np.ones(len(each_B), bool) if inputs.resets_TB is None else ~inputs.resets_TB[place]
         return bits_PB, is_character_B
 
-    def _set_back(self, inputs: Inputs, place: int) -> None:
-        if inputs.resets_TB is not None and inputs.resets_TB[place].any():
-            self._start_anew(inputs.resets_TB[place])
-
-    def _start_anew(self, is_start_B: NDArray[np.bool_]) -> None:
-        self._state = tuple(
-            tuple(np.where(is_start_B[:, None], start, part) for start, part in zip(starts, parts, strict=True))
-            for starts, parts in zip(self._before, self._state, strict=True)
-        )
+    def _reads(self, ids_B: NDArray[np.int64]) -> tuple[NDArray[np.int64], StepperState]:
+        """Return the model's ids of some symbols, and the state before they are read: a start needs the initial one."""
+        return self._translated(ids_B), start_anew(self._state, self._before, ids_B == self._start_id)
 
     def _translated(self, ids_B: NDArray[np.int64]) -> NDArray[np.int64]:
         return ids_B if self._ids_V is None else self._ids_V[ids_B]

@@ -276,6 +276,17 @@ def streams_of(state: StepperState, streams: slice | Sequence[int] | NDArray[np.
     return tuple(tuple(part[streams] for part in layer) for layer in state)
 
 
+def start_anew(state: StepperState, start: StepperState, is_start_B: NDArray[np.bool_]) -> StepperState:
+    """Return a state with some of its streams set back to their start."""
+    if not is_start_B.any():
+        return state
+    is_start_B1 = is_start_B[:, None]
+    return tuple(
+        tuple(np.where(is_start_B1, first, part) for first, part in zip(starts, parts, strict=True))
+        for starts, parts in zip(start, state, strict=True)
+    )
+
+
 def side_by_side(states: Sequence[StepperState]) -> StepperState:
     """Join the streams of several states."""
     return tuple(tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 from charlm.errors import RunError
 from charlm.evaluation.baselines import MAX_ORDER, MAX_SCORED, nats_by_order
@@ -45,12 +46,15 @@ def _is_read(part: Part, num_read: int) -> NDArray[np.bool_]:
     """Return which characters of a text a validation scores, shape (M,)."""
     if not 0 < num_read < len(part):
         return np.ones(len(part), np.bool_)
-    segments = sample(part, num_read)
-    stretch_S = np.searchsorted(part.bounds_S2[:, 0], segments.starts_S)
-    # Segments count places in the whole text, and the result in the joined stretches.
-    shift_S = (np.cumsum(part.lengths_S) - part.bounds_S2[:, 1])[stretch_S]
+    gapped = Gapped(part)
+    segments = sample(gapped, num_read)
+    stretch_S = np.searchsorted(gapped.bounds_S2[:, 0], segments.starts_S)
+    # The result has no gaps and none of what is between the stretches.
+    before_S = (np.cumsum(part.lengths_S) - part.lengths_S)[stretch_S]
+    first_S = before_S + gapped.num_characters_of(segments.starts_S, segments.first_S)
+    last_S = first_S + gapped.num_characters_of(segments.first_S, segments.last_S)
     is_read_M = np.zeros(len(part), np.bool_)
-    for first, last in zip(segments.first_S + shift_S, segments.last_S + shift_S, strict=True):
+    for first, last in zip(first_S, last_S, strict=True):
         is_read_M[first:last] = True
     return is_read_M
 

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from charlm.cells import Cell, Recurrent
 from charlm.checkpoint import Arrays, ModelFile
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
-from charlm.data.mapped import gather
 from charlm.errors import OVERFLOW, ModelFileError
 from charlm.evaluation.segments import sample
+from charlm.evaluation.window import Window
 from charlm.inference.mixture import Mixture
 from charlm.inference.sampling import Floats, log2_probabilities
-from charlm.inference.stepper import Progress, Stepper
+from charlm.inference.stepper import Progress, Stepper, StepperState, start_anew
 from charlm.web.kernel import GREATEST_INPUT
 
 GREATEST_WEIGHT, GREATEST_SUM = 127, (1 << 31) - 1
@@ -34,8 +35,6 @@ LEAST_INPUT = 1e-30
 # A measurement takes some seconds: so many products of two numbers, but not fewer or more characters than this.
 PRODUCTS = 2 * 10**10
 LEAST_CHARACTERS, MOST_CHARACTERS = 1 << 11, 1 << 15
-
-State = list[tuple[NDArray[np.float64], ...]]
 
 
 @dataclass(frozen=True)
@@ -146,20 +145,20 @@ class QuantisedNet:
         self.table = Rows.of(weights["embedding.weight"] if spec.embedding_size else one_hot)
         self.output = Matrix.with_bias(weights["output.weight"], weights["output.bias"])
 
-    def before(self, num_streams: int) -> State:
+    def before(self, num_streams: int) -> StepperState:
         """Return the state before anything was read, not even the start of a text."""
         starts = [layer.start_PH.astype(np.float64) for layer in self.layers]
-        return [tuple(np.repeat(part_H[None], num_streams, axis=0) for part_H in start_PH) for start_PH in starts]
+        return tuple(tuple(np.repeat(part_H[None], num_streams, axis=0) for part_H in start_PH) for start_PH in starts)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def step(self, ids_B: NDArray[Any], state: State) -> tuple[NDArray[np.float64], State]:
+    def step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[NDArray[np.float64], StepperState]:
         """Read one character in each stream; return the logits of what comes next, (B, V), and the new state.
 
         Raises:
             ModelFileError: the weights are so large that a state overflows.
         """
         x_BI = self.table.at(ids_B)
-        new_state: State = []
+        new_state = []
         for layer, layer_state in zip(self.layers, state, strict=True):
             u_BG = layer.inputs(x_BI) if layer.inputs else x_BI + layer.bias_G
             peephole_KH = None if layer.peephole_KH is None else layer.peephole_KH.astype(np.float64)
@@ -167,7 +166,7 @@ class QuantisedNet:
             # The page keeps its states in float32.
             new_state.append(tuple(part_BH.astype(np.float32).astype(np.float64) for part_BH in stepped))
             x_BI = new_state[-1][0]
-        return self.output(x_BI), new_state
+        return self.output(x_BI), tuple(new_state)
 
 
 def _layer(cell: Cell, weights: Arrays, index: int, start_PH: Floats, has_inputs: bool) -> QuantisedLayer:
@@ -238,19 +237,20 @@ def _side_by_side(
     stepper: Stepper, net: QuantisedNet, mixture: Mixture | None, text: Part, number: int
 ) -> Iterator[tuple[Floats, Floats, NDArray[np.int64], int]]:
     """Yield the logits of both nets at places of a text, the symbols that stand there, and how many places come."""
-    part = text.backwards() if stepper.is_backward else text
-    segments = sample(part, number)
-    num_streams, start_id = len(segments), len(stepper.vocabulary)
-    # A stream that starts a stretch reads no warm-up.
-    begins_B = np.maximum(segments.first_S - segments.warm_up, segments.starts_S)
-    state, quantised_state = stepper.before(num_streams), net.before(num_streams)
-    ids_B = np.full(num_streams, start_id)
-    for place in range(int((segments.last_S - begins_B).max())):
-        full_BV, state = stepper.step(ids_B, state)
-        net_BV, quantised_state = net.step(ids_B, quantised_state)
-        quantised_BV = mixture.mix(net_BV, mixture.ngrams.log_probabilities(state[-1][0])) if mixture else net_BV
-        positions_B = begins_B + place
-        ids_B = gather(part.ids, np.minimum(positions_B, segments.last_S - 1)[None])[0].astype(np.int64)
-        inside_B = (positions_B >= segments.first_S) & (positions_B < segments.last_S)
-        if inside_B.any():
-            yield full_BV[inside_B], quantised_BV[inside_B], ids_B[inside_B], int(segments.lengths_S.sum())
+    part = Gapped(text.backwards() if stepper.is_backward else text)
+    segments, start_id = sample(part, number), len(stepper.vocabulary)
+    num_characters = int(part.num_characters_of(segments.first_S, segments.last_S).sum())
+    inputs = Window(part, segments, start_id).left_of(-segments.warm_up, segments.length)
+    starts_B = np.full(len(segments), start_id)
+    before, net_before = stepper.before(len(segments)), net.before(len(segments))
+    state, (_, net_state) = stepper.advance(starts_B, before), net.step(starts_B, net_before)
+    for place, (ids_B, targets_B) in enumerate(zip(inputs.tokens_TB, inputs.targets_TB, strict=True)):
+        is_start_B = ids_B == start_id
+        full_BV, state = stepper.step(ids_B, start_anew(state, before, is_start_B))
+        net_BV, net_state = net.step(ids_B, start_anew(net_state, net_before, is_start_B))
+        is_scored_B = (place >= segments.warm_up) & (place - segments.warm_up < segments.lengths_S)
+        if inputs.resets_TB is not None:
+            is_scored_B &= ~inputs.resets_TB[place]
+        if is_scored_B.any():
+            quantised_BV = mixture.mix(net_BV, mixture.ngrams.log_probabilities(state[-1][0])) if mixture else net_BV
+            yield full_BV[is_scored_B], quantised_BV[is_scored_B], targets_B[is_scored_B], num_characters

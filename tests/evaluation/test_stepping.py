@@ -46,6 +46,19 @@ def test_the_means_are_those_of_torch(mixed: ModelFile, text: Part, window: int 
     assert bits_PN.mean(axis=1) == pytest.approx([scores.bits_per_character, scores.net.bits_per_character], abs=1e-5)
 
 
+def test_a_window_at_the_start_of_a_document_knows_nothing(make_model: Make) -> None:
+    """One that starts there costs what the document costs alone."""
+    file, ids = make_model(), random_ids(200)
+    # The window after the gap before place 100 starts at the first character of the document.
+    text = replace(Part.of(ids), documents_D=np.array([100]))
+    alone = evaluate(module_of(file), Part.of(ids[100:]), 101)
+    both = evaluate(module_of(file), text, 101)
+    first = evaluate(module_of(file), Part.of(ids[:100]), 101)
+    mean = (first.bits_per_character + alone.bits_per_character) / 2
+    assert both.bits_per_character == pytest.approx(mean, abs=1e-6)
+    assert symbol_bits(Stepper(file), text, 101).mean() == pytest.approx(mean, abs=1e-5)
+
+
 @pytest.mark.parametrize("options", [{"cell": "gru", "num_layers": 2}, {"direction": "backward"}])
 def test_a_sample_is_that_of_torch(make_model: Make, options: dict[str, Any]) -> None:
     """Of a net alone, which may read from the end."""

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.cli.train_session import verdict
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
-from charlm.evaluation.baselines import kneser_ney
+from charlm.evaluation.baselines import kneser_ney, nats_by_order
 from charlm.evaluation.compare import compare_runs
 from charlm.evaluation.evaluate import in_reading_order
+from charlm.evaluation.segments import sample
 from charlm.inference.generate import generate
+from charlm.inference.kneser_ney import count
 from charlm.inference.sampling import Sampling
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
+from charlm.training.baseline import measure_baseline
+from charlm.training.counting import Counting
 from charlm.training.events import Baseline
 from charlm.training.run import Run
 from charlm.training.samples import LENGTH, is_sample_due
 from charlm.training.trainer import Trainer
+from tests.helpers.evaluation import NUM_SYMBOLS, random_ids
 from tests.helpers.training import CAT_AND_DOG, Hours, begin, events_of, interrupt, records, resume, training_of
 
 CHINESE = "子曰学而时习之不亦说乎有朋自远方来不亦乐乎人不知而不愠不亦君子乎。" * 30
@@ -149,6 +157,25 @@ def test_the_baseline_is_the_best_of_the_n_grams(direction: str, order: int) -> 
     line = lines_of(training)[0]
     assert (line["step"], line["baseline"]) == (0, f"{baseline.order}-gram Kneser-Ney")
     assert line["baseline_bits_per_character"] == baseline.bits_per_character
+
+
+def test_the_baseline_reads_what_validations_read_of_documents() -> None:
+    """Where the state of a net is reset, the places of a validation count the gaps between the documents, too."""
+    bounds, documents_D = [(0, 300), (1000, 5000)], np.array([70, 71, 1400, 2000, 2001, 4990])
+    part = replace(Part.between(random_ids(6000), bounds), documents_D=documents_D)
+    levels = count([random_ids(9000, 1)], NUM_SYMBOLS, 3)
+    found = measure_baseline(cast(Counting, SimpleNamespace(count=lambda: levels)), part, 1000, NUM_SYMBOLS)
+
+    # What stands at each place is its position.
+    numbered = Part.between(np.arange(6000, dtype=np.uint16), bounds)
+    gapped = Gapped(replace(numbered, documents_D=documents_D))
+    segments = sample(gapped, 1000)
+    each = [gapped.read(np.arange(*ends)[:, None]) for ends in zip(segments.first_S, segments.last_S, strict=True)]
+    scored = np.concatenate([reading.ids_TB[~reading.is_gap_TB] for reading in each])
+    is_scored_M = np.isin(np.concatenate(numbered.stretches), scored)
+    assert 0 < is_scored_M.sum() < sum(len(reading.ids_TB) for reading in each)
+    means = [nats_M[is_scored_M].mean() for nats_M in nats_by_order(levels, part, NUM_SYMBOLS)]
+    assert found.bits_per_character == pytest.approx(min(means) / math.log(2))
 
 
 def test_a_resumed_run_measures_its_baseline_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ import pytest
 from charlm.checkpoint import ModelFile
 from charlm.data.holdout import Part
 from charlm.errors import ModelFileError, UsageError
+from charlm.evaluation.stepping import symbol_bits
 from charlm.inference.score import reader_of
+from charlm.inference.stepper import Stepper
 from charlm.inference.surprisal import measure_surprisal
 from charlm.web.model_page import blocked, model_page
-from charlm.web.quantised import GREATEST_SUM, Loss, Matrix, QuantisedNet, measure_loss
+from charlm.web.quantised import GREATEST_SUM, MOST_CHARACTERS, Loss, Matrix, QuantisedNet, measure_loss
 from tests.helpers.commands import assert_refused, call
+from tests.helpers.evaluation import random_ids
 from tests.helpers.model_files import random_model
 
 SYMBOLS = "\n abcdefgh"
@@ -66,6 +69,17 @@ def test_the_loss_is_that_of_the_full_weights_and_a_little(cell: str) -> None:
     assert abs(loss.bits_full - scored.bits_per_unit()) < 0.1
     assert 1e-7 < abs(loss.bits - loss.bits_full) < 0.03
     assert 1e-4 < loss.largest_change < 0.1
+
+
+def test_the_loss_is_measured_as_the_evaluation_does(make_model: Callable[..., ModelFile]) -> None:
+    """On the same characters of a text, and starting anew at each of its documents."""
+    file = make_model()
+    ids = random_ids(45_000)
+    text = replace(Part.between(ids, [(0, 500), (2000, 45_000)]), documents_D=np.arange(100, 45_000, 130))
+    loss = measure_loss(file, QuantisedNet(file), text, "a text")
+    expected = symbol_bits(Stepper(file), text, num_read=MOST_CHARACTERS)
+    assert loss.characters == expected.shape[1]
+    assert loss.bits_full == pytest.approx(expected.mean(), abs=1e-6)
 
 
 def test_the_page_says_what_the_rounding_costs(make_model: Callable[..., ModelFile]) -> None:
