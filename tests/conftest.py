@@ -29,11 +29,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def what_tests_spare() -> Iterator[None]:
-    """The commands are built once in this process, as in the program, and no test waits for a disk."""
+    """The commands are built once in this process, as in the program; no test waits for a disk or a long sample."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("typer.testing._get_command", functools.cache(get_command), raising=False)
         # A file that is closed is still refused. What depends on the order of fsync and rename watches the calls.
         patch.setattr(os, "fsync", os.fstat)
+        # The samples of a run are as good if they are short.
+        patch.setattr("charlm.training.samples.LENGTH", 20)
         yield
 
 

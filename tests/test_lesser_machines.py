@@ -24,13 +24,13 @@ from pathlib import Path
 from charlm.cli.app import app
 from charlm.cli.bench import make_optimizer
 from charlm.checkpoint import load_checkpoint
-from charlm.evaluation.bench import Size, _training_row
+from charlm.evaluation.bench import WORKLOAD, Size, _training_row
 from charlm.run_folder import RunFolder
 
 app(sys.argv[1:], standalone_mode=False)
 name = sys.argv[sys.argv.index("--out") + 1]
 size = load_checkpoint(RunFolder.open(Path(name)).last).spec.hidden_size
-print("stock", _training_row("lstm", Size(1, size), 3, make_optimizer, 512).beside)
+print("stock", _training_row("lstm", Size(1, size), 3, make_optimizer, WORKLOAD).beside)
 """
 # The machine may be busy, and this test looks only for a loss of many times.
 SLACK = 0.5

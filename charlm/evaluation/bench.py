@@ -39,7 +39,7 @@ from charlm.vocab import Vocabulary
 # The cells that torch has a module for.
 STOCK = ("rnn", "lstm", "gru")
 PARTS = ("training", "sampling", "texts", "starting")
-STREAMS, BLOCK_SIZE, EMBEDDING_SIZE = 64, 64, 64
+EMBEDDING_SIZE = 64
 SYMBOLS = "\n" + "".join(map(chr, range(32, 96)))
 
 
@@ -60,6 +60,8 @@ class Workload:
     Attributes:
         sizes: of the models of the cells that torch has a module for.
         typical_size: of the models of the other cells, and of the model that a process starts with.
+        num_streams: B, how many texts are learned or written side by side.
+        block_size: T, how many characters of each are learned together.
         characters_sampled: how many characters each sample has.
         text_bytes: the size of the text that is read.
         gemm_size: rows and columns of the matrices whose product shows what the machine can do.
@@ -67,6 +69,8 @@ class Workload:
 
     sizes: tuple[Size, ...]
     typical_size: Size
+    num_streams: int
+    block_size: int
     characters_sampled: int
     text_bytes: int
     gemm_size: int
@@ -75,6 +79,8 @@ class Workload:
 WORKLOAD = Workload(
     sizes=(Size(1, 128), Size(1, 256), Size(1, 512), Size(2, 512)),
     typical_size=Size(1, 512),
+    num_streams=64,
+    block_size=64,
     characters_sampled=200,
     text_bytes=16_000_000,
     gemm_size=2048,
@@ -250,12 +256,13 @@ def _training(rounds: int, make_optimizer: MakeOptimizer, workload: Workload) ->
     """Measure a training step of every cell."""
     for cell in CELLS:
         for size in workload.sizes if cell in STOCK else [workload.typical_size]:
-            yield _training_row(cell, size, rounds, make_optimizer, workload.gemm_size)
+            yield _training_row(cell, size, rounds, make_optimizer, workload)
 
 
-def _training_row(cell: str, size: Size, rounds: int, make_optimizer: MakeOptimizer, gemm_size: int) -> Row:
-    runtime = Runtime.choose("auto", "auto", None, Work(cell, EMBEDDING_SIZE, size.hidden_size, STREAMS))
-    tokens_TB = torch.randint(len(SYMBOLS), (BLOCK_SIZE, STREAMS), device=runtime.device)
+def _training_row(cell: str, size: Size, rounds: int, make_optimizer: MakeOptimizer, workload: Workload) -> Row:
+    num_streams, gemm_size = workload.num_streams, workload.gemm_size
+    runtime = Runtime.choose("auto", "auto", None, Work(cell, EMBEDDING_SIZE, size.hidden_size, num_streams))
+    tokens_TB = torch.randint(len(SYMBOLS), (workload.block_size, num_streams), device=runtime.device)
     ours = _model(cell, size).to(runtime.device)
     ours.choose_kernel(runtime.lstm_by_blocks)
     optimizer = make_optimizer(ours, runtime)
@@ -279,7 +286,7 @@ def _training_row(cell: str, size: Size, rounds: int, make_optimizer: MakeOptimi
     works = [learn_ours, update_ours, learn_stock, update_stock, lambda: (square @ square)[0, 0].item()]
     forward_back, updates, stock_forward_back, stock_update, product = _in_turns(rounds, *works, prepare=prepares)
     keep_freed_memory()
-    characters = STREAMS * BLOCK_SIZE
+    characters = num_streams * workload.block_size
     return Row(
         "training",
         f"{cell} {size}",
@@ -300,7 +307,7 @@ def _works_of_charlm(
 
     def learn() -> None:
         with runtime.autocast():
-            logits_TBV, _ = model(tokens_TB, model.start_state(STREAMS))
+            logits_TBV, _ = model(tokens_TB, model.start_state(tokens_TB.shape[1]))
         _compute_gradients(logits_TBV, tokens_TB)
 
     def update() -> None:
@@ -349,7 +356,7 @@ def _compute_gradients(logits_TBV: Tensor, targets_TB: Tensor) -> None:
 
 def _sampling(rounds: int, workload: Workload) -> Iterator[Row]:
     """Measure one text and many at once, beside a loop that gives torch's module one character at a time."""
-    length = workload.characters_sampled
+    length, together = workload.characters_sampled, workload.num_streams
     for size in workload.sizes:
         stepper = Stepper(_file(_model("lstm", size)))
         stock = _StockModel("lstm", size)
@@ -365,11 +372,11 @@ def _sampling(rounds: int, workload: Workload) -> Iterator[Row]:
                 token_TB = torch.multinomial(torch.softmax(logits_TBV[-1] / 0.7, dim=-1), 1)
                 token_TB.item()
 
-        one, stock_seconds, many = _in_turns(rounds, lambda: sample(1), sample_stock, lambda: sample(STREAMS))
+        one, stock_seconds, many = _in_turns(rounds, lambda: sample(1), sample_stock, lambda: sample(together))
         beside = length / stock_seconds
         yield Row("sampling", f"lstm {size}, one text", "characters/s", length / one, beside)
-        rate = STREAMS * length / many
-        yield Row("sampling", f"lstm {size}, {STREAMS} texts at once", "characters/s", rate, beside)
+        rate = together * length / many
+        yield Row("sampling", f"lstm {size}, {together} texts at once", "characters/s", rate, beside)
 
 
 def _file(model: CharModel) -> ModelFile:

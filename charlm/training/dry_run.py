@@ -14,7 +14,7 @@ from charlm.data.corpus import Corpus
 from charlm.data.holdout import hold_out
 from charlm.errors import TrainingError
 from charlm.evaluation.evaluate import evaluate
-from charlm.machine import process_place, resident_bytes, usable_bytes
+from charlm.machine import give_back_freed_memory, process_place, resident_bytes, usable_bytes
 from charlm.nn.runtime import Runtime
 from charlm.settings.config import Config
 from charlm.settings.durations import Interval
@@ -24,8 +24,8 @@ from charlm.training.regularisation import Regularisation
 
 # The numbers that each optimiser keeps for a weight; under Muon some weights are AdamW's.
 MOMENTS = {"muon": 1, "adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0}
-# The memory of what torch loads with the first optimiser of a process.
-LOADED_LATER_BYTES = 75_000_000
+# The memory of what torch loads to exchange gradients, which is its compiler.
+EXCHANGE_CODE_BYTES = 75_000_000
 # Bytes for each number of a block, measured on runs of every cell. They are more than the 4 or 2 bytes of the number,
 # because some numbers are always in full precision, and because the kept memory of freed tensors has gaps.
 BLOCK_BYTES_PER_NUMBER = {"fp32": 5.0, "bf16": 3.25, "fp16": 3.25}
@@ -85,11 +85,13 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     # While a state is saved, memory also holds the last good one, the new one, its arrays as bytes, and the file.
     saving = 4 * state
     # Several processes exchange their gradients through copies.
-    exchange = weights if runtime.processes > 1 else 0
+    exchange = weights + EXCHANGE_CODE_BYTES if runtime.processes > 1 else 0
+    # The run uses again what the trials of the machine have freed.
+    give_back_freed_memory()
     if runtime.device.type == "cuda":
-        return resident_bytes() + LOADED_LATER_BYTES + saving
+        return resident_bytes() + saving
     learning = 2 * state + weights + exchange + _block_bytes(config, text, runtime)
-    return resident_bytes() + LOADED_LATER_BYTES + max(state + saving, learning)
+    return resident_bytes() + max(state + saving, learning)
 
 
 def _block_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:

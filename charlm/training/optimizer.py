@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from inspect import unwrap
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ FIRST_SCALE, MAX_SCALE = 2.0**12, 2.0**32
 LOSS_SCALE = "optimizer.loss_scale"
 # The decay of the running mean of squares, as in char-rnn (Karpathy 2015); torch's default is slower.
 RMSPROP_DECAY = 0.95
+
+AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
 
 
 def orthogonalise(matrices_GOI: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -81,6 +84,9 @@ class GateMuon(torch.optim.Optimizer):
     (with all gates 1.6280 and 1.6201).
     """
 
+    # Torch wraps this one, and loads its compiler to say that it is not to be compiled.
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+
     def __init__(
         self,
         groups: list[dict[str, Any]],
@@ -125,14 +131,28 @@ class GateMuon(torch.optim.Optimizer):
         return Move(parameter.view(shape)[gates], ahead_GOI, group["lr"] * scale)
 
 
+def _without_compiler(optimizer: type[AnyOptimizer]) -> type[AnyOptimizer]:
+    """Return an optimiser of torch that does not load torch's compiler, which would take longer than the rest of torch.
+
+    Torch wraps two methods so that the compiler leaves them alone. No optimiser here is compiled.
+    """
+    methods = {"add_param_group": unwrap(optimizer.add_param_group), "step": torch.no_grad()(unwrap(optimizer.step))}
+    return cast(type[AnyOptimizer], type(optimizer.__name__, (optimizer,), methods))
+
+
+AdamW = _without_compiler(torch.optim.AdamW)
+Adam = _without_compiler(torch.optim.Adam)
+RMSprop = _without_compiler(torch.optim.RMSprop)
+Adagrad = _without_compiler(torch.optim.Adagrad)
+SGD = _without_compiler(torch.optim.SGD)
 # The arrays that each optimiser keeps for a weight.
 SLOTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     GateMuon: ("momentum",),
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.RMSprop: ("step", "square_avg"),
-    torch.optim.Adagrad: ("step", "sum"),
-    torch.optim.SGD: (),
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    Adam: ("step", "exp_avg", "exp_avg_sq"),
+    RMSprop: ("step", "square_avg"),
+    Adagrad: ("step", "sum"),
+    SGD: (),
 }
 
 
@@ -284,14 +304,14 @@ def _classic(name: str, groups: list[list[nn.Parameter]], settings: TrainConfig)
     parameters = [{"params": group} for group in groups]
     rate = settings.learning_rate
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+        return AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=rate)
+        return Adam(parameters, lr=rate)
     if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate, alpha=RMSPROP_DECAY)
+        return RMSprop(parameters, lr=rate, alpha=RMSPROP_DECAY)
     if name == "adagrad":
-        return torch.optim.Adagrad(parameters, lr=rate)
-    return torch.optim.SGD(parameters, lr=rate)
+        return Adagrad(parameters, lr=rate)
+    return SGD(parameters, lr=rate)
 
 
 def _has_state(arrays: Arrays) -> bool:

@@ -39,7 +39,6 @@ RUNNER = """
 import json, os, select, signal, sys, time
 import torch
 torch.set_num_threads(1)
-torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # loads half of torch, once
 import charlm.training.lifecycle
 from charlm.__main__ import main
 for line in sys.stdin:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +20,16 @@ from tests.helpers.evaluation import TINY_WORKLOAD
 
 @pytest.fixture(autouse=True)
 def tiny_workload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the command measure a workload that takes no time."""
+    """Make the command measure a workload that takes no time, in this process."""
+
+    def run(command: list[str], **_: object) -> None:
+        """Run what `charlm` would do in a process of its own."""
+        python, option, name, *arguments = command
+        assert (python, option) == (sys.executable, "-m" if name == "charlm" else "-c")
+        assert name == "import torch" or call(*arguments).exit_code == 0
+
     monkeypatch.setattr(bench, "WORKLOAD", TINY_WORKLOAD)
+    monkeypatch.setattr("charlm.evaluation.bench.subprocess", SimpleNamespace(run=run))
 
 
 def test_every_part_is_measured_beside_its_alternative() -> None:
@@ -90,10 +100,10 @@ def test_the_gemm_share_counts_operations_of_all_passes(monkeypatch: pytest.Monk
     """Six operations for each weight and character, worked out for one GRU layer with given times."""
     # Forward and backward, the optimiser, the same of torch, and a product; the gates of a GRU take three turns.
     monkeypatch.setattr(bench, "_in_turns", lambda *_, **__: [2.0, 0.5 * 3, 6.0, 1.5, 4.0])
-    row = bench._training_row("gru", Size(1, 8), 1, make_optimizer, gemm_size=64)
+    row = bench._training_row("gru", Size(1, 8), 1, make_optimizer, TINY_WORKLOAD)
     weights = 3 * 8 * EMBEDDING_SIZE + 3 * 8 * 8 + 8 * len(bench.SYMBOLS)
-    characters = bench.STREAMS * bench.BLOCK_SIZE
-    assert row.gemm_share == pytest.approx(6 * weights * characters / 2.0 / (2 * 64**3 / 4.0))
+    characters = TINY_WORKLOAD.num_streams * TINY_WORKLOAD.block_size
+    assert row.gemm_share == pytest.approx(6 * weights * characters / 2.0 / (2 * TINY_WORKLOAD.gemm_size**3 / 4.0))
     assert (row.charlm, row.beside) == (characters / 2.5, characters / 7.5)
     assert row.ratio == pytest.approx(3.0)
     assert row.layers_ratio == pytest.approx(3.0)

@@ -11,7 +11,13 @@ from charlm.nn.model import CharModel
 # As many as `random_model` has by default.
 NUM_SYMBOLS = 10
 TINY_WORKLOAD = Workload(
-    sizes=(Size(1, 8), Size(2, 8)), typical_size=Size(1, 8), characters_sampled=5, text_bytes=1000, gemm_size=64
+    sizes=(Size(1, 8), Size(2, 8)),
+    typical_size=Size(1, 8),
+    num_streams=3,
+    block_size=4,
+    characters_sampled=5,
+    text_bytes=1000,
+    gemm_size=64,
 )
 
 

@@ -88,7 +88,8 @@ def of_this_rank() -> tuple[Any, ...]:
         shared = world.from_first_of_machine(lambda: f"rank {world.rank}")
         texts = [of_standard_input(world, data) for data in (b"once\n\nonly", b"\xff")]
         part = torch.full((2, *[s.stop - s.start for s in [world.share(7)]]), world.rank)
-        scaling = measure_scaling(world, 1, 8)
+        # Two processes are enough to measure.
+        scaling = measure_scaling(world, 1, 8) if world.size == 2 else None
         learned, joined = learned_with_each_optimizer(world), world.joined(part, dim=1).numpy()
         return learned, (agreed, some, told, shared, texts), joined, divided(world), scaling
 
@@ -123,7 +124,7 @@ def test_processes_learn_what_one_process_learns(size: int, alone: Any, tmp_path
         ranks
     ):
         assert scaling == ranks[0][-1]
-        assert min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
+        assert scaling is None or min(scaling.alone, scaling.together, scaling.share, scaling.exchange) > 0
         assert (agreed, some, told, shared) == ((1.5, 1.0), (True, False, False, True), "rank 0", "rank 0")
         # Standard input is read once, and so are its documents; what cannot be read is an error of all.
         assert texts[0] == "once\n\nonly[6]"

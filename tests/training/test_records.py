@@ -25,11 +25,12 @@ from charlm.inference.kneser_ney import count
 from charlm.inference.sampling import Sampling
 from charlm.inference.score import score_symbols
 from charlm.inference.stepper import Stepper
+from charlm.training import samples
 from charlm.training.baseline import measure_baseline
 from charlm.training.counting import Counting
 from charlm.training.events import Baseline
 from charlm.training.run import Run
-from charlm.training.samples import LENGTH, is_sample_due
+from charlm.training.samples import is_sample_due
 from charlm.training.trainer import Trainer
 from tests.helpers.evaluation import NUM_SYMBOLS, random_ids
 from tests.helpers.training import CAT_AND_DOG, Hours, begin, events_of, interrupt, records, resume, training_of
@@ -74,7 +75,7 @@ def test_a_validation_comes_with_a_sample_and_its_bits() -> None:
     found = records(training)
     assert all(("sample" in record) == ("validation_bits_per_character" in record) for record in found)
     stepper = Stepper(load_checkpoint(training.run.last))
-    (expected,) = generate(stepper, "", length=LENGTH, sampling=Sampling(0.7), seeds=[0]).texts()
+    (expected,) = generate(stepper, "", length=samples.LENGTH, sampling=Sampling(0.7), seeds=[0]).texts()
     assert found[-1]["sample"] == expected
     bits = score_symbols(stepper, stepper.vocabulary.encode(expected)).bits_T
     np.testing.assert_allclose(found[-1]["sample_bits"], bits, atol=0.006)
