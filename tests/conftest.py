@@ -16,8 +16,8 @@ from tests.helpers.model_files import random_model
 
 # Two test processes with two threads each on two cores slow each other many times over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A terminal in a test is drawn on, wherever the tests run.
-for name in ("CI", "NO_COLOR"):
+# A terminal in a test is drawn on, wherever the tests run, and no process compiles again what another one has compiled.
+for name in ("CI", "NO_COLOR", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import socket
@@ -21,20 +22,34 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()} | others | {"OMP_NUM_THREADS": "1"}
 
 
+# Forks the processes from one that has loaded what they need, which takes longer than what they do.
+PROGRAM = """
+import json, os, pickle, sys
+import torch._dynamo  # by DistributedDataParallel
+from {module} import {name}
+numbers = []
+for environment, file in json.loads(sys.argv[1]):
+    number = os.fork()
+    if not number:
+        os.environ.update(environment)
+        with open(file, "wb") as result:
+            pickle.dump({name}(), result)
+        os._exit(0)
+    numbers.append(number)
+sys.exit(any([os.waitpid(number, 0)[1] for number in numbers]))
+"""
+
+
 def in_ranks(size: int, function: Callable[[], Any], folder: Path) -> list[Any]:
     """Call a function of a module in several processes; return what it returned in each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    module, name = function.__module__, function.__name__
-    program = f"import pickle, sys; from {module} import {name}; pickle.dump({name}(), open(sys.argv[1], 'wb'))"
     files = [folder / f"rank-{rank}.pickle" for rank in range(size)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(file)],
-            env=os.environ | environment(rank, size, port) | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        )
-        for rank, file in enumerate(files)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * size
+    program = PROGRAM.format(module=function.__module__, name=function.__name__)
+    orders = json.dumps([(environment(rank, size, port), str(file)) for rank, file in enumerate(files)])
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", program, orders], env=os.environ | {"PYTHONPATH": path}, timeout=120, check=True
+    )
     return [pickle.loads(file.read_bytes()) for file in files]
