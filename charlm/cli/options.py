@@ -18,7 +18,7 @@ from charlm.errors import UsageError, as_given, did_you_mean
 
 if TYPE_CHECKING:
     from charlm.checkpoint import ModelFile
-    from charlm.inference.stepper import Stepper
+    from charlm.inference.stepper import Predictor
 
 # The parameters of commands that name a model.
 NAME_A_MODEL = ("model", "compare", "diff", "base")
@@ -159,7 +159,7 @@ def model_file(path: Path | None) -> ModelFile:
     return load_checkpoint(found)
 
 
-def predictor(paths: list[Path] | None) -> Stepper:
+def predictor(paths: list[Path] | None) -> Predictor:
     """Load the model that was named, or the newest one, or several, which then predict together."""
     from charlm.inference.ensemble import Ensemble
     from charlm.inference.ensemble_model import named_stepper

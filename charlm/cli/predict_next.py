@@ -17,7 +17,7 @@ from charlm.errors import CharlmError, UsageError
 if TYPE_CHECKING:
     from charlm.inference.predict import Prediction
     from charlm.inference.prediction_comparison import ComparedCharacters, ComparedWords
-    from charlm.inference.stepper import Stepper
+    from charlm.inference.stepper import Predictor
     from charlm.inference.words import WordPrediction
 
     Shown = Prediction | WordPrediction | ComparedCharacters | ComparedWords
@@ -74,7 +74,7 @@ def predict_next(
         _show(each, shown, names, as_json)
 
 
-def _opened(paths: list[Path] | None, other: Path | None) -> list[Stepper]:
+def _opened(paths: list[Path] | None, other: Path | None) -> list[Predictor]:
     """Load the model, or several that predict together, and perhaps the one that is compared with them.
 
     Raises:
@@ -94,7 +94,7 @@ def _opened(paths: list[Path] | None, other: Path | None) -> list[Stepper]:
     return [model, compared]
 
 
-def _read(steppers: Sequence[Stepper], given: str) -> str:
+def _read(steppers: Sequence[Predictor], given: str) -> str:
     """Return a text as one model reads it, or two."""
     if len(steppers) == 1:
         return as_read(steppers[0].vocabulary, given)[0]
@@ -102,7 +102,7 @@ def _read(steppers: Sequence[Stepper], given: str) -> str:
 
 
 def _predicted(
-    steppers: Sequence[Stepper],
+    steppers: Sequence[Predictor],
     names: Sequence[str],
     text: str,
     top: int,
@@ -154,7 +154,7 @@ def _show(text: str, shown: Shown, names: Sequence[str], as_json: bool) -> None:
 
 
 def _converse(
-    steppers: Sequence[Stepper], names: Sequence[str], top: int, unknown: str, recent: bool, as_json: bool
+    steppers: Sequence[Predictor], names: Sequence[str], top: int, unknown: str, recent: bool, as_json: bool
 ) -> None:
     """Converse with a person at a terminal; the prompt is drawn only if the terminal can, and is at both ends."""
     from prompt_toolkit.utils import is_dumb_terminal

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from charlm.errors import UsageError
 from charlm.inference.sampling import Floats
-from charlm.inference.stepper import Stepper, StepperState
+from charlm.inference.stepper import Predictor, Stepper, StepperState
 from charlm.vocab import Vocabulary, name_character
 
 MAX_NAMED = 5
 
 
-class Ensemble(Stepper):
-    """A stepper whose predictions are the mean of those of several steppers: p(s) = (p_1(s) + ... + p_M(s)) / M.
+class Ensemble(Predictor):
+    """Predicts the mean of the predictions of several models: p(s) = (p_1(s) + ... + p_M(s)) / M.
 
     The mean of distributions is a distribution, and a symbol that one model excludes is still possible. It costs no
     text more bits than the models do on average, and at most log2(M) bits per symbol more than the best of them.
@@ -57,7 +57,7 @@ class Ensemble(Stepper):
         self._ids_M = [ids_in(model.vocabulary, self.vocabulary) for model in self.members]
         self._num_layers_M = [len(model.before(1)) for model in self.members]
 
-    def holding(self, values: Mapping[str, float]) -> Stepper:
+    def holding(self, values: Mapping[str, float]) -> Ensemble:
         """Return itself if no unit is to be held.
 
         Raises:

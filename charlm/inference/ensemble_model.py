@@ -10,7 +10,7 @@ from charlm.checkpoint import load_checkpoint
 from charlm.errors import UsageError
 from charlm.inference.ensemble import Ensemble
 from charlm.inference.language_model import TextModel
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor, Stepper
 from charlm.run_folder import find_model
 from charlm.vocab import Vocabulary
 
@@ -50,7 +50,7 @@ class EnsembleModel(TextModel):
         return self._ensemble.vocabulary
 
     @property
-    def _stepper(self) -> Stepper:
+    def _stepper(self) -> Predictor:
         return self._ensemble
 
 

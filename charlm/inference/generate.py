@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm.inference.sampling import Floats, Sampling, draw, require
-from charlm.inference.stepper import Stepper, StepperState, streams_of
+from charlm.inference.stepper import Predictor, StepperState, streams_of
 from charlm.vocab import Ids, Vocabulary
 
 
@@ -47,7 +47,7 @@ class Generation:
         lines: ends a text after that many line ends.
     """
 
-    stepper: Stepper
+    stepper: Predictor
     prompts: tuple[str, ...]
     logits_BV: Floats
     state: StepperState
@@ -121,7 +121,7 @@ class Generation:
 
 
 def generate(
-    stepper: Stepper,
+    stepper: Predictor,
     prompt: str | Sequence[str],
     *,
     length: int,
@@ -171,12 +171,12 @@ def generate(
     )
 
 
-def read_prompt(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Floats, StepperState]:
+def read_prompt(stepper: Predictor, prompt: str, unknown: str = "error") -> tuple[Floats, StepperState]:
     """Read one prompt, see `read_prompts`; return what comes next, shape (1, V), and the state after the prompt."""
     return read_prompts(stepper, [prompt], unknown)
 
 
-def read_prompts(stepper: Stepper, prompts: Sequence[str], unknown: str = "error") -> tuple[Floats, StepperState]:
+def read_prompts(stepper: Predictor, prompts: Sequence[str], unknown: str = "error") -> tuple[Floats, StepperState]:
     """Read prompts side by side from the start of a text, or with a backward model from its end.
 
     Returns:
@@ -192,7 +192,7 @@ def read_prompts(stepper: Stepper, prompts: Sequence[str], unknown: str = "error
     return logits_BV, state
 
 
-def prompt_symbols(stepper: Stepper, prompt: str, unknown: str = "error") -> tuple[Ids, Ids]:
+def prompt_symbols(stepper: Predictor, prompt: str, unknown: str = "error") -> tuple[Ids, Ids]:
     """Return the symbols to read for a prompt, in the order of reading, and those that cannot be the next one.
 
     Without a prompt, a text starts as a line does that is not empty, if the vocabulary has newlines.
@@ -235,7 +235,7 @@ class GrowingText:
         random: its random numbers.
     """
 
-    def __init__(self, stepper: Stepper, seed: int, stop: Sequence[str] = (), lines: int | None = None) -> None:
+    def __init__(self, stepper: Predictor, seed: int, stop: Sequence[str] = (), lines: int | None = None) -> None:
         vocabulary, is_backward = stepper.vocabulary, stepper.is_backward
         self.random = np.random.default_rng(seed)
         self._decoder = vocabulary.decoder(is_backward)

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError
-from charlm.inference.ensemble import Ensemble
 from charlm.inference.generate import read_prompt
 from charlm.inference.layer_changes import LayerChange, layer_changes
 from charlm.inference.predict import Prediction, rank
 from charlm.inference.recent import Recent
 from charlm.inference.sampling import Floats, log2_probabilities
-from charlm.inference.stepper import Stepper, StepperState
+from charlm.inference.stepper import Predictor, Stepper, StepperState
 from charlm.inference.word_boundaries import MAX_WORD_SO_FAR
 from charlm.inference.words import WordPrediction, word_search
 from charlm.vocab import Ids, TextFilter, Vocabulary
@@ -47,7 +46,7 @@ class IncrementalReader:
         UsageError: `unknown` is neither, or its C is not in the vocabulary.
     """
 
-    def __init__(self, stepper: Stepper, unknown: str = "skip", recent: bool = False) -> None:
+    def __init__(self, stepper: Predictor, unknown: str = "skip", recent: bool = False) -> None:
         self.unknown, self.recent = unknown, recent
         self.temperature = 1.0
         self._stepper = stepper
@@ -242,7 +241,7 @@ class IncrementalReader:
     @property
     def has_gates(self) -> bool:
         """Whether it is one model: several that predict together have no gates in common."""
-        return not isinstance(self._stepper, Ensemble)
+        return isinstance(self._stepper, Stepper)
 
     def last_changes(self) -> list[LayerChange]:
         """Return what the last symbol before the place did in each layer; nothing if there is none, or no gates.
@@ -250,10 +249,11 @@ class IncrementalReader:
         Raises:
             ModelFileError: the weights are so large that the state overflows.
         """
-        if not self._place or not self.has_gates:
+        stepper = self._stepper
+        if not self._place or not isinstance(stepper, Stepper):
             return []
-        before = self._stepper.net_state(self._state_at(self._place - 1))
-        return layer_changes(self._stepper.stack, int(self._ids_T[self._place - 1]), before)
+        before = stepper.net_state(self._state_at(self._place - 1))
+        return layer_changes(stepper.stack, int(self._ids_T[self._place - 1]), before)
 
     @property
     def _now(self) -> tuple[Floats, StepperState]:

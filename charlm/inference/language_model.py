@@ -23,7 +23,7 @@ from charlm.inference.inspectable_model import InspectableModel
 from charlm.inference.predict import Prediction, predict
 from charlm.inference.sampling import Floats, Sampling
 from charlm.inference.score import Reader, score_symbols
-from charlm.inference.stepper import Stepper, StepperState
+from charlm.inference.stepper import Predictor, StepperState
 from charlm.inference.surprisal import Surprisal, measure_surprisal
 from charlm.inference.words import WordPrediction, predict_words
 from charlm.run_folder import find_model
@@ -59,7 +59,7 @@ class TextModel(ABC):
 
     @property
     @abstractmethod
-    def _stepper(self) -> Stepper: ...
+    def _stepper(self) -> Predictor: ...
 
     @property
     def _reader(self) -> Reader:

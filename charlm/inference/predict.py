@@ -11,7 +11,7 @@ from charlm.errors import UsageError
 from charlm.inference.generate import read_prompt
 from charlm.inference.recent import Recent
 from charlm.inference.sampling import Floats, Sampling
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor
 from charlm.vocab import Vocabulary
 
 
@@ -53,7 +53,7 @@ class Prediction:
         return values
 
 
-def predict(stepper: Stepper, text: str, top: int, unknown: str = "error", recent: bool = False) -> Prediction:
+def predict(stepper: Predictor, text: str, top: int, unknown: str = "error", recent: bool = False) -> Prediction:
     """Rank what may come after a text, or with a backward model before it.
 
     Args:

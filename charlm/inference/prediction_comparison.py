@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charlm.inference.predict import Prediction
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor
 from charlm.inference.words import predict_words, word_probabilities
 
 
@@ -89,7 +89,7 @@ class ComparedWords:
     is_complete: bool
 
     @classmethod
-    def of(cls, steppers: Sequence[Stepper], text: str, top: int, unknown: str, recent: bool) -> ComparedWords:
+    def of(cls, steppers: Sequence[Predictor], text: str, top: int, unknown: str, recent: bool) -> ComparedWords:
         """Rank the words after a text by each model, and measure those of the one by the others too.
 
         The arguments and errors are those of `predict_words`.

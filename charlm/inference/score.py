@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from charlm.checkpoint import ModelFile
 from charlm.inference.fill import Filler
 from charlm.inference.sampling import Floats, log2_probabilities
-from charlm.inference.stepper import Progress, Stepper, StepperState, side_by_side
+from charlm.inference.stepper import Predictor, Progress, Stepper, StepperState, side_by_side
 from charlm.vocab import Ids
 
 # So many places have their logits computed together, which is faster than one by one.
 PLACES_TOGETHER = 64
 
 # What scores a text: a model of one direction, or one that reads from both sides.
-Reader = Stepper | Filler
+Reader = Predictor | Filler
 
 
 class SymbolScores(NamedTuple):
@@ -42,7 +42,7 @@ def reader_of(file: ModelFile) -> Reader:
 
 def given_what(model: Reader) -> str:
     """Say from what each character is predicted."""
-    if not isinstance(model, Stepper):
+    if not isinstance(model, Predictor):
         return "each of them is hidden in turn, and predicted from all others"
     if model.is_backward:
         return "each is predicted from all after it, and the last one from the end of a text"
@@ -68,7 +68,7 @@ def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None, t
     Raises:
         ModelFileError: the weights are so large that the logits overflow.
     """
-    is_backward = isinstance(model, Stepper) and model.is_backward
+    is_backward = isinstance(model, Predictor) and model.is_backward
     order = slice(None, None, -1 if is_backward else 1)
     shape_TK = len(ids_T), min(top, len(model.vocabulary))
     scores = SymbolScores(np.empty(len(ids_T)), np.empty(shape_TK, np.int64), np.empty(shape_TK))
@@ -90,7 +90,7 @@ def score_symbols(model: Reader, ids_T: Ids, progress: Progress | None = None, t
     return SymbolScores(scores.bits_T[order], scores.expected_TK[order], scores.expected_bits_TK[order])
 
 
-def _logits_next(stepper: Stepper, ids_T: Ids) -> Iterator[Floats]:
+def _logits_next(stepper: Predictor, ids_T: Ids) -> Iterator[Floats]:
     """Yield the logits of some places at a time, (B, V), in the order of reading."""
     state = stepper.before(1)
     states: list[StepperState] = []

@@ -1,9 +1,10 @@
-"""A trained model that reads one character at a time, in NumPy."""
+"""A trained model that reads one character at a time, in NumPy, and what all that predict so have in common."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -128,63 +129,56 @@ class Output:
         return _linear(x_BI, self._weight_PI, self._bias_V)
 
 
-class Stepper:
-    """Embedding -> recurrent layers -> Linear, one step for B streams at a time, state in and state out.
-
-    If the model has n-grams, their contexts are the last part of the state, and the logits are those of the mixture.
-
-    Args:
-        model: its weights and sizes.
-        mixture: its n-grams, if somebody has unpacked them already; otherwise they are read from the model.
+class Predictor(ABC):
+    """Reads characters, one step for B streams at a time, and predicts the next ones; state in and state out.
 
     Attributes:
         vocabulary: the symbols of its inputs and outputs.
-        stack: its recurrent layers.
         is_backward: whether it reads texts from their end and predicts what stands before.
-
-    Raises:
-        UsageError: the model reads from both sides, and cannot predict from one of them.
     """
 
-    def __init__(self, model: ModelFile, mixture: Mixture | None = None) -> None:
-        if model.spec.sees_both_sides:
-            raise UsageError(
-                "this model reads from both sides and cannot continue a text", "`charlm fill` asks it for blanks"
-            )
-        self.vocabulary: Vocabulary = model.vocabulary
-        self.is_backward = model.spec.is_backward
-        self.stack = Stack(model)
-        self._output = Output(model)
-        self._mixture = mixture or Mixture.of(model)
+    vocabulary: Vocabulary
+    is_backward: bool
 
-    def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
-        """Read the start of a text in each stream: return the logits of the first character, and the state."""
-        return self.step(np.full(num_streams, len(self.vocabulary)), self.before(num_streams))
+    @abstractmethod
+    def before(self, num_streams: int) -> StepperState:
+        """Return the state before anything was read, not even the start of a text."""
 
-    def holding(self, values: Mapping[str, float]) -> Stepper:
-        """Return the same model with some units of its net held at a value after every step; n-grams count as before.
+    @abstractmethod
+    def advance(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
+        """Read one character in each stream, without the logits of what comes next."""
+
+    @abstractmethod
+    def logits(self, state: StepperState) -> Floats:
+        """Return the logits of what comes next in a state, shape (B, V)."""
+
+    @property
+    @abstractmethod
+    def has_ngrams(self) -> bool:
+        """Whether there are n-grams beside a net, which also predicts alone."""
+
+    @abstractmethod
+    def net_logits(self, state: StepperState) -> Floats:
+        """Return the logits without n-grams, shape (B, V)."""
+
+    @abstractmethod
+    def net_state(self, state: StepperState) -> StepperState:
+        """Return a state without the contexts of the n-grams."""
+
+    @abstractmethod
+    def holding(self, values: Mapping[str, float]) -> Predictor:
+        """Return the same predictor with some units held at a value after every step.
 
         Args:
             values: by unit, `LAYER.UNIT` for the hidden state or `LAYER.UNIT.cell`; layers from 1, units from 0.
 
         Raises:
-            UsageError: the model has no such unit, or a value is out of its bounds.
+            UsageError: there is no such unit, or a value is out of its bounds.
         """
-        stepper = copy.copy(self)
-        stepper.stack = self.stack.holding(values)
-        return stepper
 
-    def before(self, num_streams: int) -> StepperState:
-        """Return the state before anything was read, not even the start of a text."""
-        state = self.stack.start(num_streams)
-        return (*state, (self._mixture.ngrams.start(num_streams),)) if self._mixture else state
-
-    def advance(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
-        """Read one character in each stream, without the logits of what comes next."""
-        if self._mixture is None:
-            return self.stack.step(ids_B, state)
-        *layers, (contexts_BK,) = state
-        return (*self.stack.step(ids_B, tuple(layers)), (self._mixture.ngrams.step(ids_B, contexts_BK),))
+    def start(self, num_streams: int = 1) -> tuple[Floats, StepperState]:
+        """Read the start of a text in each stream: return the logits of the first character, and the state."""
+        return self.step(np.full(num_streams, len(self.vocabulary)), self.before(num_streams))
 
     def step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         """Read one character in each stream.
@@ -209,27 +203,6 @@ class Stepper:
     def _step(self, ids_B: NDArray[Any], state: StepperState) -> tuple[Floats, StepperState]:
         state = self.advance(ids_B, state)
         return self.logits(state), state
-
-    @np.errstate(invalid="ignore")
-    def logits(self, state: StepperState) -> Floats:
-        """Return the logits of what comes next in a state, shape (B, V)."""
-        net_BV = self.net_logits(state)
-        if self._mixture is None:
-            return net_BV
-        return self._mixture.mix(net_BV, self._mixture.ngrams.log_probabilities(state[-1][0]))
-
-    def net_logits(self, state: StepperState) -> Floats:
-        """Return the logits of the net alone, shape (B, V)."""
-        return self._output(self.net_state(state)[-1][0])
-
-    def net_state(self, state: StepperState) -> StepperState:
-        """Return a state without the contexts of the n-grams."""
-        return state[:-1] if self._mixture else state
-
-    @property
-    def has_ngrams(self) -> bool:
-        """Whether the model has n-grams beside its net."""
-        return self._mixture is not None
 
     def read(self, ids_T: Iterable[int], state: StepperState | None = None) -> tuple[Floats, StepperState]:
         """Read T characters of one text, and compute the logits of what comes after the last of them only.
@@ -269,6 +242,73 @@ class Stepper:
             state = self.advance(np.array([texts[row][position] for row in order[:num_reading]]), state)
         state = streams_of(side_by_side([state, *reversed(finished)]), np.argsort(order))
         return self.logits(state), state
+
+
+class Stepper(Predictor):
+    """Embedding -> recurrent layers -> Linear, one step for B streams at a time, state in and state out.
+
+    If the model has n-grams, their contexts are the last part of the state, and the logits are those of the mixture.
+
+    Args:
+        model: its weights and sizes.
+        mixture: its n-grams, if somebody has unpacked them already; otherwise they are read from the model.
+
+    Attributes:
+        stack: its recurrent layers.
+
+    Raises:
+        UsageError: the model reads from both sides, and cannot predict from one of them.
+    """
+
+    def __init__(self, model: ModelFile, mixture: Mixture | None = None) -> None:
+        if model.spec.sees_both_sides:
+            raise UsageError(
+                "this model reads from both sides and cannot continue a text", "`charlm fill` asks it for blanks"
+            )
+        self.vocabulary = model.vocabulary
+        self.is_backward = model.spec.is_backward
+        self.stack = Stack(model)
+        self._output = Output(model)
+        self._mixture = mixture or Mixture.of(model)
+
+    def holding(self, values: Mapping[str, float]) -> Stepper:
+        """Return the same model with some units of its net held at a value; n-grams count as before."""
+        stepper = copy.copy(self)
+        stepper.stack = self.stack.holding(values)
+        return stepper
+
+    def before(self, num_streams: int) -> StepperState:
+        """Return the state before anything was read, not even the start of a text."""
+        state = self.stack.start(num_streams)
+        return (*state, (self._mixture.ngrams.start(num_streams),)) if self._mixture else state
+
+    def advance(self, ids_B: NDArray[Any], state: StepperState) -> StepperState:
+        """Read one character in each stream, without the logits of what comes next."""
+        if self._mixture is None:
+            return self.stack.step(ids_B, state)
+        *layers, (contexts_BK,) = state
+        return (*self.stack.step(ids_B, tuple(layers)), (self._mixture.ngrams.step(ids_B, contexts_BK),))
+
+    @np.errstate(invalid="ignore")
+    def logits(self, state: StepperState) -> Floats:
+        """Return the logits of what comes next in a state, shape (B, V)."""
+        net_BV = self.net_logits(state)
+        if self._mixture is None:
+            return net_BV
+        return self._mixture.mix(net_BV, self._mixture.ngrams.log_probabilities(state[-1][0]))
+
+    def net_logits(self, state: StepperState) -> Floats:
+        """Return the logits of the net alone, shape (B, V)."""
+        return self._output(self.net_state(state)[-1][0])
+
+    def net_state(self, state: StepperState) -> StepperState:
+        """Return a state without the contexts of the n-grams."""
+        return state[:-1] if self._mixture else state
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether the model has n-grams beside its net."""
+        return self._mixture is not None
 
 
 def streams_of(state: StepperState, streams: slice | Sequence[int] | NDArray[np.intp]) -> StepperState:

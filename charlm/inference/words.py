@@ -19,7 +19,7 @@ from charlm.errors import UsageError
 from charlm.inference.generate import read_prompt
 from charlm.inference.recent import Recent
 from charlm.inference.sampling import Floats, Sampling
-from charlm.inference.stepper import Stepper, StepperState, side_by_side, streams_of
+from charlm.inference.stepper import Predictor, StepperState, side_by_side, streams_of
 from charlm.inference.word_boundaries import MAX_WORD_SO_FAR, Boundaries, Effect, Place
 
 # So many prefixes are extended at most, and so much memory is used for their states and candidates.
@@ -68,7 +68,7 @@ class WordPrediction:
 
 
 def predict_words(
-    stepper: Stepper, text: str, top: int, unknown: str = "error", recent: bool = False
+    stepper: Predictor, text: str, top: int, unknown: str = "error", recent: bool = False
 ) -> WordPrediction:
     """Rank the words that may come after a text, or with a backward model before it.
 
@@ -88,7 +88,7 @@ def predict_words(
 
 
 def word_probabilities(
-    stepper: Stepper, text: str, additions: Sequence[str], unknown: str = "error", recent: bool = False
+    stepper: Predictor, text: str, additions: Sequence[str], unknown: str = "error", recent: bool = False
 ) -> list[float | None]:
     """Return how probable it is that a text continues with each of some words, and then a boundary.
 
@@ -121,7 +121,7 @@ def word_probabilities(
     return found
 
 
-def _read(stepper: Stepper, text: str, unknown: str, recent: bool) -> tuple[Floats, StepperState, str, Recent | None]:
+def _read(stepper: Predictor, text: str, unknown: str, recent: bool) -> tuple[Floats, StepperState, str, Recent | None]:
     """Return what a model says after a text, its state, the part of the text that shows where it stands, and counts."""
     logits_BV, state = read_prompt(stepper, text, unknown)
     ids_T = stepper.vocabulary.encode(text, unknown)
@@ -132,7 +132,7 @@ def _read(stepper: Stepper, text: str, unknown: str, recent: bool) -> tuple[Floa
 
 
 def most_probable_words(
-    stepper: Stepper,
+    stepper: Predictor,
     logits_V: Floats,
     state: StepperState,
     text: str,
@@ -174,7 +174,7 @@ def most_probable_words(
 
 
 def word_search(
-    stepper: Stepper,
+    stepper: Predictor,
     logits_V: Floats,
     state: StepperState,
     text: str,
@@ -197,7 +197,7 @@ def word_search(
     return WordPrediction(words, remaining, min(at_most, remaining), is_complete)
 
 
-def _as_word(stepper: Stepper, symbols: tuple[int, ...], so_far: str, probability: float) -> Word:
+def _as_word(stepper: Predictor, symbols: tuple[int, ...], so_far: str, probability: float) -> Word:
     text = stepper.vocabulary.decode(symbols[::-1] if stepper.is_backward else symbols)
     return Word(text, text + so_far if stepper.is_backward else so_far + text, probability)
 
@@ -268,7 +268,7 @@ class _Search:
     """Extends prefixes in the order of what they may lead to, several at a time."""
 
     def __init__(
-        self, stepper: Stepper, boundaries: Boundaries, sampling: Sampling, recent: Recent | None, top: int
+        self, stepper: Predictor, boundaries: Boundaries, sampling: Sampling, recent: Recent | None, top: int
     ) -> None:
         self._stepper, self._boundaries, self._sampling, self._recent = stepper, boundaries, sampling, recent
         self._top = top

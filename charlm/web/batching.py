@@ -18,7 +18,7 @@ import numpy as np
 from charlm.errors import OVERFLOW, ModelFileError
 from charlm.inference.generate import GrowingText
 from charlm.inference.sampling import Floats, Sampling, draw, log2_probabilities
-from charlm.inference.stepper import Stepper, StepperState, side_by_side, streams_of
+from charlm.inference.stepper import Predictor, StepperState, side_by_side, streams_of
 from charlm.vocab import Ids
 
 # Why a text has ended: it has its length, it met a stop string or its last line, its time was over, the server stops.
@@ -208,7 +208,7 @@ class Batch:
 
     def __init__(
         self,
-        stepper: Stepper,
+        stepper: Predictor,
         max_side_by_side: int,
         max_waiting: int,
         report: Callable[[Exception], None] = lambda error: None,

@@ -10,7 +10,7 @@ from typing import Any
 
 from charlm.errors import did_you_mean
 from charlm.inference.generate import draw_seed, prompt_symbols
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor
 from charlm.vocab import Vocabulary
 from charlm.web.batching import News, Score
 from charlm.web.bodies import CompletionBody, Refusal
@@ -32,7 +32,7 @@ class Completing:
         Refusal: another model is asked for.
     """
 
-    def __init__(self, stepper: Stepper, name: str, body: CompletionBody) -> None:
+    def __init__(self, stepper: Predictor, name: str, body: CompletionBody) -> None:
         if body.model is not None and body.model != name:
             hint = did_you_mean(body.model[:100], [name]) or f"this server has the model `{name}`"
             raise Refusal(404, "model_not_found", f"there is no model `{body.model[:100]}`", hint, "model")

@@ -11,7 +11,7 @@ from charlm.inference.generate import GrowingText, draw_seed, prompt_symbols
 from charlm.inference.predict import rank
 from charlm.inference.sampling import Sampling
 from charlm.inference.score import SymbolScores
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor
 from charlm.inference.surprisal import surprisal_of, symbols_to_score
 from charlm.vocab import Ids, TextFilter
 from charlm.web.batching import News, Text
@@ -21,7 +21,7 @@ from charlm.web.bodies import GenerateBody, PredictBody, ScoreBody
 class Predicting:
     """A text, and what may come after it."""
 
-    def __init__(self, stepper: Stepper, body: PredictBody) -> None:
+    def __init__(self, stepper: Predictor, body: PredictBody) -> None:
         self._stepper, self._body = stepper, body
         self.texts = [Text(*prompt_symbols(stepper, body.text, body.unknown))]
 
@@ -41,7 +41,7 @@ class Scoring:
         CorpusError: there is no character to score.
     """
 
-    def __init__(self, stepper: Stepper, body: ScoreBody) -> None:
+    def __init__(self, stepper: Predictor, body: ScoreBody) -> None:
         self._stepper, self._body = stepper, body
         self._text, self._ids_T = symbols_to_score(stepper.vocabulary, body.text, body.unknown)
         self._order = slice(None, None, -1 if stepper.is_backward else 1)
@@ -59,7 +59,7 @@ class Scoring:
 
 
 def texts_to_grow(
-    stepper: Stepper,
+    stepper: Predictor,
     prompts: Sequence[tuple[Ids, Ids]],
     seeds: Sequence[int],
     sampling: Sampling,
@@ -95,7 +95,7 @@ class Generating:
         texts: what a batch works on.
     """
 
-    def __init__(self, stepper: Stepper, body: GenerateBody) -> None:
+    def __init__(self, stepper: Predictor, body: GenerateBody) -> None:
         self._is_backward = stepper.is_backward
         seed = draw_seed() if body.seed is None else body.seed
         self._seeds = range(seed, seed + body.num)

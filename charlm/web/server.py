@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charlm.errors import CharlmError
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor
 from charlm.web.batching import Batch, News, Text, Work
 from charlm.web.bodies import (
     MAX_BYTES,
@@ -110,7 +110,7 @@ class Service:
 
     def __init__(
         self,
-        stepper: Stepper,
+        stepper: Predictor,
         name: str,
         make_page: Callable[[], str],
         hosts: frozenset[str] | None = None,

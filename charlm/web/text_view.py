@@ -30,7 +30,7 @@ from charlm.inference.activations import (
 )
 from charlm.inference.hypotheses import hypotheses
 from charlm.inference.score import given_what, reader_of
-from charlm.inference.stepper import Progress, Stepper
+from charlm.inference.stepper import Predictor, Progress
 from charlm.inference.surprisal import Surprisal, finite, lines_of, measure_surprisal
 from charlm.inference.unit_search import MIN_OF_EACH, Finding, search_in
 from charlm.inference.units import layers_of, parts_of
@@ -96,7 +96,7 @@ def text_view(model: ModelFile, scored: Surprisal, name: str, progress: Progress
         "unit": scored.unit,
         "symbol": model.vocabulary.unit,
         "given": given_what(reader),
-        "has_ngrams": isinstance(reader, Stepper) and reader.has_ngrams,
+        "has_ngrams": isinstance(reader, Predictor) and reader.has_ngrams,
         "is_backward": model.spec.is_backward,
         "totals": {**scored.totals(), "bits": scored.bits},
         "num_characters": len(scored.text),

@@ -77,9 +77,12 @@ def tidy() -> Iterator[None]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_command_line_succeeds_or_is_refused(tidy: None, model: str, arguments: list[str]) -> None:
-    """Every command line ends within ten seconds with exit code 0, 1 or 2, and no exception gets out."""
+    """Every command line ends with exit code 0, 1 or 2, and no exception gets out.
+
+    None hangs; one may compress a page that another has written, which takes its time.
+    """
     Path("abc.txt").write_text("abc abc\nabc\n", encoding="utf-8")
-    with within(10):
+    with within(60):
         result = call(*arguments, stdin=b"ab\n")
     assert result.exit_code in (0, 1, 2)
     assert result.exit_code == 0 or re.search("^[eE]rror: ", result.stderr, re.MULTILINE)

@@ -20,7 +20,7 @@ from charlm.inference.incremental import IncrementalReader
 from charlm.inference.predict import predict
 from charlm.inference.sampling import Sampling
 from charlm.inference.score import score_symbols
-from charlm.inference.stepper import Stepper
+from charlm.inference.stepper import Predictor, Stepper
 from charlm.inference.words import predict_words
 from charlm.vocab import Vocabulary
 from tests.helpers.model_files import with_ngrams
@@ -45,7 +45,7 @@ def in_other_order(file: ModelFile, symbols: str) -> ModelFile:
     return replace(file, arrays=arrays, vocabulary=Vocabulary("characters", symbols))
 
 
-def write(stepper: Stepper, prompts: list[str], **options: Any) -> list[str]:
+def write(stepper: Predictor, prompts: list[str], **options: Any) -> list[str]:
     """Continue prompts by 30 characters with the seeds 1, 2, ..."""
     seeds = range(1, 1 + len(prompts))
     return generate(stepper, prompts, length=30, sampling=Sampling(**options), seeds=seeds).texts()
