@@ -426,8 +426,13 @@ def _ranked(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
 def _ranked_together(logits_TBV: Tensor, targets_TB: Tensor) -> tuple[Tensor, Tensor]:
     log_p_TBV = torch.log_softmax(logits_TBV.float(), dim=-1)
     log_p_TB1 = log_p_TBV.gather(-1, targets_TB[..., None])
-    # Equally probable characters rank in the order of their ids, as in sampling.
-    ids_V = torch.arange(log_p_TBV.shape[-1], device=log_p_TBV.device)
-    is_first_TBV = (log_p_TBV == log_p_TB1) & (ids_V < targets_TB[..., None])
-    rank_TB = ((log_p_TBV > log_p_TB1) | is_first_TBV).sum(-1)
+    # A comparison that yields floats takes a fraction of the time of one that yields booleans.
+    numbers_TBV = torch.empty_like(log_p_TBV)
+    rank_TB = torch.gt(log_p_TBV, log_p_TB1, out=numbers_TBV).sum(-1)
+    is_tied_TB = torch.eq(log_p_TBV, log_p_TB1, out=numbers_TBV).sum(-1) > 1
+    if is_tied_TB.any():
+        # Equally probable characters rank in the order of their ids, as in sampling.
+        ids_V = torch.arange(log_p_TBV.shape[-1], device=log_p_TBV.device)
+        is_before_NV = ids_V < targets_TB[is_tied_TB][:, None]
+        rank_TB[is_tied_TB] += ((log_p_TBV[is_tied_TB] == log_p_TB1[is_tied_TB]) & is_before_NV).sum(-1)
     return log_p_TB1[..., 0], rank_TB

@@ -16,7 +16,7 @@ from charlm.data.holdout import Part
 from charlm.errors import CorpusError, ModelFileError
 from charlm.evaluation import evaluate as evaluation
 from charlm.evaluation.dynamic import evaluate_dynamically
-from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, reading_that_fits
+from charlm.evaluation.evaluate import Scores, evaluate, evaluate_sample, reading_that_fits, sum_scores
 from charlm.evaluation.segments import MIN_SEGMENTS, WARM_UP, sample
 from charlm.inference.sampling import softmax
 from charlm.inference.stepper import Stepper
@@ -44,6 +44,27 @@ def test_evaluate_agrees_with_the_stepper(make_model: Callable[..., ModelFile], 
     assert scores.bits_per_character == pytest.approx(sum(nats) / length / math.log(2), abs=1e-5)
     assert scores.perplexity_per_character == pytest.approx(math.exp(sum(nats) / length), abs=1e-3)
     assert (scores.top1_accuracy, scores.top5_accuracy) == pytest.approx((top1 / length, top5 / length))
+
+
+def test_equally_probable_symbols_rank_in_the_order_of_their_ids() -> None:
+    """As in sampling: the third of three most probable ones is no guess that came true, the first one is."""
+    logits_V = torch.tensor([0.0, 2.0, 1.0, 2.0, 2.0, 1.0, 1.0, 0.0])
+    # By falling probability: 1, 3, 4, then 2, 5, 6, then 0, 7.
+    targets_TB = torch.arange(8)[:, None]
+    inside_TB = torch.ones_like(targets_TB, dtype=torch.bool)
+    for target, is_first, is_among_five in (
+        (1, 1, 1),
+        (3, 0, 1),
+        (4, 0, 1),
+        (2, 0, 1),
+        (5, 0, 1),
+        (6, 0, 0),
+        (0, 0, 0),
+    ):
+        _, *found = sum_scores(logits_V[None, None], targets_TB[target : target + 1], inside_TB[:1])
+        assert found == [is_first, is_among_five]
+    _, *found = sum_scores(logits_V.expand(8, 1, 8), targets_TB, inside_TB)
+    assert found == [1, 5]
 
 
 @pytest.mark.parametrize("cell", CELLS)
