@@ -50,7 +50,7 @@ def test_training_in_a_program_changes_nothing(text: str) -> None:
     """`charlm.train` prints nothing and leaves signals, environment, memory and threads alone, and so do its modules.
 
     Torch and NumPy may change something when they load. Torch's compiler, which takes longer than the rest of torch, is
-    not loaded.
+    not loaded, whatever the optimiser.
     """
     program = f"""
 import ctypes, numpy, torch
@@ -59,8 +59,9 @@ before, seen = snapshot(), []
 import charlm.training.run, charlm.training.trainer
 assert snapshot() == before
 ctypes.CDLL = None
-charlm.train({text!r}, steps=3, hidden_size=8, threads=1, precision="fp32",
-             on_event=lambda event: seen.append(snapshot() == before))
+for optimizer in ("muon", "adamw", "adam", "rmsprop", "adagrad", "sgd"):
+    charlm.train({text!r}, steps=3, hidden_size=8, threads=1, precision="fp32", optimizer=optimizer,
+                 on_event=lambda event: seen.append(snapshot() == before))
 assert seen and all(seen) and snapshot() == before
 assert torch.get_num_threads() == 3
 assert "torch._dynamo" not in sys.modules

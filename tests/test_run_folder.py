@@ -15,7 +15,7 @@ import pytest
 
 from charlm.checkpoint import load_checkpoint
 from charlm.errors import ModelFileError, RunError
-from charlm.run_folder import RunFolder, find_model
+from charlm.run_folder import RunFolder, find_model, model_name
 
 # Run folders
 
@@ -305,6 +305,24 @@ def test_a_run_folder_means_its_best_model() -> None:
     last = make_run("b", 0, "last.safetensors", "config.yaml")
     assert both / "best.safetensors" == find_model(both)
     assert last / "last.safetensors" == find_model(last)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("runs/a", "a"),
+        ("runs/a/last.safetensors", "a"),
+        ("runs/a/kept/step-00000001.safetensors", "step-00000001"),
+        ("mine.safetensors", "mine"),
+        ("link.safetensors", "a"),
+        ("two\nlines.safetensors", "two\\nlines"),
+    ],
+)
+def test_a_model_is_named_after_its_run_or_its_file(given: str, name: str) -> None:
+    """The best and the last model of a run have its name, also through a link; any other has that of its file."""
+    folder = make_run("a", 0, "best.safetensors", "last.safetensors")
+    Path("link.safetensors").symlink_to(folder / "best.safetensors")
+    assert model_name(find_model(Path(given))) == name
 
 
 def test_a_folder_without_a_model_is_refused(own_folders: Path) -> None:

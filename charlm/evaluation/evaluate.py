@@ -375,18 +375,28 @@ def _to(model: CharModel) -> Callable[[NDArray[Any] | None], Any]:
 
 def _warmed_up(model: CharModel, window: Window, segments: Segments, block_size: int, meter: _Meter) -> State:
     """Read what stands before segments, and return the state after it."""
-    first_B, there = segments.first_S, _to(model)
-    state = model.start_state(len(first_B))
-    state = model.advance(there(np.full((1, len(first_B)), model.spec.start_id)), state)
-    for start in range(-segments.warm_up, 0, block_size):
-        end = min(start + block_size, 0)
-        read = window.left_of(start, end)
-        state = model.advance(there(read.tokens_TB), state, there(read.resets_TB))
-        meter.add((end - start) * len(first_B))
-    # Nothing stands before the start of a stretch or of a document.
-    begins_B1 = there((window.left_of(0, 1).tokens_TB[0] == model.spec.start_id)[:, None])
-    starts = model.start_state(len(first_B))
-    return tuple(torch.where(begins_B1, start, part) for start, part in zip(starts, state, strict=True))
+    there, start_id, num_streams = _to(model), model.spec.start_id, len(segments)
+    tokens_TB = window.left_of(-segments.warm_up, 1).tokens_TB
+    # The state before a start symbol is the initial one. Of several in a row, only the last one needs it.
+    is_start_TB = tokens_TB == start_id
+    is_start_TB[:-1] &= ~is_start_TB[1:]
+    starts = model.start_state(num_streams)
+
+    def started_anew(state: State, is_start_B: NDArray[np.bool_]) -> State:
+        is_start_B1 = there(is_start_B[:, None])
+        return tuple(torch.where(is_start_B1, start, part) for start, part in zip(starts, state, strict=True))
+
+    state = model.advance(there(np.full((1, num_streams), start_id)), starts)
+    state = started_anew(state, is_start_TB[0])
+    # Resets within a block are slower. A segment at the start of a stretch needs none, only another state at the end.
+    begins_B = is_start_TB[-1].copy()
+    is_start_TB[-1] = False
+    for start in range(0, segments.warm_up, block_size):
+        end = min(start + block_size, segments.warm_up)
+        resets_TB = is_start_TB[start + 1 : end + 1]
+        state = model.advance(there(tokens_TB[start:end]), state, there(resets_TB if resets_TB.any() else None))
+        meter.add((end - start) * num_streams)
+    return started_anew(state, begins_B)
 
 
 def sum_scores(logits_TBV: Tensor, targets_TB: Tensor, inside_TB: Tensor) -> NDArray[np.float64]:

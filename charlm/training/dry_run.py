@@ -85,13 +85,14 @@ def least_memory_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:
     # While a state is saved, memory also holds the last good one, the new one, its arrays as bytes, and the file.
     saving = 4 * state
     # Several processes exchange their gradients through copies.
-    exchange = weights + EXCHANGE_CODE_BYTES if runtime.processes > 1 else 0
+    exchange, code = (weights, EXCHANGE_CODE_BYTES) if runtime.processes > 1 else (0, 0)
     # The run uses again what the trials of the machine have freed.
     give_back_freed_memory()
+    loaded = resident_bytes() + code
     if runtime.device.type == "cuda":
-        return resident_bytes() + saving
+        return loaded + saving
     learning = 2 * state + weights + exchange + _block_bytes(config, text, runtime)
-    return resident_bytes() + max(state + saving, learning)
+    return loaded + max(state + saving, learning)
 
 
 def _block_bytes(config: Config, text: Corpus, runtime: Runtime) -> float:

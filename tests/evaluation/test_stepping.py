@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from charlm.checkpoint import ModelFile
+from charlm.data.gaps import Gapped
 from charlm.data.holdout import Part
 from charlm.errors import CorpusError
 from charlm.evaluation import segments
@@ -68,6 +69,22 @@ def test_a_sample_is_that_of_torch(make_model: Make, options: dict[str, Any]) ->
         scores = evaluate_sample(module_of(file), text, 1500)
         assert bits_PN.shape == (1, scores.characters)
         assert bits_PN.mean() == pytest.approx(scores.bits_per_character, abs=1e-5)
+
+
+def test_a_sample_reads_each_start_once(make_model: Make) -> None:
+    """Where warm-ups reach beyond the start of a document, each character costs what it costs in its document alone."""
+    file, ids, num_read = make_model(), random_ids(300), 280
+    text = replace(Part.of(ids), documents_D=np.arange(7, 300, 7))
+    stepper, gapped = Stepper(file), Gapped(text)
+    some = segments.sample(gapped, num_read)
+    assert some.warm_up > 7
+    alone_N = np.concatenate([score_symbols(stepper, ids[start : start + 7]).bits_T for start in range(0, 300, 7)])
+    numbered = Gapped(replace(text, ids=np.arange(300, dtype=np.uint16)))
+    each = [numbered.read(np.arange(*ends)[:, None]) for ends in zip(some.first_S, some.last_S, strict=True)]
+    expected_N = alone_N[np.concatenate([reading.ids_TB[~reading.is_gap_TB] for reading in each])]
+    np.testing.assert_allclose(symbol_bits(stepper, text, num_read=num_read)[0], expected_N, atol=1e-4)
+    scores = evaluate_sample(module_of(file), text, num_read)
+    assert scores.bits_per_character == pytest.approx(expected_N.mean(), abs=1e-5)
 
 
 def test_several_models_cost_what_an_ensemble_costs(make_model: Make) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_what_makes_a_run_larger_needs_more_memory(
     assert needed(**smaller) < needed(**larger)
 
 
+@pytest.mark.parametrize(("device", "hidden_size"), [("cpu", 4096), ("cuda", 512)])
+def test_what_torch_loads_to_exchange_gradients_counts(
+    monkeypatch: pytest.MonkeyPatch, device: str, hidden_size: int
+) -> None:
+    """Several processes load it also where the save, not the block, decides: on a GPU, and with a large model."""
+    in_a_small_container(monkeypatch)
+    flags = {"model.hidden_size": hidden_size, "train.batch_size": 2, "train.block_size": 2}
+    config, text = load_config("lstm", (), {"data.corpus": "fables", "train.steps": 3} | flags), load_corpus(["fables"])
+    alone = Runtime(torch.device(device), "fp32", 1)
+    together = least_memory_bytes(config, text, replace(alone, processes=2))
+    assert together - least_memory_bytes(config, text, alone) == forecasts.EXCHANGE_CODE_BYTES
+
+
 @pytest.mark.parametrize("name", forecasts.MOMENTS)
 def test_the_estimate_counts_the_state_of_the_optimiser(name: str) -> None:
     """Each has some values per weight, besides a step count; Muon has more for the weights it leaves to AdamW."""
@@ -184,6 +198,7 @@ def test_the_estimate_counts_the_state_of_the_optimiser(name: str) -> None:
 # The run has its own process: otherwise it would first use memory that other tests have freed.
 MEASURED_RUN = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from charlm.training import dry_run, lifecycle
 from charlm.cli.app import app
