@@ -50,6 +50,9 @@ def in_ranks(size: int, function: Callable[[], Any], folder: Path) -> list[Any]:
     orders = json.dumps([(environment(rank, size, port), str(file)) for rank, file in enumerate(files)])
     path = os.pathsep.join([str(ROOT), *sys.path])
     subprocess.run(
-        [sys.executable, "-c", program, orders], env=os.environ | {"PYTHONPATH": path}, timeout=120, check=True
+        [sys.executable, "-c", program, orders],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        timeout=120,
+        check=True,
     )
     return [pickle.loads(file.read_bytes()) for file in files]
