@@ -41,10 +41,11 @@ def average(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Average the weights of models of one origin: checkpoints of a run, or copies that were trained further.
+    """Average the weights of models of one origin.
 
-    The average and each model are measured on the text that was held out. Models that were trained apart have no useful
-    average: `charlm sample -m A -m B` lets them predict together.
+    They are checkpoints of a run, or copies that were trained further. The average and each model are measured on
+    the text that was held out. Models that were trained apart have no useful average: `charlm sample -m A -m B`
+    lets them predict together.
 
     charlm average runs/fables-lstm-1/kept
 

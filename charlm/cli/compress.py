@@ -47,9 +47,10 @@ def compress(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compress a file with the probabilities of a model, exactly, and compare with other compressors.
+    """Compress a file with the probabilities of a model.
 
-    The same model decompresses it, on any CPU. The model itself is not in the file.
+    The same model decompresses it exactly, on any CPU. The model itself is not in the file. Other compressors are
+    measured beside it.
 
     charlm compress another.txt
 

@@ -46,7 +46,7 @@ def corpora(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the corpora that are known by name, look at a text, or look at the cache.
+    """List the known corpora, or look at a text or the cache.
 
     charlm corpora
 

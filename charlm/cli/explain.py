@@ -55,7 +55,7 @@ def explain(
     unknown: Unknown = "error",
     as_json: Json = False,
 ) -> None:
-    """Show a cell's equations, and the way of a character in numbers.
+    """Show a cell's equations, or a character's way in numbers.
 
     For a cell: what each gate is for, its equations in two notations, and the number of parameters as a formula. With a
     trained model and a text: embedding, each layer, logits, softmax and the predicted characters, with the arithmetic

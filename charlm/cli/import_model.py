@@ -27,9 +27,10 @@ def import_model(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder to make.")] = None,
 ) -> None:
-    """Import a net of another program: an embedding or one-hot inputs, recurrent layers, and a linear layer.
+    """Import a net of another program.
 
-    Its arrays may have the names of char-rnn.pytorch, of nanoGPT or of others like them. Their shapes say what it is.
+    It is an embedding or one-hot inputs, recurrent layers, and a linear layer. Its arrays may have the names of
+    char-rnn.pytorch, of nanoGPT or of others like them. Their shapes say what it is.
 
     charlm import net.safetensors --vocabulary input.txt
 

@@ -26,10 +26,11 @@ def report(
         typer.Option("--corpus", "-c", help="Where the text is now that the run learned; may be repeated."),
     ] = None,
 ) -> None:
-    """Make a page about a run: one file to look at in a browser, without a network.
+    """Make a page about a run, to look at in a browser.
 
-    Its curves beside the baselines, what it wrote along the way, the held-out text coloured by surprisal, all units,
-    what it copies from the training text, and its settings.
+    It is one file, which needs no network. It has the curves of the run beside the baselines, what the model wrote
+    along the way, the held-out text coloured by surprisal, all units, what it copies from the training text, and
+    the settings.
 
     charlm report runs/fables-lstm-1
 

@@ -59,6 +59,13 @@ def test_settings_as_json_have_types_bounds_and_choices() -> None:
     assert all({"type", "anyOf"} & setting.keys() for setting in settings.values())
 
 
+def test_no_summary_of_a_command_is_cut_off() -> None:
+    """Each is a sentence that fits into the width of 80 characters of a terminal."""
+    listed = call("--help").stdout.partition("Commands:\n")[2]
+    assert len(listed.splitlines()) == len(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed.splitlines())
+
+
 def test_commands_keep_their_help_where_docstrings_are_removed() -> None:
     """Under `python -OO` the help of all commands is what it always is."""
     without = {"env": {"PYTHONOPTIMIZE": "2"}}
