@@ -71,6 +71,9 @@ def refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow", "")
     message = f"this address takes {allowed} only" if allowed else "there is no such address"
+    if "/chat/" in request.url.path:
+        # Clients of OpenAI show the message alone.
+        message = "there is no chat: the model continues texts, at /v1/completions"
     hint = "" if allowed else "there are /generate, /predict, /score, /v1/completions, /v1/models and /healthz"
     response = error_response(Refusal(error.status_code, HTTPStatus(error.status_code).name.lower(), message, hint))
     if allowed:

@@ -238,7 +238,7 @@ def test_wrong_addresses_and_methods_are_refused(client: TestClient) -> None:
     """An address that does not exist, one with a slash too many, and each with the wrong method."""
     assert "/generate" in error_of(client.get("/nix"), 404)["hint"]
     error_of(client.post("/generate/", json={}), 404)
-    error_of(client.get("/v1/chat/completions"), 404)
+    assert "/v1/completions" in error_of(client.post("/v1/chat/completions", json={}), 404)["message"]
     response = client.get("/generate")
     assert "POST" in error_of(response, 405)["message"]
     assert response.headers["allow"] == "POST"
