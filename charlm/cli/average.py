@@ -13,7 +13,7 @@ import typer
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
 from charlm.cli.progress import ProgressLine
-from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.render import print_json, print_lines, say, tell_next
 from charlm.errors import CharlmError, UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def average(
         file = with_figures(file, measurement)
     except CharlmError as error:
         say(f"note: nothing is measured: {error}")
-    path = expanded(out) if out and out.suffix == ENDING else RunFolder.create(out, "average").best
+    if out and out.suffix == ENDING:
+        made = path = expanded(out)
+    else:
+        run = RunFolder.create(out, "average")
+        made, path = run.path, run.best
     file.save(path)
     if as_json:
         averaged = {"model": str(path), "averaged": file.metrics["averaged"]}
@@ -75,6 +79,8 @@ def average(
     if measurement is not None:
         say(verdict(measurement, file.vocabulary.unit))
     say(f"model {one_line(str(path))}, the average of {counted(len(paths), 'model')}")
+    if not as_json and not file.spec.sees_both_sides:
+        tell_next(made)
 
 
 def _paths_of(names: Sequence[str]) -> list[Path]:

@@ -70,4 +70,4 @@ def test_a_state_dict_refuses_n_grams_in_words(make_mixture: Callable[..., Model
     assert "hint: `--net-only` exports the net\n" in result.stderr
     result = call("export", "-f", "torch", "-m", "m.safetensors", "--net-only")
     assert result.exit_code == 0
-    assert result.stderr.endswith("note: this is the net without its n-grams\n")
+    assert result.stderr.endswith('note: this is the net without its n-grams\nrun it: python model.py "..."\n')

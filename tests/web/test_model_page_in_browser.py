@@ -242,9 +242,10 @@ def test_fields_show_the_numbers_that_are_used(show: Callable[[ModelFile], Any])
         assert shown_after(seed, typed) == ""
         assert browser.execute_script("return arguments[0].validity.badInput", seed) is False
         assert int(text_of(browser, "#writing-status").rsplit(" ", 1)[1]) >= 0
-    for typed, used in (("999", 15), ("-1", 0), ("1.5", 2), ("", 0), ("3", 3)):
-        assert shown_after(unit, typed) == str(used)
-        assert browser.execute_async_script("loading.then(({ reading }) => arguments[0](reading.unit.index))") == used
+    for typed, used in (("999", "15"), ("-1", "0"), ("1.5", "2"), ("", "0"), ("3", "3")):
+        assert shown_after(unit, typed) == used
+        watched = browser.execute_async_script("loading.then(({ reading }) => arguments[0](reading.unit.index))")
+        assert watched == int(used)
 
 
 def test_a_long_text_can_be_stopped(show: Callable[[ModelFile], Any]) -> None:
