@@ -12,6 +12,7 @@ import typer
 
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
+from charlm.cli.pages import check_folder
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import print_json, print_lines, say, tell_next
 from charlm.errors import CharlmError, UsageError, counted, one_line
@@ -121,7 +122,7 @@ def _check_out(out: Path | None) -> None:
     """Refuse a place where something is, before the models are read.
 
     Raises:
-        UsageError: there is something, or no folder for a file.
+        UsageError: there is something, or no folder for a file, or one that cannot be written to.
     """
     from charlm.files import expanded
 
@@ -129,8 +130,8 @@ def _check_out(out: Path | None) -> None:
         return
     if expanded(out).exists() or expanded(out).is_symlink():
         raise UsageError(f"`{out}` is there already", "`--out` names another file or folder")
-    if out.suffix == ENDING and not expanded(out).parent.is_dir():
-        raise UsageError(f"there is no folder `{out.parent}`", "make it first, or give another `--out`")
+    if out.suffix == ENDING:
+        check_folder(out)
 
 
 def _measure(file: ModelFile, paths: Sequence[Path]) -> Measurement:
