@@ -72,6 +72,9 @@ def compress(
         seconds = time.monotonic() - started
         verified = "" if no_verify else ", decompressed again and compared"
         done = f"{counted(sizes.compressed_bytes, 'byte')}{_share(sizes)}{verified}, in {clock_text(seconds)}"
+        if sizes.num_unknown:
+            unknown = f"{sizes.num_unknown:,} of {counted(sizes.num_characters, 'character')}"
+            say(f"note: the model does not know {unknown}; such characters are spelled out in bytes")
         if target is None:
             say(done)
             return
@@ -255,6 +258,7 @@ def _as_json(sizes: Sizes, others: dict[str, int], path: str, vocabulary: Vocabu
         "bytes": sizes.num_bytes,
         "compressed_bytes": sizes.compressed_bytes,
         "characters": sizes.num_characters,
+        "unknown_characters": sizes.num_unknown,
         "bits_per_character": 8 * sizes.compressed_bytes / sizes.num_characters if sizes.num_characters else None,
         "others": others,
     }
