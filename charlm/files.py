@@ -18,6 +18,17 @@ CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors about the temporary file beside a path name the path itself."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and Path(error.filename).name.startswith(f".{path.name}."):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an error.
 
@@ -25,18 +36,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     folder. If anything fails the temporary file is removed and `path` is untouched. The new file
     has the permissions of any newly created file (`0o666` less the umask), not those of a temporary file.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    with _naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
     _sync_folder(path.parent)
 
 
@@ -53,23 +65,24 @@ def creating(path: Path) -> Iterator[BinaryIO]:
     Raises:
         FileExistsError: there is such a file, which stays as it is.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-        Path(name).chmod(0o666 & ~_umask())
+    with _naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
-            # Unlike a rename, a link never replaces a file.
-            path.hardlink_to(name)
-        except FileExistsError:
-            raise
-        except OSError:
-            # This file system has no links.
-            with path.open("xb") as copy, Path(name).open("rb") as file:
-                shutil.copyfileobj(file, copy)
-    finally:
-        with suppress(OSError):
-            Path(name).unlink()
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+            Path(name).chmod(0o666 & ~_umask())
+            try:
+                # Unlike a rename, a link never replaces a file.
+                path.hardlink_to(name)
+            except FileExistsError:
+                raise
+            except OSError:
+                # This file system has no links.
+                with path.open("xb") as copy, Path(name).open("rb") as file:
+                    shutil.copyfileobj(file, copy)
+        finally:
+            with suppress(OSError):
+                Path(name).unlink()
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -6,8 +6,9 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -133,6 +134,46 @@ def test_a_missing_folder_is_an_os_error(own_folders: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(own_folders / "absent" / "model", b"new")
     assert names_in(own_folders) == []
+
+
+def no_permission(name: str) -> NoReturn:
+    """Fail as a system call does that may not touch a file."""
+    raise PermissionError(13, "Permission denied", name)
+
+
+@pytest.mark.parametrize(
+    ("write", "owner", "call"),
+    [
+        (write_atomic, tempfile, "mkstemp"),
+        (write_atomic, Path, "replace"),
+        (write_new, tempfile, "mkstemp"),
+        (write_new, Path, "chmod"),
+    ],
+)
+def test_errors_name_the_file_that_was_asked_for(
+    own_folders: Path, write: Callable[[Path, bytes], None], owner: Any, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not name the temporary file beside it."""
+    path = own_folders / "a page.html"
+
+    def refuse_temporary(
+        given: Path | None = None, *arguments: Any, prefix: str = "", dir: Any = None, **_: Any
+    ) -> None:
+        no_permission(str(given or Path(dir) / f"{prefix}v4hvxl3u.tmp"))
+
+    monkeypatch.setattr(owner, call, refuse_temporary)
+    with pytest.raises(PermissionError, match="Permission denied") as raised:
+        write(path, b"new")
+    assert raised.value.filename == str(path)
+    assert ".tmp" not in str(raised.value)
+    assert names_in(own_folders) == []
+
+
+def test_errors_about_other_files_stay(own_folders: Path) -> None:
+    """A writer may fail because of a file that it reads."""
+    with pytest.raises(PermissionError) as raised, replacing(own_folders / "model"):
+        no_permission("other")
+    assert raised.value.filename == "other"
 
 
 def test_the_bytes_are_on_disk_before_the_rename(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

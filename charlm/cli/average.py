@@ -12,8 +12,9 @@ import typer
 
 from charlm.cli.layout import Column, screen_width, table_lines, wrapped
 from charlm.cli.options import Json
+from charlm.cli.pages import check_folder
 from charlm.cli.progress import ProgressLine
-from charlm.cli.render import print_json, print_lines, say
+from charlm.cli.render import print_json, print_lines, say, tell_next
 from charlm.errors import CharlmError, UsageError, counted, one_line
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ def average(
         file = with_figures(file, measurement)
     except CharlmError as error:
         say(f"note: nothing is measured: {error}")
-    path = expanded(out) if out and out.suffix == ENDING else RunFolder.create(out, "average").best
+    if out and out.suffix == ENDING:
+        made = path = expanded(out)
+    else:
+        run = RunFolder.create(out, "average")
+        made, path = run.path, run.best
     file.save(path)
     if as_json:
         averaged = {"model": str(path), "averaged": file.metrics["averaged"]}
@@ -76,6 +81,8 @@ def average(
     if measurement is not None:
         say(verdict(measurement, file.vocabulary.unit))
     say(f"model {one_line(str(path))}, the average of {counted(len(paths), 'model')}")
+    if not as_json and not file.spec.sees_both_sides:
+        tell_next(made)
 
 
 def _paths_of(names: Sequence[str]) -> list[Path]:
@@ -116,7 +123,7 @@ def _check_out(out: Path | None) -> None:
     """Refuse a place where something is, before the models are read.
 
     Raises:
-        UsageError: there is something, or no folder for a file.
+        UsageError: there is something, or no folder for a file, or one that cannot be written to.
     """
     from charlm.files import expanded
 
@@ -124,8 +131,8 @@ def _check_out(out: Path | None) -> None:
         return
     if expanded(out).exists() or expanded(out).is_symlink():
         raise UsageError(f"`{out}` is there already", "`--out` names another file or folder")
-    if out.suffix == ENDING and not expanded(out).parent.is_dir():
-        raise UsageError(f"there is no folder `{out.parent}`", "make it first, or give another `--out`")
+    if out.suffix == ENDING:
+        check_folder(out)
 
 
 def _measure(file: ModelFile, paths: Sequence[Path]) -> Measurement:

@@ -19,6 +19,7 @@ import typer
 
 from charlm.cli.layout import Column, clock_text, screen_width, table_lines, wrapped
 from charlm.cli.options import Json, Model, model_file
+from charlm.cli.pages import check_folder
 from charlm.cli.progress import ProgressLine
 from charlm.cli.render import escaped, print_json, print_lines, say
 from charlm.errors import UsageError, counted, one_line
@@ -72,6 +73,9 @@ def compress(
         seconds = time.monotonic() - started
         verified = "" if no_verify else ", decompressed again and compared"
         done = f"{counted(sizes.compressed_bytes, 'byte')}{_share(sizes)}{verified}, in {clock_text(seconds)}"
+        if sizes.num_unknown:
+            unknown = f"{sizes.num_unknown:,} of {counted(sizes.num_characters, 'character')}"
+            say(f"note: the model does not know {unknown}; such characters are spelled out in bytes")
         if target is None:
             say(done)
             return
@@ -137,15 +141,14 @@ def _new_file(given: Path) -> Path | None:
     """Return the file to make, after checking that it can be made, before any work is done; None for standard output.
 
     Raises:
-        UsageError: the folder is missing, or there is such a file.
+        UsageError: the folder is missing or cannot be written to, or there is such a file.
     """
     if str(given) == "-":
         return None
     path = expanded(given)
     if path.exists() or path.is_symlink():
         raise UsageError(f"`{given}` is there already", "`--out` names another file")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder `{given.parent}`", "make it first, or give another file")
+    check_folder(given)
     return path
 
 
@@ -256,6 +259,7 @@ def _as_json(sizes: Sizes, others: dict[str, int], path: str, vocabulary: Vocabu
         "bytes": sizes.num_bytes,
         "compressed_bytes": sizes.compressed_bytes,
         "characters": sizes.num_characters,
+        "unknown_characters": sizes.num_unknown,
         "bits_per_character": 8 * sizes.compressed_bytes / sizes.num_characters if sizes.num_characters else None,
         "others": others,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from charlm.cli.options import Model, model_file
 from charlm.cli.pages import begins_with, free_path
 from charlm.cli.render import say
-from charlm.errors import PackageError, UsageError, counted
+from charlm.errors import PackageError, UsageError, counted, one_line
 from charlm.files import write_atomic
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def export_html(given: Path, model: Path | None, net_only: bool, corpus: list[st
     path, page, whole = page_of(given, model, net_only, corpus)
     write_export(path, page.encode(), "a page that runs the model")
     tell_what_is_lost(whole, net_only)
+    say(f"run it: open {path} in a browser")
 
 
 def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
@@ -113,6 +115,7 @@ def export_torch(given: Path, model: Path | None, net_only: bool) -> None:
     lines = torch_program(net.spec, net.vocabulary, path.name)
     write_export(program, lines.encode(), f"the {len(lines.splitlines())} lines of torch that load it")
     tell_what_is_lost(whole, net_only)
+    say(f'run it: python {one_line(shlex.quote(str(program)))} "..."')
 
 
 EXPORTS = {"onnx": export_onnx, "torch": export_torch}

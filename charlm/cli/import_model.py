@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm.cli.render import say
+from charlm.cli.render import say, tell_next
 from charlm.errors import RunError, UsageError, counted, did_you_mean
 
 
@@ -63,3 +63,4 @@ def import_model(
     say(f"run {run.path}: {spec.cell}, {layers}, {counted(spec.num_symbols, model.vocabulary.unit)}")
     for note in notes:
         say(f"note: {note}")
+    tell_next(run.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def page_path(given: Path) -> Path:
     """Return where a page is to be written, after checking that it can be, before any work is done.
 
     Raises:
-        UsageError: the folder is missing, or what is there is no page that charlm wrote.
+        UsageError: the folder is missing or cannot be written to, or what is there is no page that charlm wrote.
     """
     from charlm.web.page import FIRST_LINE
 
@@ -31,18 +32,30 @@ def free_path(given: Path, what: str, example: str, is_ours: Callable[[Path], bo
         is_ours: whether an existing file is one that charlm wrote, which may be replaced.
 
     Raises:
-        UsageError: the folder is missing, or what is there is not charlm's.
+        UsageError: the folder is missing or cannot be written to, or what is there is not charlm's.
     """
     path = expanded(given)
     if path.is_dir():
         raise UsageError(f"`{given}` is a directory", f"give a file in it, such as `{given / example}`")
     if str(given) == "-" or not may_write_to(path):
         raise UsageError(f"a {what} cannot be written to `{given}`", f"give the name of a file, such as `{example}`")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder `{given.parent}`", "make it first, or give another file")
+    check_folder(given)
     if path.exists() and path.stat().st_size and not is_ours(path):
         raise UsageError(f"`{given}` is there already, and is no {what} by charlm", "give another file")
     return path
+
+
+def check_folder(given: Path) -> None:
+    """Check that a file can be made in its folder, before any work is done.
+
+    Raises:
+        UsageError: the folder is missing or cannot be written to.
+    """
+    folder = expanded(given).parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder `{given.parent}`", "make it first, or give another file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"`{given}` cannot be made: its folder cannot be written to", "give a file in another folder")
 
 
 def begins_with(path: Path, text: str) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
@@ -22,6 +24,11 @@ def say(message: str) -> None:
     width = screen_width(sys.stderr)
     lines = [line for part in message.split("\n") for line in wrapped(one_line(part), width)]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def tell_next(path: Path, command: str = "sample") -> None:
+    """Name the command that uses a model that was made."""
+    say(f"more of it: charlm {command} --model {one_line(shlex.quote(str(path)))}")
 
 
 def may_colour(stream: TextIO) -> bool:

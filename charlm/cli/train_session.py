@@ -13,7 +13,7 @@ import typer
 from charlm.checkpoint import ModelFile
 from charlm.cli.cockpit import Judged
 from charlm.cli.live import ScoringDisplay
-from charlm.cli.render import print_json, report_error, say, write_texts
+from charlm.cli.render import print_json, report_error, say, tell_next, write_texts
 from charlm.cli.watching import watch
 from charlm.errors import RunError, counted, one_line
 from charlm.evaluation.evaluate import Scores
@@ -103,7 +103,8 @@ def report_outcome(trainer: Trainer, sample_length: int, temperature: float, as_
     if error:
         raise error
     if not as_json:
-        say(f"\nmore of it: charlm {command} --model {one_line(shlex.quote(str(trainer.run.path)))}")
+        say("")
+        tell_next(trainer.run.path, command)
 
 
 def report_best(trainer: Trainer) -> RunError | None:

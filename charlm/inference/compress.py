@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from charlm.checkpoint import NGRAMS_PREFIX, ModelFile
 from charlm.errors import CompressedFileError
 from charlm.inference.arithmetic_coding import DAMAGED, DAMAGED_HINT
 from charlm.inference.exact_stepper import ExactStepper
 from charlm.inference.stepper import Progress
-from charlm.inference.text_coding import Tick, Transcription, decode_symbols, encode_symbols
+from charlm.inference.text_coding import Symbols, Tick, Transcription, decode_symbols, encode_symbols
 
 MAGIC, VERSION = b"clmz", 1
 MODEL_BYTES, PROBE_BYTES, CHECKSUM_BYTES, CRC_BYTES = 8, 4, 8, 4
@@ -38,11 +40,13 @@ class Sizes:
     Attributes:
         num_bytes, num_characters: of the text; characters are bytes for a model of bytes.
         compressed_bytes: of the compressed file, with its header.
+        num_unknown: how many of the characters the model does not know; None after decompression.
     """
 
     num_bytes: int
     num_characters: int
     compressed_bytes: int
+    num_unknown: int | None = None
 
 
 class _Header(NamedTuple):
@@ -104,18 +108,20 @@ class Compressor:
         source.seek(0)
         written = header.to_bytes()
         target.write(written)
-        crc, size = zlib.crc32(written), len(written)
+        crc, size, num_unknown = zlib.crc32(written), len(written), 0
         checksum = hashlib.sha256()
         for data in _pieces_of(source):
             checksum.update(data)
-            written = self._encode(data, verifies, tick).to_bytes()
+            symbols_T, is_joined = self._transcription.symbols_of(data)
+            num_unknown += int(np.count_nonzero(symbols_T < 0))
+            written = self._encode(data, symbols_T, is_joined, verifies, tick).to_bytes()
             crc = zlib.crc32(written, crc)
             written += crc.to_bytes(CRC_BYTES, "little")
             target.write(written)
             size += len(written)
         if checksum.digest()[:CHECKSUM_BYTES] != header.checksum:
             raise CompressedFileError("the file has changed while it was read", "compress a copy of it")
-        return Sizes(header.num_bytes, header.num_characters, size)
+        return Sizes(header.num_bytes, header.num_characters, size, num_unknown)
 
     def decompress(self, source: BinaryIO, target: BinaryIO, progress: Progress | None = None) -> Sizes:
         """Decompress a file; until the end it is not certain that what was written is right.
@@ -162,8 +168,7 @@ class Compressor:
             num_characters += self._transcription.num_characters(data)
         return _Header(self._model, self._probe, checksum.digest()[:CHECKSUM_BYTES], num_bytes, num_characters)
 
-    def _encode(self, data: bytes, verifies: bool, tick: Tick) -> _Piece:
-        symbols_T, is_joined = self._transcription.symbols_of(data)
+    def _encode(self, data: bytes, symbols_T: Symbols, is_joined: bool, verifies: bool, tick: Tick) -> _Piece:
         code = encode_symbols(self._stepper, symbols_T, tick)
         piece = _Piece(CODED_JOINED if is_joined else CODED, len(symbols_T), len(data), code)
         if verifies and self._decode(piece, tick) != data:

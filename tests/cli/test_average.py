@@ -31,7 +31,9 @@ def test_the_models_of_a_run_are_averaged_and_measured(run: Path) -> None:
     rows = [line.split() for line in result.stdout.splitlines()[2:]]
     assert {row[-1] for row in rows} == {"average", *(f"run/kept/step-0000000{step}.safetensors" for step in (2, 4, 6))}
     assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
-    assert result.stderr.endswith("model runs/average-1/best.safetensors, the average of 3 models\n")
+    *_, last, following = result.stderr.splitlines()
+    assert last == "model runs/average-1/best.safetensors, the average of 3 models"
+    assert following == "more of it: charlm sample --model runs/average-1"
     (own,) = (float(row[0]) for row in rows if row[-1] == "average")
     assert answer("eval", "-m", "runs/average-1", "--json")["bits_per_character"] == pytest.approx(own, abs=1e-4)
     assert call("sample", "-n", "5", "--seed", "1").exit_code == 0
@@ -56,6 +58,7 @@ def test_without_its_text_an_average_is_made_unmeasured(make_model: Make) -> Non
     result = call("average", "m1.safetensors", "m2.safetensors", "--out", "mean")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "note: nothing is measured: " in result.stderr
+    assert "charlm sample" not in result.stderr
     assert load_checkpoint(Path("mean/best.safetensors")).spec.sees_both_sides
     assert answer("average", "m1.safetensors", "m2.safetensors", "--json")["measured"] is None
 

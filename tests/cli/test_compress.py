@@ -39,6 +39,20 @@ def test_a_file_comes_back(model: str) -> None:
     assert Path("a.txt").read_bytes() == HOSTILE
 
 
+def test_unknown_characters_are_counted(model: str) -> None:
+    """A note says how many there are, and JSON too; a text without any has no note."""
+    Path("zh.txt").write_text("\u5bbd\u5ea6 abc\n" * 40, encoding="utf-8")
+    result = call("compress", "zh.txt", "-m", model)
+    note = "note: the model does not know 80 of 280 characters; such characters are spelled out in bytes\n"
+    assert result.stderr == note
+    assert call("compress", "-", "-m", model, stdin=Path("zh.txt").read_bytes()).stderr.startswith(note)
+    found = answer("compress", "zh.txt", "-m", model, "-o", "b", "--json")
+    assert (found["characters"], found["unknown_characters"]) == (280, 80)
+    Path("a.txt").write_text("abc\n", encoding="utf-8")
+    assert call("compress", "a.txt", "-m", model).stderr == ""
+    assert answer("compress", "a.txt", "-m", model, "-o", "c", "--json")["unknown_characters"] == 0
+
+
 def test_figures_for_programs(model: str) -> None:
     """They are those of the file."""
     Path("a.txt").write_text("abc abc\n" * 40, encoding="utf-8")
@@ -56,7 +70,9 @@ def test_pipes(model: str) -> None:
     """Bytes go through standard input and output, unchanged; what is damaged gives no byte."""
     compressed = call("compress", "-", "-m", model, stdin=HOSTILE)
     assert compressed.exit_code == 0
-    assert compressed.stderr.count("\n") == 1
+    note, figures = compressed.stderr.splitlines()
+    assert note.startswith("note: the model does not know 81 of 207 characters")
+    assert " bytes of 225 " in figures
     again = call("decompress", "-", "-m", model, stdin=compressed.stdout_bytes)
     assert (again.exit_code, again.stdout_bytes, again.stderr) == (0, HOSTILE, "")
     damaged = call("decompress", "-", "-m", model, stdin=compressed.stdout_bytes[:-1])

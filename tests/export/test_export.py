@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from charlm.checkpoint import ModelFile, load_checkpoint
+from charlm.cli.export import SUFFIXES
 from tests.helpers.commands import assert_refused, call
 from tests.helpers.model_files import random_model
 
@@ -62,6 +64,20 @@ def test_a_missing_folder_is_refused(model: str, format: str) -> None:
     assert assert_refused(result) == "error: there is no folder `missing`"
 
 
+def test_an_unwritable_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any model is read, by every command that makes a file."""
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "ro")
+    Path("ro").mkdir()
+    Path("a.txt").touch()
+    for arguments in (
+        ["average", "m1", "m2", "-o", "ro/x.safetensors"],
+        ["compress", "a.txt", "-o", "ro/x.charlm"],
+        *(["export", "-f", format, "-o", f"ro/x{suffix}"] for format, suffix in SUFFIXES.items()),
+    ):
+        error = assert_refused(call(*arguments, *([] if arguments[0] == "average" else ["-m", "missing"])))
+        assert error == f"error: `{arguments[-1]}` cannot be made: its folder cannot be written to"
+
+
 def test_a_state_dict_refuses_n_grams_in_words(make_mixture: Callable[..., ModelFile]) -> None:
     """It holds nets alone; `--net-only` exports the net, and says that this is one."""
     make_mixture().save(Path("m.safetensors"))
@@ -70,4 +86,4 @@ def test_a_state_dict_refuses_n_grams_in_words(make_mixture: Callable[..., Model
     assert "hint: `--net-only` exports the net\n" in result.stderr
     result = call("export", "-f", "torch", "-m", "m.safetensors", "--net-only")
     assert result.exit_code == 0
-    assert result.stderr.endswith("note: this is the net without its n-grams\n")
+    assert result.stderr.endswith('note: this is the net without its n-grams\nrun it: python model.py "..."\n')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shlex
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,14 @@ def test_a_net_predicts_as_in_torch(kind: str, layers: int, embedding: int) -> N
     assert (file.spec.cell, file.spec.num_layers, file.vocabulary.symbols) == (kind.lower(), layers, SYMBOLS)
     assert file.spec.hidden_size == 8 + (layers > 1 and kind != "LSTM")
     assert_same_logits(net, file)
+
+
+def test_the_next_command_can_be_typed() -> None:
+    """The last line names the command that lets the imported net write."""
+    save_file(made().state_dict(), FILE)
+    *_, last = call("import", FILE, "-v", vocabulary_file(), "-o", "a net").stderr.splitlines()
+    assert last == "more of it: charlm sample --model 'a net'"
+    assert call(*shlex.split(last)[4:], "-n", "5").exit_code == 0
 
 
 def test_rectified_linear_units_are_named() -> None:

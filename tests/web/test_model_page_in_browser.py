@@ -218,6 +218,36 @@ def test_a_seed_gives_the_same_text_again(show: Callable[[ModelFile], Any]) -> N
     assert texts[3][2:].startswith(text_of(browser, ".ghost"))
 
 
+def test_fields_show_the_numbers_that_are_used(show: Callable[[ModelFile], Any]) -> None:
+    """Whatever is typed; an empty seed stays empty, and is drawn."""
+    from selenium.webdriver.common.keys import Keys
+
+    browser = show(random_model(symbols=SYMBOLS, hidden_size=16))
+    seed, length, unit = (browser.find_element("id", name) for name in ("seed", "length", "unit"))
+
+    def shown_after(field: Any, typed: str) -> str:
+        browser.execute_script("arguments[0].select()", field)
+        field.send_keys(typed or Keys.BACKSPACE, Keys.TAB)
+        if field != unit:
+            written_by(browser)
+        return str(field.get_property("value"))
+
+    for typed, used in (("-5", "1"), ("2.4", "2"), ("1e1", "10"), ("e", "1000"), ("3", "3")):
+        assert shown_after(length, typed) == used
+        assert text_of(browser, "#writing-status").startswith(f"{int(used):,} ")
+    for typed, used in (("1.5", "2"), ("-3", "0"), ("4294967296", "2147483647"), ("9" * 20, "2147483647"), ("7", "7")):
+        assert shown_after(seed, typed) == used
+        assert text_of(browser, "#writing-status").endswith(f" seed {used}")
+    for typed in ("", "-"):
+        assert shown_after(seed, typed) == ""
+        assert browser.execute_script("return arguments[0].validity.badInput", seed) is False
+        assert int(text_of(browser, "#writing-status").rsplit(" ", 1)[1]) >= 0
+    for typed, used in (("999", "15"), ("-1", "0"), ("1.5", "2"), ("", "0"), ("3", "3")):
+        assert shown_after(unit, typed) == used
+        watched = browser.execute_async_script("loading.then(({ reading }) => arguments[0](reading.unit.index))")
+        assert watched == int(used)
+
+
 def test_a_long_text_can_be_stopped(show: Callable[[ModelFile], Any]) -> None:
     """What was written stays, and the page says how much it is."""
     # A net of this size writes for more than a second: there is time to stop it.

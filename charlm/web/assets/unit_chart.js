@@ -21,8 +21,7 @@ section("units", "The gates of a unit", ({ gates, all_gates: allGates, state }) 
         : make("p", { class: "quiet" }, "Type something above, and its curves stand here."));
     }
     function choose() {
-      const index = Math.min(wholeNumber(field.value, size - 1) ?? 0, size - 1);
-      reading.watch({ layer: Number(layer?.value ?? 0), index });
+      reading.watch({ layer: Number(layer?.value ?? 0), index: wholeNumberOf(field, 0) });
       typed.update();
     }
     field.addEventListener("change", choose);

@@ -31,8 +31,8 @@ section("writing", "Let it write", ({ unit }) => {
         end();
         return;
       }
-      const chosen = wholeNumber(seed.value, GREATEST_SEED) ?? Math.floor(Math.random() * GREATEST_SEED);
-      const most = wholeNumber(length.value, MOST_WRITTEN) || 1000;
+      const chosen = wholeNumberOf(seed, null) ?? Math.floor(Math.random() * GREATEST_SEED);
+      const most = wholeNumberOf(length, 1000);
       button.textContent = "Stop";
       stop = write(model, { seed: chosen, most, temperature: () => Number(temperature.value), text, status, unit }, end);
     });
@@ -46,9 +46,12 @@ section("writing", "Let it write", ({ unit }) => {
   ];
 });
 
-// Returns the whole number that is written in a field, or null.
-function wholeNumber(text, most) {
-  return /^\d{1,15}$/u.test(text.trim()) ? Math.min(Number(text), most) : null;
+// Returns the allowed whole number nearest to what is typed in a field, or `otherwise` if no number is; the field shows it.
+function wholeNumberOf(field, otherwise) {
+  const typed = field.valueAsNumber;
+  const used = Number.isNaN(typed) ? otherwise : Math.min(Math.max(Math.round(typed), field.min), field.max);
+  field.value = used ?? "";
+  return used;
 }
 
 // Writes, and returns a function that stops it. `end` is called when all is written.
