@@ -237,20 +237,19 @@ def model_name(path: Path) -> str:
     return one_line(path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem)
 
 
-def resume_command(run: Path, options: str = "") -> str:
-    """Return the command that resumes a run with as many processes as there are now, in backquotes for a message.
-
-    Args:
-        run: the folder of the run.
-        options: what follows in the command.
-    """
-    place = process_place()
-    command = f"train --resume {shlex.quote(str(run))} {options}".rstrip()
+def train_command(*arguments: str) -> str:
+    """Return the command that trains with as many processes as there are now, in backquotes for a message."""
+    place, command = process_place(), shlex.join(["train", *arguments])
     if place.size > place.local_size:
-        # Each machine has options of its own, and its own number of processes.
+        # Only the user knows how the machines find one another.
         return f"the same torchrun command with `{command}`"
     launcher = f"torchrun --nproc-per-node {place.size} -m " if place.size > 1 else ""
     return f"`{launcher}charlm {command}`"
+
+
+def resume_command(run: Path, *options: str) -> str:
+    """Return the command that resumes a run, as `train_command` does."""
+    return train_command("--resume", str(run), *options)
 
 
 def did_you_mean_run(path: Path) -> str:
@@ -282,7 +281,7 @@ def _no_run_folder(file: Path) -> RunError:
 
 
 def _from_model(path: Path) -> str:
-    return f"`charlm train --from {shlex.quote(str(path))} --corpus TEXT` starts a new run from this model"
+    return f"{train_command('--from', str(path), '--corpus', 'TEXT')} starts a new run from this model"
 
 
 def _first_free(parent: Path, name: str) -> Path:

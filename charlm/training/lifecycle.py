@@ -282,14 +282,14 @@ def _resumed_text(
         vocabulary = last.vocabulary if is_new_text or last.base else None
         return load_text(config, listener, vocabulary, max_bytes, grows=not is_new_text)
     except UnknownCharacterError as error:
-        hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
+        hint = f"{command_from(path, config.data.corpus)} starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
         raise text_has_changed(path, config.data.corpus, f": {error}") from error
     except CorpusError as error:
         if is_given:
             raise
-        hint = f"if the text is elsewhere now: {resume_command(path, '--corpus FILE')}"
+        hint = f"if the text is elsewhere now: {resume_command(path, '--corpus', 'FILE')}"
         raise CorpusError(f"the run's own text: {error}", hint) from error
 
 
@@ -313,14 +313,14 @@ def _longer(trainer: Trainer, path: Path) -> str:
     """Return the command, in backquotes, that makes a run longer, by the setting that ended it."""
     train, state = trainer.config.train, trainer.state
     if train.steps is not None:
-        option = f"--set train.steps={2 * max(train.steps, state.step)}"
+        options = "--set", f"train.steps={2 * max(train.steps, state.step)}"
     elif train.epochs is not None:
-        option = f"--set train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
+        options = "--set", f"train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
     else:
-        option = f"--time {2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
+        options = "--time", f"{2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
     if state.finished not in ("", "done") and train.patience and trainer.share < 1:
-        option = f"--set train.patience={2 * train.patience}"
-    return resume_command(path, option)
+        options = "--set", f"train.patience={2 * train.patience}"
+    return resume_command(path, *options)
 
 
 def _check_best(trainer: Trainer) -> TrainState:

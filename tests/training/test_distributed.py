@@ -250,6 +250,9 @@ def test_every_message_resumes_with_as_many_processes(
         f"ended at step 6; {longer} continues it" in call("train", "--resume", "my run", "--sample-length", "0").stderr
     )
     assert f": {longer} is longer\n" in call("train", "--resume", "my run", "--set", "train.steps=3").stderr
+    assert f"hint: {this}\n" in call("train", "my run").stderr
+    start = command.format("train --from 'my run' --corpus TEXT")
+    assert f"hint: {start} does; " in call("train", "--from", "my run").stderr
     monkeypatch.setattr(Learner, "learn_block", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     stopped = call("train", "-c", "hello", *SHORT, "--out", "a new run").stderr
     assert f"saved at step 1; {this.replace('my', 'a new')} continues it" in stopped
