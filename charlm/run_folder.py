@@ -13,6 +13,7 @@ from typing import Any
 
 from charlm.errors import ModelFileError, RunError, nearest_name, one_line
 from charlm.files import append_whole, expanded, holding, may_write_to, sweep_temporary, write_atomic
+from charlm.machine import process_place
 
 RUNS_FOLDER = "runs"
 LOCK_FILE = ".lock"
@@ -94,7 +95,7 @@ class RunFolder:
                 if any(expanded(path).iterdir()):
                     raise RunError(
                         f"`{path}` is not empty, and no run is overwritten",
-                        f"choose another `--out`, resume it with `charlm train --resume {path}`, or remove it",
+                        f"choose another `--out`, resume it with {resume_command(path)}, or remove it",
                     )
         except OSError as error:
             raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error
@@ -236,6 +237,21 @@ def model_name(path: Path) -> str:
     return one_line(path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem)
 
 
+def train_command(*arguments: str) -> str:
+    """Return the command that trains with as many processes as there are now, in backquotes for a message."""
+    place, command = process_place(), shlex.join(["train", *arguments])
+    if place.size > place.local_size:
+        # Only the user knows how the machines find one another.
+        return f"the same torchrun command with `{command}`"
+    launcher = f"torchrun --nproc-per-node {place.size} -m " if place.size > 1 else ""
+    return f"`{launcher}charlm {command}`"
+
+
+def resume_command(run: Path, *options: str) -> str:
+    """Return the command that resumes a run, as `train_command` does."""
+    return train_command("--resume", str(run), *options)
+
+
 def did_you_mean_run(path: Path) -> str:
     """Return "did you mean ...?" with a run around or in a folder or with a name like it, or an empty string."""
     with suppress(OSError):
@@ -260,12 +276,12 @@ def _runs_in(folder: Path) -> list[Path]:
 def _no_run_folder(file: Path) -> RunError:
     """Return the error about a model file in place of a run folder."""
     folder = next((folder for folder in file.parents[:2] if RunFolder(folder).last.is_file()), None)
-    resume = f"`charlm train --resume {shlex.quote(str(folder))}` resumes the run; " if folder else ""
+    resume = f"{resume_command(folder)} resumes the run; " if folder else ""
     return RunError(f"`{file}` is a model file, and a run is resumed by its folder", resume + _from_model(file))
 
 
 def _from_model(path: Path) -> str:
-    return f"`charlm train --from {shlex.quote(str(path))} --corpus TEXT` starts a new run from this model"
+    return f"{train_command('--from', str(path), '--corpus', 'TEXT')} starts a new run from this model"
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ import typer
 
 from charlm.errors import UsageError, nearest_name
 from charlm.files import bundled_configs
-from charlm.run_folder import is_model
+from charlm.run_folder import is_model, train_command
 
 # The base of Typer's errors about a command line; Typer exports only this one of them.
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -51,7 +51,7 @@ def command_that_works(name: str, command: Any, arguments: list[str]) -> str:
         command.make_context(name, list(meant))
     except (CommandLineError, UsageError):
         return ""
-    return f"`{shlex.join(['charlm', name, *meant])}`"
+    return train_command(*meant) if name == "train" else f"`{shlex.join(['charlm', name, *meant])}`"
 
 
 def _takes_option_as_value(command: Any, arguments: list[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from charlm.cli.render import print_json, print_lines, say
 from charlm.errors import UsageError, counted
 from charlm.files import bundled_configs
 from charlm.machine import process_place
+from charlm.run_folder import resume_command
 
 if TYPE_CHECKING:
     from charlm.cli.preparation import Preparation
@@ -231,12 +231,12 @@ def _check_new_run_in_place(resume: Path, base: Path | None, out: Path | None, c
     if base:
         raise UsageError(
             "`--resume` and `--from` exclude each other: one continues a run, the other starts a new one from a model",
-            f"`{command}`, or `charlm train --resume {shlex.quote(str(resume))}`",
+            f"{command}, or {resume_command(resume)}",
         )
     if out:
         raise UsageError(
             "`--resume` continues a run in its own folder, so it takes no `--out`",
-            f"`{command}` starts a new run from its model",
+            f"{command} starts a new run from its model",
         )
 
 
@@ -256,7 +256,7 @@ def _read_settings(
     from charlm.training.transfer import StartingModel, command_from
 
     if not (config or "data.corpus" in flags or any(o.startswith(("data.corpus", "data=")) for o in overrides)):
-        hint = f"`{command_from(base)}` does; `charlm train --resume RUN` continues a run on its own text"
+        hint = f"{command_from(base)} does; {resume_command(Path('RUN'))} continues a run on its own text"
         raise UsageError("`--from` names a model to start from, but nothing names a text to train on", hint)
     start = StartingModel.load(base)
     return load_config(config, overrides, flags, start.inherited), start

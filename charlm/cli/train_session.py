@@ -22,6 +22,7 @@ from charlm.inference.fill import Filler
 from charlm.inference.generate import generate
 from charlm.inference.sampling import Sampling
 from charlm.inference.stepper import Stepper
+from charlm.run_folder import resume_command
 from charlm.training.interrupt import Interrupt
 from charlm.training.lifecycle import Outcome, finish, write_all
 from charlm.training.trainer import Trainer
@@ -148,7 +149,7 @@ def _leave(trainer: Trainer, error: RunError | None, exit_code: int) -> None:
     elif trainer.state.finished:
         say(f"saved at step {step:,}: the run is complete; `charlm eval --model {path}` scores its best model")
     else:
-        say(f"saved at step {step:,}; `charlm train --resume {path}` continues it")
+        say(f"saved at step {step:,}; {resume_command(path)} continues it")
     raise typer.Exit(exit_code)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shlex
 import sys
 import tempfile
 import weakref
@@ -19,6 +18,7 @@ from charlm.data.downloads import DownloadProgress
 from charlm.data.formats import STANDARD_INPUT
 from charlm.errors import CorpusError, TooLargeError, UndecodableError, counted, did_you_mean, nearest_name
 from charlm.files import CHUNK_BYTES, expanded
+from charlm.run_folder import resume_command
 
 # A NUL among the first so many bytes shows that a file is not text.
 NUL_BYTES = 8192
@@ -124,7 +124,7 @@ def _in_folder(
     if not sources and _num_left_out(left_out) == num_left_out:
         refuse(binary, encoding, may_be_bytes=False)
         is_run = (folder / LAST_MODEL).is_file()
-        hint = f"`charlm train --resume {shlex.quote(str(folder))}` continues the run in it" if is_run else ""
+        hint = f"{resume_command(folder)} continues the run in it" if is_run else ""
         raise CorpusError(f"there is no text file in `{folder}`", hint)
     return sources
 

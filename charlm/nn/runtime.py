@@ -176,7 +176,11 @@ def _choose_precision(asked: str, device: torch.device, work: Work, before: Mapp
     if asked == "bf16":
         slower = f"bf16 runs at {speed:.2g} times the pace of fp32 here; `precision: auto` would take fp32"
         return asked, slower if speed < 1 else ""
-    return ("bf16" if speed >= MARGIN else "fp32"), f"bf16 runs at {speed:.2g} times the pace of fp32"
+    if speed >= MARGIN:
+        return "bf16", f"bf16 runs at {speed:.2g} times the pace of fp32"
+    # A gain that would be written as 1 is none.
+    is_faster = speed >= 1.05
+    return "fp32", f"bf16 runs at only {speed:.2g} times the pace of fp32" if is_faster else "bf16 is not faster here"
 
 
 def _choose_blocks(work: Work, before: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ lost, or does not answer in time, is an error in all others.
 from __future__ import annotations
 
 import os
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from charlm.errors import CharlmError, LostProcessError, UsageError, counted
 from charlm.machine import ProcessPlace, process_place, usable_cores
+from charlm.run_folder import resume_command
 
 Value = TypeVar("Value")
 
@@ -211,8 +211,8 @@ class World(ProcessPlace):
         try:
             yield
         except LostProcessError as error:
-            command = f"charlm train --resume {shlex.quote(str(path))}"
-            raise LostProcessError(str(error), f"`{command}` continues it from its last save") from error
+            hint = f"{resume_command(path)} continues it from its last save"
+            raise LostProcessError(str(error), hint) from error
 
     def noted_run(self) -> Path | None:
         """Return the run of the attempt before this one; None if there is none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -31,7 +30,7 @@ from charlm.files import expanded, write_atomic
 from charlm.inference.generate import draw_seed
 from charlm.inference.mixture import Mixture
 from charlm.nn.runtime import Runtime
-from charlm.run_folder import RunFolder
+from charlm.run_folder import RunFolder, resume_command
 from charlm.settings.config import DURATIONS, FIXED_OF_TRAIN, Config, TrainConfig
 from charlm.settings.config_file import override_config, to_yaml, validate_settings
 from charlm.training.distributed import ALONE, World
@@ -232,9 +231,7 @@ def write_all(trainer: Trainer) -> RunError | None:
         return None
     trouble = logbook.trouble
     if path := logbook.move_to_safety():
-        return RunError(
-            f"{trouble}; all of the run is in `{path}` instead", f"`charlm train --resume {path}` continues it"
-        )
+        return RunError(f"{trouble}; all of the run is in `{path}` instead", f"{resume_command(path)} continues it")
     return RunError(trouble, "what was saved before is still there")
 
 
@@ -285,14 +282,14 @@ def _resumed_text(
         vocabulary = last.vocabulary if is_new_text or last.base else None
         return load_text(config, listener, vocabulary, max_bytes, grows=not is_new_text)
     except UnknownCharacterError as error:
-        hint = f"`{command_from(path, config.data.corpus)}` starts a new run that learns them too"
+        hint = f"{command_from(path, config.data.corpus)} starts a new run that learns them too"
         raise UnknownCharacterError(str(error), hint) from error
     except TooLargeError as error:
         raise text_has_changed(path, config.data.corpus, f": {error}") from error
     except CorpusError as error:
         if is_given:
             raise
-        hint = f"if the text is elsewhere now: `charlm train --resume {shlex.quote(str(path))} --corpus FILE`"
+        hint = f"if the text is elsewhere now: {resume_command(path, '--corpus', 'FILE')}"
         raise CorpusError(f"the run's own text: {error}", hint) from error
 
 
@@ -306,24 +303,24 @@ def _reopen(trainer: Trainer, started: Config, path: Path) -> None:
     if trainer.share >= 1 and (is_changed or not state.finished):
         raise UsageError(
             f"`{path}` is past that already: step {state.step:,}, {state.seconds:.0f} s",
-            f"a duration counts from the beginning of the run: `{_longer(trainer, path)}` is longer",
+            f"a duration counts from the beginning of the run: {_longer(trainer, path)} is longer",
         )
     if state.finished:
-        trainer.notes.append(f"this run ended at step {state.step:,}; `{_longer(trainer, path)}` continues it")
+        trainer.notes.append(f"this run ended at step {state.step:,}; {_longer(trainer, path)} continues it")
 
 
 def _longer(trainer: Trainer, path: Path) -> str:
-    """Return the command that makes a run longer, by the setting that ended it."""
+    """Return the command, in backquotes, that makes a run longer, by the setting that ended it."""
     train, state = trainer.config.train, trainer.state
     if train.steps is not None:
-        option = f"--set train.steps={2 * max(train.steps, state.step)}"
+        options = "--set", f"train.steps={2 * max(train.steps, state.step)}"
     elif train.epochs is not None:
-        option = f"--set train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
+        options = "--set", f"train.epochs={2 * max(math.ceil(trainer.epoch), train.epochs):g}"
     else:
-        option = f"--time {2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
+        options = "--time", f"{2 * math.ceil(max(train.time or 0.0, state.seconds))}s"
     if state.finished not in ("", "done") and train.patience and trainer.share < 1:
-        option = f"--set train.patience={2 * train.patience}"
-    return f"charlm train --resume {shlex.quote(str(path))} {option}"
+        options = "--set", f"train.patience={2 * train.patience}"
+    return resume_command(path, *options)
 
 
 def _check_best(trainer: Trainer) -> TrainState:

@@ -5,7 +5,6 @@ Knows arrays, but not torch.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ import numpy as np
 
 from charlm.checkpoint import Arrays, ModelFile, hash_of_file, load_checkpoint
 from charlm.errors import RunError, counted
-from charlm.run_folder import find_model
+from charlm.run_folder import find_model, train_command
 from charlm.settings.config import Inherited
 from charlm.spec import ModelSpec
 from charlm.vocab import Vocabulary, name_character
@@ -93,10 +92,10 @@ def _input_weights(spec: ModelSpec) -> dict[str, int]:
 
 
 def command_from(model: Path, corpus: Sequence[str] = (), out: Path | None = None) -> str:
-    """Return the command that starts a new run from a model on a text."""
+    """Return the command that starts a new run from a model on a text, in backquotes for a message."""
     names = corpus if 0 < len(corpus) <= MAX_NAMED else ["TEXT"]
     texts = [word for name in names for word in ("--corpus", name)]
-    return shlex.join(["charlm", "train", "--from", str(model), *texts, *(["--out", str(out)] if out else [])])
+    return train_command("--from", str(model), *texts, *(["--out", str(out)] if out else []))
 
 
 def text_has_changed(run: Path, corpus: Sequence[str], reason: str = "") -> RunError:
@@ -104,7 +103,7 @@ def text_has_changed(run: Path, corpus: Sequence[str], reason: str = "") -> RunE
     return RunError(
         f"the text has changed since `{run}` was started{reason}",
         "resume with the same text, or `--new-text` to continue with this one; "
-        f"`{command_from(run, corpus)}` starts a new run from its model",
+        f"{command_from(run, corpus)} starts a new run from its model",
     )
 
 

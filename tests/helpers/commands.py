@@ -85,6 +85,7 @@ def within(seconds: float) -> Iterator[None]:
 def assert_can_be_followed(text: str, command: str) -> None:
     """Check that every option in a text belongs to the command, or to the one that is named in the same backquotes."""
     for part in re.findall("`[^`]*`|[^`]+", text):
+        part = re.sub("^`torchrun .*? -m ", "`", part)
         named = re.match("`charlm ([a-z-]+)", part)
         owner = named[1] if named else command
         if owner in OPTIONS:

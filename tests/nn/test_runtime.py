@@ -23,19 +23,27 @@ def threads_as_before() -> object:
 
 
 @pytest.mark.parametrize(
-    ("speed", "works", "precision"),
-    [(3.0, True, "bf16"), (MARGIN, True, "bf16"), (1.0, True, "fp32"), (0.01, True, "fp32"), (3.0, False, "fp32")],
+    ("speed", "works", "precision", "reason"),
+    [
+        (3.0, True, "bf16", " (bf16 runs at 3 times the pace of fp32)"),
+        (MARGIN, True, "bf16", " (bf16 runs at 1.1 times the pace of fp32)"),
+        (1.1, True, "fp32", " (bf16 runs at only 1.1 times the pace of fp32)"),
+        (1.04, True, "fp32", " (bf16 is not faster here)"),
+        (1.0, True, "fp32", " (bf16 is not faster here)"),
+        (0.01, True, "fp32", " (bf16 is not faster here)"),
+        (3.0, False, "fp32", ""),
+    ],
 )
 def test_auto_chooses_the_faster_precision(
-    monkeypatch: pytest.MonkeyPatch, speed: float, works: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, speed: float, works: bool, precision: str, reason: str
 ) -> None:
-    """`precision: auto` depends on the measured speed, and bf16 that does not work is never chosen."""
+    """`precision: auto` depends on the measured speed, which is reported; bf16 that does not work is never chosen."""
     monkeypatch.setattr("charlm.nn.runtime.bf16_speed", lambda work, device: speed)
     monkeypatch.setattr("charlm.nn.runtime.bf16_works", lambda device: works)
     chosen = Runtime.choose("cpu", "auto", 1, Work(num_units=8))
     assert (chosen.precision, chosen.dtype) == (precision, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
     assert str(chosen) == f"cpu x 1, {precision}"
-    assert chosen.described.endswith(f"(bf16 runs at {speed:.2g} times the pace of fp32)") == works
+    assert chosen.described == f"{chosen}{reason}"
 
 
 def test_fp32_by_name_needs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:

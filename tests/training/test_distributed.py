@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from charlm.training.lifecycle import begin_or_go_on
 from charlm.training.regularisation import Regularisation
 from charlm.training.scaling import measure_scaling
 from charlm.training.text import load_once, load_text
-from tests.helpers.commands import assert_refused, call
+from tests.helpers.commands import SHORT, assert_refused, call
 from tests.helpers.ranks import environment, in_ranks
 from tests.helpers.texts import text_of
 from tests.helpers.training import interrupt
@@ -218,6 +220,45 @@ def test_the_loss_of_a_process_is_reported_with_the_run() -> None:
         raise RuntimeError("[gloo] Connection closed by peer")
     assert "another process of this run has ended" in str(caught.value)
     assert "`charlm train --resume 'my run'` continues it" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("size", "local_size", "command"),
+    [
+        (1, 1, "`charlm {}`"),
+        (3, 3, "`torchrun --nproc-per-node 3 -m charlm {}`"),
+        (4, 2, "the same torchrun command with `{}`"),
+        (2, 1, "the same torchrun command with `{}`"),
+    ],
+)
+def test_every_message_resumes_with_as_many_processes(
+    size: int, local_size: int, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer it would not be the same run, bit for bit; how several machines are reached only the user knows."""
+    call("train", "-c", "hello", *SHORT, "--sample-length", "0", "--out", "my run")
+    for name, value in (environment(0, size, 1) | {"LOCAL_WORLD_SIZE": str(local_size)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "is_first_to_report", lambda: True)
+    monkeypatch.setattr(distributed, "join", lambda: nullcontext(ALONE))
+    this = command.format("train --resume 'my run'")
+    assert f"resume it with {this}, or" in call("train", "-c", "hello", "--out", "my run").stderr
+    assert f"{this} resumes the run; " in call("train", "--resume", "my run/last.safetensors").stderr
+    assert f"hint: {this} continues the run in it" in call("train", "-c", "my run").stderr
+    assert f"or {this}\n" in call("train", "--resume", "my run", "--from", "my run").stderr
+    longer = command.format("train --resume 'my run' --set train.steps=12")
+    assert (
+        f"ended at step 6; {longer} continues it" in call("train", "--resume", "my run", "--sample-length", "0").stderr
+    )
+    assert f": {longer} is longer\n" in call("train", "--resume", "my run", "--set", "train.steps=3").stderr
+    assert f"hint: {this}\n" in call("train", "my run").stderr
+    start = command.format("train --from 'my run' --corpus TEXT")
+    assert f"hint: {start} does; " in call("train", "--from", "my run").stderr
+    monkeypatch.setattr(Learner, "learn_block", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    stopped = call("train", "-c", "hello", *SHORT, "--out", "a new run").stderr
+    assert f"saved at step 1; {this.replace('my', 'a new')} continues it" in stopped
+    with pytest.raises(LostProcessError) as lost, ALONE.on_run(Path("my run")), distributed.watched():
+        raise RuntimeError("[gloo] Connection closed by peer")
+    assert lost.value.hint == f"{this} continues it from its last save"
 
 
 def test_the_processes_of_a_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
