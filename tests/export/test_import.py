@@ -356,10 +356,13 @@ def test_who_samples_from_a_state_dict_reads_of_import(metadata: dict[str, str] 
 
 
 def test_no_run_is_overwritten() -> None:
-    """A folder that is not empty is refused before the file is read."""
+    """A folder that is not empty is refused before the file is read; an import resumes no run."""
     Path("full").mkdir()
-    Path("full", "mine").touch()
-    assert "`full` is not empty" in assert_refused(call("import", "missing.safetensors", "-o", "full"))
+    for name in ("best.safetensors", "last.safetensors"):
+        Path("full", name).touch()
+        result = call("import", "missing.safetensors", "-o", "full")
+        assert "`full` is not empty" in assert_refused(result)
+        assert "hint: choose another `--out`, or remove it\n" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.safetensors"])
