@@ -215,7 +215,18 @@ def test_an_exported_state_dict_can_be_imported(cell: str, settings: dict[str, A
     again = load_checkpoint(Path("again", "best.safetensors"))
     assert (again.spec, again.vocabulary) == (file.spec, file.vocabulary)
     assert all((again.weights[name] == array).all() for name, array in file.weights.items())
-    assert "is a model of charlm already" in assert_refused(call("import", "m"))
+
+
+def test_a_model_of_charlm_needs_no_import(make_mixture: Callable[..., ModelFile]) -> None:
+    """Its file, also with n-grams, and its run are recognised, and the hint says what reads them."""
+    Path("run").mkdir()
+    model = "run/best.safetensors"
+    for file in (make_mixture(), random_model()):
+        file.save(Path(model))
+        for name in (model, "run"):
+            result = call("import", name)
+            assert assert_refused(result) == f"error: `{name}` is a model of charlm already"
+            assert f"hint: it needs no import: `charlm sample -m {name}`" in result.stderr
 
 
 @pytest.mark.parametrize(
