@@ -57,6 +57,9 @@ def test_without_its_text_an_average_is_made_unmeasured(make_model: Make) -> Non
     assert (result.exit_code, result.stdout) == (0, "")
     assert "note: nothing is measured: " in result.stderr
     assert load_checkpoint(Path("mean/best.safetensors")).spec.sees_both_sides
+    compared = call("compare", "mean").stderr
+    assert "did not finish" not in compared
+    assert "kept on the way" not in compared
     assert answer("average", "m1.safetensors", "m2.safetensors", "--json")["measured"] is None
 
 

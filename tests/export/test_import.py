@@ -195,6 +195,22 @@ def test_commands_read_an_imported_model() -> None:
     assert "not known which text this model learned" in assert_refused(call("eval", "-m", "imported"))
 
 
+def test_an_imported_model_has_neither_text_nor_training() -> None:
+    """What is said of it holds: no hint names its unknown text, and nothing was interrupted."""
+    save_file(made("GRU").state_dict(), FILE)
+    imported()
+    Path("text.txt").write_text("abcdefgh\n" * 40, encoding="utf-8")
+    unknown = "it is not known which text this model learned"
+    for corpus in ([], ["--corpus", "text.txt"]):
+        result = call("sample", "-m", "imported", "--check-copies", *corpus)
+        assert result.stderr.splitlines()[-1] == f"error: {unknown}"
+    result = call("report", "imported")
+    assert result.stderr.count(unknown) == 2
+    assert "--corpus" not in result.stderr + Path("report.html").read_text(encoding="utf-8")
+    assert call("report", "imported", "-c", "text.txt").stderr.splitlines() == [f"error: {unknown}"]
+    assert "did not finish" not in call("compare", "imported").stderr
+
+
 def test_the_start_of_a_text_is_predicted_from_the_bias() -> None:
     """Before the first character all layers are in the zero state."""
     net = made("GRU", 3)
