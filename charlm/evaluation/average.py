@@ -9,6 +9,7 @@ Source: Polyak & Juditsky 1992; Izmailov et al. 2018 (stochastic weight averagin
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +23,15 @@ from charlm.errors import UsageError, counted
 from charlm.evaluation.compare import is_number, learned_part
 from charlm.evaluation.scored_text import load_own_text
 from charlm.evaluation.stepping import symbol_bits
+from charlm.files import expanded
 from charlm.inference.ensemble import vocabulary_difference
 from charlm.inference.mixture import WEIGHT_NAME
 from charlm.inference.stepper import Progress, Stepper
-from charlm.run_folder import find_model
+from charlm.run_folder import KEPT_FOLDER, RunFolder, best_in, find_model
 
 # So much held-out text is read with each model.
 MAX_READ = 50_000
+HOW_TO_KEEP = "`charlm train --set train.keep_every=100` keeps a model every 100 blocks"
 SIZES = ("cell", "num_layers", "hidden_size", "embedding_size", "direction", "initial_state")
 
 
@@ -58,7 +61,9 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
         UsageError: the models do not fit together, are fewer than two or the same, or the weights are wrong.
         ModelFileError: there is no such model, or its file is damaged.
     """
-    files = [find_model(path) for path in paths]
+    files = [_found(path) for path in paths]
+    if len(files) < 2:
+        raise _too_few(files)
     shares = _shares(paths, files, weights)
     total: Arrays = {}
     members: list[dict[str, Any]] = []
@@ -87,10 +92,32 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
     return Average(replace(first, arrays=arrays, metrics=metrics), notes)
 
 
+def _found(path: Path) -> Path:
+    """Return the file of a model; say of a folder of kept models that there are none."""
+    folder = expanded(path)
+    run = RunFolder(folder.parent)
+    if folder.name == KEPT_FOLDER and not best_in(folder) and best_in(run.path) and not run.kept_models():
+        raise UsageError(f"the run `{run.path}` kept no models", HOW_TO_KEEP)
+    return find_model(path)
+
+
+def _too_few(files: Sequence[Path]) -> UsageError:
+    """Return the error about fewer than two models; the hint is about the run that the one is of."""
+    message, hint = "an average needs at least two models", "the folder `kept` of a run stands for all in it"
+    folder = files[0].parent if files else Path()
+    run = RunFolder(folder.parent if folder.name == KEPT_FOLDER else folder)
+    if files and best_in(run.path):
+        number = len(run.kept_models())
+        if number > 1:
+            hint = f"`charlm average {shlex.quote(str(run.kept))}` averages those that the run kept"
+        else:
+            message += f", and the run `{run.path}` kept {'only one' if number else 'none'}"
+            hint = HOW_TO_KEEP
+    return UsageError(message, hint)
+
+
 def _shares(paths: Sequence[Path], files: Sequence[Path], weights: Sequence[float] | None) -> list[float]:
     """Return how much each model counts, all together 1."""
-    if len(files) < 2:
-        raise UsageError("an average needs at least two models", "the folder `kept` of a run stands for all in it")
     same = [file.resolve() for file in files]
     if twice := next((path for path, file in zip(paths, same, strict=True) if same.count(file) > 1), None):
         raise UsageError(f"`{twice}` is given twice", "give each model once; `--weights` lets one count more")
