@@ -84,8 +84,12 @@ class RunFolder:
             raise RunError(f"`{path or RUNS_FOLDER}` cannot be made: {error.strerror or error}") from error
 
     @staticmethod
-    def check_free(path: Path) -> None:
+    def check_free(path: Path, *, trains: bool = True) -> None:
         """Check that nothing is in a folder, or that there is no such folder yet.
+
+        Args:
+            path: the folder.
+            trains: whether a training asks, which may want to resume the run that is there.
 
         Raises:
             RunError: something is in it, or it cannot be a folder.
@@ -93,9 +97,12 @@ class RunFolder:
         try:
             with suppress(FileNotFoundError):
                 if any(expanded(path).iterdir()):
+                    # Only a run that was trained can be resumed: neither an imported model nor an average.
+                    can_resume = trains and RunFolder(expanded(path)).last.is_file()
+                    resume = f"resume it with {resume_command(path)}, " if can_resume else ""
                     raise RunError(
                         f"`{path}` is not empty, and no run is overwritten",
-                        f"choose another `--out`, resume it with {resume_command(path)}, or remove it",
+                        f"choose another `--out`, {resume}or remove it",
                     )
         except OSError as error:
             raise RunError(f"`{path}` cannot be made: {error.strerror or error}") from error

@@ -50,14 +50,14 @@ def test_a_chosen_folder_may_begin_with_a_tilde(own_folders: Path, monkeypatch: 
     assert own_folders / "run" == RunFolder.create(Path("~/run"), "ignored").path
 
 
-@pytest.mark.parametrize("name", ["config.yaml", ".hidden"])
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", ".hidden"])
 def test_a_folder_that_is_not_empty_is_refused(own_folders: Path, name: str) -> None:
-    """No run is overwritten, and the hint says how to resume it."""
+    """No run is overwritten, and the hint says how to resume it, if that is possible."""
     (own_folders / name).write_bytes(b"kept")
     with pytest.raises(RunError) as raised:
         RunFolder.create(own_folders, "x")
     assert "not empty" in str(raised.value)
-    assert f"--resume {own_folders}" in raised.value.hint
+    assert (f"--resume {own_folders}" in raised.value.hint) == (name == "last.safetensors")
     assert (own_folders / name).read_bytes() == b"kept"
 
 

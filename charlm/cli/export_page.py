@@ -46,7 +46,7 @@ def _loss(model: ModelFile, net: QuantisedNet, corpus: list[str] | None) -> Loss
         if corpus:
             raise
         say(f"note: what the rounding of the weights costs was not measured: {error}")
-        say("`--corpus FILE` measures it on another text")
+        say("hint: `--corpus FILE` measures it on another text")
         return NOT_MEASURED
     with ProgressLine() as line:
         loss = measure_loss(model, net, text.ids, name, line.about("of the text scored"))

@@ -48,7 +48,7 @@ def import_model(
     if cell is not None and cell.lower() not in CELLS:
         raise UsageError(f"there is no cell `{cell}`", did_you_mean(cell, CELLS) or f"charlm has {', '.join(CELLS)}")
     if out:
-        RunFolder.check_free(out)
+        RunFolder.check_free(out, trains=False)
     content = read_safetensors(expanded(file))
     symbols = read_vocabulary(vocabulary) if vocabulary else None
     model, notes = import_net(content, symbols, cell.lower() if cell else None, file.name)

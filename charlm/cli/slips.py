@@ -246,7 +246,8 @@ def _hint_on_option(option: str, commands: Mapping[str, Any], name: str) -> str:
     """Return which option or setting was meant, or which other command has the option."""
     meant = meant_option(option, commands[name])
     if meant == "":
-        return f"it has no option in front of it: `charlm {name} {option.lstrip('-').upper()}`"
+        argument = next(each.name for each in commands[name].params if each.param_type_name == "argument")
+        return f"it has no option in front of it: `charlm {name} {argument.upper()}`"
     if meant and not meant.startswith("--") and meant != "model.cell":
         return f"`--set {meant}=VALUE` sets it"
     if meant in options_of(commands[name]):

@@ -9,10 +9,11 @@ Source: Polyak & Juditsky 1992; Izmailov et al. 2018 (stochastic weight averagin
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,13 +23,15 @@ from charlm.errors import UsageError, counted
 from charlm.evaluation.compare import is_number, learned_part
 from charlm.evaluation.scored_text import load_own_text
 from charlm.evaluation.stepping import symbol_bits
+from charlm.files import expanded
 from charlm.inference.ensemble import vocabulary_difference
 from charlm.inference.mixture import WEIGHT_NAME
 from charlm.inference.stepper import Progress, Stepper
-from charlm.run_folder import find_model
+from charlm.run_folder import KEPT_FOLDER, RunFolder, best_in, find_model
 
 # So much held-out text is read with each model.
 MAX_READ = 50_000
+HOW_TO_KEEP = "`charlm train --set train.keep_every=100` keeps a model every 100 blocks"
 SIZES = ("cell", "num_layers", "hidden_size", "embedding_size", "direction", "initial_state")
 
 
@@ -48,7 +51,7 @@ class Average:
 def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None) -> Average:
     """Average the weights of models in float64. They are loaded one at a time.
 
-    N-grams are kept if all models that have some have the same, learned from the same text as the others.
+    N-grams are kept if all models that count and have some have the same, learned from one text.
 
     Args:
         paths: model files or run folders, at least two.
@@ -58,39 +61,63 @@ def average_models(paths: Sequence[Path], weights: Sequence[float] | None = None
         UsageError: the models do not fit together, are fewer than two or the same, or the weights are wrong.
         ModelFileError: there is no such model, or its file is damaged.
     """
-    files = [find_model(path) for path in paths]
+    files = [_found(path) for path in paths]
+    if len(files) < 2:
+        raise _too_few(files)
     shares = _shares(paths, files, weights)
     total: Arrays = {}
     members: list[dict[str, Any]] = []
-    tables: list[Arrays] = []
+    tables: list[_Table] = []
     reached: dict[str, list[float]] = {"step": [], "epoch": [], "seconds": []}
     first: ModelFile | None = None
-    is_one_text = True
     for path, file, share in zip(paths, files, shares, strict=True):
         model = load_checkpoint(file)
         first = first or replace(model, arrays={})
         if difference := _difference((str(paths[0]), first), (str(path), model)):
             raise UsageError(difference, "models of the same sizes and characters can be averaged")
-        is_one_text &= learned_part(model) == learned_part(first)
         for name, array in model.weights.items():
             total[name] = total.get(name, 0) + share * array.astype(np.float64)
-        if table := {name: array for name, array in model.arrays.items() if name.startswith(NGRAMS_PREFIX)}:
-            tables.append(table)
+        # A model whose share is 0 is only measured.
+        if share and WEIGHT_NAME in model.arrays:
+            table = {name: array for name, array in model.arrays.items() if name.startswith(NGRAMS_PREFIX)}
+            tables.append(_Table(table, share, learned_part(model)))
         members.append({"model": str(path), "sha256": hash_of_file(file), "weight": share})
         for name, values in reached.items():
             if is_number(model.metrics.get(name)):
                 values.append(model.metrics[name])
     assert first is not None
-    ngrams, notes = _common_ngrams(tables, is_one_text)
+    ngrams, notes = _common_ngrams(tables)
     metrics = {name: max(values) for name, values in reached.items() if values} | {"averaged": members}
     arrays = {name: array.astype(np.float32) for name, array in total.items()} | ngrams
     return Average(replace(first, arrays=arrays, metrics=metrics), notes)
 
 
+def _found(path: Path) -> Path:
+    """Return the file of a model; say of a folder of kept models that there are none."""
+    folder = expanded(path)
+    run = RunFolder(folder.parent)
+    if folder.name == KEPT_FOLDER and not best_in(folder) and best_in(run.path) and not run.kept_models():
+        raise UsageError(f"the run `{run.path}` kept no models", HOW_TO_KEEP)
+    return find_model(path)
+
+
+def _too_few(files: Sequence[Path]) -> UsageError:
+    """Return the error about fewer than two models; the hint is about the run that the one is of."""
+    message, hint = "an average needs at least two models", "the folder `kept` of a run stands for all in it"
+    folder = files[0].parent if files else Path()
+    run = RunFolder(folder.parent if folder.name == KEPT_FOLDER else folder)
+    if files and best_in(run.path):
+        number = len(run.kept_models())
+        if number > 1:
+            hint = f"`charlm average {shlex.quote(str(run.kept))}` averages those that the run kept"
+        else:
+            message += f", and the run `{run.path}` kept {'only one' if number else 'none'}"
+            hint = HOW_TO_KEEP
+    return UsageError(message, hint)
+
+
 def _shares(paths: Sequence[Path], files: Sequence[Path], weights: Sequence[float] | None) -> list[float]:
     """Return how much each model counts, all together 1."""
-    if len(files) < 2:
-        raise UsageError("an average needs at least two models", "the folder `kept` of a run stands for all in it")
     same = [file.resolve() for file in files]
     if twice := next((path for path, file in zip(paths, same, strict=True) if same.count(file) > 1), None):
         raise UsageError(f"`{twice}` is given twice", "give each model once; `--weights` lets one count more")
@@ -119,18 +146,29 @@ def _difference(first: tuple[str, ModelFile], other: tuple[str, ModelFile]) -> s
     return ""
 
 
-def _common_ngrams(tables: Sequence[Arrays], is_one_text: bool) -> tuple[Arrays, list[str]]:
+class _Table(NamedTuple):
+    """The n-grams of a model, how much the model counts, and what it learned."""
+
+    arrays: Arrays
+    share: float
+    text: tuple[Any, ...]
+
+
+def _common_ngrams(tables: Sequence[_Table]) -> tuple[Arrays, list[str]]:
     """Return the n-grams of the average, and what is to be said about them."""
     if not tables:
         return {}, []
-    first, names = tables[0], tables[0].keys() - {WEIGHT_NAME}
-    if not is_one_text or not all(
-        table.keys() == first.keys() and all(np.array_equal(table[name], first[name]) for name in names)
+    (first, _, text), names = tables[0], tables[0].arrays.keys() - {WEIGHT_NAME}
+    if any(
+        table.arrays.keys() != first.keys()
+        or not all(np.array_equal(table.arrays[name], first[name]) for name in names)
         for table in tables
     ):
         return {}, ["the models have different n-grams, so the average is a net alone"]
-    weight = np.mean([table[WEIGHT_NAME] for table in tables], dtype=np.float64)
-    return first | {WEIGHT_NAME: np.array(weight, np.float32)}, []
+    if any(table.text != text for table in tables):
+        return {}, ["the models with n-grams learned different texts, so the average is a net alone"]
+    weights, shares = zip(*((float(table.arrays[WEIGHT_NAME]), table.share) for table in tables), strict=True)
+    return first | {WEIGHT_NAME: np.array(np.average(weights, weights=shares), np.float32)}, []
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,7 @@ def _differences(runs: Sequence[ReadRun]) -> list[str]:
     amounts = [part.get("evaluation_characters") if isinstance(part, dict) else None for part in train]
     reasons = {
         "`best` of a model that was kept on the way is the validation of its run at that step": any(
-            run.is_file and bits_of(run.model.metrics) is None for run in runs
+            run.is_file and bits_of(run.model.metrics) is None and run.curve for run in runs
         ),
         "they learned different texts": differ([model.corpus.get("sha256") for model in models]),
         "they hold out different parts": differ([_held_out(model) for model in models]),
@@ -319,9 +319,10 @@ def read_run(path: Path) -> ReadRun:
         raise RunError(f"there is no run in `{path}`", hint)
     model, records = load_checkpoint(file), read_records(RunFolder(folder))
     seconds, steps = _reached([model.metrics, *records])
-    # An average was not trained, so others are not compared at its time and steps.
-    is_file = "averaged" in model.metrics
-    return ReadRun(str(path), model, records, seconds, steps, _is_finished(RunFolder(folder), model), is_file)
+    # An average or an imported model was not trained: it has no end, and others are not compared at its time and steps.
+    is_file = "averaged" in model.metrics or "imported_from" in model.runtime
+    is_finished = is_file or _is_finished(RunFolder(folder), model)
+    return ReadRun(str(path), model, records, seconds, steps, is_finished, is_file)
 
 
 def _read_file(path: Path) -> ReadRun:

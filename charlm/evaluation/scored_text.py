@@ -13,6 +13,7 @@ from charlm.errors import CorpusError, TooLargeError, UsageError
 from charlm.settings.config_file import validate_settings
 
 PartName = Literal["train", "validation", "test"]
+UNKNOWN_TEXT = "it is not known which text this model learned"
 SCORE_AS_A_WHOLE = "without `--part`, `--corpus` scores any text as a whole"
 
 
@@ -96,6 +97,8 @@ def load_own_text(
         ConfigError: the settings in the model file are not valid.
         ModelFileError: the held-out blocks in the model file are not valid.
     """
+    if not _knows_text(model):
+        raise UsageError(UNKNOWN_TEXT, SCORE_AS_A_WHOLE)
     corpus, parts = load_own_parts(
         model, names, f"{command} --part {part} --corpus", SCORE_AS_A_WHOLE, progress, encoding, skip_undecodable
     )
@@ -105,6 +108,11 @@ def load_own_text(
         hint = "" if part == "train" else f"`data.{part}_fraction` held out nothing; `--part train` scores the rest"
         raise CorpusError(f"the {name} is empty", hint)
     return TextToScore(name, ids, None if part == "train" else parts.train)
+
+
+def _knows_text(model: ModelFile) -> bool:
+    """Return whether a model file says which text was learned. One that was imported does not."""
+    return bool(model.corpus.get("sha256"))
 
 
 def load_own_parts(
@@ -136,9 +144,8 @@ def load_own_parts(
         ConfigError: the settings in the model file are not valid.
         ModelFileError: the held-out blocks in the model file are not valid.
     """
-    if not model.corpus.get("sha256"):
-        # It was imported.
-        raise UsageError("it is not known which text this model learned", otherwise)
+    if not _knows_text(model):
+        raise UsageError(UNKNOWN_TEXT)
     # A model file is untrusted: its settings are checked like those of a user.
     settings = validate_settings({"data": model.config.get("data")}, {}, "the model's settings").data
     read = _Reading(encoding or settings.encoding, skip_undecodable or settings.skip_undecodable)

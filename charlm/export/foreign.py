@@ -75,8 +75,6 @@ def import_net(file: SafetensorsFile, vocabulary: Vocabulary | None, cell: str |
         UsageError: the vocabulary is missing, or is not that of the net.
     """
     metadata, is_ours = file.metadata, file.metadata.get("format") == FORMAT
-    if metadata.get("format") == "charlm":
-        raise UsageError(f"`{origin}` is a model of charlm already", "other commands take it as it is")
     names = _names_in(file.arrays)
     chosen = cell or (metadata.get("cell", "") if is_ours else _usual_cell(file.arrays, names.layers[0]))
     if chosen not in CELLS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from charlm.checkpoint import MAX_HEADER_BYTES, MAX_NUMBER, Arrays
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, UsageError
 from charlm.machine import usable_bytes
+from charlm.run_folder import best_in
 
 # The types of weights, and how their bytes are read. NumPy has no bfloat16, which is the upper half of a float32.
 TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
@@ -40,8 +42,11 @@ def read_safetensors(path: Path) -> SafetensorsFile:
 
     Raises:
         ModelFileError: it is missing, damaged or too large, or holds something other than weights.
+        UsageError: it is a model of charlm.
     """
     try:
+        if path.is_dir() and best_in(path):
+            raise _is_ours(path)
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelFileError(f"`{path}` is not a file", HOW_TO_MAKE)
         with path.open("rb") as file:
@@ -70,7 +75,9 @@ def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:
             f"`{path}` needs {needed / 1e9:,.2f} GB of memory to be read, "
             f"this machine or container has {there / 1e9:,.2f}"
         )
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = {str(name): str(text) for name, text in dict(header.pop("__metadata__", None) or {}).items()}
+    if metadata.get("format") == "charlm":
+        raise _is_ours(path)
     for name, entry in header.items():
         if not isinstance(entry, dict) or "dtype" not in entry:
             raise ValueError(f"`{name}` has no type")
@@ -84,7 +91,12 @@ def _read(file: BinaryIO, size: int, path: Path) -> SafetensorsFile:
         # `not (x <= limit)` also catches NaN.
         if not (np.abs(array) <= np.float32(MAX_NUMBER)).all():
             raise ModelFileError(f"`{path}` has NaN, infinite or implausibly large numbers in `{name}`")
-    return SafetensorsFile(arrays, {str(name): str(text) for name, text in dict(metadata).items()})
+    return SafetensorsFile(arrays, metadata)
+
+
+def _is_ours(path: Path) -> UsageError:
+    hint = f"it needs no import: `charlm sample -m {shlex.quote(str(path))}` writes with it"
+    return UsageError(f"`{path}` is a model of charlm already", hint)
 
 
 def _array(entry: dict[str, Any]) -> NDArray[np.float32]:

@@ -65,7 +65,10 @@ USUAL_ARGUMENTS = {
     "text": "prompt start starttext startstring prime primetext seedtext input text",
     "config": "config configfile settings settingsfile",
     "cell": "cell celltype",
-    "runs": "runs run models model",
+    "runs": "runs run models model m checkpoint ckpt modelpath modelfile",
+    "models": "runs run models model m checkpoint ckpt modelpath modelfile",
+    "run": "runs run models model m checkpoint ckpt modelpath modelfile",
+    "file": "file input inputfile path model m checkpoint ckpt modelpath modelfile",
 }
 USUAL_COMMANDS = {
     "train": "learn fit resume continue finetune",

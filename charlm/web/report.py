@@ -99,7 +99,7 @@ def _own_parts(
         CharlmError: it cannot be read, or is another one.
     """
     command = f"charlm report {shlex.quote(str(path))} --corpus"
-    otherwise = "name the text that the run learned, or omit `--corpus`"
+    otherwise = "name the text that the run learned, or omit `--corpus`" if names else ""
     try:
         return load_own_parts(model, names, command, otherwise, progress)
     except UndecodableError as error:

@@ -74,7 +74,7 @@ def test_a_folder_with_files_is_not_overwritten(text: str) -> None:
     Path("run/mine.txt").write_text("mine", encoding="utf-8")
     result = call("train", "-c", text, *SHORT, "--out", "run")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "--resume" in result.stderr
+    assert "hint: choose another `--out`, or remove it" in result.stderr
     assert Path("run/mine.txt").read_text(encoding="utf-8") == "mine"
 
 

@@ -41,6 +41,22 @@ def test_the_models_of_a_run_are_averaged_and_measured(run: Path) -> None:
     assert row["best"] == pytest.approx(own, abs=1e-4)
 
 
+def test_a_run_that_kept_too_few_models_is_named(run: Path) -> None:
+    """Whether the run or its folder of kept models is given, the hint says how a run keeps some, or where they are."""
+    assert "hint: `charlm average run/kept` averages" in call("average", "run").stderr
+    for number, file in enumerate(sorted(Path("run/kept").iterdir())):
+        file.unlink()
+        if number == 1:
+            assert "run `run` kept only one" in assert_refused(call("average", "run/kept"))
+    before = [(path, "kept no") for path in ("run/kept", "run/kept/")]
+    for path, said in [*before, ("run", "kept none"), ("run/last.safetensors", "kept none")]:
+        result = call("average", path)
+        assert f"the run `run` {said}" in assert_refused(result)
+        assert "hint: `charlm train --set train.keep_every=" in result.stderr
+    Path("run/kept").rmdir()
+    assert assert_refused(call("average", "run/kept")) == "error: the run `run` kept no models"
+
+
 def test_globs_weights_and_a_file_as_json(run: Path) -> None:
     """The file is written where it is asked for, and JSON names the models with their shares."""
     found = answer("average", "run/kept/step-*[24].safetensors", "--weights", "1,3", "-o", "mean.safetensors", "--json")
@@ -60,6 +76,9 @@ def test_without_its_text_an_average_is_made_unmeasured(make_model: Make) -> Non
     assert "note: nothing is measured: " in result.stderr
     assert "charlm sample" not in result.stderr
     assert load_checkpoint(Path("mean/best.safetensors")).spec.sees_both_sides
+    compared = call("compare", "mean").stderr
+    assert "did not finish" not in compared
+    assert "kept on the way" not in compared
     assert answer("average", "m1.safetensors", "m2.safetensors", "--json")["measured"] is None
 
 

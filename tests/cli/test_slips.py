@@ -85,6 +85,11 @@ def hint_on(*arguments: str) -> str:
         ("train --cell LTSM", "train --set model.cell=lstm"),
         ("explain --cell gru", "explain gru"),
         ("compare --runs a b", "compare a b"),
+        ("compare -m a --model=b --curves", "compare a b --curves"),
+        ("average -m a -m b --weights 1,2", "average a b --weights 1,2"),
+        ("report -m runs/gru -o gru.html", "report runs/gru -o gru.html"),
+        ("report --checkpoint 'my runs/gru'", "report 'my runs/gru'"),
+        ("import --model net.safetensors -v bytes", "import net.safetensors -v bytes"),
         ("sample -- '- said he' -m M -n 5", "sample -m M -n 5 -- '- said he'"),
         ("predict-next -- - said he", "predict-next -- '- said he'"),
         ("help", "--help"),
@@ -138,6 +143,7 @@ def test_the_hint_on_a_slip_is_the_command_line_that_works(given: str, works: st
         ("train --time=1:30", "`charlm train --help-settings`"),
         ("sample -- -m M -n 5", "`charlm sample --help`"),
         ("explain --cell", "`charlm explain CELL`"),
+        ("report -m", "`charlm report RUN`"),
     ],
 )
 def test_the_hint_on_another_slip_can_be_followed(given: str, words: str) -> None:

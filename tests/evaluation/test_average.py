@@ -17,7 +17,7 @@ from charlm.evaluation.average import average_models, measure_average, with_figu
 from charlm.evaluation.evaluate import evaluate
 from charlm.evaluation.scored_text import load_own_text
 from charlm.inference.kneser_ney import count, smooth, trie
-from charlm.inference.mixture import Mixture
+from charlm.inference.mixture import WEIGHT_NAME, Mixture
 from charlm.vocab import Vocabulary
 from tests.helpers.evaluation import module_of, random_ids
 from tests.helpers.model_files import assert_same, bits
@@ -95,7 +95,31 @@ def test_equal_ngrams_are_kept(make_model: Make) -> None:
     found = Mixture.of(average.file)
     assert found
     assert found.weight == 0.5
+    assert average_models(paths, [1, 5, 3]).file.arrays[WEIGHT_NAME] == (0.25 + 3 * 0.75) / 4
     assert bits(average.file.arrays["ngrams.packed"]) == bits(ngrams(1, 0.5)["ngrams.packed"])
+
+
+def test_a_model_without_ngrams_may_have_another_text(make_model: Make) -> None:
+    """Such as an imported one, whose text is unknown: only models with n-grams must have the same."""
+    model = make_model()
+    paths = save(replace(model, arrays=model.arrays | ngrams(1, 0.25)), replace(model, corpus={"name": "unknown"}))
+    for given in (paths, paths[::-1]):
+        average = average_models(given)
+        assert average.notes == []
+        assert bits(average.file.arrays["ngrams.weight"]) == bits(np.array(0.25, np.float32))
+
+
+@pytest.mark.parametrize("others", [ngrams(1, 0.9), ngrams(2, 0.9), {}], ids=["the same", "others", "none"])
+def test_a_model_that_counts_alone_keeps_its_ngrams(make_model: Make, others: dict[str, Any]) -> None:
+    """With the weights 1 and 0, the average is the first model, whatever n-grams the other has."""
+    nets, tables = [make_model(seed=seed) for seed in range(2)], [ngrams(1, 0.3), others]
+    models = [replace(net, arrays=net.arrays | table) for net, table in zip(nets, tables, strict=True)]
+    paths = save(*models)
+    for weights, expected in (([1, 0], models[0]), ([0, 2], models[1])):
+        average = average_models(paths, weights)
+        assert average.notes == []
+        assert average.file.arrays.keys() == expected.arrays.keys()
+        assert all(bits(array) == bits(expected.arrays[name]) for name, array in average.file.arrays.items())
 
 
 @pytest.mark.parametrize("has_other_counts", [True, False])
@@ -109,7 +133,7 @@ def test_different_ngrams_are_dropped_with_a_note(make_model: Make, has_other_co
     other = replace(first, **changed)
     average = average_models(save(first, other))
     assert Mixture.of(average.file) is None
-    assert "different n-grams" in average.notes[0]
+    assert ("different n-grams" if has_other_counts else "learned different texts") in average.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,22 @@ def test_commands_read_an_imported_model() -> None:
     assert "not known which text this model learned" in assert_refused(call("eval", "-m", "imported"))
 
 
+def test_an_imported_model_has_neither_text_nor_training() -> None:
+    """What is said of it holds: no hint names its unknown text, and nothing was interrupted."""
+    save_file(made("GRU").state_dict(), FILE)
+    imported()
+    Path("text.txt").write_text("abcdefgh\n" * 40, encoding="utf-8")
+    unknown = "it is not known which text this model learned"
+    for corpus in ([], ["--corpus", "text.txt"]):
+        result = call("sample", "-m", "imported", "--check-copies", *corpus)
+        assert result.stderr.splitlines()[-1] == f"error: {unknown}"
+    result = call("report", "imported")
+    assert result.stderr.count(unknown) == 2
+    assert "--corpus" not in result.stderr + Path("report.html").read_text(encoding="utf-8")
+    assert call("report", "imported", "-c", "text.txt").stderr.splitlines() == [f"error: {unknown}"]
+    assert "did not finish" not in call("compare", "imported").stderr
+
+
 def test_the_start_of_a_text_is_predicted_from_the_bias() -> None:
     """Before the first character all layers are in the zero state."""
     net = made("GRU", 3)
@@ -224,7 +240,18 @@ def test_an_exported_state_dict_can_be_imported(cell: str, settings: dict[str, A
     again = load_checkpoint(Path("again", "best.safetensors"))
     assert (again.spec, again.vocabulary) == (file.spec, file.vocabulary)
     assert all((again.weights[name] == array).all() for name, array in file.weights.items())
-    assert "is a model of charlm already" in assert_refused(call("import", "m"))
+
+
+def test_a_model_of_charlm_needs_no_import(make_mixture: Callable[..., ModelFile]) -> None:
+    """Its file, also with n-grams, and its run are recognised, and the hint says what reads them."""
+    Path("run").mkdir()
+    model = "run/best.safetensors"
+    for file in (make_mixture(), random_model()):
+        file.save(Path(model))
+        for name in (model, "run"):
+            result = call("import", name)
+            assert assert_refused(result) == f"error: `{name}` is a model of charlm already"
+            assert f"hint: it needs no import: `charlm sample -m {name}`" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -365,10 +392,13 @@ def test_who_samples_from_a_state_dict_reads_of_import(metadata: dict[str, str] 
 
 
 def test_no_run_is_overwritten() -> None:
-    """A folder that is not empty is refused before the file is read."""
+    """A folder that is not empty is refused before the file is read; an import resumes no run."""
     Path("full").mkdir()
-    Path("full", "mine").touch()
-    assert "`full` is not empty" in assert_refused(call("import", "missing.safetensors", "-o", "full"))
+    for name in ("best.safetensors", "last.safetensors"):
+        Path("full", name).touch()
+        result = call("import", "missing.safetensors", "-o", "full")
+        assert "`full` is not empty" in assert_refused(result)
+        assert "hint: choose another `--out`, or remove it\n" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.safetensors"])

@@ -114,6 +114,7 @@ def test_export_measures_on_another_text_or_says_why_not(model: str, text: str) 
     assert "MB): a page that runs the model\n" in result.stderr
     assert "was not measured" in result.stderr
     assert result.stderr.endswith("\nrun it: open model.html in a browser\n")
+    assert "\nhint: `--corpus FILE` measures it on another text\n" in result.stderr
     assert "was not measured" in Path("model.html").read_text(encoding="utf-8")
     result = call("export", "--format", "html", "-m", model, "--corpus", text, "-o", "other.html")
     assert result.exit_code == 0
