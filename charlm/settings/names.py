@@ -60,16 +60,14 @@ USUAL_OPTIONS = {
     "--vocabulary": "vocab vocabfile",
 }
 # The same of what stands without an option.
+_MODEL = "model m checkpoint ckpt modelpath modelfile"
 USUAL_ARGUMENTS = {
     "prompt": "prompt start starttext startstring prime primetext seedtext input text",
     "text": "prompt start starttext startstring prime primetext seedtext input text",
     "config": "config configfile settings settingsfile",
     "cell": "cell celltype",
-    "runs": "runs run models model m checkpoint ckpt modelpath modelfile",
-    "models": "runs run models model m checkpoint ckpt modelpath modelfile",
-    "run": "runs run models model m checkpoint ckpt modelpath modelfile",
-    "file": "file input inputfile path model m checkpoint ckpt modelpath modelfile",
-}
+    "file": f"file input inputfile path {_MODEL}",
+} | dict.fromkeys(("run", "runs", "models"), f"runs run models {_MODEL}")
 USUAL_COMMANDS = {
     "train": "learn fit resume continue finetune",
     "sample": "generate write complete run inference",
