@@ -49,8 +49,8 @@ def test_importing_charlm_changes_nothing() -> None:
 def test_training_in_a_program_changes_nothing(text: str) -> None:
     """`charlm.train` prints nothing and leaves signals, environment, memory and threads alone, and so do its modules.
 
-    Torch and NumPy may change something when they load. Torch's compiler, which takes longer than the rest of torch, is
-    not loaded, whatever the optimiser.
+    Torch and NumPy may change something when they load. Torch's compiler, which takes more than a second, is not
+    loaded, whatever the optimiser.
     """
     program = f"""
 import ctypes, numpy, torch

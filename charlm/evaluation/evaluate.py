@@ -275,7 +275,7 @@ class _Meter:
 def _score(
     model: CharModel, part: Gapped, segments: Segments, meter: _Meter, mixture: Mixture | None
 ) -> NDArray[np.float64]:
-    """Return the sums of `sum_scores` over all segments for each predictor of `_blocks`, (P, 3)."""
+    """Return the sums of `sum_scores` over all segments for each prediction of `_blocks`, (P, 3)."""
     totals_P3 = np.zeros((3 if mixture else 1, 3))
     for group in _groups(model, segments):
         sums_P3 = np.zeros_like(totals_P3)
@@ -289,7 +289,7 @@ def _score(
 def _score_apart(
     model: CharModel, part: Gapped, segments: Segments, tick: Tick, mixture: Mixture | None
 ) -> NDArray[np.float64]:
-    """Return the same sums for each predictor and segment, (P, S, 3)."""
+    """Return the same sums for each prediction and segment, (P, S, 3)."""
     meter, sums_PS3 = _Meter.of(tick, segments), np.zeros((3 if mixture else 1, len(segments), 3))
     for group in _groups(model, segments):
         sums_PB3 = np.zeros((len(sums_PS3), len(group), 3))
@@ -335,9 +335,9 @@ def _pace(model: CharModel, part: Part, num_streams: int, now: Callable[[], floa
 def _blocks(
     model: CharModel, part: Gapped, segments: Segments, meter: _Meter, mixture: Mixture | None = None
 ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
-    """Read segments side by side; yield logits_TBV of each predictor, targets_TB, and which of them count, inside_TB.
+    """Read segments side by side; yield logits_TBV of each prediction, targets_TB, and which of them count, inside_TB.
 
-    The predictors are the net alone, or the net, its n-grams, and both together.
+    The predictions are that of the net alone, or those of the net, of its n-grams, and of both together.
     """
     first_B, sees_both_sides = segments.first_S, model.spec.sees_both_sides
     largest = BLOCK_SIZE + WARM_UP if sees_both_sides else BLOCK_SIZE

@@ -3,7 +3,7 @@
 `evaluate` does the same in torch, and has more figures. This needs no torch, takes models that know the same characters
 in another order, and keeps the cost of each character, from which the cost of several models together follows.
 
-Letters, beside those of the models: `P` predictors, which are the model and, if it has n-grams, its net alone; `N`
+Letters, beside those of the models: `P` predictions: of the model and, if it has n-grams, of its net alone; `N`
 characters of the text, in the order of its segments.
 """
 

@@ -1,4 +1,4 @@
-"""A trained model that reads one character at a time, in NumPy, and what all that predict so have in common."""
+"""A trained model that reads one character at a time, in NumPy, and the base class of all predictors."""
 
 from __future__ import annotations
 
